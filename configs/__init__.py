@@ -1,0 +1,1 @@
+"""Presets: TOML files that change some of the defaults of `sd_lora.config`."""

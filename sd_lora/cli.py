@@ -1,0 +1,181 @@
+"""The command line: one small function a command. Imports happen inside, so that help and errors answer at once."""
+
+from __future__ import annotations
+
+import json
+import sys
+import warnings
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from sd_lora.errors import ConfigError, SdLoraError
+from sd_lora.version import __version__
+
+app = typer.Typer(
+    name="sd-lora",
+    help="Style LoRA for Stable Diffusion: from a folder of captioned images to a measured adapter.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+presets_app = typer.Typer(help="List, show and copy the shipped presets.", invoke_without_command=True)
+app.add_typer(presets_app, name="presets")
+
+AdapterPath = Annotated[Path, typer.Argument(metavar="ADAPTER", help="A .safetensors adapter.")]
+Overrides = Annotated[
+    Optional[list[str]],  # noqa: UP045 (typer reads the annotation)
+    typer.Argument(metavar="[section.key=value]...", help="Config overrides, such as lora.rank=8."),
+]
+
+
+@app.command()
+def demo(
+    overrides: Overrides = None,
+    out: Annotated[Path, typer.Option(help="The folder to make.")] = Path("sd-lora-demo"),
+    style: Annotated[str, typer.Option(help="One of the styles the embedded base has never seen.")] = "woodcut",
+) -> None:
+    """Train on twelve pictures in a style the embedded base has never seen, and measure the result."""
+    from sd_lora.progress import TrainingProgress, print_demo
+
+    _quiet_libraries()
+    from sd_lora.demo import check_demo, measure_demo, train_demo
+
+    check_demo(out, style)
+    typer.echo(f"Writing 12 captioned pictures in {style} style to {out / 'images'} and training on them …")
+    with TrainingProgress() as progress:
+        train_demo(out, style, overrides or (), progress.show)
+    typer.echo("Drawing the strength sheet and measuring on prompts never seen in training …")
+    print_demo(measure_demo(out, style))
+
+
+@app.command()
+def train(
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Images, each with a caption NAME.txt.")],
+    overrides: Overrides = None,
+    base: Annotated[str, typer.Option(help='"tiny" (embedded) or a diffusers pipeline folder.')] = "",
+    preset: Annotated[str, typer.Option(help="A preset's name or a TOML file; default: the base model's.")] = "",
+    trigger: Annotated[str, typer.Option(help='Captions become "<caption>, in TRIGGER style".')] = "",
+    out: Annotated[Optional[Path], typer.Option(help="The run folder to make.")] = None,  # noqa: UP045
+) -> None:
+    """Train a style adapter on a folder of captioned images."""
+    from sd_lora.presets import load_config
+
+    given = {"model.base": base, "data.folder": str(folder), "data.trigger": trigger, "output.folder": str(out or "")}
+    options = [f"{key}={json.dumps(value)}" for key, value in given.items() if value]
+    config = load_config(preset, *options, *(overrides or ()))
+    _quiet_libraries()
+    from sd_lora.progress import TrainingProgress, print_run
+    from sd_lora.training.run import prepare, run_training
+
+    run = prepare(config)
+    for note in run.notes:
+        typer.echo(f"warning: {note}", err=True)
+    with TrainingProgress() as progress:
+        run_training(run, watch=progress.show)
+    print_run(run.path, run.config)
+
+
+@app.command()
+def preview(
+    adapter: AdapterPath,
+    prompt: Annotated[list[str], typer.Option(help="What to draw; may be given several times.")],
+    strengths: Annotated[str, typer.Option(help="Comma-separated; 0, the base itself, is always first.")] = "0,0.5,1",
+    seed: Annotated[int, typer.Option(min=0, help="The noise every picture starts from.")] = 0,
+    base: Annotated[str, typer.Option(help="The base model; default: the one it was trained on, if embedded.")] = "",
+    out: Annotated[Path, typer.Option(help="The sheet to write.")] = Path("sheet.png"),
+    guidance: Annotated[float, typer.Option(min=0, help="Classifier-free guidance.")] = 5.0,
+) -> None:
+    """Draw prompts at several strengths, same seed, on one labelled sheet."""
+    values = _numbers(strengths)
+    if not out.absolute().parent.is_dir():
+        raise ConfigError(f"{out} cannot be written: there is no folder {out.parent}")
+    _quiet_libraries()
+    from sd_lora.config import PreviewConfig
+    from sd_lora.preview import Previewer
+
+    previewer = Previewer.open(adapter, base, PreviewConfig(guidance=guidance))
+    trigger = previewer.adapter.trigger
+    silent = [text for text in prompt if trigger and trigger.lower() not in text.lower()]
+    if silent:
+        typer.echo(f'note: the trigger word "{trigger}" is not in the prompt; end it with ", in {trigger} style"', err=True)
+    typer.echo(f"wrote {previewer.grid(prompt, values, seed).save(out)}")
+
+
+@app.command()
+def inspect(
+    adapter: AdapterPath, as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False
+) -> None:
+    """Show what is in an adapter: base model, ranks, trigger word, norms, metadata."""
+    from sd_lora.tools.inspect import inspect_adapter
+
+    report = inspect_adapter(adapter)
+    if as_json:
+        typer.echo(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
+        return
+    width = max(len(label) for label, _ in report.lines())
+    for label, value in report.lines():
+        typer.echo(f"{label:<{width}}  {value}")
+
+
+@presets_app.callback()
+def presets(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        from sd_lora.presets import preset_names, preset_summary
+
+        for name in preset_names():
+            typer.echo(f"{name:<14} {preset_summary(name)}")
+
+
+@presets_app.command("show")
+def show_preset(name: str) -> None:
+    """Print a preset's TOML."""
+    from sd_lora.presets import preset_text
+
+    typer.echo(preset_text(name), nl=False)
+
+
+@presets_app.command("copy")
+def copy_preset(
+    name: str, target: Annotated[Path, typer.Argument(help="A file or folder.")] = Path(".")
+) -> None:
+    """Copy a preset to edit; use it with --preset FILE.toml."""
+    from sd_lora.presets import copy_preset as copy
+
+    typer.echo(f"wrote {copy(name, target)}")
+
+
+@app.callback(invoke_without_command=True)
+def _global(version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False) -> None:
+    if version:
+        typer.echo(f"sd-lora {__version__}")
+        raise typer.Exit
+
+
+def main() -> None:
+    """Entry point: a user's error is one sentence and its exit code; anything else is a bug and keeps its traceback."""
+    try:
+        app()
+    except SdLoraError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ConfigError(f'--strengths is "{text}"; write numbers with commas, such as 0,0.5,1') from None
+
+
+def _quiet_libraries() -> None:
+    """Libraries' own chatter (progress bars, deprecations) off: what the user reads is ours."""
+    import os
+
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    warnings.filterwarnings("ignore", category=FutureWarning)

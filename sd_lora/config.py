@@ -1,0 +1,217 @@
+"""The typed config of a run: frozen dataclasses, TOML, and `section.key=value` overrides. Imports no torch.
+
+Every default lives here and nowhere else; a preset is a TOML file that changes some of them. Unknown keys and values
+out of range are collected and raised together, each with the nearest known name.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, field, fields
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tomli_w
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass
+
+from sd_lora.errors import ConfigError, nearest
+
+_STRICT = ConfigDict(extra="forbid", strict=False, allow_inf_nan=False)
+
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Strengths = Annotated[tuple[float, ...], Field(min_length=1)]
+
+
+@dataclass(frozen=True, config=_STRICT)
+class ModelConfig:
+    """The base model: ``tiny`` (the embedded one) or a diffusers pipeline folder."""
+
+    base: str = "tiny"
+    #: auto: bfloat16 on CUDA devices that have it, float32 elsewhere. LoRA weights are float32 always.
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+
+
+@dataclass(frozen=True, config=_STRICT)
+class DataConfig:
+    """The images and their captions."""
+
+    folder: str = ""
+    #: side of the square training pictures in pixels; 0: the base model's own size
+    resolution: Annotated[int, Field(ge=0, multiple_of=8)] = 0
+    #: the word that calls the style: captions become "<caption>, in <trigger> style"
+    trigger: Annotated[str, Field(pattern=r"^[^,\n]*$")] = ""
+    #: used for an image without a caption; empty: a missing caption is an error
+    default_caption: str = ""
+    #: mirror every second exposure, except where the caption says left, right or text
+    flip: bool = True
+
+
+@dataclass(frozen=True, config=_STRICT)
+class LoraConfig:
+    """Where LoRA layers sit and how large they are."""
+
+    #: groups (attn, ff, conv) or patterns such as "unet.mid_block.*"
+    targets: Annotated[tuple[str, ...], Field(min_length=1)] = ("attn", "ff")
+    rank: Annotated[int, Field(ge=1, le=1024)] = 16
+    alpha: Positive = 16.0
+    #: pattern = rank, for targets that need another rank than `rank`; alpha likewise
+    ranks: dict[str, Annotated[int, Field(ge=1, le=1024)]] = field(default_factory=dict)
+    alphas: dict[str, Positive] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, config=_STRICT)
+class OptimizerConfig:
+    """AdamW, linear warm-up, cosine decay."""
+
+    #: the peak rate; rule of thumb: 1e-4 times the square root of the batch size
+    learning_rate: Positive = 1e-4
+    betas: tuple[Share, Share] = (0.9, 0.999)
+    weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    clip_norm: Positive = 1.0
+    #: share of the steps in which the rate rises to its peak
+    warmup: Share = 0.05
+    #: the rate at the last step, as a share of the peak
+    final: Share = 0.1
+
+
+@dataclass(frozen=True, config=_STRICT)
+class TrainingConfig:
+    """How long, how, and from which noise levels."""
+
+    #: absent: clamp(120 · images, 1200, 4000) exposures, divided by the batch size
+    steps: Count | None = None
+    batch_size: Count = 1
+    #: keep an adapter every n steps (0: only the last)
+    save_every: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
+    #: share of exposures trained with an empty caption
+    caption_dropout: Share = 0.1
+    #: min-SNR weighting (arXiv 2303.09556); absent: the plain loss
+    min_snr_gamma: Positive | None = None
+    #: uniform, or half uniform and half log-SNR ~ N(mean, std)
+    timesteps: Literal["uniform", "mixed"] = "uniform"
+    log_snr_mean: float = -3.0
+    log_snr_std: Positive = 2.0
+
+
+@dataclass(frozen=True, config=_STRICT)
+class PreviewConfig:
+    """The sample grids drawn while training."""
+
+    #: draw a grid every n steps (0: only after the last)
+    every: Annotated[int, Field(ge=0)] = 0
+    #: absent: the captions of the first three images
+    prompts: tuple[str, ...] = ()
+    strengths: Strengths = (0.0, 0.5, 1.0)
+    guidance: Annotated[float, Field(ge=0)] = 5.0
+    inference_steps: Count = 25
+    seed: Annotated[int, Field(ge=0)] = 0
+
+
+@dataclass(frozen=True, config=_STRICT)
+class OutputConfig:
+    """Where the run folder goes."""
+
+    #: must not exist yet; empty: runs/<name of the image folder>
+    folder: str = ""
+    #: shown by other programs as the adapter's name; empty: the trigger word or the image folder's name
+    name: str = ""
+    dtype: Literal["float16", "bfloat16", "float32"] = "float16"
+
+
+@dataclass(frozen=True, config=_STRICT)
+class RunConfig:
+    """Everything that defines a run."""
+
+    model: ModelConfig = ModelConfig()
+    data: DataConfig = DataConfig()
+    lora: LoraConfig = LoraConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    training: TrainingConfig = TrainingConfig()
+    preview: PreviewConfig = PreviewConfig()
+    output: OutputConfig = OutputConfig()
+
+    def to_toml(self) -> str:
+        """The config as TOML; `read_config` of it gives an equal config."""
+        return tomli_w.dumps(_without_none(asdict(self)))
+
+
+_ADAPTER = TypeAdapter(RunConfig)
+SECTIONS: dict[str, type] = {f.name: type(f.default) for f in fields(RunConfig)}
+
+
+def parse_config(tables: Sequence[tuple[str, Mapping[str, Any]]], overrides: Sequence[str] = ()) -> RunConfig:
+    """Merge `tables` (label, content), later ones winning, then `overrides` (``section.key=value``).
+
+    Raises ConfigError naming every unknown key and unusable value at once.
+    """
+    merged: dict[str, dict[str, Any]] = {}
+    problems: list[str] = []
+    for label, table in [*tables, *(_override(text, problems) for text in overrides)]:
+        for section, content in table.items():
+            if section not in SECTIONS:
+                problems.append(f'{label}: unknown section "{section}"; {nearest(section, SECTIONS)}')
+            elif not isinstance(content, Mapping):
+                problems.append(f'{label}: "{section}" is a section; write {section}.key=value')
+            else:
+                known = [f.name for f in fields(SECTIONS[section])]
+                for key in sorted(set(content) - set(known)):
+                    problems.append(f'{label}: unknown key "{section}.{key}"; {_suggest(section, key, known)}')
+                merged.setdefault(section, {}).update({k: v for k, v in content.items() if k in known})
+    config = None
+    try:
+        config = _ADAPTER.validate_python(merged)
+    except ValidationError as error:
+        problems += [_sentence(detail) for detail in error.errors()]
+    if problems or config is None:
+        raise ConfigError("; ".join(dict.fromkeys(problems)))
+    return config
+
+
+def read_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a TOML config file, then apply `overrides`."""
+    return parse_config([(Path(path).name, read_toml(path))], overrides)
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(Path(path).read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"config file {path} does not exist; name an existing TOML file or a preset") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"config file {path} cannot be read as TOML: {error}") from error
+
+
+def _override(text: str, problems: list[str]) -> tuple[str, dict[str, Any]]:
+    path, equals, value = text.partition("=")
+    section, dot, key = path.strip().partition(".")
+    if not equals or not dot or not key:
+        problems.append(f'"{text}" is no override; write section.key=value, such as lora.rank=8')
+        return text, {}
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value  # a bare word is a string
+    return text, {section: {key: parsed}}
+
+
+def _suggest(section: str, key: str, known: list[str]) -> str:
+    everywhere = {f.name: name for name, kind in SECTIONS.items() for f in fields(kind)}
+    if key not in known and key in everywhere:
+        return f'did you mean "{everywhere[key]}.{key}"?'
+    return nearest(key, known).replace('mean "', f'mean "{section}.')
+
+
+def _sentence(detail: Any) -> str:
+    place = ".".join(str(part) for part in detail["loc"])
+    message = str(detail["msg"]).removeprefix("Input ").removeprefix("Value ")
+    return f"{place} {message[:1].lower()}{message[1:]}, but {detail['input']!r} was given"
+
+
+def _without_none(tree: dict[str, Any]) -> dict[str, Any]:
+    return {k: _without_none(v) if isinstance(v, dict) else v for k, v in tree.items() if v is not None}

@@ -1,0 +1,16 @@
+"""Images and captions: from a folder to the batches of a run."""
+
+from sd_lora.data.encoded import Batch, EncodedSet, encode_examples, generator_for
+from sd_lora.data.folder import Example, read_folder, square, triggered, warnings_for
+
+__all__ = [
+    "Batch",
+    "EncodedSet",
+    "Example",
+    "encode_examples",
+    "generator_for",
+    "read_folder",
+    "square",
+    "triggered",
+    "warnings_for",
+]

@@ -1,0 +1,123 @@
+"""Read a folder of images with `.txt` captions. Every image is decoded fully before anything else happens, and all
+problems are reported at once."""
+
+from __future__ import annotations
+
+import re
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, ImageOps
+
+from sd_lora.config import DataConfig
+from sd_lora.errors import DataError, some
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif"})
+MAX_PIXELS = 100_000_000
+_SIDED = re.compile(r"\b(left|right|text|letters?|words?|writing|sign)\b", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Example:
+    """A picture (RGB, upright, any size) and the caption it is trained with."""
+
+    name: str
+    image: Image.Image
+    caption: str
+
+    @property
+    def may_flip(self) -> bool:
+        """False if the caption names a side or writing, which a mirrored picture would belie."""
+        return _SIDED.search(self.caption) is None
+
+
+def read_folder(config: DataConfig) -> list[Example]:
+    """All images of ``config.folder`` with their captions, sorted by name.
+
+    A caption is ``NAME.txt`` beside the image, else ``default_caption``; with a trigger word it becomes
+    "<caption>, in <trigger> style". Raises DataError that lists every unreadable image and missing caption.
+    """
+    folder = Path(config.folder).expanduser()
+    if not config.folder or not folder.is_dir():
+        what = "is a file" if folder.is_file() else "does not exist"
+        raise DataError(f"image folder {config.folder or '(none given)'} {what}; name a folder of captioned images")
+    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+    if not files:
+        raise DataError(f"image folder {folder} holds no images; put {', '.join(sorted(IMAGE_SUFFIXES))} files into it")
+    examples: list[Example] = []
+    broken: list[str] = []
+    bare: list[str] = []
+    for file in files:
+        try:
+            caption = _caption(file) or config.default_caption
+        except (OSError, UnicodeDecodeError):
+            broken.append(f"{file.stem}.txt (not UTF-8 text)")
+            continue
+        if not caption:
+            bare.append(file.name)
+        try:
+            examples.append(Example(file.name, _decode(file), triggered(caption, config.trigger)))
+        except Exception as error:  # Pillow's decoders raise at least six kinds for a damaged file
+            broken.append(f"{file.name} ({str(error).split(chr(10))[0] or type(error).__name__})")
+    problems = []
+    if broken:
+        problems.append(
+            f"{len(broken)} of {len(files)} images in {folder} cannot be read: {some(broken)}; repair or remove them"
+        )
+    if bare:
+        problems.append(
+            f"{len(bare)} of {len(files)} images in {folder} have no caption ({some(bare)}); "
+            f"add {Path(bare[0]).stem}.txt or set data.default_caption"
+        )
+    clashes = sorted({f.stem for f in files if sum(g.stem == f.stem for g in files) > 1})
+    if clashes:
+        problems.append(f"images in {folder} share a caption file ({some(clashes)}); give them different names")
+    if problems:
+        raise DataError("; ".join(problems))
+    return examples
+
+
+def triggered(caption: str, trigger: str) -> str:
+    """The caption with its trigger word: ``a red house`` → ``a red house, in xyz style``."""
+    return f"{caption}, in {trigger} style" if trigger else caption
+
+
+def warnings_for(examples: list[Example], resolution: int) -> list[str]:
+    """What a user should know before training on `examples` at `resolution` pixels, as sentences."""
+    notes = []
+    if len(examples) == 1:
+        notes.append("one image only: expect the adapter to copy it rather than to learn its style; 4 or more are better")
+    cropped = [e.name for e in examples if e.image.width != e.image.height]
+    if cropped:
+        notes.append(f"{len(cropped)} of {len(examples)} images are not square and lose their longer sides: {some(cropped)}")
+    small = [e.name for e in examples if min(e.image.size) < resolution]
+    if small:
+        notes.append(f"{len(small)} of {len(examples)} images are smaller than {resolution} px and are enlarged: {some(small)}")
+    return notes
+
+
+def square(image: Image.Image, size: int) -> Image.Image:
+    """`image` scaled and centre-cropped to `size` × `size`."""
+    return image if image.size == (size, size) else ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
+
+
+def _caption(image_file: Path) -> str:
+    file = image_file.with_suffix(".txt")
+    return " ".join(file.read_text("utf-8-sig").split()) if file.is_file() else ""
+
+
+def _decode(file: Path) -> Image.Image:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with Image.open(file) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise DataError(f"{image.width} × {image.height} pixels, more than 100 megapixels")
+            image.load()
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I"):  # 16-bit grey: a plain conversion would turn it white
+                upright = upright.point(lambda v: v / 257).convert("L")
+            if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
+                rgba = upright.convert("RGBA")
+                upright = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)
+            return upright.convert("RGB")

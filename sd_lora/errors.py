@@ -1,0 +1,48 @@
+"""The errors a user can cause. The command line prints them as one sentence and exits with `exit_code`; anything else
+is a bug and keeps its traceback."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+
+
+class SdLoraError(Exception):
+    """What is wrong, where, what was given and what to do, in one sentence."""
+
+    exit_code = 2
+
+
+class ConfigError(SdLoraError):
+    """A config key or value that cannot be used."""
+
+
+class DataError(SdLoraError):
+    """A folder of images that cannot be trained on."""
+
+
+class BaseModelError(SdLoraError):
+    """A base model that cannot be loaded or is of no known family."""
+
+
+class AdapterError(SdLoraError):
+    """An adapter that cannot be read, or does not fit its base model."""
+
+
+class TrainingStopped(SdLoraError):
+    """Training that had to stop: a loss, gradient or weight that is not a finite number."""
+
+    exit_code = 6
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """``did you mean "x"?``, or the list of what is known, as a clause for an error message."""
+    options = sorted(known)
+    close = difflib.get_close_matches(word, options, n=1, cutoff=0.5)
+    return f'did you mean "{close[0]}"?' if close else f"known are {', '.join(options)}"
+
+
+def some(names: Sequence[str], most: int = 5) -> str:
+    """The first few of `names`, and how many more there are."""
+    shown = ", ".join(names[:most])
+    return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

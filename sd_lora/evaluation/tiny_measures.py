@@ -1,0 +1,87 @@
+"""Measures on the embedded base, where the truth is known: the renderer draws any content in any style.
+
+`obedience`: are prompts obeyed? `measure_style`: how much of a style did an adapter learn, and did it keep the content?
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from PIL import Image
+
+from sd_lora.adapter import Adapter
+from sd_lora.evaluation.style_distance import share_closed, style_distance
+from sd_lora.tinybase.judge import load_judge, recognised
+from sd_lora.tinybase.styles import render
+from sd_lora.tinybase.world import Scene, sample_scene
+
+_PROMPT_SEED, _OTHER_SEED = 7_000_000, 9_000_000
+
+
+@dataclass(frozen=True)
+class StyleMeasure:
+    """At one strength: `distance` to unseen pictures in the style, the share of the base's distance `closed`, and the
+    share of pictures whose subject and background the judge recognises."""
+
+    strength: float
+    distance: float
+    closed: float
+    subject: float
+    background: float
+
+
+def unseen_scenes(count: int, first: int = _PROMPT_SEED) -> list[Scene]:
+    """Scenes whose (subject, colour, background) neither the base nor an adapter was ever trained on."""
+    return [sample_scene(first + i, held_out=True) for i in range(count)]
+
+
+def generate(
+    pipe: Any, prompts: Sequence[str], *, seed: int = 0, guidance: float = 4.0, steps: int = 20, batch: int = 16
+) -> list[Image.Image]:
+    """One picture a prompt; picture i starts from noise that depends on (seed, i) alone."""
+    images: list[Image.Image] = []
+    shape = (pipe.unet.config.in_channels, pipe.unet.config.sample_size, pipe.unet.config.sample_size)
+    for start in range(0, len(prompts), batch):
+        chunk = list(prompts[start : start + batch])
+        noise = [
+            torch.randn(shape, generator=torch.Generator().manual_seed(seed * 100_003 + start + i))
+            for i in range(len(chunk))
+        ]
+        images += pipe(
+            chunk, latents=torch.stack(noise).to(pipe.unet.device, pipe.unet.dtype), guidance_scale=guidance,
+            num_inference_steps=steps,
+        ).images  # fmt: skip
+    return images
+
+
+def obedience(pipe: Any, scenes: Sequence[Scene], guidance: float) -> dict[str, float]:
+    """Share of pictures in which subject, colour and background are recognised, one picture a scene."""
+    images = generate(pipe, [scene.caption for scene in scenes], guidance=guidance)
+    return recognised(load_judge(), images, scenes)
+
+
+def measure_style(
+    pipe: Any, adapter: Adapter, style: str, suffix: str, *, strengths: Sequence[float] = (0, 0.5, 1), count: int = 32
+) -> list[StyleMeasure]:
+    """Measure `adapter` at each strength (0 first) on `count` unseen prompts, each with `suffix` appended.
+
+    The references are the renderer's pictures of the same prompts in `style`; the floor is the distance between two
+    renderings of those prompts that differ in what no prompt names.
+    """
+    scenes = unseen_scenes(count)
+    references = [render(scene, style) for scene in scenes]
+    others = [render(Scene(**{**vars(scene), "seed": scene.seed + _OTHER_SEED}), style) for scene in scenes]
+    floor, judge = style_distance(others, references), load_judge()
+    prompts = [scene.caption + suffix for scene in scenes]
+    rows: list[StyleMeasure] = []
+    for strength in strengths:
+        with adapter.injected(pipe, strength):
+            images = generate(pipe, prompts)
+        distance = style_distance(images, references)
+        closed = share_closed(rows[0].distance, distance, floor) if rows else 0.0
+        seen = recognised(judge, images, scenes)
+        rows.append(StyleMeasure(float(strength), distance, closed, seen["subject"], seen["background"]))
+    return rows

@@ -1,0 +1,63 @@
+"""What a model family is: facts and a few methods. One training loop serves every family."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from sd_lora.objectives import Objective
+
+#: Tensors that steer the denoiser, batch first; which ones is the family's own affair.
+Conditioning = dict[str, Tensor]
+
+
+class ModelFamily(ABC):
+    """Facts about a kind of diffusion model, and how to load, encode and denoise with it."""
+
+    name: ClassVar[str]
+    #: `_class_name` values of `model_index.json` that belong to the family
+    pipeline_classes: ClassVar[tuple[str, ...]]
+    #: name of the component that is trained
+    denoiser: ClassVar[str]
+    text_encoders: ClassVar[tuple[str, ...]]
+    #: group → glob patterns over module names
+    target_groups: ClassVar[Mapping[str, tuple[str, ...]]]
+    #: metadata other programs recognise the family by: ss_base_model_version, modelspec.architecture
+    file_marks: ClassVar[Mapping[str, str]]
+
+    @abstractmethod
+    def load(self, folder: Path, dtype: torch.dtype) -> Any:
+        """The frozen pipeline in `folder`, in evaluation mode, on the CPU. Raises BaseModelError."""
+
+    @abstractmethod
+    def objective(self, pipe: Any) -> Objective:
+        """The noise schedule and prediction type the base model was trained with."""
+
+    @abstractmethod
+    def native_size(self, pipe: Any) -> int:
+        """The side in pixels of the pictures the base model was made for."""
+
+    @abstractmethod
+    def encode_images(self, pipe: Any, images: Tensor) -> Tensor:
+        """Pictures (n, 3, h, w) in -1..1 → scaled latents (n, c, h', w'), the mean of the posterior, float32."""
+
+    @abstractmethod
+    def encode_captions(self, pipe: Any, captions: Sequence[str]) -> Conditioning:
+        """Captions → conditioning, batch first."""
+
+    @abstractmethod
+    def overlong(self, pipe: Any, captions: Sequence[str]) -> list[int]:
+        """Positions of the captions that the text encoder would cut short."""
+
+    @abstractmethod
+    def denoise(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
+        """The denoiser's prediction for noisy latents (n, c, h, w) at integer `timesteps` (n,)."""
+
+    @abstractmethod
+    def pipeline_arguments(self, conditioning: Conditioning, negative: Conditioning) -> dict[str, Tensor]:
+        """Encoded prompts as keyword arguments of the pipeline's call."""

@@ -1,0 +1,21 @@
+"""The LoRA mechanism in pure torch: plan targets, create layers, inject, set strength, eject, fuse."""
+
+from sd_lora.lora.inject import eject, fuse, inject, set_strength
+from sd_lora.lora.layers import LoraConv2d, LoraLayer, LoraLinear, Strength
+from sd_lora.lora.targets import Target, plan_targets
+from sd_lora.lora.variants import VARIANTS, new_layer
+
+__all__ = [
+    "VARIANTS",
+    "LoraConv2d",
+    "LoraLayer",
+    "LoraLinear",
+    "Strength",
+    "Target",
+    "eject",
+    "fuse",
+    "inject",
+    "new_layer",
+    "plan_targets",
+    "set_strength",
+]

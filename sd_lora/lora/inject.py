@@ -1,0 +1,85 @@
+"""Attach layers to a model and take them off again, or fuse them into its weights.
+
+Attaching replaces nothing: the layer becomes a submodule ``target.loras[name]`` and one module-level forward hook adds
+its output (docs/decisions/0001-attach-by-hook.md). Eject, in any order, leaves the model as it was, bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sd_lora.errors import AdapterError
+from sd_lora.lora.layers import LoraLayer, Strength, checked_strength
+
+
+class Loras(nn.ModuleDict):
+    """The layers attached to one target, by adapter name, and the handle of the hook that applies them."""
+
+    handle: Any = None
+
+
+def inject(layers: Mapping[str, LoraLayer], modules: Mapping[str, nn.Module], name: str = "default") -> None:
+    """Attach every layer to the module of the same key in `modules`, under the adapter's `name`.
+
+    All checks come first: nothing is attached if the name is taken or malformed, or a module is missing.
+    """
+    if not name or "." in name:
+        raise AdapterError(f'"{name}" cannot name an adapter; use a word without dots')
+    missing = [key for key in layers if key not in modules]
+    if missing:
+        raise AdapterError(f"{len(missing)} layers have no module to sit on, the first is {missing[0]}")
+    taken = [key for key in layers if name in getattr(modules[key], "loras", ())]
+    if taken:
+        raise AdapterError(f'an adapter named "{name}" is already injected; eject it first or use another name')
+    for key, layer in layers.items():
+        module = modules[key]
+        if not hasattr(module, "loras"):
+            module.loras = Loras()
+            module.loras.handle = module.register_forward_hook(_add_loras)
+        module.loras[name] = layer
+
+
+def eject(modules: Iterable[nn.Module], name: str = "default") -> int:
+    """Take adapter `name` off every one of `modules` that has it; returns how many had."""
+    count = 0
+    for module in modules:
+        loras = getattr(module, "loras", None)
+        if isinstance(loras, Loras) and name in loras:
+            del loras[name]
+            count += 1
+            if not loras:
+                loras.handle.remove()
+                del module.loras
+    return count
+
+
+def set_strength(layers: Iterable[LoraLayer], strength: Strength) -> None:
+    """Set the strength of all `layers`: one number, or a tensor (n,) with one value per sample of the batch."""
+    value = checked_strength(strength)
+    for layer in layers:
+        layer.strength = value
+
+
+@torch.no_grad()
+def fuse(layers: Mapping[str, LoraLayer], modules: Mapping[str, nn.Module], strength: float = 1.0) -> None:
+    """Add strength · ΔW to the weights of `modules`, computed in float32. This is not undone by eject."""
+    value = checked_strength(strength)
+    if isinstance(value, Tensor):
+        raise AdapterError("fusing takes one strength, not one per sample")
+    for key, layer in layers.items():
+        weight = modules[key].weight
+        assert isinstance(weight, Tensor)
+        delta = layer.delta_weight().to(weight.device).reshape(weight.shape)
+        weight.copy_((weight.float() + value * delta).to(weight.dtype))
+
+
+def _add_loras(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+    """The hook: the target's output plus that of every layer on it. At strength 0 the very output is returned."""
+    for layer in module.loras.values():  # type: ignore[union-attr, operator]
+        if not layer.is_off:
+            output = output + layer(inputs[0]).to(output.dtype)
+    return output

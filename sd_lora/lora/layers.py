@@ -1,0 +1,135 @@
+"""LoRA layers (arXiv 2106.09685): ΔW = strength · alpha / rank · up @ down, for linear and conv modules.
+
+Pure torch. A layer computes only what is *added* to its target's output; it never holds or changes the target.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Self
+
+import torch
+from torch import Tensor, nn
+
+from sd_lora.errors import AdapterError
+
+Strength = float | Tensor
+
+
+class LoraLayer(nn.Module):
+    """What every variant has. Weights are float32; `strength` is one number or one value per sample of the batch."""
+
+    down: nn.Linear | nn.Conv2d
+    up: nn.Linear | nn.Conv2d
+
+    def __init__(self, rank: int, alpha: float) -> None:
+        super().__init__()
+        self.rank, self.alpha = rank, alpha
+        self._strength: Strength = 1.0
+
+    @classmethod
+    def from_target(cls, module: nn.Module, rank: int, alpha: float) -> Self:
+        """A fresh layer for `module`, on its device: down Kaiming, up zero, so the output does not change yet."""
+        raise NotImplementedError
+
+    @property
+    def scaling(self) -> float:
+        return self.alpha / self.rank
+
+    @property
+    def strength(self) -> Strength:
+        return self._strength
+
+    @strength.setter
+    def strength(self, value: Strength) -> None:
+        self._strength = checked_strength(value)
+
+    @property
+    def is_off(self) -> bool:
+        """True at the scalar strength 0, where the layer need not be computed."""
+        return not isinstance(self._strength, Tensor) and self._strength == 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the layer adds to its target's output, for the target's input `x` (batch first); float32 weights, so
+        `x` is cast to them unless autocast decides."""
+        if not torch.is_autocast_enabled(x.device.type):
+            x = x.to(self.down.weight.dtype)
+        delta = self.up(self.down(x)) * self.scaling
+        if isinstance(self._strength, Tensor):
+            return delta * _per_sample(self._strength, delta)
+        return delta * self._strength
+
+    def delta_weight(self) -> Tensor:
+        """ΔW at strength 1 in the shape of the target's weight, float32."""
+        up, down = self.up.weight.float(), self.down.weight.float()
+        return (up.flatten(1) @ down.flatten(1)).reshape(up.shape[0], *down.shape[1:]) * self.scaling
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights by role: ``down`` (rank, in, …) and ``up`` (out, rank, …)."""
+        return {"down": self.down.weight.detach(), "up": self.up.weight.detach()}
+
+    def load_tensors(self, down: Tensor, up: Tensor) -> None:
+        """Copy weights in; shapes must be equal."""
+        with torch.no_grad():
+            self.down.weight.copy_(down)
+            self.up.weight.copy_(up)
+
+    def extra_repr(self) -> str:
+        return f"rank={self.rank}, alpha={self.alpha:g}"
+
+    def _start(self, module: nn.Linear | nn.Conv2d) -> Self:
+        nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
+        nn.init.zeros_(self.up.weight)
+        return self.to(device=module.weight.device, dtype=torch.float32)
+
+
+class LoraLinear(LoraLayer):
+    """For `nn.Linear`: (batch, …, in) → (batch, …, out)."""
+
+    def __init__(self, features: tuple[int, int], rank: int, alpha: float) -> None:
+        super().__init__(rank, alpha)
+        self.down = nn.Linear(features[0], rank, bias=False)
+        self.up = nn.Linear(rank, features[1], bias=False)
+
+    @classmethod
+    def from_target(cls, module: nn.Module, rank: int, alpha: float) -> Self:
+        assert isinstance(module, nn.Linear)
+        return cls((module.in_features, module.out_features), rank, alpha)._start(module)
+
+
+class LoraConv2d(LoraLayer):
+    """For `nn.Conv2d`: down has the target's kernel, stride and padding, up is 1 × 1 (the LoCon form)."""
+
+    def __init__(self, like: nn.Conv2d, rank: int, alpha: float) -> None:
+        super().__init__(rank, alpha)
+        if like.groups != 1:
+            raise AdapterError(f"a conv with {like.groups} groups cannot have a LoRA layer; leave it out of the targets")
+        self.down = nn.Conv2d(
+            like.in_channels, rank, like.kernel_size, like.stride, like.padding, like.dilation, bias=False,
+            padding_mode=like.padding_mode,
+        )  # type: ignore[arg-type]  # fmt: skip
+        self.up = nn.Conv2d(rank, like.out_channels, 1, bias=False)
+
+    @classmethod
+    def from_target(cls, module: nn.Module, rank: int, alpha: float) -> Self:
+        assert isinstance(module, nn.Conv2d)
+        return cls(module, rank, alpha)._start(module)
+
+
+def checked_strength(value: Strength) -> Strength:
+    """`value` as a float or a 1-D tensor of finite numbers; AdapterError otherwise."""
+    tensor = value if isinstance(value, Tensor) else torch.tensor(float(value))
+    if not bool(torch.isfinite(tensor).all()):
+        raise AdapterError(f"a strength must be a finite number, but {value} was given")
+    if tensor.ndim > 1:
+        raise AdapterError(f"strengths must be one number or one per sample, but shape {tuple(tensor.shape)} was given")
+    return tensor if tensor.ndim == 1 else float(tensor)
+
+
+def _per_sample(strength: Tensor, delta: Tensor) -> Tensor:
+    """`strength` (n,) shaped to multiply `delta` (k · n, …): under guidance the batch is k copies of the n samples."""
+    copies, rest = divmod(delta.shape[0], strength.shape[0])
+    if rest:
+        raise AdapterError(f"{strength.shape[0]} strengths were set for a batch of {delta.shape[0]} samples")
+    shape = (-1,) + (1,) * (delta.ndim - 1)
+    return strength.to(delta).repeat(copies).view(shape)

@@ -1,0 +1,16 @@
+"""The table of layers: variant × type of the target module."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from sd_lora.lora.layers import LoraConv2d, LoraLayer, LoraLinear
+
+VARIANTS: dict[str, dict[type[nn.Module], type[LoraLayer]]] = {
+    "lora": {nn.Linear: LoraLinear, nn.Conv2d: LoraConv2d},
+}
+
+
+def new_layer(module: nn.Module, rank: int, alpha: float, variant: str = "lora") -> LoraLayer:
+    """A fresh layer of `variant` for `module`."""
+    return VARIANTS[variant][type(module)].from_target(module, rank, alpha)

@@ -1,0 +1,140 @@
+"""`Previewer`: prompts × strengths from the same seed, and the labelled sheet that shows them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
+
+from sd_lora.adapter import Adapter, base_name
+from sd_lora.adapter_file import write_atomically
+from sd_lora.config import ModelConfig, PreviewConfig
+from sd_lora.device import choose_device, choose_dtype
+from sd_lora.errors import AdapterError
+from sd_lora.families import load_base
+from sd_lora.lora.layers import checked_strength
+from sd_lora.sheet import draw_sheet
+from sd_lora.version import __version__
+
+
+@dataclass(frozen=True)
+class PreviewGrid:
+    """`images[row][column]`: one row a prompt, one column a strength, all of one seed; `recipe` says how."""
+
+    prompts: tuple[str, ...]
+    strengths: tuple[float, ...]
+    images: tuple[tuple[Image.Image, ...], ...]
+    recipe: Mapping[str, Any]
+
+    def sheet(self) -> Image.Image:
+        """The labelled sheet: strengths above the columns, prompts beside the rows."""
+        return draw_sheet(self.images, [f"strength {s:g}" for s in self.strengths], self.prompts)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the sheet as a PNG that carries its recipe in the text chunk ``sd_lora`` (JSON)."""
+        path, content, info = Path(path), BytesIO(), PngInfo()
+        info.add_text("sd_lora", json.dumps(dict(self.recipe)))
+        self.sheet().save(content, "PNG", pnginfo=info)
+        write_atomically(path, content.getvalue())
+        return path
+
+
+class Previewer:
+    """Draws one adapter on one pipeline. Works while the adapter is injected (in training) and while it is not."""
+
+    def __init__(self, pipe: Any, adapter: Adapter, settings: PreviewConfig | None = None, *, batch_size: int = 16) -> None:
+        self.pipe, self.adapter, self.settings = pipe, adapter, settings or PreviewConfig()
+        self.batch_size = batch_size
+        self._prepared: dict[str, dict[str, Tensor]] = {}
+
+    @classmethod
+    def open(cls, adapter: str | Path, base: str = "", settings: PreviewConfig | None = None) -> Self:
+        """A previewer for an adapter file: loads `base`, or the embedded base if the adapter was trained on it.
+
+        Raises AdapterError if the file is damaged, does not fit the base, or does not say which base it needs.
+        """
+        loaded, model = Adapter.load(adapter), ModelConfig()
+        if not base and loaded.base != "tiny":
+            trained = f"was trained on {loaded.base}" if loaded.base else "does not say what it was trained on"
+            raise AdapterError(f"{adapter} {trained}; name the base model's folder with --base")
+        device = choose_device(model)
+        pipe, _ = load_base(base or "tiny", choose_dtype(model, device))
+        pipe.to(device)
+        with loaded.injected(pipe):  # whether it fits is known before anything is drawn
+            return cls(pipe, loaded, settings)
+
+    def prepare(self, prompt: str, arguments: Mapping[str, Tensor]) -> None:
+        """Give the encoded form of a prompt (pipeline arguments, batch of one), so that the pipeline's text encoders
+        are no longer needed for it."""
+        self._prepared[prompt] = dict(arguments)
+
+    def grid(
+        self, prompts: Sequence[str], strengths: Sequence[float] | None = None, seed: int | None = None
+    ) -> PreviewGrid:
+        """Pictures of every prompt at every strength. Strength 0, the base itself, always comes first.
+
+        All strengths of a prompt are drawn in one batch from the same noise. Raises AdapterError for a strength that is
+        no finite number, before anything is drawn.
+        """
+        if not prompts or not all(prompt.strip() for prompt in prompts):
+            raise AdapterError("a preview needs at least one prompt that is not empty")
+        wanted = self.settings.strengths if strengths is None else tuple(strengths)
+        checked_strength(torch.tensor([float(s) for s in wanted]))
+        columns = tuple(dict.fromkeys((0.0, *(float(s) for s in wanted))))
+        seed = self.settings.seed if seed is None else seed
+        with self._attached():
+            images = tuple(tuple(self._row(prompt, columns, seed)) for prompt in prompts)
+        return PreviewGrid(tuple(prompts), columns, images, self._recipe(prompts, columns, seed))
+
+    def _row(self, prompt: str, strengths: Sequence[float], seed: int) -> Iterator[Image.Image]:
+        noise = self._noise(seed)
+        for start in range(0, len(strengths), self.batch_size):
+            chunk = torch.tensor(strengths[start : start + self.batch_size])
+            count = len(chunk)
+            self.adapter.strength = chunk
+            yield from self.pipe(
+                **self._prompt_arguments(prompt, count),
+                latents=noise.expand(count, -1, -1, -1),
+                guidance_scale=self.settings.guidance,
+                num_inference_steps=self.settings.inference_steps,
+            ).images
+
+    def _prompt_arguments(self, prompt: str, count: int) -> dict[str, Any]:
+        if prompt in self._prepared:
+            return {key: value.expand(count, *value.shape[1:]) for key, value in self._prepared[prompt].items()}
+        return {"prompt": [prompt] * count}
+
+    def _noise(self, seed: int) -> Tensor:
+        unet = self.pipe.unet
+        shape = (1, unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
+        noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+        return noise.to(unet.device, unet.dtype)
+
+    @contextmanager
+    def _attached(self) -> Iterator[None]:
+        """The adapter on the pipeline, with its strength put back afterwards."""
+        if self.adapter.is_injected:
+            before = self.adapter.strength
+            try:
+                yield
+            finally:
+                self.adapter.strength = before
+        else:
+            with self.adapter.injected(self.pipe):
+                yield
+            self.adapter.strength = 1.0
+
+    def _recipe(self, prompts: Sequence[str], strengths: Sequence[float], seed: int) -> dict[str, Any]:
+        drawn = asdict(self.settings) | {"prompts": list(prompts), "strengths": list(strengths), "seed": seed}
+        del drawn["every"]
+        facts = {"adapter": Path(self.adapter.label).name, "base": base_name(self.pipe), "sd_lora": __version__}
+        return facts | drawn | {"scheduler": type(self.pipe.scheduler).__name__}

@@ -1,0 +1,129 @@
+"""One stage of the rebuild: a seeded, resumable training loop with a moving average and a checkpoint of tensors.
+
+Shared by the VAE, the text encoder, the UNet and the classifier. Every random choice is a function of (seed, step), so
+a stage that is interrupted and started again ends where an uninterrupted one would. With several processes each takes
+its share of the step's batch and gradients are averaged: the batch, not the number of processes, defines the run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, distributed, nn
+
+
+def step_generator(seed: int, step: int) -> torch.Generator:
+    """A generator that depends on nothing but `seed` and `step`."""
+    return torch.Generator().manual_seed((seed * 1_000_003 + step * 7919) % 2**62)
+
+
+class Stage:
+    """Trains `model` for `steps` steps with AdamW, keeps an average of its weights, and saves itself to resume.
+
+    `rate` maps a step to a learning rate; `ema` is the decay of the average.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        model: nn.Module,
+        work: Path,
+        steps: int,
+        rate: Callable[[int], float],
+        *,
+        ema: float = 0.998,
+        betas: tuple[float, float] = (0.9, 0.999),
+        clip: float = 1.0,
+    ) -> None:
+        self.name, self.model, self.steps, self.rate, self.ema_decay, self.clip = name, model, steps, rate, ema, clip
+        self.file = work / f"{name}.safetensors"
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=rate(0), betas=betas, weight_decay=1e-4)
+        self.ema = {key: value.detach().clone() for key, value in model.state_dict().items()}
+        self.step = 0
+        self.losses: list[float] = []
+        if self.file.exists():
+            self._restore()
+
+    def run(self, loss_of_step: Callable[[int], Tensor], *, save_every: int = 500) -> None:
+        """Take the remaining steps; `loss_of_step(step)` returns the scalar loss of that step's own batch."""
+        started, first = time.monotonic(), self.step
+        parameters = list(self.model.parameters())
+        while self.step < self.steps:
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.rate(self.step)
+            loss = loss_of_step(self.step)
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            self._share_gradients(parameters)
+            nn.utils.clip_grad_norm_(parameters, self.clip)
+            self.optimizer.step()
+            self.step += 1
+            self._average()
+            self.losses.append(loss.item())
+            if self.step % 50 == 0 and self.leads:
+                pace = (time.monotonic() - started) / (self.step - first)
+                recent = sum(self.losses[-50:]) / len(self.losses[-50:])
+                left = pace * (self.steps - self.step) / 60
+                print(
+                    f"{self.name} {self.step}/{self.steps} loss {recent:.4f} {1 / pace:.2f} steps/s {left:.1f} min left",
+                    flush=True,
+                )
+            if self.leads and (self.step % save_every == 0 or self.step == self.steps):
+                self.save()
+
+    @property
+    def leads(self) -> bool:
+        """True in the process that prints and saves."""
+        return not distributed.is_initialized() or distributed.get_rank() == 0
+
+    @staticmethod
+    def _share_gradients(parameters: list[nn.Parameter]) -> None:
+        if not distributed.is_initialized():
+            return
+        grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
+        flat = torch.cat([grad.flatten() for grad in grads])
+        distributed.all_reduce(flat)
+        flat /= distributed.get_world_size()
+        for parameter, piece in zip(parameters, flat.split([p.numel() for p in parameters]), strict=True):
+            parameter.grad = piece.view_as(parameter)
+
+    def use_average(self) -> None:
+        """Put the averaged weights into the model."""
+        self.model.load_state_dict(self.ema)
+
+    def save(self) -> None:
+        tensors = {f"ema.{key}": value for key, value in self.ema.items()}
+        tensors |= {f"model.{key}": value for key, value in self.model.state_dict().items()}
+        for index, state in self.optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{index}.{key}": value for key, value in state.items()}
+        partial = self.file.with_suffix(".partial")
+        meta = {"step": str(self.step), "losses": json.dumps([round(loss, 5) for loss in self.losses[-1000:]])}
+        save_file({key: value.contiguous() for key, value in tensors.items()}, partial, metadata=meta)
+        os.replace(partial, self.file)
+
+    def _average(self) -> None:
+        decay = min(self.ema_decay, (1 + self.step) / (10 + self.step))
+        floats = [(self.ema[k], v) for k, v in self.model.state_dict().items() if v.is_floating_point()]
+        torch._foreach_lerp_([average for average, _ in floats], [value for _, value in floats], 1 - decay)
+
+    def _restore(self) -> None:
+        with safe_open(str(self.file), framework="pt") as file:
+            meta = file.metadata()
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (not a dict)
+        self.step, self.losses = int(meta["step"]), json.loads(meta["losses"])
+        self.model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+        self.ema = {k[4:]: v for k, v in tensors.items() if k.startswith("ema.")}
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in tensors.items():
+            if key.startswith("optimizer."):
+                _, index, name = key.split(".", 2)
+                state.setdefault(int(index), {})[name] = value
+        groups = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict({"state": state, "param_groups": groups})

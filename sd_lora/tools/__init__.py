@@ -1,0 +1,1 @@
+"""Tools for adapter files, one verb a file."""

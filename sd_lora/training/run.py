@@ -1,0 +1,166 @@
+"""One run from config to adapter: check everything, then make the folder, then train."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sd_lora.adapter import Adapter, base_name, modules_of
+from sd_lora.config import RunConfig
+from sd_lora.data import EncodedSet, Example, encode_examples, read_folder, warnings_for
+from sd_lora.device import choose_device, choose_dtype
+from sd_lora.errors import ConfigError, some
+from sd_lora.families import ModelFamily, base_folder, family_of
+from sd_lora.lora import plan_targets
+from sd_lora.preview import Previewer
+from sd_lora.training.accelerator import accelerator_for
+from sd_lora.training.loop import StepReport, training_steps
+from sd_lora.training.metadata import describe, finish
+from sd_lora.training.run_folder import RunFolder
+
+Watcher = Callable[[StepReport], None]
+
+
+@dataclass
+class Run:
+    """A run whose inputs have all been checked; `config` is resolved, `notes` are warnings for the user."""
+
+    config: RunConfig
+    path: Path
+    examples: list[Example]
+    family: ModelFamily
+    pipe: Any
+    adapter: Adapter
+    device: torch.device
+    dtype: torch.dtype
+    notes: list[str]
+
+
+def train(config: RunConfig, *, watch: Watcher | None = None) -> Adapter:
+    """Train as `config` says; returns the adapter as it was saved (``<output.folder>/adapter.safetensors``).
+
+    `watch` is called with every StepReport. Raises SdLoraError, with nothing written, if any input cannot be used.
+    """
+    run = prepare(config)
+    for note in run.notes:
+        warnings.warn(note, stacklevel=2)
+    return run_training(run, watch=watch)
+
+
+def prepare(config: RunConfig) -> Run:
+    """Check every input and resolve every default of `config`; writes nothing."""
+    folder = base_folder(config.model.base)
+    family = family_of(folder)
+    name = config.output.name or config.data.trigger or Path(config.data.folder).expanduser().resolve().name
+    path = Path(config.output.folder or f"runs/{Path(config.data.folder).expanduser().resolve().name}").expanduser()
+    RunFolder.check_free(path)
+    examples = read_folder(config.data)
+    device = choose_device(config.model)
+    dtype = choose_dtype(config.model, device)
+    pipe = family.load(folder, dtype)
+    size = config.data.resolution or family.native_size(pipe)
+    steps = config.training.steps or default_steps(len(examples), config.training.batch_size)
+    config = dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, resolution=size),
+        training=dataclasses.replace(config.training, steps=steps),
+        preview=dataclasses.replace(config.preview, prompts=config.preview.prompts or _prompts(examples)),
+        output=dataclasses.replace(config.output, folder=str(path), name=_usable_name(name)),
+    )
+    targets = plan_targets(
+        {family.denoiser: getattr(pipe, family.denoiser)}, family.target_groups, config.lora.targets,
+        (config.lora.rank, config.lora.alpha), (config.lora.ranks, config.lora.alphas),
+    )  # fmt: skip
+    modules_of(pipe)  # refuses fused projections
+    base = "tiny" if config.model.base == "tiny" else base_name(pipe)
+    metadata = describe(config, family, base, family.objective(pipe).prediction_type, examples)
+    adapter = Adapter.create(targets, metadata, seed=config.training.seed)
+    notes = warnings_for(examples, size)
+    long = [examples[i].name for i in family.overlong(pipe, [e.caption for e in examples])]
+    if long:
+        notes.append(f"{len(long)} captions are longer than the text encoder reads, their ends are lost: {some(long)}")
+    return Run(config, path, examples, family, pipe, adapter, device, dtype, notes)
+
+
+def run_training(run: Run, *, watch: Watcher | None = None) -> Adapter:
+    """Make the run folder and train. Consumes `run`: its pipeline loses its text encoder."""
+    config, pipe, family = run.config, run.pipe, run.family
+    with accelerator_for(run.device, run.dtype) as accelerator:
+        if config.training.batch_size % accelerator.num_processes:
+            raise ConfigError(
+                f"training.batch_size is {config.training.batch_size}, which {accelerator.num_processes} processes "
+                "cannot share; use a multiple"
+            )
+        leads = accelerator.is_main_process
+        folder = RunFolder.create(run.path, config) if leads else RunFolder(run.path)
+        data, previewer = _encode(run)
+        denoiser = getattr(pipe, family.denoiser).to(accelerator.device)
+        run.adapter.inject(pipe)
+        material = data, family.objective(pipe)
+        for report in training_steps(accelerator, family, denoiser, run.adapter.parameters(), material, config):
+            if leads:
+                folder.record(report)
+                last = report.step == report.steps
+                if last or _due(report.step, config.preview.every):
+                    _draw_samples(run, previewer, folder, report.step)
+                if not last and _due(report.step, config.training.save_every):
+                    run.adapter.save(folder.kept_adapter(report.step), dtype=config.output.dtype)
+            if watch is not None:
+                watch(report)
+        run.adapter.eject()
+        if leads:
+            run.adapter.metadata = finish(run.adapter.metadata)
+            run.adapter.save(folder.adapter, dtype=config.output.dtype)
+            folder.draw_loss()
+        accelerator.wait_for_everyone()
+    return Adapter.load(folder.adapter)
+
+
+def default_steps(images: int, batch_size: int) -> int:
+    """clamp(120 · images, 1200, 4000) exposures, in steps of `batch_size`."""
+    return max(1, round(min(max(120 * images, 1200), 4000) / batch_size))
+
+
+def _encode(run: Run) -> tuple[EncodedSet, Previewer]:
+    """Encode pictures, captions and preview prompts once; then the text encoder is let go and the VAE set aside."""
+    pipe, family, config = run.pipe, run.family, run.config
+    pipe.to(run.device)
+    data = encode_examples(
+        run.examples, config.data.resolution, config.data.flip,
+        lambda images: family.encode_images(pipe, images).cpu(),
+        lambda captions: {k: v.cpu() for k, v in family.encode_captions(pipe, captions).items()},
+    )  # fmt: skip
+    previewer = Previewer(pipe, run.adapter, config.preview)
+    negative = family.encode_captions(pipe, [""])
+    for prompt in config.preview.prompts:
+        previewer.prepare(prompt, family.pipeline_arguments(family.encode_captions(pipe, [prompt]), negative))
+    for component in family.text_encoders:
+        setattr(pipe, component, None)
+    pipe.vae.to("cpu")
+    return data, previewer
+
+
+def _draw_samples(run: Run, previewer: Previewer, folder: RunFolder, step: int) -> None:
+    run.pipe.vae.to(run.device)
+    previewer.grid(run.config.preview.prompts).save(folder.sample_sheet(step))
+    run.pipe.vae.to("cpu")
+
+
+def _due(step: int, every: int) -> bool:
+    return every > 0 and step % every == 0
+
+
+def _prompts(examples: list[Example]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(example.caption for example in examples))[:3]
+
+
+def _usable_name(name: str) -> str:
+    """Other programs write an adapter's name into prompts as ``<lora:NAME:1>``."""
+    cleaned = "".join("-" if c in ":<>," else c for c in name).strip() or "style"
+    return f"{cleaned}-style" if cleaned.lower() == "none" else cleaned
