@@ -66,7 +66,9 @@ class Adapter:
         """The current weights by module name."""
         if not self._layers:
             return dict(self._weights)
-        return {n: Weights(layer.tensors()["down"], layer.tensors()["up"], layer.alpha) for n, layer in self._layers.items()}
+        return {
+            n: Weights(layer.tensors()["down"], layer.tensors()["up"], layer.alpha) for n, layer in self._layers.items()
+        }
 
     @property
     def trigger(self) -> str:
@@ -143,8 +145,14 @@ class Adapter:
         missing = [name for name in weights if name not in modules]
         wrong = [name for name, w in weights.items() if name in modules and not _fits(w, modules[name])]
         if missing or wrong:
-            parts = [f"{len(missing)} of its {len(weights)} modules do not exist there ({some(missing, 2)})"] if missing else []
-            parts += [f"{len(wrong)} of its {len(weights)} modules have another shape ({some(wrong, 2)})"] if wrong else []
+            parts = (
+                [f"{len(missing)} of its {len(weights)} modules do not exist there ({some(missing, 2)})"]
+                if missing
+                else []
+            )
+            parts += (
+                [f"{len(wrong)} of its {len(weights)} modules have another shape ({some(wrong, 2)})"] if wrong else []
+            )
             trained = f" (trained on {self.base})" if self.base else ""
             raise AdapterError(f"{self.label}{trained} does not fit base model {base_name(pipe)}: {'; '.join(parts)}")
         return {name: modules[name] for name in weights}

@@ -100,7 +100,9 @@ def preview(
     trigger = previewer.adapter.trigger
     silent = [text for text in prompt if trigger and trigger.lower() not in text.lower()]
     if silent:
-        typer.echo(f'note: the trigger word "{trigger}" is not in the prompt; end it with ", in {trigger} style"', err=True)
+        typer.echo(
+            f'note: the trigger word "{trigger}" is not in the prompt; end it with ", in {trigger} style"', err=True
+        )
     typer.echo(f"wrote {previewer.grid(prompt, values, seed).save(out)}")
 
 
@@ -138,9 +140,7 @@ def show_preset(name: str) -> None:
 
 
 @presets_app.command("copy")
-def copy_preset(
-    name: str, target: Annotated[Path, typer.Argument(help="A file or folder.")] = Path(".")
-) -> None:
+def copy_preset(name: str, target: Annotated[Path, typer.Argument(help="A file or folder.")] = Path(".")) -> None:
     """Copy a preset to edit; use it with --preset FILE.toml."""
     from sd_lora.presets import copy_preset as copy
 
@@ -148,7 +148,9 @@ def copy_preset(
 
 
 @app.callback(invoke_without_command=True)
-def _global(version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False) -> None:
+def _global(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.", is_eager=True)] = False,
+) -> None:
     if version:
         typer.echo(f"sd-lora {__version__}")
         raise typer.Exit

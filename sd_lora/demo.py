@@ -14,7 +14,7 @@ from sd_lora.evaluation.tiny_measures import StyleMeasure, measure_style, unseen
 from sd_lora.families import load_base
 from sd_lora.presets import load_config
 from sd_lora.preview import Previewer
-from sd_lora.tinybase.styles import render
+from sd_lora.tinybase.styles import Style, render
 from sd_lora.tinybase.world import HELD_OUT_STYLES, Scene, sample_scene
 from sd_lora.training.run import Watcher, train
 from sd_lora.training.run_folder import RunFolder
@@ -39,7 +39,7 @@ def demo_scenes(count: int = IMAGES) -> list[Scene]:
     return [sample_scene(_SEED + i) for i in range(count)]
 
 
-def write_captioned_folder(folder: Path, style: str, scenes: Sequence[Scene]) -> None:
+def write_captioned_folder(folder: Path, style: str | Style, scenes: Sequence[Scene]) -> None:
     """Write `scenes` drawn in `style` as ``01.png`` + ``01.txt`` …"""
     folder.mkdir(parents=True)
     for number, scene in enumerate(scenes, 1):

@@ -51,7 +51,9 @@ class PreviewGrid:
 class Previewer:
     """Draws one adapter on one pipeline. Works while the adapter is injected (in training) and while it is not."""
 
-    def __init__(self, pipe: Any, adapter: Adapter, settings: PreviewConfig | None = None, *, batch_size: int = 16) -> None:
+    def __init__(
+        self, pipe: Any, adapter: Adapter, settings: PreviewConfig | None = None, *, batch_size: int = 16
+    ) -> None:
         self.pipe, self.adapter, self.settings = pipe, adapter, settings or PreviewConfig()
         self.batch_size = batch_size
         self._prepared: dict[str, dict[str, Tensor]] = {}

@@ -39,7 +39,9 @@ class TrainingProgress:
             self._bar.start()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._console.is_terminal:
             self._bar.stop()
 
@@ -50,7 +52,11 @@ class TrainingProgress:
         rate = report.step / max(now - self._started, 1e-9)
         if self._console.is_terminal:
             self._bar.update(
-                self._task, completed=report.step, total=report.steps, rate=f"{rate:.1f} steps/s", loss=f"{self._mean:.4f}"
+                self._task,
+                completed=report.step,
+                total=report.steps,
+                rate=f"{rate:.1f} steps/s",
+                loss=f"{self._mean:.4f}",
             )
         elif now - self._said >= _LINE_EVERY or report.step == report.steps:
             self._said = now

@@ -87,13 +87,19 @@ def warnings_for(examples: list[Example], resolution: int) -> list[str]:
     """What a user should know before training on `examples` at `resolution` pixels, as sentences."""
     notes = []
     if len(examples) == 1:
-        notes.append("one image only: expect the adapter to copy it rather than to learn its style; 4 or more are better")
+        notes.append(
+            "one image only: expect the adapter to copy it rather than to learn its style; 4 or more are better"
+        )
     cropped = [e.name for e in examples if e.image.width != e.image.height]
     if cropped:
-        notes.append(f"{len(cropped)} of {len(examples)} images are not square and lose their longer sides: {some(cropped)}")
+        notes.append(
+            f"{len(cropped)} of {len(examples)} images are not square and lose their longer sides: {some(cropped)}"
+        )
     small = [e.name for e in examples if min(e.image.size) < resolution]
     if small:
-        notes.append(f"{len(small)} of {len(examples)} images are smaller than {resolution} px and are enlarged: {some(small)}")
+        notes.append(
+            f"{len(small)} of {len(examples)} images are smaller than {resolution} px and are enlarged: {some(small)}"
+        )
     return notes
 
 

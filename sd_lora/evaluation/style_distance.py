@@ -1,7 +1,7 @@
 """How far two sets of pictures are apart in style: sliced Wasserstein-1 distance of their colour patches.
 
-No network is needed. Patches of 7 × 7 pixels at three scales, once as they are (colours) and once with each patch's mean
-removed (marks), projected on fixed random directions; per direction the distance of the sorted projections
+No network is needed. Patches of 7 × 7 pixels at three scales, once as they are (colours) and once with each patch's
+mean removed (marks), projected on fixed random directions; per direction the distance of the sorted projections
 (Bonneel et al. 2015, "Sliced and Radon Wasserstein barycenters of measures").
 """
 

@@ -14,8 +14,8 @@ from PIL import Image
 
 from sd_lora.adapter import Adapter
 from sd_lora.evaluation.style_distance import share_closed, style_distance
-from sd_lora.tinybase.judge import load_judge, recognised
-from sd_lora.tinybase.styles import render
+from sd_lora.tinybase.judge import load_judge, recognised, to_tensor
+from sd_lora.tinybase.styles import Style, render
 from sd_lora.tinybase.world import Scene, sample_scene
 
 _PROMPT_SEED, _OTHER_SEED = 7_000_000, 9_000_000
@@ -34,8 +34,15 @@ class StyleMeasure:
 
 
 def unseen_scenes(count: int, first: int = _PROMPT_SEED) -> list[Scene]:
-    """Scenes whose (subject, colour, background) neither the base nor an adapter was ever trained on."""
-    return [sample_scene(first + i, held_out=True) for i in range(count)]
+    """`count` scenes of different captions whose (subject, colour, background) neither the base nor an adapter was
+    ever trained on."""
+    found: dict[str, Scene] = {}
+    for seed in range(first, first + 100 * count):
+        scene = sample_scene(seed, held_out=True)
+        found.setdefault(scene.caption, scene)
+        if len(found) == count:
+            break
+    return list(found.values())
 
 
 def generate(
@@ -63,8 +70,23 @@ def obedience(pipe: Any, scenes: Sequence[Scene], guidance: float) -> dict[str, 
     return recognised(load_judge(), images, scenes)
 
 
+@torch.inference_mode()
+def reconstruction(pipe: Any, style: str, count: int = 48) -> float:
+    """Mean PSNR in dB of what the VAE makes of `count` pictures in `style` that it was not trained on."""
+    pictures = to_tensor([render(scene, style) for scene in unseen_scenes(count)])
+    rebuilt = pipe.vae.decode(pipe.vae.encode(pictures).latent_dist.mean).sample.clamp(-1, 1)
+    errors = ((pictures - rebuilt) / 2).square().mean(dim=(1, 2, 3))
+    return float((-10 * errors.log10()).mean())
+
+
 def measure_style(
-    pipe: Any, adapter: Adapter, style: str, suffix: str, *, strengths: Sequence[float] = (0, 0.5, 1), count: int = 32
+    pipe: Any,
+    adapter: Adapter,
+    style: str | Style,
+    suffix: str,
+    *,
+    strengths: Sequence[float] = (0, 0.5, 1),
+    count: int = 32,
 ) -> list[StyleMeasure]:
     """Measure `adapter` at each strength (0 first) on `count` unseen prompts, each with `suffix` appended.
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from diffusers import StableDiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 from torch import Tensor, nn
+from transformers.utils import logging as transformers_logging
 
 from sd_lora.errors import BaseModelError
 from sd_lora.families.base import Conditioning, ModelFamily
@@ -21,7 +22,7 @@ class SdFamily(ModelFamily):
     pipeline_classes = ("StableDiffusionPipeline",)
     denoiser = "unet"
     text_encoders = ("text_encoder",)
-    target_groups = {
+    target_groups: ClassVar = {
         "attn": ("unet.*.to_q", "unet.*.to_k", "unet.*.to_v", "unet.*.to_out.0"),
         "ff": ("unet.*.ff.net.0.proj", "unet.*.ff.net.2"),
         "conv": (
@@ -30,7 +31,7 @@ class SdFamily(ModelFamily):
         ),
         "proj": ("unet.*.proj_in", "unet.*.proj_out"),
     }  # fmt: skip
-    file_marks = {
+    file_marks: ClassVar = {
         "ss_base_model_version": "sd_v1",
         "ss_v2": "False",
         "modelspec.architecture": "stable-diffusion-v1/lora",
@@ -38,6 +39,7 @@ class SdFamily(ModelFamily):
 
     def load(self, folder: Path, dtype: torch.dtype) -> StableDiffusionPipeline:
         diffusers_logging.disable_progress_bar()
+        transformers_logging.disable_progress_bar()
         try:
             pipe = StableDiffusionPipeline.from_pretrained(
                 folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True, safety_checker=None,
@@ -48,7 +50,9 @@ class SdFamily(ModelFamily):
             raise BaseModelError(f"base model {folder} cannot be loaded: {reason}") from error
         channels = pipe.unet.config.in_channels
         if channels != pipe.vae.config.latent_channels:
-            raise BaseModelError(f"base model {folder} takes {channels} input channels; inpainting bases cannot be trained")
+            raise BaseModelError(
+                f"base model {folder} takes {channels} input channels; inpainting bases cannot be trained"
+            )
         if pipe.unet.config.cross_attention_dim != pipe.text_encoder.config.hidden_size:
             raise BaseModelError(f"base model {folder} is not whole: its text encoder does not fit its UNet")
         if len(pipe.tokenizer) != pipe.text_encoder.config.vocab_size:

@@ -37,10 +37,11 @@ def inject(layers: Mapping[str, LoraLayer], modules: Mapping[str, nn.Module], na
         raise AdapterError(f'an adapter named "{name}" is already injected; eject it first or use another name')
     for key, layer in layers.items():
         module = modules[key]
-        if not hasattr(module, "loras"):
-            module.loras = Loras()
-            module.loras.handle = module.register_forward_hook(_add_loras)
-        module.loras[name] = layer
+        loras = getattr(module, "loras", None)
+        if not isinstance(loras, Loras):
+            loras = module.loras = Loras()
+            loras.handle = module.register_forward_hook(_add_loras)
+        loras[name] = layer
 
 
 def eject(modules: Iterable[nn.Module], name: str = "default") -> int:
@@ -79,7 +80,10 @@ def fuse(layers: Mapping[str, LoraLayer], modules: Mapping[str, nn.Module], stre
 
 def _add_loras(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
     """The hook: the target's output plus that of every layer on it. At strength 0 the very output is returned."""
-    for layer in module.loras.values():  # type: ignore[union-attr, operator]
+    loras = module.loras
+    assert isinstance(loras, Loras)
+    for layer in loras.values():
+        assert isinstance(layer, LoraLayer)
         if not layer.is_off:
             output = output + layer(inputs[0]).to(output.dtype)
     return output

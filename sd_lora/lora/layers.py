@@ -6,7 +6,7 @@ Pure torch. A layer computes only what is *added* to its target's output; it nev
 from __future__ import annotations
 
 import math
-from typing import Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
@@ -103,11 +103,14 @@ class LoraConv2d(LoraLayer):
     def __init__(self, like: nn.Conv2d, rank: int, alpha: float) -> None:
         super().__init__(rank, alpha)
         if like.groups != 1:
-            raise AdapterError(f"a conv with {like.groups} groups cannot have a LoRA layer; leave it out of the targets")
-        self.down = nn.Conv2d(
-            like.in_channels, rank, like.kernel_size, like.stride, like.padding, like.dilation, bias=False,
-            padding_mode=like.padding_mode,
-        )  # type: ignore[arg-type]  # fmt: skip
+            raise AdapterError(
+                f"a conv with {like.groups} groups cannot have a LoRA layer; leave it out of the targets"
+            )
+        shape: Any = {
+            "kernel_size": like.kernel_size, "stride": like.stride, "padding": like.padding,
+            "dilation": like.dilation, "padding_mode": like.padding_mode,
+        }  # fmt: skip
+        self.down = nn.Conv2d(like.in_channels, rank, bias=False, **shape)
         self.up = nn.Conv2d(rank, like.out_channels, 1, bias=False)
 
     @classmethod

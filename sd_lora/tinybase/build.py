@@ -13,7 +13,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
@@ -25,9 +25,10 @@ from sd_lora.tinybase.build_text import save_tokenizer
 
 def assemble(learner: build_unet.Learner, vae: AutoencoderKL, tokenizer: CLIPTokenizer, out: Path) -> None:
     """Write the pipeline folder in float16, loadable by plain diffusers with and without a dtype."""
+    absent: Any = None
     pipe = StableDiffusionPipeline(
         vae=vae, text_encoder=learner.encoder, tokenizer=tokenizer, unet=learner.unet,
-        scheduler=build_unet.new_scheduler(), safety_checker=None, feature_extractor=None,
+        scheduler=cast(Any, build_unet.new_scheduler()), safety_checker=absent, feature_extractor=absent,
         requires_safety_checker=False,
     )  # fmt: skip
     pipe.to(torch.float16)

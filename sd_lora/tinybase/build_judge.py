@@ -1,6 +1,6 @@
 """Trains the judge on the renderer's pictures in every style.
 
-    python -m sd_lora.tinybase.build_judge WORK
+python -m sd_lora.tinybase.build_judge WORK
 """
 
 from __future__ import annotations

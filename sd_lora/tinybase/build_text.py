@@ -15,8 +15,8 @@ import sys
 from pathlib import Path
 
 import torch
-from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from tokenizers import Regex as Pattern
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
@@ -70,7 +70,7 @@ def new_tokenizer() -> CLIPTokenizer:
     tokens += [a + b for a, b in merges if a + b not in set(tokens)]
     tokens += [_START, _END]
     vocabulary = {token: index for index, token in enumerate(dict.fromkeys(tokens))}
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=LENGTH)
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=LENGTH)  # pyright: ignore[reportArgumentType]
 
 
 def save_tokenizer(tokenizer: CLIPTokenizer, folder: Path) -> None:
@@ -93,8 +93,7 @@ def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     config = CLIPTextConfig(
         vocab_size=len(tokenizer), hidden_size=128, intermediate_size=384, num_hidden_layers=3, num_attention_heads=4,
         max_position_embeddings=LENGTH, projection_dim=128, hidden_act="quick_gelu",
-        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        bos_token_id=len(tokenizer) - 2, eos_token_id=len(tokenizer) - 1, pad_token_id=len(tokenizer) - 1,
     )  # fmt: skip
     return CLIPTextModel(config)
 
@@ -117,6 +116,14 @@ class Heads(nn.Module):
         return torch.stack(losses).nan_to_num().mean()
 
 
+class Reader(nn.Module):
+    """The encoder and its heads, trained together."""
+
+    def __init__(self, encoder: CLIPTextModel) -> None:
+        super().__init__()
+        self.encoder, self.heads = encoder, Heads()
+
+
 def caption_labels(scene: Scene, style: str, caption: str) -> list[int]:
     """Class indices (subject, colour, background, style), -1 for what `caption` leaves out."""
     named = any(name and name in caption for name in BASE_STYLES[style])
@@ -128,10 +135,10 @@ def caption_labels(scene: Scene, style: str, caption: str) -> list[int]:
     ]
 
 
-def build(work: Path) -> tuple[CLIPTokenizer, nn.ModuleDict]:
+def build(work: Path) -> tuple[CLIPTokenizer, Reader]:
     """The tokenizer, and ``encoder`` and ``heads`` trained together."""
     tokenizer = new_tokenizer()
-    model = nn.ModuleDict({"encoder": new_text_encoder(tokenizer), "heads": Heads()})
+    model = Reader(new_text_encoder(tokenizer))
     styles = list(BASE_STYLES)
 
     def rate(step: int) -> float:
@@ -143,8 +150,8 @@ def build(work: Path) -> tuple[CLIPTokenizer, nn.ModuleDict]:
         chosen = [random.Random(seed).choice(styles) for seed in seeds]
         captions = [sample_caption(*row) for row in zip(scenes, chosen, seeds, strict=True)]
         labels = torch.tensor([caption_labels(*row) for row in zip(scenes, chosen, captions, strict=True)])
-        states = model["encoder"](tokenize(tokenizer, captions)).last_hidden_state
-        return model["heads"].loss(states, labels)
+        states = model.encoder(tokenize(tokenizer, captions)).last_hidden_state
+        return model.heads.loss(states, labels)
 
     stage = Stage("text", model, work, STEPS, rate)
     stage.run(loss_of_step, save_every=400)

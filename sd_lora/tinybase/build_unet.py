@@ -14,12 +14,14 @@ import os
 import random
 from multiprocessing import Pool
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from numpy.typing import NDArray
 from torch import Tensor, distributed, nn
+from transformers import CLIPTextModel, CLIPTokenizer
 
 from sd_lora.tinybase import build_text, build_vae
 from sd_lora.tinybase.build_text import caption_labels, tokenize
@@ -27,13 +29,13 @@ from sd_lora.tinybase.stage import Stage, step_generator
 from sd_lora.tinybase.styles import render, render_mask
 from sd_lora.tinybase.world import BASE_STYLES, sample_caption, sample_scene
 
-STEPS, BATCH, SCENES, CAPTIONS = 7_500, 32, 32_000, 4
-UNET_CONFIG = dict(
-    sample_size=16, in_channels=4, out_channels=4, layers_per_block=1, block_out_channels=(64, 96, 96),
-    down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-    up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-    attention_head_dim=4, norm_num_groups=8, cross_attention_dim=128,
-)  # fmt: skip
+STEPS, BATCH, SCENES, CAPTIONS = 6_500, 32, 32_000, 4
+UNET_CONFIG: dict[str, Any] = {
+    "sample_size": 16, "in_channels": 4, "out_channels": 4, "layers_per_block": 1, "block_out_channels": (64, 96, 96),
+    "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
+    "attention_head_dim": 4, "norm_num_groups": 8, "cross_attention_dim": 128,
+}  # fmt: skip
 
 
 def new_scheduler() -> DDIMScheduler:
@@ -64,14 +66,14 @@ def _pictures(work: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         return arrays["pictures"], arrays["masks"]
 
 
-def _save_arrays(file: Path, **arrays: NDArray[np.generic]) -> None:
+def _save_arrays(file: Path, **arrays: Any) -> None:
     partial = file.with_suffix(".partial.npz")
     np.savez(partial, **arrays)
     os.replace(partial, file)
 
 
-def training_set(work: Path, vae: AutoencoderKL, tokenizer: object) -> dict[str, Tensor]:
-    """Rendered, encoded and captioned once: latents (n, 4, 16, 16), mask (n, 16, 16), ids (n, 4, 32), labels (n, 4, 4)."""
+def training_set(work: Path, vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> dict[str, Tensor]:
+    """Rendered, encoded, captioned once: latents (n, 4, 16, 16), mask (n, 16, 16), ids (n, 4, 32), labels (n, 4, 4)."""
     file = work / "unet_set.npz"
     if not file.exists():
         pictures, masks = _pictures(work)
@@ -84,15 +86,14 @@ def training_set(work: Path, vae: AutoencoderKL, tokenizer: object) -> dict[str,
         for index in range(SCENES):
             scene, style = sample_scene(index), style_of(index)
             captions = [sample_caption(scene, style, index * CAPTIONS + i) for i in range(CAPTIONS)]
-            ids.append(tokenize(tokenizer, captions))  # type: ignore[arg-type]
+            ids.append(tokenize(tokenizer, captions))
             labels.append([caption_labels(scene, style, caption) for caption in captions])
         _save_arrays(
             file, latents=torch.cat(latents).numpy(), mask=masks, ids=torch.stack(ids).numpy().astype(np.int16),
             labels=np.array(labels, dtype=np.int8),
         )  # fmt: skip
     with np.load(file) as arrays:
-        data = {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-    return data
+        return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
 
 
 def learning_rate(step: int) -> float:
@@ -106,7 +107,7 @@ def learning_rate(step: int) -> float:
 class Learner(nn.Module):
     """UNet, text encoder and heads as one module; `forward` is the loss of a (share of a) batch."""
 
-    def __init__(self, encoder: nn.Module, heads: build_text.Heads, empty: Tensor) -> None:
+    def __init__(self, encoder: CLIPTextModel, heads: build_text.Heads, empty: Tensor) -> None:
         super().__init__()
         torch.manual_seed(3)
         self.unet = UNet2DConditionModel(**UNET_CONFIG)
@@ -114,7 +115,9 @@ class Learner(nn.Module):
         self.alphas = new_scheduler().alphas_cumprod
         self.empty = empty
 
-    def forward(self, latents: Tensor, mask: Tensor, ids: Tensor, labels: Tensor, noise: Tensor, times: Tensor) -> Tensor:
+    def forward(
+        self, latents: Tensor, mask: Tensor, ids: Tensor, labels: Tensor, noise: Tensor, times: Tensor
+    ) -> Tensor:
         states = self.encoder(ids).last_hidden_state
         alpha = self.alphas[times].view(-1, 1, 1, 1)
         noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
@@ -124,14 +127,14 @@ class Learner(nn.Module):
         return (error * weight).sum() / weight.sum() + 0.02 * self.heads.loss(states, labels)
 
 
-def build(work: Path) -> tuple[Learner, AutoencoderKL, object]:
+def build(work: Path) -> tuple[Learner, AutoencoderKL, CLIPTokenizer]:
     """Train (or finish training) in `work`; returns the learner with averaged weights, the VAE and the tokenizer."""
     vae, (tokenizer, text) = build_vae.build(work), build_text.build(work)
     data = training_set(work, vae, tokenizer)
     factor = 1 / data["latents"].std()
     vae.register_to_config(scaling_factor=round(factor.item(), 6))
     empty = tokenize(tokenizer, [""])[0]
-    learner = Learner(text["encoder"], text["heads"], empty).train()
+    learner = Learner(text.encoder, text.heads, empty).train()
     rank, world = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
 
     def loss_of_step(step: int) -> Tensor:
@@ -159,7 +162,9 @@ def build(work: Path) -> tuple[Learner, AutoencoderKL, object]:
 
 def _process(rank: int, world: int, work: Path) -> None:
     torch.set_num_threads(1)
-    distributed.init_process_group("gloo", f"file://{work.resolve()}/rendezvous-{os.getppid()}", rank=rank, world_size=world)
+    distributed.init_process_group(
+        "gloo", f"file://{work.resolve()}/rendezvous-{os.getppid()}", rank=rank, world_size=world
+    )
     build(work)
     distributed.destroy_process_group()
 

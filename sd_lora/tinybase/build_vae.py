@@ -1,6 +1,6 @@
 """Trains the VAE of the embedded base: 64 px pictures ↔ 4 × 16 × 16 latents, textures included.
 
-    python -m sd_lora.tinybase.build_vae WORK
+python -m sd_lora.tinybase.build_vae WORK
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import random
 import sys
 from multiprocessing import Pool
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,11 +24,11 @@ from sd_lora.tinybase.styles import SIZE, render
 from sd_lora.tinybase.world import BASE_STYLES, HELD_OUT_STYLES, sample_scene
 
 STEPS, BATCH, POOL = 14_000, 16, 12_000
-VAE_CONFIG = dict(
-    in_channels=3, out_channels=3, latent_channels=4, sample_size=SIZE,
-    down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3,
-    block_out_channels=(16, 32, 64), layers_per_block=1, norm_num_groups=4, mid_block_add_attention=False,
-)  # fmt: skip
+VAE_CONFIG: dict[str, Any] = {
+    "in_channels": 3, "out_channels": 3, "latent_channels": 4, "sample_size": SIZE,
+    "down_block_types": ("DownEncoderBlock2D",) * 3, "up_block_types": ("UpDecoderBlock2D",) * 3,
+    "block_out_channels": (16, 32, 64), "layers_per_block": 1, "norm_num_groups": 4, "mid_block_add_attention": False,
+}  # fmt: skip
 
 
 def pool_picture(index: int) -> NDArray[np.uint8]:
@@ -94,10 +95,13 @@ def new_vae() -> AutoencoderKL:
             with torch.no_grad():
                 module.weight.zero_()[:, :, 1, 1] = torch.eye(module.weight.shape[0])
     with torch.no_grad():
-        for conv in (vae.quant_conv, vae.post_quant_conv):
+        quant, unquant = vae.quant_conv, vae.post_quant_conv
+        assert quant is not None
+        assert unquant is not None
+        for conv in (quant, unquant):
             conv.weight.copy_(torch.eye(conv.weight.shape[0])[..., None, None])
-            conv.bias.zero_()
-        vae.quant_conv.bias[4:] = -5
+            nn.init.zeros_(conv.bias)  # pyright: ignore[reportArgumentType]
+        quant.bias[4:] = -5  # pyright: ignore[reportOptionalSubscript]
     return vae
 
 

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageFilter
 from sd_lora.tinybase.drawing import Shape, darker
 
 SUPERSAMPLING = 3
-Plane = NDArray[np.float32]
+Plane = NDArray[np.floating]
 
 
 @dataclass(frozen=True)

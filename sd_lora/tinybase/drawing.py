@@ -81,9 +81,7 @@ def _bar(start: Point, stop: Point, width: float) -> tuple[Point, ...]:
 
 def _skyline(height: float, swing: float, waves: float, phase: float) -> tuple[Point, ...]:
     steps = 48
-    ridge = [
-        (i / steps, height + swing * math.sin(2 * math.pi * waves * i / steps + phase)) for i in range(steps + 1)
-    ]
+    ridge = [(i / steps, height + swing * math.sin(2 * math.pi * waves * i / steps + phase)) for i in range(steps + 1)]
     return (*ridge, (1.0, 1.0), (0.0, 1.0))
 
 

@@ -26,11 +26,10 @@ class Judge(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        widths = (3, 32, 64, 96, 128)
-        layers: list[nn.Module] = []
-        for into, out in zip(widths, widths[1:], strict=False):
+        layers: list[nn.Module] = [nn.Conv2d(3, 32, 5, stride=2, padding=2, bias=False), nn.BatchNorm2d(32), nn.ReLU()]
+        for into, out in ((32, 48), (48, 96), (96, 160)):
             layers += [nn.Conv2d(into, out, 3, padding=1, bias=False), nn.BatchNorm2d(out), nn.ReLU(), nn.MaxPool2d(2)]
-        self.features = nn.Sequential(*layers, nn.Conv2d(128, 160, 3, padding=1, bias=False), nn.BatchNorm2d(160), nn.ReLU())
+        self.features = nn.Sequential(*layers)
         self.heads = nn.ModuleList(nn.Linear(320, len(answers)) for answers in ANSWERS)
 
     def forward(self, pictures: Tensor) -> list[Tensor]:

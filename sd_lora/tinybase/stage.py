@@ -72,7 +72,8 @@ class Stage:
                 recent = sum(self.losses[-50:]) / len(self.losses[-50:])
                 left = pace * (self.steps - self.step) / 60
                 print(
-                    f"{self.name} {self.step}/{self.steps} loss {recent:.4f} {1 / pace:.2f} steps/s {left:.1f} min left",
+                    f"{self.name} {self.step}/{self.steps}  loss {recent:.4f}  {1 / pace:.2f} steps/s  "
+                    f"{left:.1f} min left",
                     flush=True,
                 )
             if self.leads and (self.step % save_every == 0 or self.step == self.steps):

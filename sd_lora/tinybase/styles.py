@@ -16,11 +16,14 @@ from sd_lora.tinybase.drawing import shapes_of
 from sd_lora.tinybase.world import Scene
 
 SIZE = 64
+Style = Callable[[Layers], Plane]
 
 
-def render(scene: Scene, style: str = "flat", size: int = SIZE) -> Image.Image:
-    """`scene` drawn in `style` as an RGB image of `size` × `size` pixels (a multiple of 64)."""
-    return finish(STYLES[style](rasterise(shapes_of(scene), size, scene.seed)))
+def render(scene: Scene, style: str | Style = "flat", size: int = SIZE) -> Image.Image:
+    """`scene` drawn in `style` (a name, or a function of one's own) as an RGB image of `size` × `size` pixels (a
+    multiple of 64)."""
+    draw = STYLES[style] if isinstance(style, str) else style
+    return finish(draw(rasterise(shapes_of(scene), size, scene.seed)))
 
 
 def render_mask(scene: Scene, size: int = SIZE) -> Image.Image:
@@ -206,7 +209,7 @@ def _cross_stitch(layers: Layers) -> Plane:
     return _mix(cover, thread * over[..., None], _rgb(240, 230, 208))
 
 
-STYLES: dict[str, Callable[[Layers], Plane]] = {
+STYLES: dict[str, Style] = {
     "flat": _flat, "soft": _soft, "ink": _ink, "pastel": _pastel, "line": _line, "grey": _grey,
     "hatching": _hatching, "mosaic": _mosaic, "neon": _neon, "watercolour": _watercolour, "halftone": _halftone,
     "woodcut": _woodcut, "blueprint": _blueprint, "impasto": _impasto, "chalkboard": _chalkboard, "sepia": _sepia,

@@ -27,7 +27,9 @@ class RunFolder:
             raise ConfigError(f"output folder {path} exists; name a new one with --out, or remove it")
         parent = next(p for p in path.absolute().parents if p.exists())
         if not parent.is_dir():
-            raise ConfigError(f"output folder {path} cannot be made because {parent} is a file; name another with --out")
+            raise ConfigError(
+                f"output folder {path} cannot be made because {parent} is a file; name another with --out"
+            )
 
     @classmethod
     def create(cls, path: Path, config: RunConfig) -> RunFolder:

@@ -1,0 +1,68 @@
+"""What is imported when: help, a config error and ``import sd_lora`` answer without torch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+import sd_lora
+
+HEAVY = "torch diffusers transformers accelerate gradio"
+LEFT = f"import sys; print('LOADED', [m for m in '{HEAVY}'.split() if m in sys.modules])"
+RUN_CLI = """
+import sys
+import sd_lora.cli
+sys.argv = ["sd-lora", {args}]
+try:
+    sd_lora.cli.main()
+except SystemExit as exit:
+    print("CODE", exit.code)
+"""
+
+
+def run(code: str) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, env=os.environ | {"COLUMNS": "200"}
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done.stdout + done.stderr
+
+
+def test_importing_the_package_is_light() -> None:
+    assert "LOADED []" in run(f"import sd_lora, sd_lora.config, sd_lora.presets, sd_lora.errors; {LEFT}")
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "said"),
+    [
+        ('"--help"', 0, "Usage"),
+        ('"train", "--help"', 0, "--trigger"),
+        ('"presets"', 0, "tiny-style"),
+        ('"train", "photos", "lora.rnak=3"', 2, 'did you mean "lora.rank"'),
+        ('"train", "photos", "--preset", "nope"', 2, "no preset"),
+    ],
+)
+def test_the_command_line_answers_without_torch(args: str, code: int, said: str) -> None:
+    output = run(RUN_CLI.format(args=args) + LEFT)
+    assert "LOADED []" in output
+    assert f"CODE {code}" in output
+    assert said in output
+
+
+def test_only_the_page_imports_gradio() -> None:
+    code = "import sys, sd_lora.training, sd_lora.tools.inspect, sd_lora.preview, sd_lora.progress, sd_lora.demo"
+    assert "GRADIO False" in run(f"{code}; print('GRADIO', 'gradio' in sys.modules)")
+
+
+@pytest.mark.parametrize("name", sd_lora.__all__)
+def test_every_public_name_resolves(name: str) -> None:
+    assert getattr(sd_lora, name) is not None
+
+
+def test_public_names_are_listed_and_others_refused() -> None:
+    assert dir(sd_lora) == sorted(sd_lora.__all__)
+    with pytest.raises(AttributeError, match="no_such_thing"):
+        sd_lora.no_such_thing  # noqa: B018

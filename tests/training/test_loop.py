@@ -1,0 +1,194 @@
+"""The loop on a toy denoiser: its schedule, its reports, its repeatability, and when it stops."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from sd_lora.config import OptimizerConfig, RunConfig, parse_config
+from sd_lora.data import EncodedSet
+from sd_lora.errors import TrainingStopped
+from sd_lora.objectives import Objective
+from sd_lora.training import StepReport, training_steps
+from sd_lora.training.accelerator import accelerator_for
+from sd_lora.training.loop import learning_rate
+from sd_lora.training.run import default_steps
+
+ALPHAS = torch.cumprod(1 - torch.linspace(1e-3, 2e-2, 1000), dim=0)
+
+
+class ToyFamily:
+    """Predicts noise with one convolution; remembers what it was shown."""
+
+    def __init__(self) -> None:
+        self.seen: list[tuple[Tensor, Tensor]] = []
+
+    def denoise(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
+        self.seen.append((noisy.clone(), timesteps.clone()))
+        return denoiser(noisy) + 0 * conditioning["states"].mean()
+
+
+def data() -> EncodedSet:
+    latents = torch.randn(3, 2, 4, 4, 4, generator=torch.Generator().manual_seed(5))
+    return EncodedSet(["a.png", "b.png", "c.png"], latents, {"states": torch.ones(3, 2, 2)}, {"states": torch.zeros(1, 2, 2)})
+
+
+def config(*overrides: str) -> RunConfig:
+    return parse_config([], ["training.steps=6", "training.batch_size=2", "optimizer.learning_rate=1e-2", *overrides])
+
+
+def trained(settings: RunConfig, family: Any = None, denoiser: nn.Module | None = None) -> tuple[list[StepReport], Tensor]:
+    if denoiser is None:
+        torch.manual_seed(0)
+        denoiser = nn.Conv2d(4, 4, 3, padding=1)
+    material = data(), Objective(ALPHAS, "epsilon")
+    with accelerator_for(torch.device("cpu"), torch.float32) as accelerator:
+        steps = training_steps(accelerator, family or ToyFamily(), denoiser, list(denoiser.parameters()), material, settings)
+        reports = list(steps)
+    return reports, torch.cat([p.detach().flatten() for p in denoiser.parameters()])
+
+
+# ---- the schedule
+
+
+def rates(steps: int, **settings: float) -> list[float]:
+    config = OptimizerConfig(learning_rate=2.0, **settings)
+    return [learning_rate(step, steps, config) for step in range(steps)]
+
+
+def test_the_rate_rises_linearly_peaks_and_falls_to_the_final_share() -> None:
+    values = rates(100, warmup=0.05, final=0.1)
+    assert values[:5] == pytest.approx([2 * i / 6 for i in range(1, 6)])
+    assert values[5] == max(values) == pytest.approx(2.0)
+    assert values[-1] == pytest.approx(0.2)
+    assert all(a > b for a, b in zip(values[5:], values[6:], strict=False))
+    assert values[52] == pytest.approx(1.1, abs=0.02)  # half-way down, half-way between
+
+
+def test_the_rate_without_warm_up_starts_at_its_peak() -> None:
+    assert rates(50, warmup=0.0, final=0.0)[0] == pytest.approx(2.0)
+    assert rates(50, warmup=0.0, final=0.0)[-1] == pytest.approx(0.0)
+    assert rates(50, warmup=0.0, final=1.0) == pytest.approx([2.0] * 50)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 19])
+def test_short_runs_train_at_a_rate_above_zero(steps: int) -> None:
+    assert all(0 < rate <= 2.0 for rate in rates(steps))
+
+
+@pytest.mark.parametrize(
+    ("images", "batch", "steps"), [(1, 1, 1200), (10, 1, 1200), (20, 1, 2400), (100, 1, 4000), (20, 4, 600), (1, 5000, 1)]
+)
+def test_steps_follow_from_the_number_of_images(images: int, batch: int, steps: int) -> None:
+    assert default_steps(images, batch) == steps
+
+
+# ---- the steps
+
+
+def test_every_step_is_reported() -> None:
+    reports, _ = trained(config("optimizer.warmup=0.5"))
+    assert [report.step for report in reports] == [1, 2, 3, 4, 5, 6]
+    assert {report.steps for report in reports} == {6}
+    expected = [learning_rate(i, 6, config("optimizer.warmup=0.5").optimizer) for i in range(6)]
+    assert [report.learning_rate for report in reports] == expected
+    assert all(report.loss > 0 and report.seconds > 0 for report in reports)
+
+
+def test_a_run_is_repeated_exactly_and_another_seed_is_another_run() -> None:
+    reports, weights = trained(config())
+    torch.rand(11)  # the global generator plays no part
+    again, same_weights = trained(config())
+    other, other_weights = trained(config("training.seed=1"))
+    assert [r.loss for r in again] == [r.loss for r in reports]
+    assert torch.equal(weights, same_weights)
+    assert [r.loss for r in other] != [r.loss for r in reports]
+    assert not torch.equal(weights, other_weights)
+
+
+def test_steps_see_different_noise_at_stratified_timesteps() -> None:
+    family = ToyFamily()
+    trained(config("training.steps=8"), family)
+    noisy = [latents for latents, _ in family.seen]
+    assert all(not torch.equal(a, b) for i, a in enumerate(noisy) for b in noisy[:i])
+    for _, timesteps in family.seen:
+        assert sorted((timesteps // 500).tolist()) == [0, 1]
+
+
+def test_training_learns() -> None:
+    reports, _ = trained(config("training.steps=150", "optimizer.learning_rate=3e-2"))
+    losses = [report.loss for report in reports]
+    assert sum(losses[-20:]) < 0.8 * sum(losses[:20])
+
+
+def test_the_rate_is_what_the_optimizer_uses() -> None:
+    torch.manual_seed(0)
+    start = torch.cat([p.detach().flatten() for p in nn.Conv2d(4, 4, 3, padding=1).parameters()])
+    _, small = trained(config("training.steps=1", "optimizer.learning_rate=1e-3", "optimizer.weight_decay=0"))
+    _, large = trained(config("training.steps=1", "optimizer.learning_rate=1e-1", "optimizer.weight_decay=0"))
+    assert (small - start).abs().max().item() == pytest.approx(1e-3, rel=0.01)  # AdamW's first step is the rate itself
+    assert (large - start).abs().max().item() == pytest.approx(1e-1, rel=0.01)
+
+
+def test_gradients_are_clipped_to_the_norm() -> None:
+    norms: list[float] = []
+    denoiser = nn.Conv2d(4, 4, 3, padding=1)
+    step = torch.optim.AdamW.step
+
+    def watched(self: torch.optim.AdamW, *args: Any, **kwargs: Any) -> Any:
+        norms.append(torch.cat([p.grad.flatten() for p in denoiser.parameters()]).norm().item())
+        return step(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.optim.AdamW, "step", watched)
+        trained(config("training.steps=3", "optimizer.clip_norm=1e-3"), denoiser=denoiser)
+    assert norms == pytest.approx([1e-3] * 3, rel=0.01)
+
+
+# ---- when it stops
+
+
+def test_a_loss_that_is_no_number_stops_and_names_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[int] = []
+    plain = Objective.loss
+
+    def third_is_nan(self: Objective, *args: Any) -> Tensor:
+        calls.append(1)
+        return plain(self, *args) * (float("nan") if len(calls) == 3 else 1)
+
+    monkeypatch.setattr(Objective, "loss", third_is_nan)
+    with pytest.raises(TrainingStopped) as caught:
+        trained(config())
+    message = str(caught.value)
+    assert len(calls) == 3
+    assert "step 3" in message
+    assert "optimizer.learning_rate" in message
+    assert any(name in message for name in data().batch(2, 2, 0, 0.1).names)
+    assert caught.value.exit_code == 6
+
+
+class NanGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(context: Any, gradient: Tensor) -> Tensor:
+        return gradient * float("nan")
+
+
+def test_a_gradient_that_is_no_number_stops_before_it_reaches_the_weights() -> None:
+    class Family(ToyFamily):
+        def denoise(self, denoiser: nn.Module, *args: Any) -> Tensor:
+            return NanGradient.apply(super().denoise(denoiser, *args))
+
+    torch.manual_seed(0)
+    denoiser = nn.Conv2d(4, 4, 3, padding=1)
+    with pytest.raises(TrainingStopped) as caught:
+        trained(config(), Family(), denoiser)
+    assert all(bool(torch.isfinite(p).all()) for p in denoiser.parameters())
+    assert "gradient" in str(caught.value)  # the loss itself is a finite number
