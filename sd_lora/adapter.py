@@ -41,8 +41,10 @@ class Adapter:
         """A fresh adapter for `targets`: it changes nothing until trained. The same seed gives the same start."""
         adapter = cls({}, metadata or {}, "new adapter")
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            adapter._layers = {t.name: new_layer(t.module, t.rank, t.alpha) for t in targets}
+            torch.default_generator.manual_seed(seed)
+            for target in targets:
+                name = name_of_module(*target.name.split(".", 1))
+                adapter._layers[name] = new_layer(target.module, target.rank, target.alpha)
         return adapter
 
     @classmethod
@@ -104,6 +106,9 @@ class Adapter:
         shape.
         """
         modules = self._fitting_modules(pipe)
+        occupied = {id(module) for _, there in self._attached for module in there.values()}
+        if any(id(module) in occupied for module in modules.values()):
+            raise AdapterError(f"{self.label} is already injected into {base_name(pipe)}; eject it first")
         if not self._layers:
             self._layers = {n: _layer_of(w, modules[n]) for n, w in self._weights.items()}
         for key, layer in self._layers.items():
@@ -128,10 +133,13 @@ class Adapter:
     def injected(self, pipe: Any, strength: Strength = 1.0, *, name: str = "default") -> Iterator[Self]:
         """Inject for the length of a ``with`` block."""
         self.inject(pipe, strength, name=name)
+        mine = self._attached[-1]
         try:
             yield self
         finally:
-            self.eject()
+            if any(entry is mine for entry in self._attached):
+                self._attached = [entry for entry in self._attached if entry is not mine]
+                eject(mine[1].values(), mine[0])
 
     def fuse(self, pipe: Any, strength: float = 1.0) -> None:
         """Add the adapter to the weights of `pipe` for good."""
@@ -166,7 +174,7 @@ def modules_of(pipe: Any) -> dict[str, nn.Module]:
         if not isinstance(root, nn.Module):
             continue
         for path, module in root.named_modules():
-            if getattr(module, "fused_projections", False):
+            if type(getattr(module, "processor", None)).__name__.startswith("Fused"):
                 raise AdapterError(
                     f"the attention projections of {component} are fused, so LoRA layers would never be called; "
                     "call pipe.unfuse_qkv_projections() first"

@@ -23,7 +23,7 @@ from safetensors.torch import load as load_bytes
 from safetensors.torch import save as save_bytes
 from torch import Tensor
 
-from sd_lora.errors import AdapterError, some
+from sd_lora.errors import AdapterError, SdLoraError, nearest, some
 from sd_lora.layouts import kohya_stem, split_key
 
 MAX_HEADER, MAX_TENSORS, MAX_SIZE = 4 * 2**20, 20_000, 4 * 2**30
@@ -51,6 +51,10 @@ def write_adapter(path: Path, weights: Mapping[str, Weights], metadata: Mapping[
     One alpha stands in the whole file, the commonest one; modules with another have the difference folded into `up` in
     float32, because diffusers mis-scales a minority alpha. Raises AdapterError if a value leaves the dtype's range.
     """
+    if not weights:
+        raise AdapterError(f"{path} was not written: the adapter has no modules")
+    if dtype not in DTYPES:
+        raise AdapterError(f'adapters are not saved as "{dtype}"; {nearest(dtype, DTYPES)}')
     alpha = Counter(w.alpha for w in weights.values()).most_common(1)[0][0]
     tensors: dict[str, Tensor] = {}
     overflowing: list[str] = []
@@ -82,9 +86,9 @@ def read_adapter(path: str | Path) -> tuple[dict[str, Weights], dict[str, str]]:
         tensors = load_bytes(content)
     except (OSError, SafetensorError) as error:
         raise AdapterError(f"{path} is not a whole safetensors file: {error}") from error
-    metadata = json.loads(content[8 : 8 + struct.unpack("<Q", content[:8])[0]]).get("__metadata__", {})
+    metadata = json.loads(content[8 : 8 + struct.unpack("<Q", content[:8])[0]]).get("__metadata__") or {}
     parts: dict[str, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
+    for key, tensor in sorted(tensors.items()):
         try:
             name, role = split_key(key)
         except AdapterError as error:
@@ -99,7 +103,9 @@ def read_adapter(path: str | Path) -> tuple[dict[str, Weights], dict[str, str]]:
     weights = {}
     for name, part in parts.items():
         down, up = part["down"].float(), part["up"].float()
-        alpha = float(part["alpha"]) if "alpha" in part else float(down.shape[0])
+        # No alpha, and alpha 0, mean alpha = rank.
+        alpha = float(part["alpha"]) if "alpha" in part else 0.0
+        alpha = alpha or float(down.shape[0])
         weights[name] = Weights(down, up, alpha)
     return weights, metadata
 
@@ -120,7 +126,7 @@ def _check_header(path: Path) -> None:
         raise AdapterError(f"{path} is {size / 2**30:.1f} GB; an adapter has at most {MAX_SIZE // 2**30} GB")
     try:
         entries: Any = json.loads(header)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise AdapterError(f"{path} has a damaged safetensors header: {error}") from error
     if not isinstance(entries, dict) or len(entries) > MAX_TENSORS:
         raise AdapterError(f"{path} declares more than {MAX_TENSORS} tensors; it is no adapter")
@@ -135,28 +141,33 @@ def _problems(parts: Mapping[str, Mapping[str, Tensor]]) -> Iterator[str]:
             yield f"{name} has no {' and no '.join(sorted(missing))}"
             continue
         down, up = part["down"], part["up"]
-        if down.ndim not in (2, 4) or up.ndim != down.ndim or up.shape[1] != down.shape[0] or 0 in down.shape:
+        layered = down.ndim in (2, 4) and up.ndim == down.ndim and 0 not in down.shape
+        if not layered or up.shape[1] != down.shape[0] or any(side != 1 for side in up.shape[2:]):
             yield f"{name} has shapes {tuple(down.shape)} and {tuple(up.shape)}, which make no product"
-        elif not all(bool(torch.isfinite(t).all()) for t in part.values()):
+        elif not all(bool(torch.isfinite(t.float()).all()) for t in part.values()):
             yield f"{name} holds values that are not finite numbers"
         elif "alpha" in part and part["alpha"].numel() != 1:
             yield f"{name} has an alpha of {part['alpha'].numel()} values"
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write `content` beside `path`, fsync, then rename: `path` is whole or as it was."""
-    handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Write `content` beside `path`, fsync, then rename: `path` is whole or as it was. SdLoraError if it cannot be."""
+    partial = None
     try:
+        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(handle, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(partial, 0o644)
         os.replace(partial, path)
-    except BaseException:
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(partial)
-        raise
+        partial = None
+    except OSError as error:
+        raise SdLoraError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        if partial is not None:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(partial)
 
 
 def _body(content: bytes) -> bytes:

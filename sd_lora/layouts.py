@@ -31,6 +31,8 @@ def name_of_module(component: str, path: str) -> str:
 def kohya_stem(name: str) -> str:
     """``unet.mid_block.attentions.0.….to_out.0`` → ``lora_unet_mid_block_attentions_0_…_to_out_0``."""
     component, _, path = name.partition(".")
+    if component not in _PREFIXES:
+        raise AdapterError(f'component "{component}" has no place in an adapter file; {", ".join(_PREFIXES)} have')
     return _PREFIXES[component] + path.replace(".", "_")
 
 

@@ -52,7 +52,7 @@ class Previewer:
     """Draws one adapter on one pipeline. Works while the adapter is injected (in training) and while it is not."""
 
     def __init__(
-        self, pipe: Any, adapter: Adapter, settings: PreviewConfig | None = None, *, batch_size: int = 16
+        self, pipe: Any, adapter: Adapter, settings: PreviewConfig | None = None, *, batch_size: int = 4
     ) -> None:
         self.pipe, self.adapter, self.settings = pipe, adapter, settings or PreviewConfig()
         self.batch_size = batch_size

@@ -105,9 +105,7 @@ def sd15_unet() -> Any:
 def captioned(tmp_path: Path) -> WriteFolder:
     """A factory of folders: `captioned(name, count=, style=, first=, size=)` writes NAME.png and NAME.txt pairs."""
 
-    def write(
-        name: str = "images", *, count: int = 4, style: str = "woodcut", first: int = 0, size: int = 64
-    ) -> Path:
+    def write(name: str = "images", *, count: int = 4, style: str = "woodcut", first: int = 0, size: int = 64) -> Path:
         folder = tmp_path / name
         folder.mkdir(parents=True)
         for i in range(first, first + count):

@@ -13,7 +13,7 @@ from torch import nn
 
 from sd_lora.adapter import Adapter, base_name, modules_of
 from sd_lora.adapter_file import Weights
-from sd_lora.errors import AdapterError
+from sd_lora.errors import AdapterError, SdLoraError
 from sd_lora.families import FAMILIES
 from sd_lora.lora import plan_targets
 
@@ -94,8 +94,8 @@ def test_inject_and_eject_leave_the_pipeline_as_it_was(random_sd: Any, trained_a
 
 
 def test_injected_ejects_after_an_exception_too(random_sd: Any, trained_adapter: MakeAdapter) -> None:
-    with pytest.raises(ZeroDivisionError), trained_adapter(random_sd).injected(random_sd) as adapter:
-        assert adapter.is_injected
+    adapter = trained_adapter(random_sd)
+    with pytest.raises(ZeroDivisionError), adapter.injected(random_sd):
         raise ZeroDivisionError
     assert not adapter.is_injected
     assert untouched(random_sd)
@@ -196,7 +196,15 @@ def test_another_base_is_refused_by_both_names_with_nothing_attached(random_sd: 
     with pytest.raises(AdapterError) as caught:
         Adapter.load(saved).inject(random_sd)
     message = str(caught.value)
-    for part in (str(saved), "trained on somewhere", "random-sd", "another shape", "attn2.to_k", "do not exist", "downsamp"):
+    for part in (
+        str(saved),
+        "trained on somewhere",
+        "random-sd",
+        "another shape",
+        "attn2.to_k",
+        "do not exist",
+        "downsamp",
+    ):
         assert part in message
     assert untouched(random_sd)
     with pytest.raises(AdapterError):
@@ -249,6 +257,49 @@ def test_a_base_is_named_by_its_folder_never_by_a_path(random_sd: Any, random_sd
     assert base_name(random_sd) == random_sd_folder.name == "random-sd"
 
 
-def test_saving_where_no_folder_is_says_so(random_sd: Any, tmp_path: Path) -> None:
-    with pytest.raises((AdapterError, FileNotFoundError), match="nowhere"):
-        fresh(random_sd).save(tmp_path / "nowhere" / "style.safetensors")
+def test_one_adapter_is_not_injected_twice_into_the_same_base(random_sd: Any, trained_adapter: MakeAdapter) -> None:
+    adapter = trained_adapter(random_sd)
+    with adapter.injected(random_sd):
+        once = predict(random_sd)
+        with pytest.raises(AdapterError, match="already injected"):
+            adapter.inject(random_sd, name="again")
+        assert torch.equal(predict(random_sd), once)
+    assert untouched(random_sd)
+
+
+def test_leaving_an_inner_block_keeps_the_outer_one(random_sd_folder: Path, trained_adapter: MakeAdapter) -> None:
+    from sd_lora import load_base
+
+    outer, inner = (load_base(random_sd_folder)[0] for _ in range(2))
+    adapter = trained_adapter(outer)
+    with adapter.injected(outer):
+        styled = predict(outer)
+        with adapter.injected(inner):
+            assert torch.equal(predict(inner), styled)
+        assert untouched(inner)
+        assert torch.equal(predict(outer), styled)
+    assert untouched(outer)
+
+
+def test_a_module_called_by_keyword_gets_its_layer_too(random_sd: Any, trained_adapter: MakeAdapter) -> None:
+    adapter, x = trained_adapter(random_sd), torch.randn(1, 3, 32)
+    module = next(m for name, m in modules_of(random_sd).items() if name.endswith("attn1.to_q"))
+    plain = module(x)
+    with adapter.injected(random_sd):
+        assert torch.equal(module(input=x), module(x))
+        assert not torch.equal(module(x), plain)
+
+
+@pytest.mark.parametrize(("dtype", "folder", "words"), [("int3", "", "not saved as"), ("float16", "no/such", "written")])
+def test_a_save_that_cannot_be_is_a_sentence(
+    random_sd: Any, trained_adapter: MakeAdapter, tmp_path: Path, dtype: str, folder: str, words: str
+) -> None:
+    with pytest.raises(SdLoraError, match=words):
+        trained_adapter(random_sd).save(tmp_path / folder / "style.safetensors", dtype=dtype)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_adapter_is_not_saved(tmp_path: Path) -> None:
+    with pytest.raises(AdapterError, match="no modules"):
+        Adapter({}, {}).save(tmp_path / "style.safetensors")
+    assert list(tmp_path.iterdir()) == []

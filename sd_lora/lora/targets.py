@@ -40,13 +40,16 @@ def plan_targets(
 
     Raises AdapterError naming every group or pattern that chooses nothing.
     """
-    if any(rank < 1 for rank in (sizes[0], *overrides[0].values())):
-        raise AdapterError(f"a rank must be at least 1, but {min(sizes[0], *overrides[0].values())} was given")
+    least, lowest = min((sizes[0], *overrides[0].values())), min((sizes[1], *overrides[1].values()))
+    if least < 1:
+        raise AdapterError(f"a rank must be at least 1, but {least} was given")
+    if lowest <= 0:
+        raise AdapterError(f"an alpha must be above 0, but {lowest:g} was given")
     eligible = {
         f"{component}.{path}": module
         for component, root in components.items()
         for path, module in root.named_modules()
-        if type(module) in VARIANTS["lora"]
+        if type(module) in VARIANTS["lora"] and ".loras." not in f".{path}."
     }
     chosen: set[str] = set()
     problems: list[str] = []

@@ -60,9 +60,12 @@ def training_steps(
             accelerator.backward(loss)
             norm = accelerator.clip_grad_norm_(parameters, config.optimizer.clip_norm)
             value = float(accelerator.reduce(loss.detach(), "mean"))  # type: ignore[arg-type]
-            if not math.isfinite(value) or (norm is not None and not math.isfinite(float(norm))):
+            # In float16 the gradient scaler looks for its scale by overflowing now and then, and skips those steps.
+            overflowing = norm is not None and accelerator.scaler is None and not math.isfinite(float(norm))
+            if overflowing or not math.isfinite(value):
+                what = "a gradient" if math.isfinite(value) else "the loss"
                 raise TrainingStopped(
-                    f"training stopped at step {step + 1}: loss {value} is no finite number (images of the step: "
+                    f"training stopped at step {step + 1}: {what} is no finite number (images of the step: "
                     f"{some(names)}); lower optimizer.learning_rate, which is {config.optimizer.learning_rate:g}"
                 )
             optimizer.step()

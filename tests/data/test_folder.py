@@ -124,7 +124,9 @@ def test_images_that_share_a_caption_file_are_refused(add: Add, tmp_path: Path) 
     assert "dog" not in message
 
 
-@pytest.mark.parametrize(("name", "said"), [("none", "does not exist"), ("file.txt", "is a file"), ("empty", "no images")])
+@pytest.mark.parametrize(
+    ("name", "said"), [("none", "does not exist"), ("file.txt", "is a file"), ("empty", "no images")]
+)
 def test_what_is_no_folder_of_images(name: str, said: str, tmp_path: Path) -> None:
     (tmp_path / "file.txt").write_text("x")
     (tmp_path / "empty").mkdir()
@@ -182,12 +184,24 @@ def test_grey_with_alpha_lies_on_white(add: Add, tmp_path: Path) -> None:
     assert only_pixels(tmp_path)[0].tolist() == [[255] * 3, [90] * 3]
 
 
-@pytest.mark.parametrize("suffix", ["png", "tif"])
-def test_16_bit_grey_keeps_its_tones(suffix: str, add: Add, tmp_path: Path) -> None:
-    tones = np.array([[0, 257 * 64, 257 * 128, 257 * 200, 65535]], dtype=np.uint16)
-    add(f"a.{suffix}", Image.fromarray(tones))
-    found = only_pixels(tmp_path)[0, :, 0]
-    assert abs(found - np.array([0, 64, 128, 200, 255])).max() <= 1
+TONES = np.array([[0, 64, 128, 200, 255]])
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "kind"), [("a.png", "I;16", "<u2"), ("a.tif", "I;16", "<u2"), ("b.tif", "I;16B", ">u2")]
+)
+def test_16_bit_grey_keeps_its_tones(name: str, mode: str, kind: str, add: Add, tmp_path: Path) -> None:
+    add(name, Image.frombytes(mode, (5, 1), (TONES * 257).astype(kind).tobytes()))
+    assert abs(only_pixels(tmp_path)[0, :, 0] - TONES).max() <= 1
+
+
+def test_floating_point_grey_is_refused_or_keeps_its_tones(add: Add, tmp_path: Path) -> None:
+    add("a.tif", Image.fromarray((TONES / 255).astype(np.float32)))
+    try:
+        found = only_pixels(tmp_path)[0, :, 0]
+    except DataError:
+        return  # a refusal is honest; the black picture of a plain conversion is not
+    assert abs(found - TONES).max() <= 1
 
 
 def test_a_palette_keeps_its_colours(add: Add, tmp_path: Path) -> None:
@@ -232,7 +246,9 @@ def test_one_image_only_is_worth_a_note() -> None:
     assert any("one image only" in note for note in warnings_for([example()], 64))
 
 
-@pytest.mark.parametrize("caption", ["a boat on the left", "Right of the tree", "a page of text", "a road sign", "TEXT"])
+@pytest.mark.parametrize(
+    "caption", ["a boat on the left", "Right of the tree", "a page of text", "a road sign", "TEXT"]
+)
 def test_sides_and_writing_forbid_mirroring(caption: str) -> None:
     assert not example(caption=caption).may_flip
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -38,23 +41,37 @@ def test_it_grows_as_a_style_is_mixed_in(flat: list[Image.Image], woodcut: list[
     for share in (0, 0.25, 0.5, 0.75, 1):
         mixed = [Image.blend(a, b, share) for a, b in zip(flat, woodcut, strict=True)]
         distances.append(style_distance(mixed, flat))
-    assert all(nearer < farther - 0.005 for nearer, farther in zip(distances, distances[1:], strict=False))
+    assert all(nearer < farther - 0.005 for nearer, farther in pairwise(distances))
 
 
-def test_another_style_is_farther_than_other_pictures_in_the_same(flat: list[Image.Image], woodcut: list[Image.Image]) -> None:
+def test_another_style_is_farther_than_other_pictures_in_the_same(
+    flat: list[Image.Image], woodcut: list[Image.Image]
+) -> None:
     others = [render(sample_scene(seed), "flat") for seed in range(100, 100 + COUNT)]
     assert 0 < 2 * style_distance(flat, others) < style_distance(flat, woodcut)
 
 
-def test_marks_count_even_where_the_colours_are_the_same() -> None:
-    stripes = Image.new("RGB", (64, 64), "black")
-    for x in range(0, 64, 2):
-        stripes.paste("white", (x, 0, x + 1, 64))
-    coarse = stripes.resize((32, 64), Image.Resampling.NEAREST)
-    half = Image.new("RGB", (64, 64), "black")
-    half.paste("white", (0, 0, 32, 64))
-    assert coarse.getcolors() is not None
-    assert style_distance([stripes], [half]) > 0.05
+def plain(colour: str) -> Image.Image:
+    return Image.new("RGB", (64, 64), colour)
+
+
+def test_colours_count_where_there_are_no_marks() -> None:
+    assert style_distance([plain("red")], [plain("blue")]) > 0.1
+    near, far = (style_distance([plain("black")], [plain(grey)]) for grey in ("#202020", "#c0c0c0"))
+    assert far == pytest.approx(6 * near, rel=1e-3)  # in units of pixel values
+
+
+def test_a_shift_of_brightness_counts_in_the_colours_only() -> None:
+    """Directions are unit vectors, so a shift by 1 moves a projection by 0.8 on average; the other half are marks."""
+    assert style_distance([plain("black")], [plain("white")]) == pytest.approx(0.4, abs=0.1)
+
+
+def test_faint_marks_count_under_any_brightness() -> None:
+    def sheets(depth: int) -> list[Image.Image]:
+        stripes = np.where(np.arange(64) % 4 < 2, depth, -depth)[None, :, None]
+        return [Image.fromarray((np.full((64, 64, 3), grey) + stripes).astype(np.uint8)) for grey in range(20, 236, 12)]
+
+    assert style_distance(sheets(0), sheets(12)) > 0.015  # 0.021; without the centred patches 0.008
 
 
 def test_sets_of_different_sizes_compare(flat: list[Image.Image]) -> None:

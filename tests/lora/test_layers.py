@@ -107,9 +107,7 @@ def test_tensors_of_another_shape_do_not_load() -> None:
         layer.load_tensors(torch.zeros(3, 4), torch.zeros(4, 3))
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"), [(1, 1.0), (0.5, 0.5), (-2, -2.0), (torch.tensor(0.25), 0.25)], ids=str
-)
+@pytest.mark.parametrize(("value", "expected"), [(1, 1.0), (0.5, 0.5), (-2, -2.0), (torch.tensor(0.25), 0.25)], ids=str)
 def test_one_number_is_kept_as_a_float(value: float | Tensor, expected: float) -> None:
     kept = checked_strength(value)
     assert type(kept) is float

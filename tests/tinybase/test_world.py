@@ -13,7 +13,16 @@ from sd_lora.tinybase.canvas import rasterise
 from sd_lora.tinybase.drawing import shapes_of
 from sd_lora.tinybase.styles import STYLES, render, render_mask
 from sd_lora.tinybase.world import (
-    BACKGROUNDS, BASE_STYLES, COLOURS, HELD_OUT_STYLES, SIDES, SIZES, SUBJECTS, Scene, is_held_out, sample_caption,
+    BACKGROUNDS,
+    BASE_STYLES,
+    COLOURS,
+    HELD_OUT_STYLES,
+    SIDES,
+    SIZES,
+    SUBJECTS,
+    Scene,
+    is_held_out,
+    sample_caption,
     sample_scene,
 )  # fmt: skip
 
@@ -82,9 +91,17 @@ def test_held_out_contents_are_never_trained_on() -> None:
 def test_scenes_are_drawn_from_the_seed_and_reach_everything() -> None:
     scenes = [sample_scene(seed) for seed in range(1000)]
     assert scenes == [sample_scene(seed) for seed in range(1000)]
-    for key, known in (("subject", SUBJECTS), ("colour", COLOURS), ("background", BACKGROUNDS), ("size", SIZES), ("side", SIDES)):
+    for key, known in (
+        ("subject", SUBJECTS),
+        ("colour", COLOURS),
+        ("background", BACKGROUNDS),
+        ("size", SIZES),
+        ("side", SIDES),
+    ):
         assert {getattr(scene, key) for scene in scenes} == set(known)
-    drawn = {is_held_out(s.subject, s.colour, s.background) for s in (sample_scene(i, held_out=None) for i in range(99))}
+    drawn = {
+        is_held_out(s.subject, s.colour, s.background) for s in (sample_scene(i, held_out=None) for i in range(99))
+    }
     assert drawn == {True, False}
 
 
@@ -103,7 +120,9 @@ def test_every_style_renders_the_same_picture_again(style: str) -> None:
     assert (picture.size, picture.mode) == ((64, 64), "RGB")
     assert picture.tobytes() == render(BOAT, style).tobytes()
     assert np.asarray(picture).std() > 10  # no empty sheet
-    assert np.abs(np.asarray(picture).astype(int) - np.asarray(render(Scene("cup", "red", "at night"), style))).mean() > 4
+    assert (
+        np.abs(np.asarray(picture).astype(int) - np.asarray(render(Scene("cup", "red", "at night"), style))).mean() > 4
+    )
 
 
 def test_styles_look_different() -> None:

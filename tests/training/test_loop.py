@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -27,27 +28,35 @@ class ToyFamily:
     def __init__(self) -> None:
         self.seen: list[tuple[Tensor, Tensor]] = []
 
-    def denoise(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, conditioning: Mapping[str, Tensor]) -> Tensor:
+    def denoise(
+        self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, conditioning: Mapping[str, Tensor]
+    ) -> Tensor:
         self.seen.append((noisy.clone(), timesteps.clone()))
         return denoiser(noisy) + 0 * conditioning["states"].mean()
 
 
 def data() -> EncodedSet:
     latents = torch.randn(3, 2, 4, 4, 4, generator=torch.Generator().manual_seed(5))
-    return EncodedSet(["a.png", "b.png", "c.png"], latents, {"states": torch.ones(3, 2, 2)}, {"states": torch.zeros(1, 2, 2)})
+    return EncodedSet(
+        ["a.png", "b.png", "c.png"], latents, {"states": torch.ones(3, 2, 2)}, {"states": torch.zeros(1, 2, 2)}
+    )
 
 
 def config(*overrides: str) -> RunConfig:
     return parse_config([], ["training.steps=6", "training.batch_size=2", "optimizer.learning_rate=1e-2", *overrides])
 
 
-def trained(settings: RunConfig, family: Any = None, denoiser: nn.Module | None = None) -> tuple[list[StepReport], Tensor]:
+def trained(
+    settings: RunConfig, family: Any = None, denoiser: nn.Module | None = None
+) -> tuple[list[StepReport], Tensor]:
     if denoiser is None:
         torch.manual_seed(0)
         denoiser = nn.Conv2d(4, 4, 3, padding=1)
     material = data(), Objective(ALPHAS, "epsilon")
     with accelerator_for(torch.device("cpu"), torch.float32) as accelerator:
-        steps = training_steps(accelerator, family or ToyFamily(), denoiser, list(denoiser.parameters()), material, settings)
+        steps = training_steps(
+            accelerator, family or ToyFamily(), denoiser, list(denoiser.parameters()), material, settings
+        )
         reports = list(steps)
     return reports, torch.cat([p.detach().flatten() for p in denoiser.parameters()])
 
@@ -65,7 +74,7 @@ def test_the_rate_rises_linearly_peaks_and_falls_to_the_final_share() -> None:
     assert values[:5] == pytest.approx([2 * i / 6 for i in range(1, 6)])
     assert values[5] == max(values) == pytest.approx(2.0)
     assert values[-1] == pytest.approx(0.2)
-    assert all(a > b for a, b in zip(values[5:], values[6:], strict=False))
+    assert all(a > b for a, b in pairwise(values[5:]))
     assert values[52] == pytest.approx(1.1, abs=0.02)  # half-way down, half-way between
 
 
@@ -81,7 +90,8 @@ def test_short_runs_train_at_a_rate_above_zero(steps: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("images", "batch", "steps"), [(1, 1, 1200), (10, 1, 1200), (20, 1, 2400), (100, 1, 4000), (20, 4, 600), (1, 5000, 1)]
+    ("images", "batch", "steps"),
+    [(1, 1, 1200), (10, 1, 1200), (20, 1, 2400), (100, 1, 4000), (20, 4, 600), (1, 5000, 1)],
 )
 def test_steps_follow_from_the_number_of_images(images: int, batch: int, steps: int) -> None:
     assert default_steps(images, batch) == steps
@@ -173,11 +183,11 @@ def test_a_loss_that_is_no_number_stops_and_names_the_images(monkeypatch: pytest
 
 class NanGradient(torch.autograd.Function):
     @staticmethod
-    def forward(context: Any, x: Tensor) -> Tensor:
+    def forward(_: Any, x: Tensor) -> Tensor:
         return x.clone()
 
     @staticmethod
-    def backward(context: Any, gradient: Tensor) -> Tensor:
+    def backward(_: Any, gradient: Tensor) -> Tensor:
         return gradient * float("nan")
 
 

@@ -171,7 +171,14 @@ def test_metadata_says_what_other_programs_read(done: Done, random_sd_folder: Pa
 def test_metadata_holds_no_path_and_no_caption(done: Done, random_sd_folder: Path) -> None:
     for file in done.path.rglob("*.safetensors"):
         text = json.dumps(header_of(file))
-        for private in (CAPTION, str(done.images), "my-photos", str(random_sd_folder), str(done.path), str(Path.home())):
+        for private in (
+            CAPTION,
+            str(done.images),
+            "my-photos",
+            str(random_sd_folder),
+            str(done.path),
+            str(Path.home()),
+        ):
             assert private not in text
 
 
@@ -224,7 +231,9 @@ def test_captions_the_text_encoder_cuts_are_noted(random_sd_folder: Path, tmp_pa
     images = write_images(tmp_path / "long", 2)
     (images / "1.txt").write_text("a red house and " * 60, "utf-8")
     notes = prepare(config_for(random_sd_folder, images, tmp_path / "out")).notes
-    assert any("longer than the text encoder reads" in note and "1.png" in note and "0.png" not in note for note in notes)
+    assert any(
+        "longer than the text encoder reads" in note and "1.png" in note and "0.png" not in note for note in notes
+    )
 
 
 def test_only_the_targets_asked_for_are_trained(short: Callable[..., RunConfig]) -> None:
@@ -238,7 +247,9 @@ def test_only_the_targets_asked_for_are_trained(short: Callable[..., RunConfig])
 # ---- what stops a run
 
 
-def test_a_loss_that_is_no_number_stops_the_run(short: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_loss_that_is_no_number_stops_the_run(
+    short: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(Objective, "loss", lambda *args: args[1].float().mean() * float("nan"))
     config = short("nan")
     with pytest.raises(TrainingStopped, match=r"0\d\.png"):
@@ -275,7 +286,9 @@ def test_an_output_folder_that_exists_is_left_alone(short: Callable[..., RunConf
 
 
 @pytest.mark.parametrize(("given", "written"), [("a:b<c>,d", "a-b-c--d"), ("None", "None-style"), ("", "images")])
-def test_names_other_programs_cannot_read_are_changed(given: str, written: str, short: Callable[..., RunConfig]) -> None:
+def test_names_other_programs_cannot_read_are_changed(
+    given: str, written: str, short: Callable[..., RunConfig]
+) -> None:
     run: Any = prepare(short("named", f"output.name={given}", "data.trigger="))
     assert run.config.output.name == written
     assert run.adapter.metadata["ss_output_name"] == written

@@ -1,0 +1,228 @@
+"""The laws of architecture.md §5 for every model family, each on a tiny random base of its own layout."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from sd_lora.adapter import Adapter, modules_of
+from sd_lora.config import TrainingConfig
+from sd_lora.errors import BaseModelError
+from sd_lora.families import FAMILIES, ModelFamily, base_folder, family_of, load_base
+from sd_lora.layouts import kohya_stem, name_of_stem
+from sd_lora.lora import plan_targets
+from sd_lora.objectives import Objective
+
+#: family → the conftest fixture with a folder of it; a family without one fails here
+FOLDERS = {"sd": "random_sd_folder"}
+CAPTIONS = ["a red house at night", "a small blue boat on the sea", ""]
+
+
+@pytest.fixture(params=FAMILIES, ids=lambda family: family.name)
+def family(request: pytest.FixtureRequest) -> ModelFamily:
+    return request.param
+
+
+@pytest.fixture
+def folder(family: ModelFamily, request: pytest.FixtureRequest) -> Path:
+    return request.getfixturevalue(FOLDERS[family.name])
+
+
+@pytest.fixture
+def pipe(family: ModelFamily, folder: Path) -> Any:
+    return family.load(folder, torch.float32)
+
+
+@pytest.fixture
+def pictures(family: ModelFamily, pipe: Any) -> torch.Tensor:
+    size = family.native_size(pipe)
+    return torch.rand(3, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
+
+
+def loss_of(family: ModelFamily, pipe: Any, pictures: torch.Tensor, seed: int = 0) -> torch.Tensor:
+    """The loss of one batch, noise and timesteps drawn from `seed`."""
+    generator, objective = torch.Generator().manual_seed(seed), family.objective(pipe)
+    latents = family.encode_images(pipe, pictures)
+    noise = torch.randn(latents.shape, generator=generator)
+    timesteps = objective.sample_timesteps(len(latents), TrainingConfig(), generator)
+    noised = objective.noised(latents, noise, timesteps, 5.0)
+    conditioning = family.encode_captions(pipe, CAPTIONS[: len(latents)])
+    denoiser = getattr(pipe, family.denoiser)
+    return objective.loss(family.denoise(denoiser, noised.latents, timesteps, conditioning), noised)
+
+
+def adapter_for(family: ModelFamily, pipe: Any, targets: list[str]) -> Adapter:
+    plan = plan_targets({family.denoiser: getattr(pipe, family.denoiser)}, family.target_groups, targets, (4, 4.0))
+    return Adapter.create(plan, dict(family.file_marks))
+
+
+def test_a_folder_is_recognised_and_loaded_frozen(family: ModelFamily, folder: Path) -> None:
+    pipe, found = load_base(folder)
+    assert found is family is family_of(folder)
+    assert type(pipe).__name__ in family.pipeline_classes
+    components = [pipe.vae, getattr(pipe, family.denoiser), *(getattr(pipe, name) for name in family.text_encoders)]
+    for component in components:
+        assert not component.training
+        assert not any(p.requires_grad for p in component.parameters())
+        assert {p.dtype for p in component.parameters()} == {torch.float32}
+
+
+def test_encode_and_denoise_keep_the_shapes(family: ModelFamily, pipe: Any, pictures: torch.Tensor) -> None:
+    latents = family.encode_images(pipe, pictures)
+    denoiser, conditioning = getattr(pipe, family.denoiser), family.encode_captions(pipe, CAPTIONS)
+    side = pictures.shape[-1] // pipe.vae_scale_factor
+    assert latents.shape == (3, denoiser.config.in_channels, side, side)
+    assert latents.dtype == torch.float32
+    assert {len(tensor) for tensor in conditioning.values()} == {3}
+    prediction = family.denoise(denoiser, latents, torch.tensor([1, 500, 999]), conditioning)
+    assert prediction.shape == latents.shape
+    assert torch.isfinite(prediction).all()
+
+
+def test_captions_and_timesteps_steer_the_denoiser(family: ModelFamily, pipe: Any, pictures: torch.Tensor) -> None:
+    latents, denoiser = family.encode_images(pipe, pictures[:1]), getattr(pipe, family.denoiser)
+    outputs = [
+        family.denoise(denoiser, latents, torch.tensor([timestep]), family.encode_captions(pipe, [caption]))
+        for caption, timestep in ((CAPTIONS[0], 500), (CAPTIONS[1], 500), (CAPTIONS[0], 20))
+    ]
+    assert not torch.allclose(outputs[0], outputs[1], atol=1e-6)
+    assert not torch.allclose(outputs[0], outputs[2], atol=1e-6)
+
+
+def test_latents_are_scaled_and_deterministic(family: ModelFamily, pipe: Any, pictures: torch.Tensor) -> None:
+    latents = family.encode_images(pipe, pictures)
+    assert torch.equal(family.encode_images(pipe, pictures), latents)
+    unscaled = pipe.vae.encode(pictures).latent_dist.mean
+    torch.testing.assert_close(latents, unscaled * pipe.vae.config.scaling_factor)
+
+
+def test_encoded_prompts_draw_what_the_prompts_draw(family: ModelFamily, pipe: Any) -> None:
+    arguments = family.pipeline_arguments(
+        family.encode_captions(pipe, CAPTIONS[:1]), family.encode_captions(pipe, [""])
+    )
+    drawn = [
+        pipe(**given, num_inference_steps=2, output_type="np", generator=torch.Generator().manual_seed(0)).images
+        for given in (arguments, {"prompt": CAPTIONS[:1]})
+    ]
+    assert abs(drawn[0] - drawn[1]).max() < 1e-5
+
+
+def test_captions_beyond_the_text_encoder_are_found(family: ModelFamily, pipe: Any) -> None:
+    assert family.overlong(pipe, ["a house", "red " * 500, "", "blue " * 500]) == [1, 3]
+
+
+def test_every_target_group_matches_modules_of_its_own(family: ModelFamily, pipe: Any) -> None:
+    components = {family.denoiser: getattr(pipe, family.denoiser)}
+    chosen = [name for group in family.target_groups for name in names_of(components, family, group)]
+    assert len(set(chosen)) == len(chosen)
+    assert set(chosen) <= set(modules_of(pipe))
+    for group in family.target_groups:
+        assert names_of(components, family, group)
+
+
+def names_of(components: dict[str, Any], family: ModelFamily, group: str) -> list[str]:
+    return [target.name for target in plan_targets(components, family.target_groups, [group])]
+
+
+def test_every_module_has_a_key_that_leads_back(family: ModelFamily, pipe: Any) -> None:
+    assert [name_of_stem(kohya_stem(name)) for name in modules_of(pipe)] == list(modules_of(pipe))
+
+
+def test_file_marks_are_strings_other_programs_know(family: ModelFamily) -> None:
+    assert set(family.file_marks) >= {"ss_base_model_version", "ss_v2", "modelspec.architecture"}
+    assert all(isinstance(value, str) for value in family.file_marks.values())
+    assert family.file_marks["modelspec.architecture"].endswith("/lora")
+
+
+def test_the_same_seed_gives_the_same_loss(family: ModelFamily, pipe: Any, pictures: torch.Tensor) -> None:
+    first = loss_of(family, pipe, pictures, 7)
+    assert torch.equal(loss_of(family, pipe, pictures, 7), first)
+    assert not torch.equal(loss_of(family, pipe, pictures, 8), first)
+
+
+def test_the_loss_falls_on_one_image(family: ModelFamily, pipe: Any, pictures: torch.Tensor) -> None:
+    adapter = adapter_for(family, pipe, list(family.target_groups))
+    optimizer, losses = torch.optim.AdamW(adapter.parameters(), lr=1e-2), []
+    with adapter.injected(pipe):
+        for _ in range(12):
+            loss = loss_of(family, pipe, pictures[:1])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0]
+    assert loss_of(family, pipe, pictures[:1]).item() == losses[0]  # the base is what it was
+
+
+def test_the_objective_is_that_of_the_scheduler(family: ModelFamily, pipe: Any) -> None:
+    objective = family.objective(pipe)
+    assert isinstance(objective, Objective)
+    assert objective.prediction_type == pipe.scheduler.config.prediction_type
+    latents, noise = torch.randn(1, 4, 8, 8), torch.randn(1, 4, 8, 8)
+    ours = objective.noised(latents, noise, torch.tensor([300]), None).latents
+    torch.testing.assert_close(ours, pipe.scheduler.add_noise(latents, noise, torch.tensor([300])))
+
+
+# ---- folders that are no base model
+
+
+def set_in(file: Path, **values: Any) -> None:
+    file.write_text(json.dumps(json.loads(file.read_text("utf-8")) | values), "utf-8")
+
+
+DAMAGE: dict[str, tuple[Callable[[Path], object], str]] = {
+    "another class": (lambda f: set_in(f / "model_index.json", _class_name="FluxPipeline"), "is a FluxPipeline"),
+    "no class": (lambda f: (f / "model_index.json").write_text("{}"), "nameless"),
+    "index is a list": (lambda f: (f / "model_index.json").write_text("[]"), "unreadable"),
+    "index is broken": (lambda f: (f / "model_index.json").write_text("{"), "unreadable"),
+    "no index": (lambda f: (f / "model_index.json").unlink(), "has no model_index.json"),
+    "no unet weights": (lambda f: (f / "unet/diffusion_pytorch_model.safetensors").unlink(), "cannot be loaded"),
+    "no tokenizer": (lambda f: shutil.rmtree(f / "tokenizer"), "cannot be loaded|tokenizer"),
+    "tokenizer of two words": (
+        lambda f: [p.unlink() for p in (f / "tokenizer").iterdir()],
+        "tokenizer|cannot be loaded",
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "words"), DAMAGE.values(), ids=DAMAGE)
+def test_a_folder_that_is_not_whole_is_refused(
+    random_sd_folder: Path, tmp_path: Path, damage: Callable[[Path], object], words: str
+) -> None:
+    folder = Path(shutil.copytree(random_sd_folder, tmp_path / "copy"))
+    damage(folder)
+    with pytest.raises(BaseModelError, match=words) as caught:
+        load_base(folder)
+    assert str(folder) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("kind", "words"), [("missing", "does not exist"), ("file", "is a file"), ("empty", "has no")])
+def test_what_is_no_folder_of_a_pipeline_is_refused(tmp_path: Path, kind: str, words: str) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(BaseModelError, match=f'{kind}" {words}.* "tiny" for the embedded base'):
+        base_folder(tmp_path / kind)
+
+
+def test_an_inpainting_base_is_refused(random_sd_folder: Path, tmp_path: Path) -> None:
+    from diffusers import UNet2DConditionModel
+
+    folder = Path(shutil.copytree(random_sd_folder, tmp_path / "inpainting"))
+    config = dict(UNet2DConditionModel.load_config(folder / "unet")) | {"in_channels": 9}
+    UNet2DConditionModel.from_config(config).save_pretrained(folder / "unet")
+    with pytest.raises(BaseModelError, match="9 input channels"):
+        load_base(folder)
+
+
+def test_tiny_is_the_embedded_base() -> None:
+    pipe, family = load_base("tiny")
+    assert family.name == "sd"
+    assert family.native_size(pipe) == 64
+    assert set(names_of({"unet": pipe.unet}, family, "attn")) <= set(modules_of(pipe))
