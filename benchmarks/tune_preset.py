@@ -2,9 +2,9 @@
 
     python benchmarks/tune_preset.py OUT CANDIDATE [CANDIDATE …]
 
-A candidate is a comma-joined list of overrides, such as ``optimizer.learning_rate=4e-3,lora.rank=8``; an
-empty string is the shipped preset. Prints, per candidate and style, the share of the style distance closed at strengths 0.5, 1 and the
-content kept at 1.
+A candidate is a comma-joined list of overrides, such as ``optimizer.learning_rate=4e-3,lora.rank=8``; an empty string
+is the shipped preset. Prints, per candidate and style, the share of the style distance closed at strengths 0.5 and 1,
+and the content kept at 1.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from sd_lora.adapter_file import Weights, read_adapter, write_adapter
 from sd_lora.errors import AdapterError, some
 from sd_lora.layouts import name_of_module
 from sd_lora.lora import VARIANTS, LoraLayer, Strength, Target, eject, fuse, inject, new_layer, set_strength
+from sd_lora.tinybase import tiny_base_path
 
 COMPONENTS = ("unet", "text_encoder")
 
@@ -186,8 +187,10 @@ def modules_of(pipe: Any) -> dict[str, nn.Module]:
 
 def base_name(pipe: Any) -> str:
     """What to call the base model of a pipeline in files and messages: its folder's name, never a path."""
-    path = str(getattr(pipe, "name_or_path", "") or "")
-    return Path(path).name or type(pipe).__name__
+    path = Path(str(getattr(pipe, "name_or_path", "") or ""))
+    if path == tiny_base_path():
+        return "tiny"
+    return "tiny (not the embedded base)" if path.name == "tiny" else path.name or type(pipe).__name__
 
 
 def _fits(weights: Weights, module: nn.Module) -> bool:

@@ -64,7 +64,7 @@ def train(
     from sd_lora.presets import load_config
 
     given = {"model.base": base, "data.folder": str(folder), "data.trigger": trigger, "output.folder": str(out or "")}
-    options = [f"{key}={json.dumps(value)}" for key, value in given.items() if value]
+    options = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in given.items() if value]
     config = load_config(preset, *options, *(overrides or ()))
     _quiet_libraries()
     from sd_lora.progress import TrainingProgress, print_run
@@ -93,17 +93,18 @@ def preview(
     if not out.absolute().parent.is_dir():
         raise ConfigError(f"{out} cannot be written: there is no folder {out.parent}")
     _quiet_libraries()
-    from sd_lora.config import PreviewConfig
+    from sd_lora.config import parse_config
     from sd_lora.preview import Previewer
 
-    previewer = Previewer.open(adapter, base, PreviewConfig(guidance=guidance))
+    settings = parse_config([("options", {"preview": {"guidance": guidance, "seed": seed}})]).preview
+    previewer = Previewer.open(adapter, base, settings)
     trigger = previewer.adapter.trigger
     silent = [text for text in prompt if trigger and trigger.lower() not in text.lower()]
     if silent:
         typer.echo(
             f'note: the trigger word "{trigger}" is not in the prompt; end it with ", in {trigger} style"', err=True
         )
-    typer.echo(f"wrote {previewer.grid(prompt, values, seed).save(out)}")
+    typer.echo(f"wrote {previewer.grid(prompt, values).save(out)}")
 
 
 @app.command()

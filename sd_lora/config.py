@@ -110,7 +110,7 @@ class PreviewConfig:
     strengths: Strengths = (0.0, 0.5, 1.0)
     guidance: Annotated[float, Field(ge=0)] = 5.0
     inference_steps: Count = 25
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -56,8 +56,9 @@ def check_demo(out: Path, style: str) -> None:
 
 def demo_config(out: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """The config of the demo's run: the embedded base's own preset."""
-    paths = (f"data.folder={json.dumps(str(out / 'images'))}", f"output.folder={json.dumps(str(out / 'run'))}")
-    return load_config("tiny-style", *paths, f"data.trigger={TRIGGER}", *overrides)
+    paths = {"data.folder": out / "images", "output.folder": out / "run"}
+    given = [f"{key}={json.dumps(str(path), ensure_ascii=False)}" for key, path in paths.items()]
+    return load_config("tiny-style", *given, f"data.trigger={TRIGGER}", *overrides)
 
 
 def train_demo(out: Path, style: str, overrides: Sequence[str] = (), watch: Watcher | None = None) -> Path:

@@ -131,9 +131,11 @@ class Previewer:
             finally:
                 self.adapter.strength = before
         else:
-            with self.adapter.injected(self.pipe):
-                yield
-            self.adapter.strength = 1.0
+            try:
+                with self.adapter.injected(self.pipe):
+                    yield
+            finally:
+                self.adapter.strength = 1.0
 
     def _recipe(self, prompts: Sequence[str], strengths: Sequence[float], seed: int) -> dict[str, Any]:
         drawn = asdict(self.settings) | {"prompts": list(prompts), "strengths": list(strengths), "seed": seed}

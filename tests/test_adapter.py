@@ -215,7 +215,7 @@ def test_the_embedded_base_is_another_base(saved: Path) -> None:
     from sd_lora.families import load_base
 
     pipe, _ = load_base("tiny")
-    with pytest.raises(AdapterError, match=r"style\.safetensors .* does not fit base model base: .* another shape"):
+    with pytest.raises(AdapterError, match=r"style\.safetensors .* does not fit base model tiny: .* another shape"):
         Adapter.load(saved).inject(pipe)
     assert untouched(pipe)
 
@@ -290,7 +290,9 @@ def test_a_module_called_by_keyword_gets_its_layer_too(random_sd: Any, trained_a
         assert not torch.equal(module(x), plain)
 
 
-@pytest.mark.parametrize(("dtype", "folder", "words"), [("int3", "", "not saved as"), ("float16", "no/such", "written")])
+@pytest.mark.parametrize(
+    ("dtype", "folder", "words"), [("int3", "", "not saved as"), ("float16", "no/such", "written")]
+)
 def test_a_save_that_cannot_be_is_a_sentence(
     random_sd: Any, trained_adapter: MakeAdapter, tmp_path: Path, dtype: str, folder: str, words: str
 ) -> None:

@@ -8,6 +8,7 @@ import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 from PIL import Image, ImageOps
 
 from sd_lora.config import DataConfig
@@ -20,16 +21,17 @@ _SIDED = re.compile(r"\b(left|right|text|letters?|words?|writing|sign)\b", re.IG
 
 @dataclass(frozen=True)
 class Example:
-    """A picture (RGB, upright, any size) and the caption it is trained with."""
+    """A picture (RGB, upright, any size) and the caption it is trained with, the trigger word's phrase included."""
 
     name: str
     image: Image.Image
     caption: str
+    trigger: str = ""
 
     @property
     def may_flip(self) -> bool:
         """False if the caption names a side or writing, which a mirrored picture would belie."""
-        return _SIDED.search(self.caption) is None
+        return _SIDED.search(self.caption.removesuffix(triggered("", self.trigger))) is None
 
 
 def read_folder(config: DataConfig) -> list[Example]:
@@ -57,7 +59,7 @@ def read_folder(config: DataConfig) -> list[Example]:
         if not caption:
             bare.append(file.name)
         try:
-            examples.append(Example(file.name, _decode(file), triggered(caption, config.trigger)))
+            examples.append(Example(file.name, _decode(file), triggered(caption, config.trigger), config.trigger))
         except Exception as error:  # Pillow's decoders raise at least six kinds for a damaged file
             broken.append(f"{file.name} ({str(error).split(chr(10))[0] or type(error).__name__})")
     problems = []
@@ -108,6 +110,14 @@ def square(image: Image.Image, size: int) -> Image.Image:
     return image if image.size == (size, size) else ImageOps.fit(image, (size, size), Image.Resampling.LANCZOS)
 
 
+def _eight_bits(image: Image.Image) -> Image.Image:
+    """16-bit grey as 8-bit grey (a plain conversion turns it white); other wide pixels have no agreed white."""
+    values = np.asarray(image)
+    if values.dtype.kind == "f" or values.min() < 0 or values.max() > 65535:
+        raise DataError(f"{values.dtype} pixels; save it with 8 or 16 bits per channel")
+    return Image.fromarray((values / 257 + 0.5).astype(np.uint8), "L")
+
+
 def _caption(image_file: Path) -> str:
     file = image_file.with_suffix(".txt")
     return " ".join(file.read_text("utf-8-sig").split()) if file.is_file() else ""
@@ -121,8 +131,8 @@ def _decode(file: Path) -> Image.Image:
                 raise DataError(f"{image.width} × {image.height} pixels, more than 100 megapixels")
             image.load()
             upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I"):  # 16-bit grey: a plain conversion would turn it white
-                upright = upright.point(lambda v: v / 257).convert("L")
+            if upright.mode[0] in "IF":
+                upright = _eight_bits(upright)
             if upright.mode in ("RGBA", "LA", "PA") or "transparency" in upright.info:
                 rgba = upright.convert("RGBA")
                 upright = Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)

@@ -123,7 +123,8 @@ def checked_strength(value: Strength) -> Strength:
     """`value` as a float or a 1-D tensor of finite numbers; AdapterError otherwise."""
     tensor = value if isinstance(value, Tensor) else torch.tensor(float(value))
     if not bool(torch.isfinite(tensor).all()):
-        raise AdapterError(f"a strength must be a finite number, but {value} was given")
+        wrong = tensor.flatten()[~torch.isfinite(tensor.flatten())][0].item()
+        raise AdapterError(f"a strength must be a finite number, but {wrong} was given")
     if tensor.ndim > 1 or not tensor.numel():
         raise AdapterError(f"strengths must be one number or one per sample, but shape {tuple(tensor.shape)} was given")
     return tensor if tensor.ndim == 1 else float(tensor)

@@ -99,7 +99,7 @@ def _mosaic(layers: Layers) -> Plane:
     glaze = 1 + 0.14 * layers.rng(2).uniform(-1, 1, (16, 16)).astype(np.float32)
     tiles = tiles * glaze.repeat(tiles.shape[0] // 16, 0).repeat(tiles.shape[0] // 16, 1)[..., None]
     shine = 0.14 * (1 - ((x % 4) + (y % 4)) / 4)
-    grout = np.maximum(np.abs((x % 4) - 2), np.abs((y % 4) - 2)) > 1.55
+    grout = np.maximum(np.abs((x % 4) - 2), np.abs((y % 4) - 2)) > 5 / 3
     return _mix(grout.astype(np.float32), _rgb(58, 50, 52), tiles * 1.10 + shine[..., None])
 
 

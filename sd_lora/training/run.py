@@ -78,8 +78,7 @@ def prepare(config: RunConfig) -> Run:
         (config.lora.rank, config.lora.alpha), (config.lora.ranks, config.lora.alphas),
     )  # fmt: skip
     modules_of(pipe)  # refuses fused projections
-    base = "tiny" if config.model.base == "tiny" else base_name(pipe)
-    metadata = describe(config, family, base, family.objective(pipe).prediction_type, examples)
+    metadata = describe(config, family, base_name(pipe), family.objective(pipe).prediction_type, examples)
     adapter = Adapter.create(targets, metadata, seed=config.training.seed)
     notes = warnings_for(examples, size)
     long = [examples[i].name for i in family.overlong(pipe, [e.caption for e in examples])]

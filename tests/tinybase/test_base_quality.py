@@ -52,7 +52,7 @@ def test_plain_diffusers_loads_it(dtype):
 
 
 def test_it_stays_small():
-    files = [file for file in tiny_base_path().rglob("*.safetensors")]
+    files = list(tiny_base_path().rglob("*.safetensors"))
     assert sum(file.stat().st_size for file in files) <= 12 * 2**20
     assert not [file for file in tiny_base_path().rglob("*") if file.suffix in (".bin", ".pt", ".ckpt", ".pkl")]
 
