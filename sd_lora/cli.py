@@ -11,6 +11,7 @@ from typing import Annotated, Optional
 import typer
 
 from sd_lora.errors import ConfigError, SdLoraError
+from sd_lora.tinybase.world import HELD_OUT_STYLES
 from sd_lora.version import __version__
 
 app = typer.Typer(
@@ -35,7 +36,7 @@ Overrides = Annotated[
 def demo(
     overrides: Overrides = None,
     out: Annotated[Path, typer.Option(help="The folder to make.")] = Path("sd-lora-demo"),
-    style: Annotated[str, typer.Option(help="One of the styles the embedded base has never seen.")] = "woodcut",
+    style: Annotated[str, typer.Option(help=f"One of {', '.join(HELD_OUT_STYLES)}.")] = "woodcut",
 ) -> None:
     """Train on twelve pictures in a style the embedded base has never seen, and measure the result."""
     from sd_lora.progress import TrainingProgress, print_demo
