@@ -1,6 +1,6 @@
 """One fixed recipe on the eleven styles the embedded base has never seen: is each learned, is the content kept?
 
-    python benchmarks/held_out_styles.py OUT [--styles neon woodcut …] [section.key=value …]
+    python benchmarks/held_out_styles.py OUT [section.key=value …] [--styles neon woodcut …]
 
 For every style: 12 pictures, the shipped preset, fixed seed. Prints the share of the style's distance closed at
 strengths 0.5 and 1 on unseen prompts, and the subjects and backgrounds recognised relative to the base; draws all

@@ -145,6 +145,8 @@ class Adapter:
     def fuse(self, pipe: Any, strength: float = 1.0) -> None:
         """Add the adapter to the weights of `pipe` for good."""
         modules = self._fitting_modules(pipe)
+        if self._attached:
+            raise AdapterError(f"{self.label} is injected; eject it before fusing, or its effect would double")
         layers = self._layers or {n: _layer_of(w, modules[n]) for n, w in self._weights.items()}
         fuse(layers, modules, strength)
 

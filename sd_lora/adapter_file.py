@@ -10,7 +10,6 @@ import hashlib
 import json
 import os
 import struct
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -71,9 +70,11 @@ def write_adapter(path: Path, weights: Mapping[str, Weights], metadata: Mapping[
             f"{len(overflowing)} of {len(weights)} modules hold values that {dtype} cannot ({some(overflowing, 2)}); "
             "save as float32, or train at a lower learning rate"
         )
-    body = _body(save_bytes(tensors))
-    own = {MODULES_KEY: " ".join(weights), "sshs_model_hash": _sha256(body), "sshs_legacy_hash": _sha256(body)[:8]}
-    own["modelspec.hash_sha256"] = "0x" + own["sshs_model_hash"]
+    body = _sha256(_body(save_bytes(tensors)))
+    own = {MODULES_KEY: " ".join(weights), "sshs_model_hash": body, "modelspec.hash_sha256": f"0x{body}"}
+    # kohya's older hash covers 64 kB of the file itself; the eight characters it takes up in the header are blank then.
+    draft = save_bytes(tensors, metadata={**metadata, **own, "sshs_legacy_hash": " " * 8})
+    own["sshs_legacy_hash"] = _sha256(draft[0x100000:0x110000])[:8]
     write_atomically(path, save_bytes(tensors, metadata={**metadata, **own}))
 
 
@@ -84,7 +85,7 @@ def read_adapter(path: str | Path) -> tuple[dict[str, Weights], dict[str, str]]:
     try:
         content = path.read_bytes()
         tensors = load_bytes(content)
-    except (OSError, SafetensorError) as error:
+    except (OSError, SafetensorError, KeyError) as error:
         raise AdapterError(f"{path} is not a whole safetensors file: {error}") from error
     metadata = json.loads(content[8 : 8 + struct.unpack("<Q", content[:8])[0]]).get("__metadata__") or {}
     parts: dict[str, dict[str, Tensor]] = {}
@@ -117,11 +118,15 @@ def _check_header(path: Path) -> None:
         with path.open("rb") as file:
             start = file.read(8)
             length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-            header = file.read(length) if 2 <= length <= min(MAX_HEADER, size) else b""
+            header = file.read(min(length, MAX_HEADER)) if 2 <= length <= size else b""
     except OSError as error:
         raise AdapterError(f"{path} cannot be read: {error.strerror}; name an adapter file") from error
     if not header.lstrip().startswith(b"{"):
         raise AdapterError(f"{path} is no safetensors file; pickled and other formats are never loaded")
+    if length > MAX_HEADER:
+        raise AdapterError(
+            f"{path} has a header of {length / 2**20:.0f} MB; an adapter has at most {MAX_HEADER // 2**20}"
+        )
     if size > MAX_SIZE:
         raise AdapterError(f"{path} is {size / 2**30:.1f} GB; an adapter has at most {MAX_SIZE // 2**30} GB")
     try:
@@ -141,6 +146,9 @@ def _problems(parts: Mapping[str, Mapping[str, Tensor]]) -> Iterator[str]:
             yield f"{name} has no {' and no '.join(sorted(missing))}"
             continue
         down, up = part["down"], part["up"]
+        if not all(tensor.is_floating_point() for tensor in part.values()):
+            yield f"{name} holds values of type {down.dtype}"
+            continue
         layered = down.ndim in (2, 4) and up.ndim == down.ndim and 0 not in down.shape
         if not layered or up.shape[1] != down.shape[0] or any(side != 1 for side in up.shape[2:]):
             yield f"{name} has shapes {tuple(down.shape)} and {tuple(up.shape)}, which make no product"
@@ -152,22 +160,18 @@ def _problems(parts: Mapping[str, Mapping[str, Tensor]]) -> Iterator[str]:
 
 def write_atomically(path: Path, content: bytes) -> None:
     """Write `content` beside `path`, fsync, then rename: `path` is whole or as it was. SdLoraError if it cannot be."""
-    partial = None
+    partial = path.with_name(f".{path.name[:200]}.{os.getpid()}.partial")
     try:
-        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        with os.fdopen(handle, "wb") as file:
+        with partial.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(partial, 0o644)
         os.replace(partial, path)
-        partial = None
     except OSError as error:
         raise SdLoraError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
-        if partial is not None:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(partial)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def _body(content: bytes) -> bytes:

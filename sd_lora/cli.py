@@ -56,7 +56,7 @@ def demo(
 def train(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Images, each with a caption NAME.txt.")],
     overrides: Overrides = None,
-    base: Annotated[str, typer.Option(help='"tiny" (embedded) or a diffusers pipeline folder.')] = "",
+    base: Annotated[str, typer.Option(help='"tiny" (embedded, the default) or a diffusers pipeline folder.')] = "",
     preset: Annotated[str, typer.Option(help="A preset's name or a TOML file; default: the base model's.")] = "",
     trigger: Annotated[str, typer.Option(help='Captions become "<caption>, in TRIGGER style".')] = "",
     out: Annotated[Optional[Path], typer.Option(help="The run folder to make.")] = None,  # noqa: UP045
@@ -65,6 +65,9 @@ def train(
     from sd_lora.presets import load_config
 
     given = {"model.base": base, "data.folder": str(folder), "data.trigger": trigger, "output.folder": str(out or "")}
+    twice = [text for text in overrides or () if given.get(text.partition("=")[0].strip())]
+    if twice:
+        raise ConfigError(f"{', '.join(twice)} was given twice, as an option and as an override; leave one out")
     options = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in given.items() if value]
     config = load_config(preset, *options, *(overrides or ()))
     _quiet_libraries()
@@ -72,6 +75,7 @@ def train(
     from sd_lora.training.run import prepare, run_training
 
     run = prepare(config)
+    typer.echo(run.summary())
     for note in run.notes:
         typer.echo(f"warning: {note}", err=True)
     with TrainingProgress() as progress:
@@ -91,8 +95,8 @@ def preview(
 ) -> None:
     """Draw prompts at several strengths, same seed, on one labelled sheet."""
     values = _numbers(strengths)
-    if not out.absolute().parent.is_dir():
-        raise ConfigError(f"{out} cannot be written: there is no folder {out.parent}")
+    if out.suffix.lower() != ".png" or out.is_dir() or not out.absolute().parent.is_dir():
+        raise ConfigError(f"{out} cannot be written; --out is a .png file in a folder that exists")
     _quiet_libraries()
     from sd_lora.config import parse_config
     from sd_lora.preview import Previewer

@@ -23,6 +23,8 @@ _STRICT = ConfigDict(extra="forbid", strict=False, allow_inf_nan=False)
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Decay = Annotated[float, Field(ge=0, lt=1)]
+Text = Annotated[str, Field(pattern=r"\S")]
 Strengths = Annotated[tuple[float, ...], Field(min_length=1)]
 
 
@@ -44,7 +46,7 @@ class DataConfig:
     #: side of the square training pictures in pixels; 0: the base model's own size
     resolution: Annotated[int, Field(ge=0, multiple_of=8)] = 0
     #: the word that calls the style: captions become "<caption>, in <trigger> style"
-    trigger: Annotated[str, Field(pattern=r"^[^,\n]*$")] = ""
+    trigger: Annotated[str, Field(pattern=r"^([^,\s][^,\n]*)?$")] = ""
     #: used for an image without a caption; empty: a missing caption is an error
     default_caption: str = ""
     #: mirror every second exposure, except where the caption says left, right or text
@@ -55,7 +57,7 @@ class DataConfig:
 class LoraConfig:
     """Where LoRA layers sit and how large they are."""
 
-    #: groups (attn, ff, conv) or patterns such as "unet.mid_block.*"
+    #: groups (attn, ff, conv, proj) or patterns such as "unet.mid_block.*"
     targets: Annotated[tuple[str, ...], Field(min_length=1)] = ("attn", "ff")
     rank: Annotated[int, Field(ge=1, le=1024)] = 16
     alpha: Positive = 16.0
@@ -70,7 +72,7 @@ class OptimizerConfig:
 
     #: the peak rate; rule of thumb: 1e-4 times the square root of the batch size
     learning_rate: Positive = 1e-4
-    betas: tuple[Share, Share] = (0.9, 0.999)
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     clip_norm: Positive = 1.0
     #: share of the steps in which the rate rises to its peak
@@ -106,7 +108,7 @@ class PreviewConfig:
     #: draw a grid every n steps (0: only after the last)
     every: Annotated[int, Field(ge=0)] = 0
     #: absent: the captions of the first three images
-    prompts: tuple[str, ...] = ()
+    prompts: tuple[Text, ...] = ()
     strengths: Strengths = (0.0, 0.5, 1.0)
     guidance: Annotated[float, Field(ge=0)] = 5.0
     inference_steps: Count = 25
@@ -168,9 +170,20 @@ def parse_config(tables: Sequence[tuple[str, Mapping[str, Any]]], overrides: Seq
         config = _ADAPTER.validate_python(merged)
     except ValidationError as error:
         problems += [_sentence(detail) for detail in error.errors()]
+    if config is not None:
+        problems += _without_effect(config)
     if problems or config is None:
         raise ConfigError("; ".join(dict.fromkeys(problems)))
     return config
+
+
+def _without_effect(config: RunConfig) -> list[str]:
+    """Options that were set but cannot act beside the others."""
+    training, plain = config.training, TrainingConfig()
+    idle = [k for k in ("log_snr_mean", "log_snr_std") if getattr(training, k) != getattr(plain, k)]
+    if training.timesteps == "uniform" and idle:
+        return [f"training.{key} has no effect with uniform timesteps; set training.timesteps=mixed" for key in idle]
+    return []
 
 
 def read_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from sd_lora.adapter import Adapter
 from sd_lora.config import RunConfig
-from sd_lora.errors import ConfigError, nearest
+from sd_lora.errors import ConfigError, SdLoraError, nearest
 from sd_lora.evaluation.tiny_measures import StyleMeasure, measure_style, unseen_scenes
 from sd_lora.families import load_base
 from sd_lora.presets import load_config
@@ -61,12 +62,26 @@ def demo_config(out: Path, overrides: Sequence[str] = ()) -> RunConfig:
     return load_config("tiny-style", *given, f"data.trigger={TRIGGER}", *overrides)
 
 
+def check_overrides(overrides: Sequence[str]) -> None:
+    """ConfigError for what the demo decides itself."""
+    fixed = ("data.folder", "data.trigger", "output.folder", "model.base")
+    taken = [text for text in overrides if text.partition("=")[0].strip() in fixed]
+    if taken:
+        raise ConfigError(f"the demo sets {', '.join(fixed)} itself; leave out {', '.join(taken)}")
+
+
 def train_demo(out: Path, style: str, overrides: Sequence[str] = (), watch: Watcher | None = None) -> Path:
     """Write the folder of images and train on it; returns the adapter's file."""
     check_demo(out, style)
+    check_overrides(overrides)
     config = demo_config(out, overrides)
     write_captioned_folder(out / "images", style, demo_scenes())
-    train(config, watch=watch)
+    try:
+        train(config, watch=watch)
+    except SdLoraError:
+        if not (out / "run").exists():  # refused before it began: leave nothing behind
+            shutil.rmtree(out)
+        raise
     return out / "run" / "adapter.safetensors"
 
 

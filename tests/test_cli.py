@@ -198,7 +198,7 @@ def test_preview_writes_a_sheet(cli: Cli, adapter_file: Path, random_sd_folder: 
         (["--strengths", "half"], "0,0.5,1"),
         (["--strengths", ""], "0,0.5,1"),
         (["--prompt", " "], "prompt"),
-        (["--out", "no/such/folder/sheet.png"], "no folder"),
+        (["--out", "no/such/folder/sheet.png"], "a folder that exists"),
         (["--out", "."], "cannot be written"),
         (["--guidance", "inf"], "guidance"),
         (["--seed", str(2**64)], "seed"),

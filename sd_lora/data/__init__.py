@@ -1,7 +1,7 @@
 """Images and captions: from a folder to the batches of a run."""
 
 from sd_lora.data.encoded import Batch, EncodedSet, encode_examples, generator_for
-from sd_lora.data.folder import Example, read_folder, square, triggered, warnings_for
+from sd_lora.data.folder import Example, ignored_files, read_folder, square, triggered, warnings_for
 
 __all__ = [
     "Batch",
@@ -9,6 +9,7 @@ __all__ = [
     "Example",
     "encode_examples",
     "generator_for",
+    "ignored_files",
     "read_folder",
     "square",
     "triggered",

@@ -44,7 +44,10 @@ def read_folder(config: DataConfig) -> list[Example]:
     if not config.folder or not folder.is_dir():
         what = "is a file" if folder.is_file() else "does not exist"
         raise DataError(f"image folder {config.folder or '(none given)'} {what}; name a folder of captioned images")
-    files = sorted(p for p in folder.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES and not p.name.startswith("."))
+    try:
+        files = sorted(p for p in folder.iterdir() if _is_image(p))
+    except OSError as error:
+        raise DataError(f"image folder {folder} cannot be read: {error.strerror}") from error
     if not files:
         raise DataError(f"image folder {folder} holds no images; put {', '.join(sorted(IMAGE_SUFFIXES))} files into it")
     examples: list[Example] = []
@@ -81,8 +84,17 @@ def read_folder(config: DataConfig) -> list[Example]:
 
 
 def triggered(caption: str, trigger: str) -> str:
-    """The caption with its trigger word: ``a red house`` → ``a red house, in xyz style``."""
-    return f"{caption}, in {trigger} style" if trigger else caption
+    """The caption with its trigger word: ``a red house`` → ``a red house, in xyz style``. Never added twice."""
+    suffix = f", in {trigger} style" if trigger else ""
+    return caption if caption.endswith(suffix) else caption + suffix
+
+
+def ignored_files(config: DataConfig) -> list[str]:
+    """A sentence on what lies in the folder but is not read, if anything does."""
+    entries = [p for p in sorted(Path(config.folder).expanduser().iterdir()) if not p.name.startswith(".")]
+    stems = {p.stem for p in entries if _is_image(p)}
+    odd = [p.name for p in entries if not _is_image(p) and not (p.suffix == ".txt" and p.stem in stems)]
+    return [f"{len(odd)} entries of {config.folder} are not read: {some(odd)}"] if odd else []
 
 
 def warnings_for(examples: list[Example], resolution: int) -> list[str]:
@@ -103,6 +115,10 @@ def warnings_for(examples: list[Example], resolution: int) -> list[str]:
             f"{len(small)} of {len(examples)} images are smaller than {resolution} px and are enlarged: {some(small)}"
         )
     return notes
+
+
+def _is_image(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
 
 
 def square(image: Image.Image, size: int) -> Image.Image:

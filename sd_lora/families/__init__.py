@@ -20,7 +20,7 @@ __all__ = ["FAMILIES", "Conditioning", "ModelFamily", "base_folder", "family_of"
 
 def base_folder(base: str | Path) -> Path:
     """The pipeline folder that `base` means: ``tiny`` is the embedded one. Raises BaseModelError if it is none."""
-    folder = tiny_base_path() if str(base) == "tiny" else Path(base).expanduser()
+    folder = tiny_base_path() if str(base) == "tiny" else Path(base).expanduser().resolve()
     if not (folder / "model_index.json").is_file():
         found = "has no model_index.json" if folder.is_dir() else "is a file" if folder.exists() else "does not exist"
         raise BaseModelError(

@@ -53,6 +53,10 @@ class SdFamily(ModelFamily):
             raise BaseModelError(
                 f"base model {folder} takes {channels} input channels; inpainting bases cannot be trained"
             )
+        if pipe.unet.config.cross_attention_dim == 1024:
+            raise BaseModelError(
+                f"base model {folder} is Stable Diffusion 2; only the Stable Diffusion 1 type is supported"
+            )
         if pipe.unet.config.cross_attention_dim != pipe.text_encoder.config.hidden_size:
             raise BaseModelError(f"base model {folder} is not whole: its text encoder does not fit its UNet")
         if len(pipe.tokenizer) != pipe.text_encoder.config.vocab_size:
@@ -67,6 +71,8 @@ class SdFamily(ModelFamily):
 
     def objective(self, pipe: Any) -> Objective:
         config = pipe.scheduler.config
+        if not hasattr(pipe.scheduler, "alphas_cumprod"):
+            raise BaseModelError(f"scheduler {type(pipe.scheduler).__name__} has no noise schedule that can be trained")
         return Objective(pipe.scheduler.alphas_cumprod.float(), config.prediction_type)
 
     def native_size(self, pipe: Any) -> int:
@@ -88,7 +94,7 @@ class SdFamily(ModelFamily):
         return {"states": states}
 
     def overlong(self, pipe: Any, captions: Sequence[str]) -> list[int]:
-        lengths = [len(ids) for ids in pipe.tokenizer(list(captions), truncation=False).input_ids]
+        lengths = [len(ids) for ids in pipe.tokenizer(list(captions), truncation=False, verbose=False).input_ids]
         return [i for i, length in enumerate(lengths) if length > pipe.tokenizer.model_max_length]
 
     def denoise(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:

@@ -6,6 +6,7 @@ Pure torch. A layer computes only what is *added* to its target's output; it nev
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Self
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 
 from sd_lora.errors import AdapterError
 
-Strength = float | Tensor
+Strength = float | Sequence[float] | Tensor
 
 
 class LoraLayer(nn.Module):
@@ -25,7 +26,7 @@ class LoraLayer(nn.Module):
     def __init__(self, rank: int, alpha: float) -> None:
         super().__init__()
         self.rank, self.alpha = rank, alpha
-        self._strength: Strength = 1.0
+        self._strength: float | Tensor = 1.0
 
     @classmethod
     def from_target(cls, module: nn.Module, rank: int, alpha: float) -> Self:
@@ -37,7 +38,7 @@ class LoraLayer(nn.Module):
         return self.alpha / self.rank
 
     @property
-    def strength(self) -> Strength:
+    def strength(self) -> float | Tensor:
         return self._strength
 
     @strength.setter
@@ -119,15 +120,18 @@ class LoraConv2d(LoraLayer):
         return cls(module, rank, alpha)._start(module)
 
 
-def checked_strength(value: Strength) -> Strength:
+def checked_strength(value: Strength) -> float | Tensor:
     """`value` as a float or a 1-D tensor of finite numbers; AdapterError otherwise."""
-    tensor = value if isinstance(value, Tensor) else torch.tensor(float(value))
+    try:
+        tensor = torch.as_tensor(value, dtype=torch.float32)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise AdapterError(f"a strength must be a number or one number per sample, but {value!r} was given") from error
     if not bool(torch.isfinite(tensor).all()):
         wrong = tensor.flatten()[~torch.isfinite(tensor.flatten())][0].item()
         raise AdapterError(f"a strength must be a finite number, but {wrong} was given")
     if tensor.ndim > 1 or not tensor.numel():
         raise AdapterError(f"strengths must be one number or one per sample, but shape {tuple(tensor.shape)} was given")
-    return tensor if tensor.ndim == 1 else float(tensor)
+    return tensor if tensor.ndim == 1 else float(value)  # pyright: ignore[reportArgumentType]
 
 
 def _per_sample(strength: Tensor, delta: Tensor) -> Tensor:

@@ -41,7 +41,8 @@ class Judge(nn.Module):
 def load_judge() -> Judge:
     """The shipped judge."""
     judge = Judge()
-    judge.load_state_dict({key: value.float() for key, value in load_file(WEIGHTS).items()}, strict=False)
+    counters = {k: v for k, v in judge.state_dict().items() if not v.ndim}  # of batches seen: not shipped, not used
+    judge.load_state_dict({key: value.float() for key, value in load_file(WEIGHTS).items()} | counters)
     return judge.eval()
 
 

@@ -9,13 +9,17 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
-_PRECISION = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
+from sd_lora.errors import ConfigError
 
 
 @contextmanager
 def accelerator_for(device: torch.device, dtype: torch.dtype) -> Iterator[Accelerator]:
     """An accelerator for one run; its process-wide state is cleared afterwards so that the next may differ."""
-    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=_PRECISION[dtype])
+    # The loop runs autocast itself; accelerate adds the gradient scaler that float16 needs.
+    mixed = "fp16" if dtype is torch.float16 else "no"
+    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision=mixed)
+    if mixed == "fp16" and accelerator.num_processes > 1:
+        raise ConfigError("float16 trains in one process only; set model.dtype=bfloat16 for several")
     try:
         yield accelerator
     finally:

@@ -49,7 +49,10 @@ def training_steps(
         parameters, lr=config.optimizer.learning_rate, betas=config.optimizer.betas,
         weight_decay=config.optimizer.weight_decay,
     )  # fmt: skip
-    model, optimizer = accelerator.prepare(denoiser, optimizer)
+    # One process needs no wrapper, and accelerate's would turn the model's outputs to float32 in previews too.
+    model, optimizer = denoiser, accelerator.prepare(optimizer)
+    if accelerator.num_processes > 1:
+        model = accelerator.prepare(denoiser)
     try:
         for step in range(steps):
             started = time.perf_counter()
@@ -72,7 +75,6 @@ def training_steps(
             optimizer.zero_grad(set_to_none=True)
             yield StepReport(step + 1, steps, value, rate, time.perf_counter() - started)
     finally:
-        accelerator.unwrap_model(model, keep_fp32_wrapper=False)
         accelerator.free_memory()
 
 
@@ -106,6 +108,7 @@ def _loss(
         batch.latents[mine].to(device), noise[mine].to(device), timesteps[mine].to(device), training.min_snr_gamma
     )
     conditioning = {key: states[mine].to(device) for key, states in batch.conditioning.items()}
-    with accelerator.autocast():
+    precision = next(model.parameters()).dtype
+    with torch.autocast(device.type, precision, enabled=precision is not torch.float32):
         prediction = family.denoise(model, noised.latents, noised.timesteps, conditioning)
     return objective.loss(prediction, noised), batch.names[mine]

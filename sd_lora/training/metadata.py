@@ -15,12 +15,11 @@ from sd_lora.version import __version__
 def describe(
     config: RunConfig, family: ModelFamily, base: str, prediction_type: str, examples: Sequence[Example]
 ) -> dict[str, str]:
-    """Metadata of an adapter about to be trained; `finish` adds what is known at the end. Holds no path, no caption."""
+    """Metadata of an adapter about to be trained, without paths and captions; `at_step` adds what is known when it is
+    saved."""
     training, rate, trigger = config.training, f"{config.optimizer.learning_rate:g}", config.data.trigger
-    size, name = config.data.resolution, config.output.name
-    exposures = (training.steps or 0) * training.batch_size
+    size = config.data.resolution
     fields = {
-        "ss_output_name": name,
         "ss_sd_model_name": base,
         "ss_clip_skip": "None",
         "ss_network_module": "networks.lora",
@@ -29,8 +28,6 @@ def describe(
         "ss_network_args": json.dumps({"targets": ",".join(config.lora.targets)}),
         "ss_resolution": f"({size}, {size})",
         "ss_num_train_images": str(len(examples)),
-        "ss_steps": str(training.steps),
-        "ss_epoch": str(-(-exposures // len(examples))),
         "ss_learning_rate": rate,
         "ss_unet_lr": rate,
         "ss_text_encoder_lr": "None",
@@ -42,10 +39,9 @@ def describe(
         "ss_tag_frequency": json.dumps({"images": {trigger: len(examples)} if trigger else {}}),
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.implementation": "https://github.com/huggingface/diffusers",
-        "modelspec.title": name,
         "modelspec.description": f"A style adapter for {base}, trained on {len(examples)} images.",
         "modelspec.author": "",
-        "modelspec.date": time.strftime("%Y-%m-%dT%H:%M:%S"),
+        "modelspec.date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "modelspec.resolution": f"{size}x{size}",
         "modelspec.trigger_phrase": f"in {trigger} style" if trigger else "",
         "modelspec.usage_hint": f'end the prompt with ", in {trigger} style"' if trigger else "no trigger word needed",
@@ -57,11 +53,20 @@ def describe(
         "sdlora.base": base,
         "sdlora.trigger": trigger,
         "sdlora.targets": " ".join(config.lora.targets),
-        "sdlora.steps": str(training.steps),
     }
     return {**family.file_marks, **fields}
 
 
-def finish(metadata: dict[str, str]) -> dict[str, str]:
-    """Add when training ended."""
-    return {**metadata, "ss_training_finished_at": f"{time.time():.3f}"}
+def at_step(metadata: dict[str, str], config: RunConfig, images: int, step: int) -> dict[str, str]:
+    """`metadata` of an adapter saved after `step` steps."""
+    last = step == config.training.steps
+    name = config.output.name if last else f"{config.output.name}-{step:06d}"
+    return {
+        **metadata,
+        "ss_output_name": name,
+        "modelspec.title": name,
+        "ss_steps": str(step),
+        "sdlora.steps": str(step),
+        "ss_epoch": str(-(-step * config.training.batch_size // images)),
+        "ss_training_finished_at": f"{time.time():.3f}",
+    }

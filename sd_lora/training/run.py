@@ -13,15 +13,15 @@ import torch
 
 from sd_lora.adapter import Adapter, base_name, modules_of
 from sd_lora.config import RunConfig
-from sd_lora.data import EncodedSet, Example, encode_examples, read_folder, warnings_for
+from sd_lora.data import EncodedSet, Example, encode_examples, ignored_files, read_folder, triggered, warnings_for
 from sd_lora.device import choose_device, choose_dtype
-from sd_lora.errors import ConfigError, some
+from sd_lora.errors import AdapterError, ConfigError, some
 from sd_lora.families import ModelFamily, base_folder, family_of
 from sd_lora.lora import plan_targets
 from sd_lora.preview import Previewer
 from sd_lora.training.accelerator import accelerator_for
 from sd_lora.training.loop import StepReport, training_steps
-from sd_lora.training.metadata import describe, finish
+from sd_lora.training.metadata import at_step, describe
 from sd_lora.training.run_folder import RunFolder
 
 Watcher = Callable[[StepReport], None]
@@ -40,6 +40,16 @@ class Run:
     device: torch.device
     dtype: torch.dtype
     notes: list[str]
+
+    def summary(self) -> str:
+        """What is about to be trained, in one line."""
+        data, training = self.config.data, self.config.training
+        precision = str(self.dtype).removeprefix("torch.")
+        return (
+            f"{len(self.examples)} images of {data.folder} at {data.resolution} px, base model {base_name(self.pipe)}: "
+            f"{len(self.adapter.weights)} modules of rank {self.config.lora.rank}, {training.steps} steps of "
+            f"{training.batch_size} images, {self.device.type}, {precision}"
+        )
 
 
 def train(config: RunConfig, *, watch: Watcher | None = None) -> Adapter:
@@ -64,6 +74,9 @@ def prepare(config: RunConfig) -> Run:
     device = choose_device(config.model)
     dtype = choose_dtype(config.model, device)
     pipe = family.load(folder, dtype)
+    examples, cut = _shortened(examples, family, pipe)
+    if config.preview.inference_steps > pipe.scheduler.config.num_train_timesteps:
+        raise ConfigError(f"preview.inference_steps is {config.preview.inference_steps}, more than the base model has")
     size = config.data.resolution or family.native_size(pipe)
     steps = config.training.steps or default_steps(len(examples), config.training.batch_size)
     config = dataclasses.replace(
@@ -80,10 +93,12 @@ def prepare(config: RunConfig) -> Run:
     modules_of(pipe)  # refuses fused projections
     metadata = describe(config, family, base_name(pipe), family.objective(pipe).prediction_type, examples)
     adapter = Adapter.create(targets, metadata, seed=config.training.seed)
-    notes = warnings_for(examples, size)
-    long = [examples[i].name for i in family.overlong(pipe, [e.caption for e in examples])]
-    if long:
-        notes.append(f"{len(long)} captions are longer than the text encoder reads, their ends are lost: {some(long)}")
+    adapter.label = config.output.name
+    notes = [*ignored_files(config.data), *warnings_for(examples, size)]
+    if cut:
+        notes.append(
+            f"{len(cut)} captions are longer than the text encoder reads and lost their last words: {some(cut)}"
+        )
     return Run(config, path, examples, family, pipe, adapter, device, dtype, notes)
 
 
@@ -105,18 +120,17 @@ def run_training(run: Run, *, watch: Watcher | None = None) -> Adapter:
         for report in training_steps(accelerator, family, denoiser, run.adapter.parameters(), material, config):
             if leads:
                 folder.record(report)
-                last = report.step == report.steps
-                if last or _due(report.step, config.preview.every):
+                if report.step < report.steps and _due(report.step, config.preview.every):
                     _draw_samples(run, previewer, folder, report.step)
-                if not last and _due(report.step, config.training.save_every):
-                    run.adapter.save(folder.kept_adapter(report.step), dtype=config.output.dtype)
+                if report.step < report.steps and _due(report.step, config.training.save_every):
+                    _save(run, folder.kept_adapter(report.step), report.step)
             if watch is not None:
                 watch(report)
         run.adapter.eject()
-        if leads:
-            run.adapter.metadata = finish(run.adapter.metadata)
-            run.adapter.save(folder.adapter, dtype=config.output.dtype)
+        if leads:  # the adapter first: nothing that fails after it can cost the training
+            _save(run, folder.adapter, config.training.steps or 0)
             folder.draw_loss()
+            _draw_samples(run, previewer, folder, config.training.steps or 0)
         accelerator.wait_for_everyone()
     return Adapter.load(folder.adapter)
 
@@ -149,6 +163,30 @@ def _draw_samples(run: Run, previewer: Previewer, folder: RunFolder, step: int) 
     run.pipe.vae.to(run.device)
     previewer.grid(run.config.preview.prompts).save(folder.sample_sheet(step))
     run.pipe.vae.to("cpu")
+
+
+def _save(run: Run, path: Path, step: int) -> None:
+    """Save the adapter with the facts of `step`; what the output dtype cannot hold is kept in float32 beside it."""
+    run.adapter.metadata = at_step(run.adapter.metadata, run.config, len(run.examples), step)
+    try:
+        run.adapter.save(path, dtype=run.config.output.dtype)
+    except AdapterError as error:
+        spare = run.adapter.save(path.with_name(f"{path.stem}-float32.safetensors"), dtype="float32")
+        raise AdapterError(f"{error}; it was kept as {spare}") from error
+
+
+def _shortened(examples: list[Example], family: ModelFamily, pipe: Any) -> tuple[list[Example], list[str]]:
+    """Examples whose captions the text encoder can read to the end, the trigger word included, and the names of those
+    that lost words."""
+    long = family.overlong(pipe, [example.caption for example in examples])
+    result = list(examples)
+    for index in long:
+        example = examples[index]
+        words = example.caption.removesuffix(triggered("", example.trigger)).split()
+        while words and family.overlong(pipe, [triggered(" ".join(words), example.trigger)]):
+            words.pop()
+        result[index] = dataclasses.replace(example, caption=triggered(" ".join(words), example.trigger))
+    return result, [examples[index].name for index in long]
 
 
 def _due(step: int, every: int) -> bool:

@@ -23,7 +23,11 @@ class RunFolder:
     @staticmethod
     def check_free(path: Path) -> None:
         """ConfigError if `path` exists already or cannot be made."""
-        if path.exists() or path.is_symlink():
+        try:
+            taken = path.exists() or path.is_symlink()
+        except OSError as error:
+            raise ConfigError(f"output folder {path} cannot be made: {error.strerror}") from error
+        if taken:
             raise ConfigError(f"output folder {path} exists; name a new one with --out, or remove it")
         parent = next(p for p in path.absolute().parents if p.exists())
         if not parent.is_dir():

@@ -1,0 +1,141 @@
+"""What a run promises when something is off: nothing trained is lost, nothing passes in silence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sd_lora import Adapter, load_config
+from sd_lora.adapter_file import read_adapter
+from sd_lora.config import RunConfig
+from sd_lora.demo import train_demo
+from sd_lora.errors import AdapterError, BaseModelError, ConfigError, SdLoraError
+from sd_lora.families import load_base
+from sd_lora.preview import Previewer
+from sd_lora.training.run import prepare, run_training, train
+
+Short = Callable[..., RunConfig]
+
+
+@pytest.fixture
+def short(random_sd_folder: Path, tmp_path: Path, image_folder: Path) -> Short:
+    def make(*overrides: str, name: str = "run") -> RunConfig:
+        paths = {"model.base": random_sd_folder, "data.folder": image_folder, "output.folder": tmp_path / name}
+        given = [f"{key}={json.dumps(str(path))}" for key, path in paths.items()]
+        quick = ["training.steps=2", "training.batch_size=2", "lora.rank=2", "preview.inference_steps=2"]
+        return load_config("tiny-style", *quick, *given, *overrides)
+
+    return make
+
+
+def test_bfloat16_trains_and_draws_its_samples(short: Short, tmp_path: Path) -> None:
+    train(short("model.dtype=bfloat16", "preview.every=1"))
+    assert len(list((tmp_path / "run" / "samples").iterdir())) == 2
+
+
+def test_a_preview_that_fails_costs_no_adapter(short: Short, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(Previewer, "grid", fail)
+    with pytest.raises(MemoryError):
+        train(short())
+    assert Adapter.load(tmp_path / "run" / "adapter.safetensors").weights
+    assert (tmp_path / "run" / "loss.png").stat().st_size
+
+
+def test_what_float16_cannot_hold_is_kept_in_float32(short: Short, tmp_path: Path) -> None:
+    with pytest.raises(AdapterError, match=r"float16 cannot .* kept as .*adapter-float32\.safetensors"):
+        train(short("optimizer.weight_decay=1e9", "training.steps=1"))
+    assert read_adapter(tmp_path / "run" / "adapter-float32.safetensors")[0]
+
+
+def test_an_adapter_kept_on_the_way_tells_its_own_step(short: Short, tmp_path: Path) -> None:
+    train(short("training.steps=3", "training.save_every=1", "data.trigger=zwq"))
+    kept = [read_adapter(tmp_path / "run" / "adapters" / f"step-00000{n}.safetensors")[1] for n in (1, 2)]
+    assert [m["ss_steps"] for m in kept] == [m["sdlora.steps"] for m in kept] == ["1", "2"]
+    assert kept[1]["ss_output_name"] == "zwq-000002"
+    last = read_adapter(tmp_path / "run" / "adapter.safetensors")[1]
+    assert (last["sdlora.steps"], last["ss_output_name"]) == ("3", "zwq")
+
+
+def test_a_long_caption_is_cut_before_its_trigger_word(short: Short, image_folder: Path) -> None:
+    file = sorted(image_folder.glob("*.txt"))[0]
+    file.write_text("a red house " + "with a very big green tree " * 12, "utf-8")
+    run = prepare(short("data.trigger=zwq"))
+    assert run.examples[0].caption.startswith("a red house with a")
+    assert run.examples[0].caption.endswith(", in zwq style")
+    assert not run.family.overlong(run.pipe, [example.caption for example in run.examples])
+    assert any("lost their last words" in note for note in run.notes)
+
+
+def test_what_is_not_read_is_said(short: Short, image_folder: Path) -> None:
+    (image_folder / "more").mkdir()
+    (image_folder / "cat.heic").write_bytes(b"x")
+    (image_folder / "orphan.txt").write_text("x")
+    notes = prepare(short()).notes
+    assert any("3 entries" in note and "cat.heic" in note and "orphan.txt" in note for note in notes)
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("training.log_snr_mean=-6", "no effect"),
+        ("optimizer.betas=[0.9, 1.0]", "optimizer.betas"),
+        ('preview.prompts=[" "]', "preview.prompts"),
+        ('data.trigger=" "', "data.trigger"),
+        ("preview.inference_steps=1001", "inference_steps"),
+    ],
+)
+def test_what_cannot_work_is_refused_before_anything_is_written(
+    override: str, said: str, short: Short, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=said):
+        prepare(short(override))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"), [(["data.trigger=x"], "data.trigger"), (['lora.targets=["atn"]'], 'did you mean "attn"')]
+)
+def test_a_refused_demo_leaves_nothing(overrides: list[str], said: str, tmp_path: Path) -> None:
+    with pytest.raises(SdLoraError, match=said):
+        train_demo(tmp_path / "demo", "woodcut", overrides)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_scheduler_without_a_noise_schedule_is_refused(random_sd: Any) -> None:
+    from diffusers import FlowMatchEulerDiscreteScheduler
+
+    from sd_lora.families import FAMILIES
+
+    random_sd.scheduler = FlowMatchEulerDiscreteScheduler()
+    with pytest.raises(BaseModelError, match="FlowMatch"):
+        FAMILIES[0].objective(random_sd)
+
+
+def test_an_injected_adapter_is_not_fused(random_sd: Any, trained_adapter: Callable[..., Adapter]) -> None:
+    adapter = trained_adapter(random_sd)
+    with adapter.injected(random_sd), pytest.raises(AdapterError, match="double"):
+        adapter.fuse(random_sd)
+
+
+def test_strengths_may_be_a_plain_list(random_sd: Any, trained_adapter: Callable[..., Adapter]) -> None:
+    adapter = trained_adapter(random_sd)
+    with adapter.injected(random_sd, [0.0, 1.0]):
+        assert len(adapter.strength) == 2
+    with pytest.raises(AdapterError, match="number"):
+        adapter.inject(random_sd, "strong")  # type: ignore[arg-type]
+
+
+def test_training_leaves_the_base_loaded_anew_the_same(short: Short, random_sd_folder: Path) -> None:
+    import torch
+
+    run = prepare(short())
+    run_training(run)
+    fresh = load_base(random_sd_folder)[0].unet.state_dict()
+    assert all(torch.equal(tensor, fresh[key]) for key, tensor in run.pipe.unet.state_dict().items())
