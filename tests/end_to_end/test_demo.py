@@ -11,8 +11,8 @@ def test_a_style_is_learnt_and_content_kept(tmp_path):
     from sd_lora.demo import measure_demo, train_demo
 
     out = tmp_path / "demo"
-    train_demo(out, "blueprint", ["training.steps=120", "preview.every=0"])
-    result = measure_demo(out, "blueprint")
+    train_demo(out, "woodcut", ["training.steps=150", "preview.every=0"])
+    result = measure_demo(out, "woodcut")
     base, half, full = result.measures
     assert base.distance > half.distance > full.distance
     assert full.closed > 0.4
