@@ -13,19 +13,26 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tomli_w
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
 from sd_lora.errors import ConfigError, nearest
 
 _STRICT = ConfigDict(extra="forbid", strict=False, allow_inf_nan=False)
 
+
+def _listed(value: object) -> object:
+    """``attn,ff`` on the command line means the list of both."""
+    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+
+
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Text = Annotated[str, Field(pattern=r"\S")]
-Strengths = Annotated[tuple[float, ...], Field(min_length=1)]
+Strengths = Annotated[tuple[float, ...], Field(min_length=1), BeforeValidator(_listed)]
+Targets = Annotated[tuple[Text, ...], Field(min_length=1), BeforeValidator(_listed)]
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -58,7 +65,7 @@ class LoraConfig:
     """Where LoRA layers sit and how large they are."""
 
     #: groups (attn, ff, conv, proj) or patterns such as "unet.mid_block.*"
-    targets: Annotated[tuple[str, ...], Field(min_length=1)] = ("attn", "ff")
+    targets: Targets = ("attn", "ff")
     rank: Annotated[int, Field(ge=1, le=1024)] = 16
     alpha: Positive = 16.0
     #: pattern = rank, for targets that need another rank than `rank`; alpha likewise
@@ -164,6 +171,11 @@ def parse_config(tables: Sequence[tuple[str, Mapping[str, Any]]], overrides: Seq
                 known = [f.name for f in fields(SECTIONS[section])]
                 for key in sorted(set(content) - set(known)):
                     problems.append(f'{label}: unknown key "{section}.{key}"; {_suggest(section, key, known)}')
+                yes_no = {f.name for f in fields(SECTIONS[section]) if f.type in (bool, "bool")}
+                for key in sorted(
+                    k for k in content if k in known and isinstance(content[k], bool) and k not in yes_no
+                ):
+                    problems.append(f"{label}: {section}.{key} takes no true or false")
                 merged.setdefault(section, {}).update({k: v for k, v in content.items() if k in known})
     config = None
     try:

@@ -178,3 +178,16 @@ def test_configs_are_frozen() -> None:
 def test_replacing_a_value_is_checked_too() -> None:
     with pytest.raises(ValueError, match="rank"):
         replace(RunConfig().lora, rank=0)
+
+
+def test_a_list_may_be_written_with_commas() -> None:
+    config = parse_config([], ["lora.targets=attn,ff", "preview.strengths=0.5, 1"])
+    assert config.lora.targets == ("attn", "ff")
+    assert config.preview.strengths == (0.5, 1.0)
+
+
+@pytest.mark.parametrize("override", ["lora.rank=true", "training.steps=true", "optimizer.learning_rate=false"])
+def test_true_is_no_number(override: str) -> None:
+    with pytest.raises(ConfigError, match="takes no true or false"):
+        parse_config([], [override])
+    assert parse_config([], ["data.flip=false"]).data.flip is False
