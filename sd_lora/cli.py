@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import warnings
 from pathlib import Path
@@ -173,9 +174,12 @@ def main() -> None:
 
 def _numbers(text: str) -> list[float]:
     try:
-        return [float(part) for part in text.split(",")]
+        values = [float(part) for part in text.split(",")]
     except ValueError:
-        raise ConfigError(f'--strengths is "{text}"; write numbers with commas, such as 0,0.5,1') from None
+        values = [math.nan]
+    if not all(math.isfinite(value) for value in values):
+        raise ConfigError(f'--strengths is "{text}"; write numbers with commas, such as 0,0.5,1')
+    return values
 
 
 def _quiet_libraries() -> None:

@@ -42,7 +42,7 @@ class SdFamily(ModelFamily):
         transformers_logging.disable_progress_bar()
         try:
             pipe = StableDiffusionPipeline.from_pretrained(
-                folder, torch_dtype=dtype, use_safetensors=True, local_files_only=True, safety_checker=None,
+                folder, dtype=dtype, use_safetensors=True, local_files_only=True, safety_checker=None,
                 feature_extractor=None, requires_safety_checker=False,
             )  # fmt: skip
         except Exception as error:  # diffusers raises a dozen kinds for a folder that is not whole
