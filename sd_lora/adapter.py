@@ -155,17 +155,16 @@ class Adapter:
         weights = self.weights
         missing = [name for name in weights if name not in modules]
         wrong = [name for name, w in weights.items() if name in modules and not _fits(w, modules[name])]
-        if missing or wrong:
-            parts = (
-                [f"{len(missing)} of its {len(weights)} modules do not exist there ({some(missing, 2)})"]
-                if missing
-                else []
-            )
-            parts += (
-                [f"{len(wrong)} of its {len(weights)} modules have another shape ({some(wrong, 2)})"] if wrong else []
-            )
+        problems = []
+        if missing:
+            problems.append(f"{len(missing)} of its {len(weights)} modules do not exist there ({some(missing, 2)})")
+        if wrong:
+            problems.append(f"{len(wrong)} of its {len(weights)} modules have another shape ({some(wrong, 2)})")
+        if problems:
             trained = f" (trained on {self.base})" if self.base else ""
-            raise AdapterError(f"{self.label}{trained} does not fit base model {base_name(pipe)}: {'; '.join(parts)}")
+            raise AdapterError(
+                f"{self.label}{trained} does not fit base model {base_name(pipe)}: {'; '.join(problems)}"
+            )
         return {name: modules[name] for name in weights}
 
 
