@@ -137,7 +137,10 @@ def caption_labels(scene: Scene, style: str, caption: str) -> list[int]:
 
 def build(work: Path) -> tuple[CLIPTokenizer, Reader]:
     """The tokenizer, and ``encoder`` and ``heads`` trained together."""
-    tokenizer = new_tokenizer()
+    folder = work / "tokenizer"
+    if not folder.exists():  # learnt once: the library breaks ties between equally frequent pairs at random
+        save_tokenizer(new_tokenizer(), folder)
+    tokenizer = CLIPTokenizer.from_pretrained(folder)
     model = Reader(new_text_encoder(tokenizer))
     styles = list(BASE_STYLES)
 

@@ -89,3 +89,14 @@ def test_step_generators_depend_on_seed_and_step() -> None:
     draws = [torch.rand(3, generator=step_generator(*pair)).tolist() for pair in [(0, 0), (0, 1), (1, 0), (1, 1)]]
     assert draws[3] == torch.rand(3, generator=step_generator(1, 1)).tolist()
     assert len({tuple(draw) for draw in draws}) == 4
+
+
+def test_a_build_learns_its_tokenizer_once(tmp_path, monkeypatch):
+    from sd_lora.tinybase import build_text
+
+    monkeypatch.setattr(build_text, "STEPS", 1)
+    first, _ = build_text.build(tmp_path)
+    monkeypatch.setattr(build_text, "new_tokenizer", lambda: pytest.fail("learnt again"))
+    second, _ = build_text.build(tmp_path)
+    assert first.get_vocab() == second.get_vocab()
+    assert len(first) == 1403
