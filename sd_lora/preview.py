@@ -84,8 +84,8 @@ class Previewer:
     ) -> PreviewGrid:
         """Pictures of every prompt at every strength. Strength 0, the base itself, always comes first.
 
-        All strengths of a prompt start from the same noise, `batch_size` of them drawn at a time. Raises AdapterError for
-        a strength that is no finite number, before anything is drawn.
+        All strengths of a prompt start from the same noise, `batch_size` of them drawn at a time. Raises AdapterError
+        for a strength that is no finite number, before anything is drawn.
         """
         if not prompts or not all(prompt.strip() for prompt in prompts):
             raise AdapterError("a preview needs at least one prompt that is not empty")
