@@ -13,6 +13,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing a test needs lies outsid
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers that each take every core wait for one another
 
+from small_bases import KINDS, write_base
+
 import sd_lora
 from sd_lora.tinybase.styles import render
 from sd_lora.tinybase.world import sample_scene
@@ -85,6 +87,13 @@ def random_sd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bases") / "random-sd"
     pipe.to(torch.float32).save_pretrained(folder, safe_serialization=True)
     return folder
+
+
+@pytest.fixture(scope="session")
+def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Tiny random bases with the published layouts: folders of "sd1", "sd2", "sd2v" (v-prediction) and "sdxl"."""
+    home = tmp_path_factory.mktemp("layouts")
+    return {kind: write_base(kind, home / f"random-{kind}") for kind in KINDS}
 
 
 @pytest.fixture

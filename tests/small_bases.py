@@ -1,0 +1,91 @@
+"""Tiny random bases with the real layouts of SD1, SD2 and SDXL, as diffusers folders: as deep as the published models,
+a few channels wide."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import sd_lora
+
+CROSS_ATTENTION = ("CrossAttnDownBlock2D", "CrossAttnUpBlock2D")
+UNET: dict[str, Any] = {"sample_size": 8, "layers_per_block": 2, "norm_num_groups": 8}
+SD_UNET: dict[str, Any] = UNET | {
+    "block_out_channels": (16, 32, 32, 32),
+    "down_block_types": (CROSS_ATTENTION[0],) * 3 + ("DownBlock2D",),
+    "up_block_types": ("UpBlock2D",) + (CROSS_ATTENTION[1],) * 3,
+}
+UNETS: dict[str, dict[str, Any]] = {
+    "sd1": SD_UNET | {"attention_head_dim": 4, "cross_attention_dim": 32},
+    "sd2": SD_UNET | {"attention_head_dim": (2, 4, 4, 4), "cross_attention_dim": 40, "use_linear_projection": True},
+    "sdxl": UNET | {
+        "block_out_channels": (16, 32, 32), "attention_head_dim": (2, 4, 4), "cross_attention_dim": 56,
+        "use_linear_projection": True, "transformer_layers_per_block": (1, 2, 3),
+        "down_block_types": ("DownBlock2D",) + (CROSS_ATTENTION[0],) * 2,
+        "up_block_types": (CROSS_ATTENTION[1],) * 2 + ("UpBlock2D",),
+        "addition_embed_type": "text_time", "addition_time_embed_dim": 8,
+        "projection_class_embeddings_input_dim": 6 * 8 + 24,
+    },
+}  # fmt: skip
+VAE = {
+    "sample_size": 64,
+    "block_out_channels": (8, 8, 16, 16),
+    "layers_per_block": 2,
+    "norm_num_groups": 4,
+    "latent_channels": 4,
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+}
+NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}
+KINDS = ("sd1", "sd2", "sd2v", "sdxl")
+
+
+def write_base(kind: str, folder: Path, tokenizer: Any = None) -> Path:
+    """Write base `kind` to `folder`, with the embedded base's tokenizer or the one given."""
+    import torch
+    from diffusers import (
+        AutoencoderKL,
+        DDIMScheduler,
+        StableDiffusionPipeline,
+        StableDiffusionXLPipeline,
+        UNet2DConditionModel,
+    )
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+
+    tokenizer = tokenizer or CLIPTokenizer.from_pretrained(sd_lora.tiny_base_path() / "tokenizer")
+    scheduler = DDIMScheduler(
+        **NOISE, set_alpha_to_one=False, steps_offset=1,
+        prediction_type="v_prediction" if kind == "sd2v" else "epsilon",
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(KINDS.index(kind))
+        scaling = 0.13025 if kind == "sdxl" else 0.18215
+        parts: dict[str, Any] = {
+            "vae": AutoencoderKL(**VAE, scaling_factor=scaling),
+            "unet": UNet2DConditionModel(**UNETS[kind.removesuffix("v")]),
+            "scheduler": scheduler, "tokenizer": tokenizer,
+        }  # fmt: skip
+        if kind == "sdxl":
+            pipe: Any = StableDiffusionXLPipeline(
+                **parts, text_encoder=CLIPTextModel(text_config(tokenizer, 32)), tokenizer_2=tokenizer,
+                text_encoder_2=CLIPTextModelWithProjection(text_config(tokenizer, 24, "gelu")),
+            )  # fmt: skip
+        else:
+            width, act = (40, "gelu") if kind.startswith("sd2") else (32, "quick_gelu")
+            pipe = StableDiffusionPipeline(
+                **parts, text_encoder=CLIPTextModel(text_config(tokenizer, width, act)), safety_checker=None,
+                feature_extractor=None, requires_safety_checker=False,
+            )  # fmt: skip
+    pipe.to(torch.float32).save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def text_config(tokenizer: Any, width: int, act: str = "quick_gelu") -> Any:
+    from transformers import CLIPTextConfig
+
+    return CLIPTextConfig(
+        hidden_size=width, intermediate_size=2 * width, projection_dim=width, num_hidden_layers=3,
+        num_attention_heads=4, hidden_act=act, vocab_size=len(tokenizer),
+        max_position_embeddings=tokenizer.model_max_length, bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
