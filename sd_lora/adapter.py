@@ -5,8 +5,10 @@ Loading needs no base model; whether an adapter fits one wholly is decided, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import copy
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
@@ -14,12 +16,22 @@ import torch
 from torch import nn
 
 from sd_lora.adapter_file import Weights, read_adapter, write_adapter
-from sd_lora.errors import AdapterError, some
+from sd_lora.errors import AdapterError, nearest, some
 from sd_lora.layouts import name_of_module
-from sd_lora.lora import VARIANTS, LoraLayer, Strength, Target, eject, fuse, inject, new_layer, set_strength
+from sd_lora.lora import VARIANTS, LoraLayer, Target, eject, fuse, inject, new_layer
+from sd_lora.strengths import Strengths, strengths_by_module
 from sd_lora.tinybase import tiny_base_path
 
-COMPONENTS = ("unet", "text_encoder")
+COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
+
+
+@dataclass(frozen=True, eq=False)
+class _Attachment:
+    """One injection: the name, the modules of the adapter, and the names of all modules of the base."""
+
+    name: str
+    modules: dict[str, nn.Module]
+    base: Collection[str]
 
 
 class Adapter:
@@ -32,20 +44,26 @@ class Adapter:
     def __init__(self, weights: Mapping[str, Weights], metadata: Mapping[str, str], label: str = "adapter") -> None:
         self._weights = dict(weights)
         self._layers: dict[str, LoraLayer] = {}
-        self._attached: list[tuple[str, dict[str, nn.Module]]] = []
-        self._strength: Strength = 1.0
+        self._attached: list[_Attachment] = []
+        self._strength: Strengths = 1.0
         self.metadata = dict(metadata)
         self.label = label
 
     @classmethod
-    def create(cls, targets: Sequence[Target], metadata: Mapping[str, str] | None = None, *, seed: int = 0) -> Self:
-        """A fresh adapter for `targets`: it changes nothing until trained. The same seed gives the same start."""
-        adapter = cls({}, metadata or {}, "new adapter")
+    def create(
+        cls, targets: Sequence[Target], metadata: Mapping[str, str] | None = None, *, seed: int = 0, variant: str = ""
+    ) -> Self:
+        """A fresh adapter for `targets`: it changes nothing until trained. The same seed gives the same start.
+
+        `variant` is "lora" or "dora"; without one it is what `metadata` says, or "lora".
+        """
+        variant = variant or (metadata or {}).get("sdlora.variant", "lora")
+        adapter = cls({}, {**(metadata or {}), "sdlora.variant": variant}, "new adapter")
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             for target in targets:
                 name = name_of_module(*target.name.split(".", 1))
-                adapter._layers[name] = new_layer(target.module, target.rank, target.alpha)
+                adapter._layers[name] = new_layer(target.module, target.rank, target.alpha, variant)
         return adapter
 
     @classmethod
@@ -54,14 +72,10 @@ class Adapter:
         weights, metadata = read_adapter(path)
         return cls(weights, metadata, str(path))
 
-    def save(self, path: str | Path, *, dtype: str = "float16") -> Path:
-        """Write the default file (docs/file-format.md), then read it back to prove it is whole."""
+    def save(self, path: str | Path, *, dtype: str = "float16", layout: str = "kohya") -> Path:  # noqa: ARG002
+        """Write the file and prove it whole: in kohya's keys, or in those of "diffusers" (docs/file-format.md)."""
         path = Path(path)
-        weights = self.weights
-        write_adapter(path, weights, self.metadata, dtype)
-        lost = set(weights) ^ set(read_adapter(path)[0])
-        if lost:
-            raise AdapterError(f"{path} did not keep {len(lost)} of {len(weights)} modules ({some(sorted(lost), 2)})")
+        write_adapter(path, self.weights, {**self.metadata, "sdlora.variant": self.variant}, dtype)
         return path
 
     @property
@@ -69,9 +83,12 @@ class Adapter:
         """The current weights by module name."""
         if not self._layers:
             return dict(self._weights)
-        return {
-            n: Weights(layer.tensors()["down"], layer.tensors()["up"], layer.alpha) for n, layer in self._layers.items()
-        }
+        return {name: Weights(**layer.tensors(), alpha=layer.alpha) for name, layer in self._layers.items()}
+
+    @property
+    def variant(self) -> str:
+        """ "dora" if any module has a magnitude, else "lora"."""
+        return "dora" if any(w.magnitude is not None for w in self.weights.values()) else "lora"
 
     @property
     def trigger(self) -> str:
@@ -87,27 +104,32 @@ class Adapter:
     def is_injected(self) -> bool:
         return bool(self._attached)
 
-    def parameters(self) -> list[nn.Parameter]:
-        """All trainable weights, float32, in a fixed order."""
-        return [p for layer in self._layers.values() for p in layer.parameters()]
+    def parameters(self, *components: str) -> list[nn.Parameter]:
+        """All trainable weights, float32, in a fixed order; or only those in `components`, e.g. ``"unet"``."""
+        for component in components:
+            if component not in COMPONENTS:
+                raise AdapterError(f'no component is called "{component}"; {nearest(component, COMPONENTS)}')
+        chosen = components or COMPONENTS
+        return [p for name, layer in self._layers.items() if name.split(".")[0] in chosen for p in layer.parameters()]
 
     @property
-    def strength(self) -> Strength:
+    def strength(self) -> Strengths:
+        """What was set: a number, a tensor with one per sample of a batch, or strengths by component and block in the
+        form of `strengths_by_module`. Setting what does not fit raises AdapterError and changes nothing."""
         return self._strength
 
     @strength.setter
-    def strength(self, value: Strength) -> None:
-        set_strength(self._layers.values(), value)
-        self._strength = value
+    def strength(self, value: Strengths) -> None:
+        self._set_strength(value, self._attached[-1].base if self._attached else None)
 
-    def inject(self, pipe: Any, strength: Strength = 1.0, *, name: str = "default") -> Self:
-        """Attach to the components of a diffusers pipeline. `strength` is one number, or a tensor with one per sample.
+    def inject(self, pipe: Any, strength: Strengths = 1.0, *, name: str = "default") -> Self:
+        """Attach to the components of a diffusers pipeline, with a strength as the property of that name takes it.
 
         Raises AdapterError, with nothing attached, unless every module of the adapter exists in the base with the same
-        shape.
+        shape, and the base is of the kind that the adapter was trained on.
         """
-        modules = self._fitting_modules(pipe)
-        occupied = {id(module) for _, there in self._attached for module in there.values()}
+        modules, base = self._fitting_modules(pipe)
+        occupied = {id(module) for there in self._attached for module in there.modules.values()}
         if any(id(module) in occupied for module in modules.values()):
             raise AdapterError(f"{self.label} is already injected into {base_name(pipe)}; eject it first")
         if not self._layers:
@@ -115,57 +137,74 @@ class Adapter:
         for key, layer in self._layers.items():
             layer.to(modules[key].weight.device)  # type: ignore[arg-type]
         before = self._strength
-        self.strength = strength
+        self._set_strength(strength, base)
         try:
             inject(self._layers, modules, name)
         except AdapterError:
-            self.strength = before
+            self._set_strength(before)
             raise
-        self._attached.append((name, modules))
+        self._attached.append(_Attachment(name, modules, base))
         return self
 
     def eject(self) -> None:
         """Take it off every pipeline it was injected into; each is again what it was, bit for bit."""
-        for name, modules in self._attached:
-            eject(modules.values(), name)
+        for there in self._attached:
+            eject(there.modules.values(), there.name)
         self._attached.clear()
 
     @contextmanager
-    def injected(self, pipe: Any, strength: Strength = 1.0, *, name: str = "default") -> Iterator[Self]:
+    def injected(self, pipe: Any, strength: Strengths = 1.0, *, name: str = "default") -> Iterator[Self]:
         """Inject for the length of a ``with`` block."""
         self.inject(pipe, strength, name=name)
         mine = self._attached[-1]
         try:
             yield self
         finally:
-            if any(entry is mine for entry in self._attached):
-                self._attached = [entry for entry in self._attached if entry is not mine]
-                eject(mine[1].values(), mine[0])
+            if mine in self._attached:
+                self._attached.remove(mine)
+                eject(mine.modules.values(), mine.name)
 
-    def fuse(self, pipe: Any, strength: float = 1.0) -> None:
-        """Add the adapter to the weights of `pipe` for good."""
-        modules = self._fitting_modules(pipe)
+    def fuse(self, pipe: Any, strength: Strengths = 1.0) -> None:
+        """Add the adapter to the weights of `pipe` for good. There is no strength per sample here."""
+        modules, base = self._fitting_modules(pipe)
         if self._attached:
             raise AdapterError(f"{self.label} is injected; eject it before fusing, or its effect would double")
         layers = self._layers or {n: _layer_of(w, modules[n]) for n, w in self._weights.items()}
-        fuse(layers, modules, strength)
+        fuse(layers, modules, strengths_by_module(layers, strength, base))
 
-    def _fitting_modules(self, pipe: Any) -> dict[str, nn.Module]:
-        modules = modules_of(pipe)
-        weights = self.weights
+    def _set_strength(self, value: Strengths, base: Collection[str] | None = None) -> None:
+        found = strengths_by_module(self._layers or self._weights, value, base)
+        for name, layer in self._layers.items():
+            layer.strength = found[name]
+        self._strength = copy.deepcopy(value) if isinstance(value, Mapping) else value
+
+    def _fitting_modules(self, pipe: Any) -> tuple[dict[str, nn.Module], Collection[str]]:
+        """The modules that the adapter sits on, and the names of all that the base has. AdapterError if it misfits."""
+        modules, weights = modules_of(pipe), self.weights
+        problems, count = _other_kind(self.metadata, pipe), f"of its {len(weights)} modules"
+        for component in COMPONENTS:
+            left = [name for name in weights if name.split(".")[0] == component]
+            if left and getattr(pipe, component, pipe) is None:
+                problems.append(f"{len(left)} {count} are for {component}, which this pipeline was loaded without")
+                weights = {name: w for name, w in weights.items() if name not in left}
         missing = [name for name in weights if name not in modules]
         wrong = [name for name, w in weights.items() if name in modules and not _fits(w, modules[name])]
-        problems = []
         if missing:
-            problems.append(f"{len(missing)} of its {len(weights)} modules do not exist there ({some(missing, 2)})")
+            problems.append(f"{len(missing)} {count} do not exist there ({some(missing, 2)})")
         if wrong:
-            problems.append(f"{len(wrong)} of its {len(weights)} modules have another shape ({some(wrong, 2)})")
+            problems.append(f"{len(wrong)} {count} have another shape ({some(wrong, 2)})")
         if problems:
             trained = f" (trained on {self.base})" if self.base else ""
             raise AdapterError(
                 f"{self.label}{trained} does not fit base model {base_name(pipe)}: {'; '.join(problems)}"
             )
-        return {name: modules[name] for name in weights}
+        found = {name: modules[name] for name in weights}
+        if any(module.weight.is_meta for module in found.values()):
+            raise AdapterError(
+                f"the weights of {base_name(pipe)} are offloaded module by module, where no layer can follow them; "
+                "use pipe.enable_model_cpu_offload() instead"
+            )
+        return found, modules.keys()
 
 
 def modules_of(pipe: Any) -> dict[str, nn.Module]:
@@ -194,12 +233,29 @@ def base_name(pipe: Any) -> str:
     return "tiny (not the embedded base)" if path.name == "tiny" else path.name or type(pipe).__name__
 
 
+def _other_kind(metadata: Mapping[str, str], pipe: Any) -> list[str]:
+    """How `pipe` differs from what the file says of its base where no shape need differ."""
+    problems = []
+    kind, family = type(pipe).__name__, metadata.get("sdlora.family")
+    here = "sdxl" if "StableDiffusionXL" in kind else "sd" if kind.startswith("StableDiffusion") else None
+    if family and here and family != here:
+        problems.append(f'it was trained for the family "{family}", and this base is of "{here}"')
+    # Other programs' files often record "epsilon" whatever they were trained on.
+    recorded = metadata.get("modelspec.prediction_type") if "sdlora.version" in metadata else None
+    config = getattr(getattr(pipe, "scheduler", None), "config", None)
+    predicts = getattr(config, "prediction_type", None)
+    if recorded and predicts and predicts != {"v": "v_prediction"}.get(recorded, recorded):
+        problems.append(f'it was trained to predict "{recorded}", and the scheduler of this base says "{predicts}"')
+    return problems
+
+
 def _fits(weights: Weights, module: nn.Module) -> bool:
     shape: torch.Size = module.weight.shape  # type: ignore[union-attr, assignment]
-    return weights.up.shape[0] == shape[0] and weights.down.shape[1:] == shape[1:]
+    rows = shape if weights.magnitude is None else weights.magnitude.shape
+    return weights.up.shape[0] == shape[0] == rows[0] and weights.down.shape[1:] == shape[1:]
 
 
 def _layer_of(weights: Weights, module: nn.Module) -> LoraLayer:
-    layer = new_layer(module, weights.rank, weights.alpha)
-    layer.load_tensors(weights.down, weights.up)
+    layer = new_layer(module, weights.rank, weights.alpha, "lora" if weights.magnitude is None else "dora")
+    layer.load_tensors(weights.down, weights.up, weights.magnitude)
     return layer

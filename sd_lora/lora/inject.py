@@ -66,24 +66,30 @@ def set_strength(layers: Iterable[LoraLayer], strength: Strength) -> None:
 
 
 @torch.no_grad()
-def fuse(layers: Mapping[str, LoraLayer], modules: Mapping[str, nn.Module], strength: float = 1.0) -> None:
-    """Add strength · ΔW to the weights of `modules`, computed in float32. This is not undone by eject."""
-    value = checked_strength(strength)
-    if isinstance(value, Tensor):
+def fuse(
+    layers: Mapping[str, LoraLayer], modules: Mapping[str, nn.Module], strength: float | Mapping[str, Strength] = 1.0
+) -> None:
+    """Add strength · ΔW to the weights of `modules`, computed in float32. This is not undone by eject.
+
+    `strength` is one number, or one for each key of `layers`.
+    """
+    given = strength if isinstance(strength, Mapping) else dict.fromkeys(layers, strength)
+    values = {key: checked_strength(given[key]) for key in layers}
+    if any(isinstance(value, Tensor) for value in values.values()):
         raise AdapterError("fusing takes one strength, not one per sample")
     for key, layer in layers.items():
         weight = modules[key].weight
         assert isinstance(weight, Tensor)
-        delta = layer.delta_weight().to(weight.device).reshape(weight.shape)
-        weight.copy_((weight.float() + value * delta).to(weight.dtype))
+        delta = layer.delta_weight(weight).to(weight.device)
+        weight.copy_((weight.float() + values[key] * delta).to(weight.dtype))
 
 
 def _add_loras(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> Tensor:
     """The hook: the target's output plus that of every layer on it. At strength 0 the very output is returned."""
-    loras, x = module.loras, args[0] if args else kwargs["input"]
+    loras, x, own = module.loras, args[0] if args else kwargs["input"], output
     assert isinstance(loras, Loras)
     for layer in loras.values():
         assert isinstance(layer, LoraLayer)
         if not layer.is_off:
-            output = output + layer(x).to(output.dtype)
+            output = output + layer(x, module, own).to(output.dtype)
     return output

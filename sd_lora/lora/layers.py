@@ -1,6 +1,7 @@
 """LoRA layers (arXiv 2106.09685): ΔW = strength · alpha / rank · up @ down, for linear and conv modules.
 
-Pure torch. A layer computes only what is *added* to its target's output; it never holds or changes the target.
+Pure torch. A layer computes only what is *added* to its target's output. It is shown the target at every call, because
+a variant may need its weight, and never holds or changes it.
 """
 
 from __future__ import annotations
@@ -50,27 +51,39 @@ class LoraLayer(nn.Module):
         """True at the scalar strength 0, where the layer need not be computed."""
         return not isinstance(self._strength, Tensor) and self._strength == 0
 
-    def forward(self, x: Tensor) -> Tensor:
-        """What the layer adds to its target's output, for the target's input `x` (batch first); float32 weights, so
-        `x` is cast to them unless autocast decides."""
+    def forward(self, x: Tensor, target: nn.Module, output: Tensor) -> Tensor:
+        """What the layer adds to `output`, the own output of `target` for its input `x` (batch first). The weights are
+        float32, so `x` is cast to them unless autocast decides."""
         if not torch.is_autocast_enabled(x.device.type):
             x = x.to(self.down.weight.dtype)
-        delta = self.up(self.down(x)) * self.scaling
+        change = self.change(x, target, output)
         if isinstance(self._strength, Tensor):
-            return delta * _per_sample(self._strength, delta)
-        return delta * self._strength
+            return change * _per_sample(self._strength, change)
+        return change * self._strength
 
-    def delta_weight(self) -> Tensor:
-        """ΔW at strength 1 in the shape of the target's weight, float32."""
+    def change(self, x: Tensor, target: nn.Module, output: Tensor) -> Tensor:  # noqa: ARG002
+        """What is added at strength 1; plain LoRA needs no more than `x` for it."""
+        return self.up(self.down(x)) * self.scaling
+
+    def product(self) -> Tensor:
+        """scaling · up @ down in the shape of the target's weight, float32."""
         up, down = self.up.weight.float(), self.down.weight.float()
         return (up.flatten(1) @ down.flatten(1)).reshape(up.shape[0], *down.shape[1:]) * self.scaling
 
+    def delta_weight(self, weight: Tensor) -> Tensor:
+        """How `weight`, the target's, changes at strength 1: float32, in its shape, on the layer's device."""
+        return self.product().reshape(weight.shape)
+
     def tensors(self) -> dict[str, Tensor]:
-        """The weights by role: ``down`` (rank, in, …) and ``up`` (out, rank, …)."""
+        """The weights by role: ``down`` (rank, in, …) and ``up`` (out, rank, …), and what a variant adds."""
         return {"down": self.down.weight.detach(), "up": self.up.weight.detach()}
 
-    def load_tensors(self, down: Tensor, up: Tensor) -> None:
-        """Copy weights in; shapes must be equal."""
+    def load_tensors(self, down: Tensor, up: Tensor, magnitude: Tensor | None = None) -> None:
+        """Copy weights in; shapes must be equal. A magnitude is for layers that have one, and for these a must."""
+        if (magnitude is None) == ("magnitude" in self.tensors()):
+            raise ValueError(
+                f"{type(self).__name__}: magnitude {'is missing' if magnitude is None else 'has no place'}"
+            )
         with torch.no_grad():
             self.down.weight.copy_(down)
             self.up.weight.copy_(up)
@@ -79,6 +92,7 @@ class LoraLayer(nn.Module):
         return f"rank={self.rank}, alpha={self.alpha:g}"
 
     def _start(self, module: nn.Linear | nn.Conv2d) -> Self:
+        """The first weights of a layer for `module`."""
         nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
         nn.init.zeros_(self.up.weight)
         return self.to(device=module.weight.device, dtype=torch.float32)
@@ -134,10 +148,10 @@ def checked_strength(value: Strength) -> float | Tensor:
     return tensor if tensor.ndim == 1 else float(value)  # pyright: ignore[reportArgumentType]
 
 
-def _per_sample(strength: Tensor, delta: Tensor) -> Tensor:
-    """`strength` (n,) shaped to multiply `delta` (k · n, …): under guidance the batch is k copies of the n samples."""
-    copies, rest = divmod(delta.shape[0], strength.shape[0])
+def _per_sample(strength: Tensor, change: Tensor) -> Tensor:
+    """`strength` (n,) shaped to multiply `change` (k · n, …): under guidance the batch is k copies of the n samples."""
+    copies, rest = divmod(change.shape[0], strength.shape[0])
     if rest:
-        raise AdapterError(f"{strength.shape[0]} strengths were set for a batch of {delta.shape[0]} samples")
-    shape = (-1,) + (1,) * (delta.ndim - 1)
-    return strength.to(delta).repeat(copies).view(shape)
+        raise AdapterError(f"{strength.shape[0]} strengths were set for a batch of {change.shape[0]} samples")
+    shape = (-1,) + (1,) * (change.ndim - 1)
+    return strength.to(change).repeat(copies).view(shape)

@@ -75,6 +75,13 @@ def weights_hash(module: nn.Module) -> str:
     return hashlib.sha256(b"".join(own)).hexdigest()
 
 
+def _in_autocast(module: nn.Module, x: Tensor) -> Tensor:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = module(x)
+    assert output.dtype == torch.bfloat16
+    return output.float()
+
+
 def is_bare(module: nn.Module) -> bool:
     return not hasattr(module, "loras") and not module._forward_hooks and not list(module.children())
 
@@ -213,6 +220,33 @@ def test_fused_equals_injected(case: Case, strength: float) -> None:
 
 
 @every_case
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_a_half_precision_target_keeps_its_dtype_its_start_and_its_strength_0(case: Case, dtype: torch.dtype) -> None:
+    module, x = case.module().to(dtype), case.inputs().to(dtype)
+    base, exact, layer = module(x), case.module(), case.fresh(module)
+    exact.load_state_dict(module.state_dict())
+    attach(layer, module)
+    assert torch.equal(module(x), base)
+    trained = case.trained(module)
+    layer.load_tensors(**trained.tensors())
+    assert {p.dtype for p in layer.parameters()} == {torch.float32}
+    assert module(x).dtype == dtype
+    attach(trained, exact)
+    torch.testing.assert_close(module(x).float(), exact(x.float()), rtol=0.02, atol=0.1)
+    set_strength([layer], 0.0)
+    assert torch.equal(module(x), base)
+
+
+@every_case
+def test_under_autocast_the_output_is_near_that_of_float32(case: Case) -> None:
+    module, x = case.module(), case.inputs()
+    base_error = (_in_autocast(module, x) - module(x)).abs().max()
+    attach(case.trained(module), module)
+    error = (_in_autocast(module, x) - module(x)).abs().max()
+    assert error < 30 * base_error
+
+
+@every_case
 def test_training_changes_the_layer_and_no_bit_of_the_base(case: Case) -> None:
     module, layer = case.module(), case.fresh(case.module())
     before, start = weights_hash(module), copy.deepcopy(layer.state_dict())
@@ -277,6 +311,7 @@ def test_saved_and_loaded_weights_are_bit_equal(case: Case, tmp_path: Path) -> N
     write_adapter(tmp_path / "a.safetensors", {name: Weights(**layer.tensors(), alpha=layer.alpha)}, {}, "float32")
     weights = read_adapter(tmp_path / "a.safetensors")[0][name]
     assert (weights.rank, weights.alpha) == (layer.rank, layer.alpha)
-    loaded.load_tensors(weights.down, weights.up)
-    assert torch.equal(loaded(x), layer(x))
+    loaded.load_tensors(weights.down, weights.up, weights.magnitude)
+    output = module(x)
+    assert torch.equal(loaded(x, module, output), layer(x, module, output))
     assert same_bits(loaded.tensors(), layer.tensors())

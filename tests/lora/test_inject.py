@@ -141,10 +141,19 @@ def test_fuse_adds_delta_weight_times_strength(modules: dict, layers: dict) -> N
     before = modules["second"].weight.clone()
     bias = modules["second"].bias.clone()
     fuse(layers, modules, 0.5)
-    expected = before + 0.5 * layers["second"].delta_weight()
+    expected = before + 0.5 * layers["second"].delta_weight(before)
     torch.testing.assert_close(modules["second"].weight.data, expected.data, rtol=0, atol=1e-6)
     assert torch.equal(modules["second"].bias, bias)
     assert modules["second"].weight.requires_grad
+
+
+def test_fuse_takes_a_strength_for_each_layer(modules: dict, layers: dict) -> None:
+    before = {key: module.weight.detach().clone() for key, module in modules.items()}
+    fuse(layers, modules, {"first": 0.0, "second": 1.0, "third": -2.0})
+    assert torch.equal(modules["first"].weight, before["first"])
+    for key, strength in (("second", 1.0), ("third", -2.0)):
+        expected = before[key] + strength * layers[key].delta_weight(before[key])
+        torch.testing.assert_close(modules[key].weight, expected, rtol=0, atol=1e-6)
 
 
 def test_fuse_into_half_precision_rounds_once(modules: dict) -> None:
@@ -152,4 +161,4 @@ def test_fuse_into_half_precision_rounds_once(modules: dict) -> None:
     before, layer = module.weight.clone(), trained({"m": module})["m"]
     fuse({"m": layer}, {"m": module})
     assert module.weight.dtype == torch.bfloat16
-    assert torch.equal(module.weight, (before.float() + layer.delta_weight()).to(torch.bfloat16))
+    assert torch.equal(module.weight, (before.float() + layer.delta_weight(before)).to(torch.bfloat16))

@@ -21,6 +21,11 @@ def trained(module: nn.Module, rank: int = 2, alpha: float = 3.0) -> LoraLayer:
     return layer
 
 
+def added(layer: LoraLayer, module: nn.Module, x: Tensor) -> Tensor:
+    """What `layer` adds to `module`'s output for `x`."""
+    return layer(x, module, module(x))
+
+
 def test_the_table_gives_each_module_type_its_layer() -> None:
     assert type(new_layer(nn.Linear(2, 3), 1, 1.0)) is LoraLinear
     assert type(new_layer(nn.Conv2d(2, 3, 1), 1, 1.0)) is LoraConv2d
@@ -28,9 +33,10 @@ def test_the_table_gives_each_module_type_its_layer() -> None:
 
 
 def test_scaling_is_alpha_over_rank() -> None:
-    x, quiet, loud = torch.ones(1, 4), trained(nn.Linear(4, 4), alpha=1.0), trained(nn.Linear(4, 4), alpha=6.0)
+    x, module = torch.ones(1, 4), nn.Linear(4, 4)
+    quiet, loud = trained(module, alpha=1.0), trained(module, alpha=6.0)
     assert (quiet.scaling, loud.scaling) == (0.5, 3.0)
-    torch.testing.assert_close(loud(x), 6 * quiet(x))
+    torch.testing.assert_close(added(loud, module, x), 6 * added(quiet, module, x))
 
 
 def test_a_fresh_layer_has_kaiming_down_and_zero_up() -> None:
@@ -54,15 +60,16 @@ def test_a_half_precision_target_keeps_its_output_dtype(dtype: torch.dtype) -> N
     base = module(x)
     inject({"m": layer}, {"m": module})
     assert module(x).dtype == dtype
-    torch.testing.assert_close(module(x) - base, layer(x.float()).to(dtype), rtol=0.02, atol=0.02)
+    torch.testing.assert_close(module(x) - base, layer(x, module, base).to(dtype), rtol=0.02, atol=0.02)
 
 
 def test_under_autocast_the_layer_computes_in_the_autocast_dtype() -> None:
-    layer, x = trained(nn.Linear(8, 8)), torch.ones(1, 8)
+    module, x = nn.Linear(8, 8), torch.ones(1, 8)
+    layer = trained(module)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        low = layer(x)
+        low = added(layer, module, x)
     assert low.dtype == torch.bfloat16
-    torch.testing.assert_close(low.float(), layer(x), rtol=0.03, atol=0.03)
+    torch.testing.assert_close(low.float(), added(layer, module, x), rtol=0.03, atol=0.03)
 
 
 @pytest.mark.parametrize(
@@ -78,14 +85,14 @@ def test_shapes_are_those_of_the_file_format(module: nn.Module, shapes: tuple[tu
     layer = trained(module)
     tensors = layer.tensors()
     assert (tuple(tensors["down"].shape), tuple(tensors["up"].shape)) == shapes
-    assert layer.delta_weight().shape == module.weight.shape
+    assert layer.delta_weight(module.weight).shape == module.weight.shape
 
 
 def test_delta_weight_of_a_conv_gives_the_layers_own_output() -> None:
     module = nn.Conv2d(3, 5, 3, stride=2, padding=1)
     layer, x = trained(module), torch.randn(2, 3, 8, 8)
-    fused = functional.conv2d(x, layer.delta_weight(), stride=2, padding=1)
-    torch.testing.assert_close(fused, layer(x), rtol=0, atol=1e-5)
+    fused = functional.conv2d(x, layer.delta_weight(module.weight), stride=2, padding=1)
+    torch.testing.assert_close(fused, added(layer, module, x), rtol=0, atol=1e-5)
 
 
 def test_a_conv_with_groups_is_refused() -> None:
@@ -94,11 +101,26 @@ def test_a_conv_with_groups_is_refused() -> None:
 
 
 def test_tensors_carry_no_gradient_and_load_back() -> None:
-    source, copy = trained(nn.Linear(4, 4)), new_layer(nn.Linear(4, 4), 2, 3.0)
+    module = nn.Linear(4, 4)
+    source, copy = trained(module), new_layer(module, 2, 3.0)
     assert not any(t.requires_grad for t in source.tensors().values())
     copy.load_tensors(**source.tensors())
-    assert torch.equal(copy.delta_weight(), source.delta_weight())
+    assert torch.equal(copy.delta_weight(module.weight), source.delta_weight(module.weight))
     assert copy.up.weight.requires_grad
+
+
+def test_a_variant_that_does_not_exist_is_refused_by_name() -> None:
+    with pytest.raises(AdapterError, match='no variant "dorra"; did you mean "dora"'):
+        new_layer(nn.Linear(4, 4), 2, 2.0, "dorra")
+
+
+@pytest.mark.parametrize(("variant", "magnitude"), [("lora", torch.ones(4)), ("dora", None)], ids=["extra", "missing"])
+def test_a_magnitude_is_loaded_by_those_that_have_one_alone(variant: str, magnitude: Tensor | None) -> None:
+    layer = new_layer(nn.Linear(4, 4), 2, 2.0, variant)
+    before = {role: tensor.clone() for role, tensor in layer.tensors().items()}
+    with pytest.raises(ValueError, match="magnitude"):
+        layer.load_tensors(torch.ones(2, 4), torch.ones(4, 2), magnitude)
+    assert all(torch.equal(tensor, before[role]) for role, tensor in layer.tensors().items())
 
 
 def test_tensors_of_another_shape_do_not_load() -> None:
@@ -136,10 +158,11 @@ def test_only_the_strength_zero_switches_a_layer_off(value: float | Tensor) -> N
 
 
 def test_whole_number_strengths_work_too() -> None:
-    layer, x = trained(nn.Linear(4, 4)), torch.ones(2, 4)
-    expected = torch.stack([torch.zeros(4), 2 * layer(x)[1]])
+    module, x = nn.Linear(4, 4), torch.ones(2, 4)
+    layer = trained(module)
+    expected = torch.stack([torch.zeros(4), 2 * added(layer, module, x)[1]])
     layer.strength = torch.tensor([0, 2])
-    torch.testing.assert_close(layer(x), expected)
+    torch.testing.assert_close(added(layer, module, x), expected)
 
 
 def test_the_layer_says_its_rank_and_alpha() -> None:
