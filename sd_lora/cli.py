@@ -27,6 +27,7 @@ presets_app = typer.Typer(help="List, show and copy the shipped presets.", invok
 app.add_typer(presets_app, name="presets")
 
 AdapterPath = Annotated[Path, typer.Argument(metavar="ADAPTER", help="A .safetensors adapter.")]
+_BASE_HELP = '"tiny" (embedded, the default), a pipeline folder, one .safetensors checkpoint, or a hub id.'
 Overrides = Annotated[
     Optional[list[str]],  # noqa: UP045 (typer reads the annotation)
     typer.Argument(metavar="[section.key=value]...", help="Config overrides, such as lora.rank=8."),
@@ -57,15 +58,19 @@ def demo(
 def train(
     folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Images, each with a caption NAME.txt.")],
     overrides: Overrides = None,
-    base: Annotated[str, typer.Option(help='"tiny" (embedded, the default) or a diffusers pipeline folder.')] = "",
+    base: Annotated[str, typer.Option(help=_BASE_HELP)] = "",
     preset: Annotated[str, typer.Option(help="A preset's name or a TOML file; default: the base model's.")] = "",
     trigger: Annotated[str, typer.Option(help='Captions become "<caption>, in TRIGGER style".')] = "",
     out: Annotated[Optional[Path], typer.Option(help="The run folder to make.")] = None,  # noqa: UP045
+    init: Annotated[str, typer.Option(metavar="ADAPTER", help="An adapter to train further.")] = "",
 ) -> None:
     """Train a style adapter on a folder of captioned images."""
     from sd_lora.presets import load_config
 
-    given = {"model.base": base, "data.folder": str(folder), "data.trigger": trigger, "output.folder": str(out or "")}
+    given = {
+        "model.base": base, "data.folder": str(folder), "data.trigger": trigger, "output.folder": str(out or ""),
+        "lora.init": init,
+    }  # fmt: skip
     twice = [text for text in overrides or () if given.get(text.partition("=")[0].strip())]
     if twice:
         raise ConfigError(f"{', '.join(twice)} was given twice, as an option and as an override; leave one out")

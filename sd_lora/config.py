@@ -37,9 +37,16 @@ Targets = Annotated[tuple[Text, ...], Field(min_length=1), BeforeValidator(_list
 
 @dataclass(frozen=True, config=_STRICT)
 class ModelConfig:
-    """The base model: ``tiny`` (the embedded one) or a diffusers pipeline folder."""
+    """The base model: ``tiny`` (the embedded one), a diffusers pipeline folder, one ``.safetensors`` checkpoint, or the
+    id of a hub model, which is the only thing ever downloaded."""
 
     base: str = "tiny"
+    #: commit, tag or branch of a hub model
+    revision: str = ""
+    #: for one checkpoint file: a folder with the tokenizer (and configs, if its sizes are not the published ones)
+    config: str = ""
+    #: what the base model predicts; auto: what it says of itself
+    prediction_type: Literal["auto", "epsilon", "v_prediction"] = "auto"
     #: auto: bfloat16 on CUDA devices that have it, float32 elsewhere. LoRA weights are float32 always.
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -64,13 +71,17 @@ class DataConfig:
 class LoraConfig:
     """Where LoRA layers sit and how large they are."""
 
-    #: groups (attn, ff, conv, proj) or patterns such as "unet.mid_block.*"
+    #: lora; dora (arXiv 2402.09353), which only diffusers applies exactly
+    variant: Literal["lora", "dora"] = "lora"
+    #: groups (attn, ff, conv, proj; text, text_ff for the text encoders) or patterns such as "unet.mid_block.*"
     targets: Targets = ("attn", "ff")
     rank: Annotated[int, Field(ge=1, le=1024)] = 16
     alpha: Positive = 16.0
     #: pattern = rank, for targets that need another rank than `rank`; alpha likewise
     ranks: dict[str, Annotated[int, Field(ge=1, le=1024)]] = field(default_factory=dict)
     alphas: dict[str, Positive] = field(default_factory=dict)
+    #: an adapter file to go on from; its modules, ranks, alphas and variant then take the place of all the above
+    init: str = ""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -79,6 +90,8 @@ class OptimizerConfig:
 
     #: the peak rate; rule of thumb: 1e-4 times the square root of the batch size
     learning_rate: Positive = 1e-4
+    #: of the text encoders' layers; absent: half of `learning_rate`
+    text_learning_rate: Positive | None = None
     betas: tuple[Decay, Decay] = (0.9, 0.999)
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     clip_norm: Positive = 1.0
@@ -95,6 +108,8 @@ class TrainingConfig:
     #: absent: clamp(120 · images, 1200, 4000) exposures, divided by the batch size
     steps: Count | None = None
     batch_size: Count = 1
+    #: the text encoders' layers stay as they are after so many steps; absent: they are trained to the end
+    text_steps: Count | None = None
     #: keep an adapter every n steps (0: only the last)
     save_every: Annotated[int, Field(ge=0)] = 0
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0

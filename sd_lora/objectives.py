@@ -63,6 +63,6 @@ class Objective:
     def _weight(self, timesteps: Tensor, gamma: float | None) -> Tensor:
         if gamma is None:
             return torch.ones(len(timesteps))
-        snr = self.log_snr.exp()[timesteps.cpu()]
+        snr = self.log_snr.exp()[timesteps.cpu()].clamp(min=1e-8)  # 0 at the end of a zero-terminal-SNR schedule
         capped = snr.clamp(max=gamma)
         return capped / snr if self.prediction_type == "epsilon" else capped / (snr + 1)

@@ -41,21 +41,36 @@ class PreviewGrid:
 
     def save(self, path: str | Path) -> Path:
         """Write the sheet as a PNG that carries its recipe in the text chunk ``sd_lora`` (JSON)."""
-        path, content, info = Path(path), BytesIO(), PngInfo()
-        info.add_text("sd_lora", json.dumps(dict(self.recipe)))
-        self.sheet().save(content, "PNG", pnginfo=info)
-        write_atomically(path, content.getvalue())
+        path = Path(path)
+        write_atomically(path, png(self.sheet(), self.recipe))
         return path
+
+
+def png(image: Image.Image, recipe: Mapping[str, Any] | None = None) -> bytes:
+    """`image` as PNG; `recipe`, if given, becomes its text chunk ``sd_lora`` (JSON)."""
+    content, info = BytesIO(), PngInfo()
+    if recipe is not None:
+        info.add_text("sd_lora", json.dumps(dict(recipe)))
+    image.save(content, "PNG", pnginfo=info)
+    return content.getvalue()
 
 
 class Previewer:
     """Draws one adapter on one pipeline. Works while the adapter is injected (in training) and while it is not."""
 
     def __init__(
-        self, pipe: Any, adapter: Adapter, settings: PreviewConfig | None = None, *, batch_size: int = 4
+        self,
+        pipe: Any,
+        adapter: Adapter,
+        settings: PreviewConfig | None = None,
+        *,
+        batch_size: int = 4,
+        size: int = 0,
     ) -> None:
         self.pipe, self.adapter, self.settings = pipe, adapter, settings or PreviewConfig()
         self.batch_size = batch_size
+        #: side of the pictures in pixels; the base model's own if none is given
+        self.size = size or int(pipe.unet.config.sample_size * pipe.vae_scale_factor)
         self._prepared: dict[str, dict[str, Tensor]] = {}
 
     @classmethod
@@ -106,6 +121,8 @@ class Previewer:
             yield from self.pipe(
                 **self._prompt_arguments(prompt, count),
                 latents=noise.expand(count, -1, -1, -1),
+                height=self.size,
+                width=self.size,
                 guidance_scale=self.settings.guidance,
                 num_inference_steps=self.settings.inference_steps,
             ).images
@@ -117,7 +134,8 @@ class Previewer:
 
     def _noise(self, seed: int) -> Tensor:
         unet = self.pipe.unet
-        shape = (1, unet.config.in_channels, unet.config.sample_size, unet.config.sample_size)
+        side = self.size // self.pipe.vae_scale_factor
+        shape = (1, unet.config.in_channels, side, side)
         noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
         return noise.to(unet.device, unet.dtype)
 

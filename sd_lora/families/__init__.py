@@ -11,9 +11,10 @@ import torch
 from sd_lora.errors import BaseModelError
 from sd_lora.families.base import Conditioning, ModelFamily
 from sd_lora.families.sd import SdFamily
+from sd_lora.families.sdxl import SdxlFamily
 from sd_lora.tinybase import tiny_base_path
 
-FAMILIES: tuple[ModelFamily, ...] = (SdFamily(),)
+FAMILIES: tuple[ModelFamily, ...] = (SdFamily(), SdxlFamily())
 
 __all__ = ["FAMILIES", "Conditioning", "ModelFamily", "base_folder", "family_of", "load_base"]
 
@@ -42,7 +43,14 @@ def family_of(folder: Path) -> ModelFamily:
     raise BaseModelError(f"base model {folder} is a {kind or 'nameless pipeline'}; supported are {known}")
 
 
-def load_base(base: str | Path = "tiny", dtype: torch.dtype = torch.float32) -> tuple[Any, ModelFamily]:
+def find_base(base, revision=""):
+    return base_folder(base)
+
+
+family_of_source = family_of
+
+
+def load_base(base: str | Path = "tiny", dtype: torch.dtype = torch.float32, **_) -> tuple[Any, ModelFamily]:
     """The frozen pipeline of `base` (``tiny`` or a diffusers folder), on the CPU, and its family."""
     folder = base_folder(base)
     family = family_of(folder)

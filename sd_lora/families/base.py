@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from sd_lora.data import Framing
 from sd_lora.objectives import Objective
 
 #: Tensors that steer the denoiser, batch first; which ones is the family's own affair.
@@ -27,12 +28,18 @@ class ModelFamily(ABC):
     text_encoders: ClassVar[tuple[str, ...]]
     #: group → glob patterns over module names
     target_groups: ClassVar[Mapping[str, tuple[str, ...]]]
-    #: metadata other programs recognise the family by: ss_base_model_version, modelspec.architecture
-    file_marks: ClassVar[Mapping[str, str]]
 
     @abstractmethod
     def load(self, folder: Path, dtype: torch.dtype) -> Any:
         """The frozen pipeline in `folder`, in evaluation mode, on the CPU. Raises BaseModelError."""
+
+    @abstractmethod
+    def adopt(self, pipe: Any, label: str) -> Any:
+        """A pipeline that was made elsewhere, checked and frozen like one that `load` gives."""
+
+    @abstractmethod
+    def file_marks(self, pipe: Any) -> Mapping[str, str]:
+        """Metadata that tells other programs which base an adapter is for (formats: docs/file-format.md)."""
 
     @abstractmethod
     def objective(self, pipe: Any) -> Objective:
@@ -48,11 +55,15 @@ class ModelFamily(ABC):
 
     @abstractmethod
     def encode_captions(self, pipe: Any, captions: Sequence[str]) -> Conditioning:
-        """Captions → conditioning, batch first."""
+        """Captions → conditioning, batch first, differentiable in the weights of the text encoders."""
+
+    def encode_framing(self, framings: Sequence[Framing]) -> Conditioning:  # noqa: ARG002
+        """What the denoiser is told of the pictures' sizes and crops; most families tell it nothing."""
+        return {}
 
     @abstractmethod
     def overlong(self, pipe: Any, captions: Sequence[str]) -> list[int]:
-        """Positions of the captions that the text encoder would cut short."""
+        """Positions of the captions that a text encoder would cut short."""
 
     @abstractmethod
     def denoise(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:

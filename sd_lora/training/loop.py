@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from sd_lora.config import OptimizerConfig, RunConfig, TrainingConfig
 from sd_lora.data import EncodedSet, generator_for
 from sd_lora.errors import TrainingStopped, some
-from sd_lora.families import ModelFamily
+from sd_lora.families import Conditioning, ModelFamily
 from sd_lora.objectives import Objective
 
 
@@ -30,38 +30,44 @@ class StepReport:
     seconds: float
 
 
+@dataclass(frozen=True)
+class Material:
+    """What is trained on: encoded examples and the base model's objective; `encode` turns captions into conditioning
+    in the loop, where text encoders are trained too."""
+
+    data: EncodedSet
+    objective: Objective
+    encode: Callable[[Sequence[str]], Conditioning] | None = None
+
+
 def training_steps(
     accelerator: Accelerator,
     family: ModelFamily,
     denoiser: nn.Module,
-    parameters: list[nn.Parameter],
-    material: tuple[EncodedSet, Objective],
+    parameters: Mapping[str, list[nn.Parameter]],
+    material: Material,
     config: RunConfig,
 ) -> Iterator[StepReport]:
-    """Train `parameters`, the layers injected into `denoiser`, on `material` for ``config.training.steps`` steps.
+    """Train the injected layers on `material` for ``config.training.steps`` steps. `parameters` are those of the layers
+    in the denoiser (``denoiser``) and in the text encoders (``text``).
 
     Order, noise, timesteps, dropout and mirroring are pure functions of (seed, step); the global batch is shared out
     among the processes. Raises TrainingStopped when the loss or a gradient is no finite number.
     """
-    training, (data, objective) = config.training, material
+    training = config.training
     steps = training.steps or 0
-    optimizer: Any = torch.optim.AdamW(
-        parameters, lr=config.optimizer.learning_rate, betas=config.optimizer.betas,
-        weight_decay=config.optimizer.weight_decay,
-    )  # fmt: skip
-    # One process needs no wrapper, and accelerate's would turn the model's outputs to float32 in previews too.
-    model, optimizer = denoiser, accelerator.prepare(optimizer)
-    if accelerator.num_processes > 1:
-        model = accelerator.prepare(denoiser)
+    optimizer: Any = accelerator.prepare(_optimizer(parameters, config.optimizer))
+    trained = [parameter for group in parameters.values() for parameter in group]
     try:
         for step in range(steps):
             started = time.perf_counter()
-            rate = learning_rate(step, steps, config.optimizer)
+            share = schedule(step, steps, config.optimizer)
             for group in optimizer.param_groups:
-                group["lr"] = rate
-            loss, names = _loss(accelerator, family, model, data, objective, (step, training))
+                group["lr"] = group["peak"] * share
+            loss, names = _loss(accelerator, family, denoiser, material, (step, training))
             accelerator.backward(loss)
-            norm = accelerator.clip_grad_norm_(parameters, config.optimizer.clip_norm)
+            _average_gradients(accelerator, trained)
+            norm = accelerator.clip_grad_norm_(trained, config.optimizer.clip_norm)
             value = float(accelerator.reduce(loss.detach(), "mean"))  # type: ignore[arg-type]
             # In float16 the gradient scaler looks for its scale by overflowing now and then, and skips those steps.
             overflowing = norm is not None and accelerator.scaler is None and not math.isfinite(float(norm))
@@ -73,42 +79,62 @@ def training_steps(
                 )
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
+            rate = config.optimizer.learning_rate * share
             yield StepReport(step + 1, steps, value, rate, time.perf_counter() - started)
     finally:
         accelerator.free_memory()
 
 
-def learning_rate(step: int, steps: int, config: OptimizerConfig) -> float:
-    """The rate at `step` (from 0): linear warm-up, then cosine down to ``final`` of the peak at the last step."""
+def schedule(step: int, steps: int, config: OptimizerConfig) -> float:
+    """Share of the peak rate at `step` (from 0): linear warm-up, then cosine down to ``final`` at the last step."""
     warm = round(config.warmup * steps)
     if step < warm:
-        return config.learning_rate * (step + 1) / (warm + 1)
+        return (step + 1) / (warm + 1)
     progress = (step - warm) / max(1, steps - 1 - warm)
-    return config.learning_rate * (config.final + (1 - config.final) * 0.5 * (1 + math.cos(math.pi * progress)))
+    return config.final + (1 - config.final) * 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def _optimizer(parameters: Mapping[str, list[nn.Parameter]], config: OptimizerConfig) -> torch.optim.Optimizer:
+    """AdamW with a group for the denoiser's layers and, if there are any, one for the text encoders'."""
+    peaks = {"denoiser": config.learning_rate, "text": config.text_learning_rate or config.learning_rate}
+    groups = [{"params": own, "peak": peaks[name]} for name, own in parameters.items() if own]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay)
+
+
+def _average_gradients(accelerator: Accelerator, parameters: Sequence[nn.Parameter]) -> None:
+    """The mean of all processes' gradients, in one message: layers are small, so no model needs a wrapper for it."""
+    if accelerator.num_processes == 1:
+        return
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    mean: Any = accelerator.reduce(torch.cat([gradient.flatten() for gradient in gradients]), "mean")
+    for gradient, part in zip(gradients, mean.split([gradient.numel() for gradient in gradients]), strict=True):
+        gradient.copy_(part.view_as(gradient))
 
 
 def _loss(
     accelerator: Accelerator,
     family: ModelFamily,
-    model: nn.Module,
-    data: EncodedSet,
-    objective: Objective,
+    denoiser: nn.Module,
+    material: Material,
     moment: tuple[int, TrainingConfig],
 ) -> tuple[Tensor, list[str]]:
     """This process's share of the loss of one step, and the names of its images."""
     step, training = moment
-    batch = data.batch(step, training.batch_size, training.seed, training.caption_dropout)
+    batch = material.data.batch(step, training.batch_size, training.seed, training.caption_dropout)
     generator = generator_for(training.seed, step, "noise")
     noise = torch.randn(batch.latents.shape, generator=generator)
-    timesteps = objective.sample_timesteps(training.batch_size, training, generator)
+    timesteps = material.objective.sample_timesteps(training.batch_size, training, generator)
     share = training.batch_size // accelerator.num_processes
     mine = slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)
     device = accelerator.device
-    noised = objective.noised(
+    noised = material.objective.noised(
         batch.latents[mine].to(device), noise[mine].to(device), timesteps[mine].to(device), training.min_snr_gamma
     )
     conditioning = {key: states[mine].to(device) for key, states in batch.conditioning.items()}
-    precision = next(model.parameters()).dtype
+    precision = next(denoiser.parameters()).dtype
     with torch.autocast(device.type, precision, enabled=precision is not torch.float32):
-        prediction = family.denoise(model, noised.latents, noised.timesteps, conditioning)
-    return objective.loss(prediction, noised), batch.names[mine]
+        if material.encode is not None:
+            with torch.set_grad_enabled(training.text_steps is None or step < training.text_steps):
+                conditioning |= material.encode(batch.captions[mine])
+        prediction = family.denoise(denoiser, noised.latents, noised.timesteps, conditioning)
+    return material.objective.loss(prediction, noised), batch.names[mine]

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
+from sd_lora.adapter import Adapter, base_name
 from sd_lora.config import RunConfig
 from sd_lora.data import Example
 from sd_lora.families import ModelFamily
@@ -13,24 +17,29 @@ from sd_lora.version import __version__
 
 
 def describe(
-    config: RunConfig, family: ModelFamily, base: str, prediction_type: str, examples: Sequence[Example]
+    config: RunConfig, family: ModelFamily, pipe: Any, examples: Sequence[Example], adapter: Adapter
 ) -> dict[str, str]:
-    """Metadata of an adapter about to be trained, without paths and captions; `at_step` adds what is known when it is
-    saved."""
+    """Metadata of `adapter`, which is about to be trained, without paths and captions; `at_step` adds what is known
+    when it is saved."""
+    weights = adapter.weights.values()
+    rank, alpha = (Counter(getattr(w, fact) for w in weights).most_common(1)[0][0] for fact in ("rank", "alpha"))
+    variant = "dora" if any(w.magnitude is not None for w in weights) else "lora"
+    targets = f"those of {Path(config.lora.init).name}" if config.lora.init else " ".join(config.lora.targets)
     training, rate, trigger = config.training, f"{config.optimizer.learning_rate:g}", config.data.trigger
-    size = config.data.resolution
+    size, base, v = config.data.resolution, base_name(pipe), family.objective(pipe).prediction_type == "v_prediction"
+    text_rate = config.optimizer.text_learning_rate
     fields = {
         "ss_sd_model_name": base,
         "ss_clip_skip": "None",
         "ss_network_module": "networks.lora",
-        "ss_network_dim": str(config.lora.rank),
-        "ss_network_alpha": f"{config.lora.alpha:g}",
-        "ss_network_args": json.dumps({"targets": ",".join(config.lora.targets)}),
+        "ss_network_dim": str(rank),
+        "ss_network_alpha": f"{alpha:g}",
+        "ss_network_args": json.dumps({"targets": targets}),
         "ss_resolution": f"({size}, {size})",
         "ss_num_train_images": str(len(examples)),
         "ss_learning_rate": rate,
         "ss_unet_lr": rate,
-        "ss_text_encoder_lr": "None",
+        "ss_text_encoder_lr": f"{text_rate:g}" if text_rate else "None",
         "ss_optimizer": "torch.optim.adamw.AdamW",
         "ss_seed": str(training.seed),
         "ss_training_started_at": f"{time.time():.3f}",
@@ -45,16 +54,17 @@ def describe(
         "modelspec.resolution": f"{size}x{size}",
         "modelspec.trigger_phrase": f"in {trigger} style" if trigger else "",
         "modelspec.usage_hint": f'end the prompt with ", in {trigger} style"' if trigger else "no trigger word needed",
-        "modelspec.prediction_type": "v" if prediction_type == "v_prediction" else "epsilon",
+        "modelspec.prediction_type": "v" if v else "epsilon",
         "modelspec.license": "",
         "modelspec.tags": "style, lora",
         "sdlora.version": __version__,
         "sdlora.family": family.name,
         "sdlora.base": base,
         "sdlora.trigger": trigger,
-        "sdlora.targets": " ".join(config.lora.targets),
+        "sdlora.targets": targets,
+        "sdlora.variant": variant,
     }
-    return {**family.file_marks, **fields}
+    return {**family.file_marks(pipe), **fields}
 
 
 def at_step(metadata: dict[str, str], config: RunConfig, images: int, step: int) -> dict[str, str]:

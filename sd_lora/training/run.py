@@ -6,22 +6,33 @@ import dataclasses
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sd_lora.adapter import Adapter, base_name, modules_of
+from sd_lora.adapter import Adapter, base_name
 from sd_lora.config import RunConfig
-from sd_lora.data import EncodedSet, Example, encode_examples, ignored_files, read_folder, triggered, warnings_for
+from sd_lora.data import (
+    EncodedSet,
+    Encoders,
+    Example,
+    encode_examples,
+    ignored_files,
+    read_folder,
+    triggered,
+    warnings_for,
+)
 from sd_lora.device import choose_device, choose_dtype
 from sd_lora.errors import AdapterError, ConfigError, some
-from sd_lora.families import ModelFamily, base_folder, family_of
-from sd_lora.lora import plan_targets
-from sd_lora.preview import Previewer
+from sd_lora.families import ModelFamily, family_of_source, find_base, load_base
+from sd_lora.preview import Previewer, PreviewGrid
 from sd_lora.training.accelerator import accelerator_for
-from sd_lora.training.loop import StepReport, training_steps
+from sd_lora.training.companions import export_diffusers, write_sidecars
+from sd_lora.training.loop import Material, StepReport, training_steps
 from sd_lora.training.metadata import at_step, describe
+from sd_lora.training.plan import notes_on, plan_adapter, resolve_text_rate, trains_text
 from sd_lora.training.run_folder import RunFolder
 
 Watcher = Callable[[StepReport], None]
@@ -65,15 +76,18 @@ def train(config: RunConfig, *, watch: Watcher | None = None) -> Adapter:
 
 def prepare(config: RunConfig) -> Run:
     """Check every input and resolve every default of `config`; writes nothing."""
-    folder = base_folder(config.model.base)
-    family = family_of(folder)
+    source = find_base(config.model.base, config.model.revision)
+    family = family_of_source(source)
     name = config.output.name or config.data.trigger or Path(config.data.folder).expanduser().resolve().name
     path = Path(config.output.folder or f"runs/{Path(config.data.folder).expanduser().resolve().name}").expanduser()
     RunFolder.check_free(path)
     examples = read_folder(config.data)
     device = choose_device(config.model)
     dtype = choose_dtype(config.model, device)
-    pipe = family.load(folder, dtype)
+    pipe, _ = load_base(
+        config.model.base, dtype, revision=config.model.revision, config=config.model.config,
+        prediction_type=config.model.prediction_type,
+    )  # fmt: skip
     examples, cut = _shortened(examples, family, pipe)
     if config.preview.inference_steps > pipe.scheduler.config.num_train_timesteps:
         raise ConfigError(f"preview.inference_steps is {config.preview.inference_steps}, more than the base model has")
@@ -86,15 +100,11 @@ def prepare(config: RunConfig) -> Run:
         preview=dataclasses.replace(config.preview, prompts=config.preview.prompts or _prompts(examples)),
         output=dataclasses.replace(config.output, folder=str(path), name=_usable_name(name)),
     )
-    targets = plan_targets(
-        {family.denoiser: getattr(pipe, family.denoiser)}, family.target_groups, config.lora.targets,
-        (config.lora.rank, config.lora.alpha), (config.lora.ranks, config.lora.alphas),
-    )  # fmt: skip
-    modules_of(pipe)  # refuses fused projections
-    metadata = describe(config, family, base_name(pipe), family.objective(pipe).prediction_type, examples)
-    adapter = Adapter.create(targets, metadata, seed=config.training.seed)
+    adapter = plan_adapter(config, family, pipe)
+    config = resolve_text_rate(config, adapter, family)
+    notes = [*ignored_files(config.data), *warnings_for(examples, size), *notes_on(adapter, config, pipe)]
+    adapter.metadata = describe(config, family, pipe, examples, adapter)
     adapter.label = config.output.name
-    notes = [*ignored_files(config.data), *warnings_for(examples, size)]
     if cut:
         notes.append(
             f"{len(cut)} captions are longer than the text encoder reads and lost their last words: {some(cut)}"
@@ -103,7 +113,7 @@ def prepare(config: RunConfig) -> Run:
 
 
 def run_training(run: Run, *, watch: Watcher | None = None) -> Adapter:
-    """Make the run folder and train. Consumes `run`: its pipeline loses its text encoder."""
+    """Make the run folder and train. Consumes `run`: its pipeline loses text encoders that are not trained."""
     config, pipe, family = run.config, run.pipe, run.family
     with accelerator_for(run.device, run.dtype) as accelerator:
         if config.training.batch_size % accelerator.num_processes:
@@ -116,8 +126,13 @@ def run_training(run: Run, *, watch: Watcher | None = None) -> Adapter:
         data, previewer = _encode(run)
         denoiser = getattr(pipe, family.denoiser).to(accelerator.device)
         run.adapter.inject(pipe)
-        material = data, family.objective(pipe)
-        for report in training_steps(accelerator, family, denoiser, run.adapter.parameters(), material, config):
+        parameters = {
+            "denoiser": run.adapter.parameters(family.denoiser),
+            "text": run.adapter.parameters(*family.text_encoders),
+        }
+        encode = partial(family.encode_captions, pipe) if parameters["text"] else None
+        material = Material(data, family.objective(pipe), encode)
+        for report in training_steps(accelerator, family, denoiser, parameters, material, config):
             if leads:
                 folder.record(report)
                 if report.step < report.steps and _due(report.step, config.preview.every):
@@ -127,10 +142,8 @@ def run_training(run: Run, *, watch: Watcher | None = None) -> Adapter:
             if watch is not None:
                 watch(report)
         run.adapter.eject()
-        if leads:  # the adapter first: nothing that fails after it can cost the training
-            _save(run, folder.adapter, config.training.steps or 0)
-            folder.draw_loss()
-            _draw_samples(run, previewer, folder, config.training.steps or 0)
+        if leads:
+            _finish(run, previewer, folder)
         accelerator.wait_for_everyone()
     return Adapter.load(folder.adapter)
 
@@ -140,29 +153,48 @@ def default_steps(images: int, batch_size: int) -> int:
     return max(1, round(min(max(120 * images, 1200), 4000) / batch_size))
 
 
+@torch.no_grad()
 def _encode(run: Run) -> tuple[EncodedSet, Previewer]:
-    """Encode pictures, captions and preview prompts once; then the text encoder is let go and the VAE set aside."""
+    """Encode pictures, captions and preview prompts once; then the text encoders are let go and the VAE set aside.
+    Text encoders that are trained stay, and captions and prompts are encoded whenever they are used."""
     pipe, family, config = run.pipe, run.family, run.config
     pipe.to(run.device)
-    data = encode_examples(
-        run.examples, config.data.resolution, config.data.flip,
+    text = trains_text(run.adapter, family)
+    encoders = Encoders(
         lambda images: family.encode_images(pipe, images).cpu(),
-        lambda captions: {k: v.cpu() for k, v in family.encode_captions(pipe, captions).items()},
-    )  # fmt: skip
-    previewer = Previewer(pipe, run.adapter, config.preview)
-    negative = family.encode_captions(pipe, [""])
-    for prompt in config.preview.prompts:
-        previewer.prepare(prompt, family.pipeline_arguments(family.encode_captions(pipe, [prompt]), negative))
-    for component in family.text_encoders:
-        setattr(pipe, component, None)
+        None if text else lambda captions: {k: v.cpu() for k, v in family.encode_captions(pipe, captions).items()},
+        family.encode_framing,
+    )
+    data = encode_examples(run.examples, config.data.resolution, config.data.flip, encoders)
+    previewer = Previewer(pipe, run.adapter, config.preview, size=config.data.resolution)
+    if not text:
+        negative = family.encode_captions(pipe, [""])
+        for prompt in config.preview.prompts:
+            arguments = family.pipeline_arguments(family.encode_captions(pipe, [prompt]), negative)
+            previewer.prepare(prompt, arguments)
+        for component in family.text_encoders:
+            setattr(pipe, component, None)
     pipe.vae.to("cpu")
     return data, previewer
 
 
-def _draw_samples(run: Run, previewer: Previewer, folder: RunFolder, step: int) -> None:
+def _finish(run: Run, previewer: Previewer, folder: RunFolder) -> None:
+    """Save and draw what is left at the end; the adapter first, so that nothing that fails can cost the training."""
+    steps = run.config.training.steps or 0
+    _save(run, folder.adapter, steps)
+    folder.draw_loss()
+    grid = _draw_samples(run, previewer, folder, steps)
+    picture = grid.images[0][min(range(len(grid.strengths)), key=lambda i: abs(grid.strengths[i] - 1))]
+    write_sidecars(folder.adapter, run.adapter.metadata, picture)
+    export_diffusers(run.adapter, folder.export, run.config.output.dtype, picture)
+
+
+def _draw_samples(run: Run, previewer: Previewer, folder: RunFolder, step: int) -> PreviewGrid:
     run.pipe.vae.to(run.device)
-    previewer.grid(run.config.preview.prompts).save(folder.sample_sheet(step))
+    grid = previewer.grid(run.config.preview.prompts)
+    grid.save(folder.sample_sheet(step))
     run.pipe.vae.to("cpu")
+    return grid
 
 
 def _save(run: Run, path: Path, step: int) -> None:

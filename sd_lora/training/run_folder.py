@@ -12,11 +12,12 @@ from sd_lora.training.loop import StepReport
 
 
 class RunFolder:
-    """Holds ``config.toml``, ``log.jsonl``, ``loss.png``, ``samples/``, ``adapters/`` and ``adapter.safetensors``."""
+    """Holds ``config.toml``, ``log.jsonl``, ``loss.png``, ``samples/``, ``adapters/``, ``adapter.safetensors`` with its
+    sidecars, and ``diffusers/``, the same adapter for a hub."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.adapter = path / "adapter.safetensors"
+        self.adapter, self.export = path / "adapter.safetensors", path / "diffusers"
         self.config, self.log, self.loss_curve = path / "config.toml", path / "log.jsonl", path / "loss.png"
         self._reports: list[StepReport] = []
 

@@ -10,28 +10,40 @@ from typing import Any
 
 import pytest
 import torch
+from small_bases import KINDS
 
 from sd_lora.adapter import Adapter, modules_of
 from sd_lora.config import TrainingConfig
+from sd_lora.data import Framing
 from sd_lora.errors import BaseModelError
-from sd_lora.families import FAMILIES, ModelFamily, base_folder, family_of, load_base
-from sd_lora.layouts import kohya_stem, name_of_stem
+from sd_lora.families import Conditioning, ModelFamily, base_folder, family_of, load_base
+from sd_lora.layouts import kohya_stem, name_of_module, name_of_stem
 from sd_lora.lora import plan_targets
 from sd_lora.objectives import Objective
 
-#: family → the conftest fixture with a folder of it; a family without one fails here
-FOLDERS = {"sd": "random_sd_folder"}
+#: kind of base → its family, ss_base_model_version, ss_v2 and modelspec.architecture
+MARKS = {
+    "sd1": ("sd", "sd_v1", "False", "stable-diffusion-v1/lora"),
+    "sd2": ("sd", "sd_v2", "True", "stable-diffusion-v2-512/lora"),
+    "sd2v": ("sd", "sd_v2_v", "True", "stable-diffusion-v2-768-v/lora"),
+    "sdxl": ("sdxl", "sdxl_base_v1-0", "False", "stable-diffusion-xl-v1-base/lora"),
+}
 CAPTIONS = ["a red house at night", "a small blue boat on the sea", ""]
 
 
-@pytest.fixture(params=FAMILIES, ids=lambda family: family.name)
-def family(request: pytest.FixtureRequest) -> ModelFamily:
+@pytest.fixture(params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
 @pytest.fixture
-def folder(family: ModelFamily, request: pytest.FixtureRequest) -> Path:
-    return request.getfixturevalue(FOLDERS[family.name])
+def folder(kind: str, bases: dict[str, Path]) -> Path:
+    return bases[kind]
+
+
+@pytest.fixture
+def family(folder: Path) -> ModelFamily:
+    return family_of(folder)
 
 
 @pytest.fixture
@@ -45,6 +57,14 @@ def pictures(family: ModelFamily, pipe: Any) -> torch.Tensor:
     return torch.rand(3, 3, size, size, generator=torch.Generator().manual_seed(0)) * 2 - 1
 
 
+def conditioning_for(family: ModelFamily, pipe: Any, captions: list[str]) -> Conditioning:
+    """Captions and the framing of uncropped pictures."""
+    size = (family.native_size(pipe),) * 2
+    with torch.no_grad():
+        captioned = family.encode_captions(pipe, captions)
+    return captioned | family.encode_framing([Framing(size, (0, 0), size)] * len(captions))
+
+
 def loss_of(family: ModelFamily, pipe: Any, pictures: torch.Tensor, seed: int = 0) -> torch.Tensor:
     """The loss of one batch, noise and timesteps drawn from `seed`."""
     generator, objective = torch.Generator().manual_seed(seed), family.objective(pipe)
@@ -52,14 +72,14 @@ def loss_of(family: ModelFamily, pipe: Any, pictures: torch.Tensor, seed: int = 
     noise = torch.randn(latents.shape, generator=generator)
     timesteps = objective.sample_timesteps(len(latents), TrainingConfig(), generator)
     noised = objective.noised(latents, noise, timesteps, 5.0)
-    conditioning = family.encode_captions(pipe, CAPTIONS[: len(latents)])
+    conditioning = conditioning_for(family, pipe, CAPTIONS[: len(latents)])
     denoiser = getattr(pipe, family.denoiser)
     return objective.loss(family.denoise(denoiser, noised.latents, timesteps, conditioning), noised)
 
 
 def adapter_for(family: ModelFamily, pipe: Any, targets: list[str]) -> Adapter:
     plan = plan_targets({family.denoiser: getattr(pipe, family.denoiser)}, family.target_groups, targets, (4, 4.0))
-    return Adapter.create(plan, dict(family.file_marks))
+    return Adapter.create(plan, dict(family.file_marks(pipe)))
 
 
 def test_a_folder_is_recognised_and_loaded_frozen(family: ModelFamily, folder: Path) -> None:
@@ -75,7 +95,7 @@ def test_a_folder_is_recognised_and_loaded_frozen(family: ModelFamily, folder: P
 
 def test_encode_and_denoise_keep_the_shapes(family: ModelFamily, pipe: Any, pictures: torch.Tensor) -> None:
     latents = family.encode_images(pipe, pictures)
-    denoiser, conditioning = getattr(pipe, family.denoiser), family.encode_captions(pipe, CAPTIONS)
+    denoiser, conditioning = getattr(pipe, family.denoiser), conditioning_for(family, pipe, CAPTIONS)
     side = pictures.shape[-1] // pipe.vae_scale_factor
     assert latents.shape == (3, denoiser.config.in_channels, side, side)
     assert latents.dtype == torch.float32
@@ -88,7 +108,7 @@ def test_encode_and_denoise_keep_the_shapes(family: ModelFamily, pipe: Any, pict
 def test_captions_and_timesteps_steer_the_denoiser(family: ModelFamily, pipe: Any, pictures: torch.Tensor) -> None:
     latents, denoiser = family.encode_images(pipe, pictures[:1]), getattr(pipe, family.denoiser)
     outputs = [
-        family.denoise(denoiser, latents, torch.tensor([timestep]), family.encode_captions(pipe, [caption]))
+        family.denoise(denoiser, latents, torch.tensor([timestep]), conditioning_for(family, pipe, [caption]))
         for caption, timestep in ((CAPTIONS[0], 500), (CAPTIONS[1], 500), (CAPTIONS[0], 20))
     ]
     assert not torch.allclose(outputs[0], outputs[1], atol=1e-6)
@@ -118,26 +138,51 @@ def test_captions_beyond_the_text_encoder_are_found(family: ModelFamily, pipe: A
 
 
 def test_every_target_group_matches_modules_of_its_own(family: ModelFamily, pipe: Any) -> None:
-    components = {family.denoiser: getattr(pipe, family.denoiser)}
-    chosen = [name for group in family.target_groups for name in names_of(components, family, group)]
+    groups = [group for group in family.target_groups if group != "style-block"]  # a part of attn
+    chosen = [name for group in groups for name in names_of(pipe, family, group)]
     assert len(set(chosen)) == len(chosen)
-    assert set(chosen) <= set(modules_of(pipe))
-    for group in family.target_groups:
-        assert names_of(components, family, group)
+    assert set(map(in_memory, chosen)) <= set(modules_of(pipe))
+    for group in groups:
+        assert names_of(pipe, family, group)
 
 
-def names_of(components: dict[str, Any], family: ModelFamily, group: str) -> list[str]:
+def test_the_style_block_of_sdxl_is_one_block_of_attention(bases: dict[str, Path]) -> None:
+    pipe, family = load_base(bases["sdxl"])
+    chosen = names_of(pipe, family, "style-block")
+    assert set(chosen) < set(names_of(pipe, family, "attn"))
+    assert {name.split(".attn")[0].rpartition(".transformer_blocks")[0] for name in chosen} == {
+        "unet.up_blocks.0.attentions.1"
+    }
+
+
+def in_memory(name: str) -> str:
+    return name_of_module(*name.split(".", 1))
+
+
+def names_of(pipe: Any, family: ModelFamily, group: str) -> list[str]:
+    components = {name: getattr(pipe, name) for name in (family.denoiser, *family.text_encoders)}
     return [target.name for target in plan_targets(components, family.target_groups, [group])]
 
 
 def test_every_module_has_a_key_that_leads_back(family: ModelFamily, pipe: Any) -> None:
-    assert [name_of_stem(kohya_stem(name)) for name in modules_of(pipe)] == list(modules_of(pipe))
+    names = [name for name in modules_of(pipe) if not name.endswith("text_projection")]
+    assert [name_of_stem(kohya_stem(name, family.name)) for name in names] == names
 
 
-def test_file_marks_are_strings_other_programs_know(family: ModelFamily) -> None:
-    assert set(family.file_marks) >= {"ss_base_model_version", "ss_v2", "modelspec.architecture"}
-    assert all(isinstance(value, str) for value in family.file_marks.values())
-    assert family.file_marks["modelspec.architecture"].endswith("/lora")
+def test_file_marks_are_those_other_programs_tell_a_base_by(kind: str, family: ModelFamily, pipe: Any) -> None:
+    marks = family.file_marks(pipe)
+    fields = ("ss_base_model_version", "ss_v2", "modelspec.architecture")
+    assert (family.name, *(marks[field] for field in fields)) == MARKS[kind]
+
+
+def test_text_encoders_can_be_trained_through(family: ModelFamily, pipe: Any) -> None:
+    components = {name: getattr(pipe, name) for name in family.text_encoders}
+    adapter = Adapter.create(plan_targets(components, family.target_groups, ["text"], (2, 2.0)))
+    with adapter.injected(pipe):
+        sum(states.sum() for states in family.encode_captions(pipe, CAPTIONS[:1]).values()).backward()
+    gradients = {name: layer.up.weight.grad for name, layer in adapter._layers.items()}
+    reached = [name for name, gradient in gradients.items() if gradient is not None and gradient.abs().max() > 0]
+    assert {name.split(".")[0] for name in reached} == set(family.text_encoders)
 
 
 def test_the_same_seed_gives_the_same_loss(family: ModelFamily, pipe: Any, pictures: torch.Tensor) -> None:
@@ -147,7 +192,7 @@ def test_the_same_seed_gives_the_same_loss(family: ModelFamily, pipe: Any, pictu
 
 
 def test_the_loss_falls_on_one_image(family: ModelFamily, pipe: Any, pictures: torch.Tensor) -> None:
-    adapter = adapter_for(family, pipe, list(family.target_groups))
+    adapter = adapter_for(family, pipe, ["attn", "ff", "conv", "proj"])
     optimizer, losses = torch.optim.AdamW(adapter.parameters(), lr=1e-2), []
     with adapter.injected(pipe):
         for _ in range(12):
@@ -225,4 +270,51 @@ def test_tiny_is_the_embedded_base() -> None:
     pipe, family = load_base("tiny")
     assert family.name == "sd"
     assert family.native_size(pipe) == 64
-    assert set(names_of({"unet": pipe.unet}, family, "attn")) <= set(modules_of(pipe))
+    assert set(names_of(pipe, family, "attn")) <= set(modules_of(pipe))
+
+
+# ---- what SDXL's denoiser is told besides the caption
+
+
+def test_sdxl_is_told_the_size_and_crop_as_the_pipeline_does(bases: dict[str, Path]) -> None:
+    pipe, family = load_base(bases["sdxl"])
+    told = family.encode_framing([Framing((480, 640), (0, 80), (480, 480))])["time_ids"]
+    theirs = pipe._get_add_time_ids(
+        (480, 640), (0, 80), (480, 480), torch.float32, pipe.text_encoder_2.config.projection_dim
+    )
+    assert torch.equal(told, theirs)
+
+
+def test_sdxl_learns_from_the_framing(bases: dict[str, Path]) -> None:
+    pipe, family = load_base(bases["sdxl"])
+    captioned = family.encode_captions(pipe, CAPTIONS[:1])
+    noisy, timesteps = torch.randn(1, 4, 8, 8), torch.tensor([500])
+    outputs = [
+        family.denoise(pipe.unet, noisy, timesteps, captioned | family.encode_framing([Framing(size, crop, (64, 64))]))
+        for size, crop in (((64, 64), (0, 0)), ((640, 64), (0, 0)), ((64, 64), (16, 0)))
+    ]
+    assert not torch.allclose(outputs[0], outputs[1], atol=1e-6)
+    assert not torch.allclose(outputs[0], outputs[2], atol=1e-6)
+
+
+@pytest.mark.parametrize("zeros", [True, False])
+def test_sdxl_takes_zeros_for_no_caption_if_the_base_was_made_so(bases: dict[str, Path], zeros: bool) -> None:
+    pipe, family = load_base(bases["sdxl"])
+    pipe.register_to_config(force_zeros_for_empty_prompt=zeros)
+    encoded = family.encode_captions(pipe, ["", "a house"])
+    for states in encoded.values():
+        assert (states[0].abs().max() == 0) == zeros
+        assert states[1].abs().max() > 0
+
+
+def test_the_refiner_is_refused_by_name(bases: dict[str, Path], tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(bases["sdxl"], tmp_path / "refiner"))
+    set_in(folder / "model_index.json", _class_name="StableDiffusionXLImg2ImgPipeline")
+    with pytest.raises(BaseModelError, match="StableDiffusionXLImg2ImgPipeline; supported are"):
+        load_base(folder)
+    set_in(
+        folder / "model_index.json", _class_name="StableDiffusionXLPipeline", text_encoder=[None, None],
+        tokenizer=[None, None],
+    )  # fmt: skip
+    with pytest.raises(BaseModelError, match="the SDXL refiner cannot be trained"):
+        load_base(folder)

@@ -11,14 +11,17 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from sd_lora.data import Batch, EncodedSet, Example, encode_examples, generator_for
+from sd_lora.data import Batch, EncodedSet, Encoders, Example, Framing, encode_examples, generator_for
+from sd_lora.data.encoded import framing_of
 
 
 def encoded(count: int) -> EncodedSet:
     """Latents tell (image, mirrored), states tell the caption; 0 is the empty one."""
     latents = torch.stack([torch.tensor([float(i), i + 0.5]).view(2, 1, 1, 1) for i in range(count)])
     states = torch.arange(1, count + 1).view(count, 1, 1).expand(count, 2, 3).float()
-    return EncodedSet([f"{i}.png" for i in range(count)], latents, {"states": states}, {"states": torch.zeros(1, 2, 3)})
+    names, captions = [f"{i}.png" for i in range(count)], [f"caption {i + 1}" for i in range(count)]
+    sizes = {"sizes": torch.arange(count).view(count, 1).float()}
+    return EncodedSet(names, captions, latents, {"states": states}, {"states": torch.zeros(1, 2, 3)}, sizes)
 
 
 def same(a: Batch, b: Batch) -> bool:
@@ -110,7 +113,8 @@ def encode(captions: list[str], *, flip: bool = True) -> tuple[EncodedSet, list[
     pictures = [Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8), "RGB") for _ in captions]
     examples = [Example(f"{i}.png", p, c) for i, (p, c) in enumerate(zip(pictures, captions, strict=True))]
     states = {c: torch.full((1, 2, 3), float(len(c))) for c in [*captions, ""]}
-    return encode_examples(examples, 8, flip, pixels_of, lambda asked: {"states": states[asked[0]]}), pictures
+    encoders = Encoders(pixels_of, lambda asked: {"states": states[asked[0]]}, lambda _: {})
+    return encode_examples(examples, 8, flip, encoders), pictures
 
 
 def as_image(pixels: Tensor) -> Image.Image:
@@ -141,3 +145,28 @@ def test_what_may_not_be_flipped_is_not() -> None:
     assert not torch.equal(data.latents[1, 0], data.latents[1, 1])
     data, _ = encode(["a boat"], flip=False)
     assert torch.equal(data.latents[0, 0], data.latents[0, 1])
+
+
+def test_captions_are_dropped_as_their_conditioning_is_and_framing_never() -> None:
+    data = encoded(6)
+    for step in range(8):
+        batch = data.batch(step, 4, 0, 0.5)
+        told = batch.conditioning["states"][:, 0, 0].tolist()
+        assert batch.captions == [f"caption {state:.0f}" if state else "" for state in told]
+        assert [f"{size:.0f}.png" for size in batch.conditioning["sizes"].flatten().tolist()] == batch.names
+
+
+def test_captions_may_be_left_to_the_training_loop() -> None:
+    examples = [Example("a.png", Image.new("RGB", (8, 8)), "a cat")]
+    data = encode_examples(examples, 8, False, Encoders(pixels_of, None, lambda _: {}))
+    assert data.captions == ["a cat"]
+    assert data.conditioning == data.empty == {}
+    assert data.batch(0, 1, 0, 0.0).conditioning == {}
+
+
+@pytest.mark.parametrize(
+    ("size", "crop"), [((64, 64), (0, 0)), ((128, 64), (0, 16)), ((64, 256), (48, 0)), ((20, 10), (0, 16))]
+)
+def test_the_framing_tells_the_original_size_and_the_crop(size: tuple[int, int], crop: tuple[int, int]) -> None:
+    framing = framing_of(Example("a.png", Image.new("RGB", size), ""), 32)
+    assert framing == Framing((size[1], size[0]), crop, (32, 32))

@@ -16,7 +16,7 @@ from sd_lora.errors import TrainingStopped
 from sd_lora.objectives import Objective
 from sd_lora.training import StepReport, training_steps
 from sd_lora.training.accelerator import accelerator_for
-from sd_lora.training.loop import learning_rate
+from sd_lora.training.loop import Material, schedule
 from sd_lora.training.run import default_steps
 
 ALPHAS = torch.cumprod(1 - torch.linspace(1e-3, 2e-2, 1000), dim=0)
@@ -37,9 +37,8 @@ class ToyFamily:
 
 def data() -> EncodedSet:
     latents = torch.randn(3, 2, 4, 4, 4, generator=torch.Generator().manual_seed(5))
-    return EncodedSet(
-        ["a.png", "b.png", "c.png"], latents, {"states": torch.ones(3, 2, 2)}, {"states": torch.zeros(1, 2, 2)}
-    )
+    names, states = ["a.png", "b.png", "c.png"], {"states": torch.ones(3, 2, 2)}
+    return EncodedSet(names, ["a", "b", "c"], latents, states, {"states": torch.zeros(1, 2, 2)}, {})
 
 
 def config(*overrides: str) -> RunConfig:
@@ -52,10 +51,10 @@ def trained(
     if denoiser is None:
         torch.manual_seed(0)
         denoiser = nn.Conv2d(4, 4, 3, padding=1)
-    material = data(), Objective(ALPHAS, "epsilon")
+    material = Material(data(), Objective(ALPHAS, "epsilon"))
     with accelerator_for(torch.device("cpu"), torch.float32) as accelerator:
         steps = training_steps(
-            accelerator, family or ToyFamily(), denoiser, list(denoiser.parameters()), material, settings
+            accelerator, family or ToyFamily(), denoiser, {"denoiser": list(denoiser.parameters())}, material, settings
         )
         reports = list(steps)
     return reports, torch.cat([p.detach().flatten() for p in denoiser.parameters()])
@@ -66,7 +65,7 @@ def trained(
 
 def rates(steps: int, **settings: float) -> list[float]:
     config = OptimizerConfig(learning_rate=2.0, **settings)
-    return [learning_rate(step, steps, config) for step in range(steps)]
+    return [config.learning_rate * schedule(step, steps, config) for step in range(steps)]
 
 
 def test_the_rate_rises_linearly_peaks_and_falls_to_the_final_share() -> None:
@@ -104,7 +103,7 @@ def test_every_step_is_reported() -> None:
     reports, _ = trained(config("optimizer.warmup=0.5"))
     assert [report.step for report in reports] == [1, 2, 3, 4, 5, 6]
     assert {report.steps for report in reports} == {6}
-    expected = [learning_rate(i, 6, config("optimizer.warmup=0.5").optimizer) for i in range(6)]
+    expected = [1e-2 * schedule(i, 6, config("optimizer.warmup=0.5").optimizer) for i in range(6)]
     assert [report.learning_rate for report in reports] == expected
     assert all(report.loss > 0 and report.seconds > 0 for report in reports)
 

@@ -96,7 +96,8 @@ def test_the_run_folder_is_whole(done: Done) -> None:
     files = {str(file.relative_to(done.path)) for file in done.path.rglob("*") if file.is_file()}
     assert files == {
         "adapter.safetensors", "config.toml", "log.jsonl", "loss.png", "adapters/step-000002.safetensors",
-        "adapters/step-000004.safetensors", "samples/step-000004.png", "samples/step-000005.png",
+        "adapters/step-000004.safetensors", "samples/step-000004.png", "samples/step-000005.png", "adapter.json",
+        "adapter.png", "diffusers/pytorch_lora_weights.safetensors", "diffusers/README.md", "diffusers/preview.png",
     }  # fmt: skip
 
 

@@ -1,0 +1,86 @@
+"""What lies beside an adapter in its run folder: the sidecars other programs read, and the export for diffusers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from huggingface_hub import ModelCardData
+from PIL import Image
+
+from sd_lora.adapter import Adapter
+from sd_lora.adapter_file import write_atomically
+from sd_lora.preview import png
+
+#: ss_base_model_version → the name AUTOMATIC1111 and Forge have for it
+_SD_VERSIONS = {"sd_v1": "SD1", "sd_v2": "SD2", "sd_v2_v": "SD2", "sdxl_base_v1-0": "SDXL"}
+EXPORT_NAME = "pytorch_lora_weights.safetensors"
+
+
+def write_sidecars(file: Path, metadata: dict[str, str], picture: Image.Image) -> None:
+    """Write ``<stem>.json`` and the preview ``<stem>.png`` beside adapter `file`.
+
+    No preferred weight is given until one has been measured: a program would take it for a recommendation.
+    """
+    facts = {
+        "description": metadata["modelspec.description"],
+        "sd version": _SD_VERSIONS.get(metadata["ss_base_model_version"], "Unknown"),
+        "activation text": metadata["modelspec.trigger_phrase"],
+        "notes": metadata["modelspec.usage_hint"],
+    }
+    write_atomically(file.with_suffix(".json"), json.dumps(facts, indent=2, ensure_ascii=False).encode())
+    write_atomically(file.with_suffix(".png"), png(picture))
+
+
+def export_diffusers(adapter: Adapter, folder: Path, dtype: str, picture: Image.Image) -> Path:
+    """Write `adapter` to `folder` in diffusers' layout, with a model card and its picture, ready for a hub."""
+    folder.mkdir(exist_ok=True)
+    path = adapter.save(folder / EXPORT_NAME, dtype=dtype, layout="diffusers")
+    write_atomically(folder / "preview.png", png(picture))
+    write_atomically(folder / "README.md", model_card(adapter).encode())
+    return path
+
+
+def model_card(adapter: Adapter) -> str:
+    """A model card in Markdown with the front matter that hubs read."""
+    metadata = adapter.metadata
+    name, base, trigger = metadata["ss_output_name"], metadata["sdlora.base"], metadata["sdlora.trigger"]
+    xl = metadata["sdlora.family"] == "sdxl"
+    data = ModelCardData(
+        base_model=base if "/" in base else None,
+        library_name="diffusers",
+        pipeline_tag="text-to-image",
+        instance_prompt=metadata["modelspec.trigger_phrase"] or None,
+        tags=["lora", "stable-diffusion-xl" if xl else "stable-diffusion", "text-to-image", "diffusers", "style"],
+    )
+    prompt = f"a lighthouse at dusk, in {trigger} style" if trigger else "a lighthouse at dusk"
+    call = f"To call the style, end the prompt with `, in {trigger} style`." if trigger else "It needs no trigger word."
+    kind = "DoRA" if metadata["sdlora.variant"] == "dora" else "LoRA"
+    return f"""---
+{data.to_yaml()}
+---
+
+# {name}
+
+![preview](preview.png)
+
+A style {kind} for {base}, trained on {metadata["ss_num_train_images"]} images for {metadata["ss_steps"]} steps with
+sd_lora {metadata["sdlora.version"]}. {call}
+
+```python
+import torch
+from diffusers import DiffusionPipeline
+
+pipe = DiffusionPipeline.from_pretrained("{base}", torch_dtype=torch.float16).to("cuda")
+pipe.load_lora_weights("path/to/this/folder", weight_name="{EXPORT_NAME}")
+image = pipe({json.dumps(prompt, ensure_ascii=False)}).images[0]
+```
+
+| | |
+| --- | --- |
+| modules | {len(adapter.weights)} |
+| rank | {metadata["ss_network_dim"]} |
+| learning rate | {metadata["ss_learning_rate"]} |
+| resolution | {metadata["modelspec.resolution"]} |
+| prediction type | {metadata["modelspec.prediction_type"]} |
+"""

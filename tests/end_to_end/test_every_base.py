@@ -1,0 +1,177 @@
+"""Every kind of base, the whole way: train, save, and plain diffusers + PEFT draws the same from both files."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from diffusers import DiffusionPipeline
+from PIL import Image
+from small_bases import KINDS
+
+import sd_lora
+from sd_lora.adapter import Adapter, base_name
+from sd_lora.errors import AdapterError
+from sd_lora.families import FAMILIES
+from sd_lora.lora import plan_targets
+from sd_lora.training.metadata import describe
+
+tuners = pytest.importorskip("peft.tuners.tuners_utils")
+
+PROMPT = "a small blue boat on the sea, in xyz style"
+TARGETS = {
+    "sd1": "attn,ff,text",
+    "sd2": "attn,ff,conv,proj",
+    "sd2v": "attn,text,text_ff",
+    "sdxl": "attn,ff,proj,conv,text",
+}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def kind(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def run(kind: str, bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run folder of twenty steps, at a rate that shows."""
+    home = tmp_path_factory.mktemp(f"run-{kind}")
+    (home / "images").mkdir()
+    for i, colour in enumerate(("red", "navy", "gold")):
+        Image.new("RGB", (64 + 16 * i, 64), colour).save(home / f"images/{i}.png")
+        (home / f"images/{i}.txt").write_text(f"a {colour} wall")
+    sd_lora.train(
+        sd_lora.load_config(
+            "sd15-style", f"model.base={bases[kind]}", f"data.folder={home / 'images'}", "data.trigger=xyz",
+            f"lora.targets={TARGETS[kind]}", "lora.rank=4", "optimizer.learning_rate=5e-3", "training.steps=20",
+            "training.batch_size=2", "preview.inference_steps=2", f"output.folder={home / 'run'}",
+            "output.dtype=float32",
+        )
+    )  # fmt: skip
+    return home / "run"
+
+
+def draw(pipe: Any) -> np.ndarray:
+    latents = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(0))
+    return pipe(
+        PROMPT, latents=latents, height=64, width=64, num_inference_steps=4, guidance_scale=4.0, output_type="np"
+    ).images  # fmt: skip
+
+
+def layers_in(pipe: Any) -> int:
+    parts = [getattr(pipe, name, None) for name in ("unet", "text_encoder", "text_encoder_2")]
+    return sum(isinstance(m, tuners.BaseTunerLayer) for part in parts if part is not None for m in part.modules())
+
+
+@pytest.fixture
+def plain(kind: str, bases: dict[str, Path]) -> Any:
+    pipe = DiffusionPipeline.from_pretrained(bases[kind])
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+@pytest.fixture
+def expected(kind: str, bases: dict[str, Path], run: Path) -> np.ndarray:
+    pipe, _ = sd_lora.load_base(bases[kind])
+    base = draw(pipe)
+    with Adapter.load(run / "adapter.safetensors").injected(pipe):
+        pictures = draw(pipe)
+    assert np.abs(pictures - base).max() > 0.01
+    return pictures
+
+
+@pytest.mark.parametrize("file", ["adapter.safetensors", "diffusers/pytorch_lora_weights.safetensors"])
+def test_plain_diffusers_draws_what_we_draw(plain: Any, expected: np.ndarray, run: Path, file: str) -> None:
+    plain.load_lora_weights((run / file).parent, weight_name=Path(file).name)
+    assert layers_in(plain) == len(Adapter.load(run / file).weights)
+    np.testing.assert_allclose(draw(plain), expected, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("layout", ["kohya", "diffusers"])
+def test_a_float16_file_draws_the_same_within_its_rounding(
+    plain: Any, expected: np.ndarray, run: Path, tmp_path: Path, layout: str
+) -> None:
+    Adapter.load(run / "adapter.safetensors").save(tmp_path / "half.safetensors", dtype="float16", layout=layout)
+    plain.load_lora_weights(tmp_path, weight_name="half.safetensors")
+    np.testing.assert_allclose(draw(plain), expected, rtol=0, atol=5e-3)
+
+
+def test_the_export_is_found_by_its_folder_alone_and_has_a_card(plain: Any, expected: np.ndarray, run: Path) -> None:
+    plain.load_lora_weights(run / "diffusers")
+    np.testing.assert_allclose(draw(plain), expected, rtol=0, atol=1e-4)
+    card = (run / "diffusers/README.md").read_text("utf-8")
+    assert card.startswith("---\nlibrary_name: diffusers") or "\nlibrary_name: diffusers\n" in card.split("---")[1]
+    assert "instance_prompt: in xyz style" in card
+    assert "preview.png" in card
+    assert (run / "diffusers/preview.png").is_file()
+
+
+def test_the_sidecars_say_what_other_programs_ask(kind: str, run: Path) -> None:
+    facts = json.loads((run / "adapter.json").read_text("utf-8"))
+    assert facts["sd version"] == {"sd1": "SD1", "sd2": "SD2", "sd2v": "SD2", "sdxl": "SDXL"}[kind]
+    assert facts["activation text"] == "in xyz style"
+    assert "preferred weight" not in facts  # none was measured
+    assert Image.open(run / "adapter.png").size == (64, 64)
+
+
+def test_both_parts_were_trained(kind: str, run: Path) -> None:
+    changed: dict[str, float] = {}
+    for name, w in Adapter.load(run / "adapter.safetensors").weights.items():
+        component = name.split(".")[0]
+        changed[component] = max(changed.get(component, 0.0), w.up.abs().max().item())
+    parts = {"unet"} if "text" not in TARGETS[kind] else {"unet", "text_encoder"}
+    assert set(changed) == parts | ({"text_encoder_2"} if kind == "sdxl" else set())
+    assert min(changed.values()) > 1e-4
+
+
+# ---- an adapter fits its own base and no other
+
+EIGHT = ("embedded", "small", "sd1", "sd1v", "sd2", "sd2v", "sdxl", "sdxlv")
+
+
+@pytest.fixture(scope="module")
+def eight_bases(bases: dict[str, Path], random_sd_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """Eight kinds: the embedded base, one of another depth, and SD1, SD2 and SDXL with either prediction type."""
+    folders = {"embedded": sd_lora.tiny_base_path(), "small": random_sd_folder, **bases}
+    for kind in ("sd1", "sdxl"):
+        folders[f"{kind}v"] = folder = tmp_path_factory.mktemp("v") / f"random-{kind}v"
+        shutil.copytree(bases[kind], folder)
+        file = folder / "scheduler/scheduler_config.json"
+        file.write_text(json.dumps(json.loads(file.read_text()) | {"prediction_type": "v_prediction"}))
+    return {kind: sd_lora.load_base(folders[kind])[0] for kind in EIGHT}
+
+
+@pytest.fixture(scope="module")
+def eight_adapters(eight_bases: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A file for each, described as training describes it."""
+    home, files = tmp_path_factory.mktemp("adapters"), {}
+    for kind, pipe in eight_bases.items():
+        family = next(f for f in FAMILIES if type(pipe).__name__ in f.pipeline_classes)
+        adapter = Adapter.create(plan_targets({"unet": pipe.unet}, family.target_groups, ["attn"], (1, 1.0)))
+        adapter.metadata = describe(sd_lora.load_config("tiny-style"), family, pipe, [], adapter)
+        files[kind] = adapter.save(home / f"{kind}.safetensors")
+    return files
+
+
+@pytest.mark.parametrize("layout", ["kohya", "diffusers"])
+@pytest.mark.parametrize("theirs", EIGHT)
+def test_of_eight_bases_an_adapter_fits_its_own(
+    eight_bases: dict[str, Any], eight_adapters: dict[str, Path], tmp_path: Path, theirs: str, layout: str
+) -> None:
+    adapter = Adapter.load(eight_adapters[theirs])
+    adapter = Adapter.load(adapter.save(tmp_path / f"{theirs}.safetensors", layout=layout))
+    for kind, pipe in eight_bases.items():
+        if kind == theirs:
+            with adapter.injected(pipe):
+                assert sum(hasattr(module, "loras") for module in pipe.unet.modules()) == len(adapter.weights)
+        else:
+            with pytest.raises(AdapterError) as refused:
+                adapter.inject(pipe)
+            assert f"{theirs}.safetensors (trained on {base_name(eight_bases[theirs])})" in str(refused.value)
+            assert f"base model {base_name(pipe)}" in str(refused.value)
+        assert not any(hasattr(module, "loras") or module._forward_hooks for module in pipe.unet.modules())
