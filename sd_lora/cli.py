@@ -93,6 +93,7 @@ def train(
 def preview(
     adapter: AdapterPath,
     prompt: Annotated[list[str], typer.Option(help="What to draw; may be given several times.")],
+    overrides: Overrides = None,
     strengths: Annotated[str, typer.Option(help="Comma-separated; 0, the base itself, is always first.")] = "0,0.5,1",
     seed: Annotated[int, typer.Option(min=0, help="The noise every picture starts from.")] = 0,
     base: Annotated[str, typer.Option(help="The base model; default: the one it was trained on, if embedded.")] = "",
@@ -107,8 +108,14 @@ def preview(
     from sd_lora.config import parse_config
     from sd_lora.preview import Previewer
 
-    settings = parse_config([("options", {"preview": {"guidance": guidance, "seed": seed}})]).preview
-    previewer = Previewer.open(adapter, base, settings)
+    idle = [text for text in overrides or () if not text.startswith(("model.", "preview.inference_steps="))]
+    if idle or any(text.startswith("model.base=") for text in overrides or ()):
+        raise ConfigError(
+            f"{', '.join(idle) or 'model.base'} has no effect on a preview; settings of a preview are model.* and "
+            "preview.inference_steps, the rest are options, such as --base"
+        )
+    config = parse_config([("options", {"preview": {"guidance": guidance, "seed": seed}})], overrides or ())
+    previewer = Previewer.open(adapter, base, config.preview, config.model)
     trigger = previewer.adapter.trigger
     silent = [text for text in prompt if trigger and trigger.lower() not in text.lower()]
     if silent:

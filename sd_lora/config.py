@@ -22,8 +22,10 @@ _STRICT = ConfigDict(extra="forbid", strict=False, allow_inf_nan=False)
 
 
 def _listed(value: object) -> object:
-    """``attn,ff`` on the command line means the list of both."""
-    return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
+    """``attn,ff`` on the command line means the list of both, and ``1`` the list of that number."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",")]
+    return [value] if isinstance(value, int | float) else value
 
 
 Positive = Annotated[float, Field(gt=0)]

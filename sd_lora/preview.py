@@ -74,17 +74,27 @@ class Previewer:
         self._prepared: dict[str, dict[str, Tensor]] = {}
 
     @classmethod
-    def open(cls, adapter: str | Path, base: str = "", settings: PreviewConfig | None = None) -> Self:
-        """A previewer for an adapter file: loads `base`, or the embedded base if the adapter was trained on it.
+    def open(
+        cls,
+        adapter: str | Path,
+        base: str = "",
+        settings: PreviewConfig | None = None,
+        model: ModelConfig | None = None,
+    ) -> Self:
+        """A previewer for an adapter file: loads `base`, or the embedded base if the adapter was trained on it. `model`
+        says more of how the base is loaded.
 
         Raises AdapterError if the file is damaged, does not fit the base, or does not say which base it needs.
         """
-        loaded, model = Adapter.load(adapter), ModelConfig()
+        loaded, model = Adapter.load(adapter), model or ModelConfig()
         if not base and loaded.base != "tiny":
             trained = f"was trained on {loaded.base}" if loaded.base else "does not say what it was trained on"
             raise AdapterError(f"{adapter} {trained}; name the base model's folder with --base")
         device = choose_device(model)
-        pipe, _ = load_base(base or "tiny", choose_dtype(model, device))
+        pipe, _ = load_base(
+            base or "tiny", choose_dtype(model, device), revision=model.revision, config=model.config,
+            prediction_type=model.prediction_type,
+        )  # fmt: skip
         pipe.to(device)
         with loaded.injected(pipe):  # whether it fits is known before anything is drawn
             return cls(pipe, loaded, settings)
