@@ -1,0 +1,98 @@
+"""The UNet's block names in diffusers and in the original code of Stable Diffusion (sgm), both ways.
+
+All published Stable Diffusion UNets have two resnets a down block and three an up block, so a block takes three places
+in the original's flat lists. Paths here are dotted.
+"""
+
+from __future__ import annotations
+
+import re
+
+_PER_BLOCK = 3
+_ENDS = {
+    "conv_in": "input_blocks.0.0",
+    "conv_out": "out.2",
+    "conv_norm_out": "out.0",
+    "time_embedding.linear_1": "time_embed.0",
+    "time_embedding.linear_2": "time_embed.2",
+    "add_embedding.linear_1": "label_emb.0.0",
+    "add_embedding.linear_2": "label_emb.0.2",
+}
+_RESNET = {
+    "norm1": "in_layers.0",
+    "conv1": "in_layers.2",
+    "time_emb_proj": "emb_layers.1",
+    "norm2": "out_layers.0",
+    "conv2": "out_layers.3",
+    "conv_shortcut": "skip_connection",
+}
+_MIDDLE = {"resnets.0": "0", "attentions.0": "1", "resnets.1": "2"}
+_BACK = {sgm: path for path, sgm in _ENDS.items()}
+_RESNET_BACK = {sgm: path for path, sgm in _RESNET.items()}
+_MIDDLE_BACK = {sgm: path for path, sgm in _MIDDLE.items()}
+
+
+def sgm_path(path: str, family: str) -> str:
+    """``down_blocks.1.attentions.0.proj_in`` → ``input_blocks.4.1.proj_in``. `family` ("sd" or "sdxl") decides where an
+    upsampler stands: behind the attention, which SDXL's first up block has and SD's has not."""
+    if path in _ENDS:
+        return _ENDS[path]
+    side, block, kind, index, rest = _split(path)
+    if side == "mid_block":
+        return f"middle_block.{_MIDDLE[f'{kind}.{index}']}.{_resnet(kind, rest)}"
+    if kind == "downsamplers":
+        return f"input_blocks.{_PER_BLOCK * (block + 1)}.0.op"
+    if kind == "upsamplers":
+        attends = family == "sdxl" or block > 0
+        return f"output_blocks.{_PER_BLOCK * block + 2}.{2 if attends else 1}.conv"
+    place = f"input_blocks.{1 + _PER_BLOCK * block + index}" if side == "down_blocks" else (
+        f"output_blocks.{_PER_BLOCK * block + index}"
+    )  # fmt: skip
+    return f"{place}.{1 if kind == 'attentions' else 0}.{_resnet(kind, rest)}"
+
+
+def diffusers_path(path: str) -> str:
+    """The inverse of `sgm_path`, for either family; ValueError if `path` is no sgm path."""
+    if path in _BACK:
+        return _BACK[path]
+    found = re.fullmatch(r"middle_block\.([012])\.(.+)", path)
+    if found:
+        place = _MIDDLE_BACK[found[1]]
+        return f"mid_block.{place}.{_resnet_back(place.split('.')[0], found[2])}"
+    found = re.fullmatch(r"(input|output)_blocks\.(\d+)\.([012])\.(.+)", path)
+    if not found:
+        raise ValueError(path)
+    down, number, place, rest = found[1] == "input", int(found[2]), int(found[3]), found[4]
+    block, index = divmod(number - 1 if down else number, _PER_BLOCK)
+    if down and rest == "op" and index == 2:
+        return f"down_blocks.{block}.downsamplers.0.conv"
+    if not down and rest == "conv" and index == 2 and place:
+        return f"up_blocks.{block}.upsamplers.0.conv"
+    if place == 2 or block < 0 or (down and index == 2):
+        raise ValueError(path)
+    kind = ("resnets", "attentions")[place]
+    return f"{'down' if down else 'up'}_blocks.{block}.{kind}.{index}.{_resnet_back(kind, rest)}"
+
+
+def _split(path: str) -> tuple[str, int, str, int, str]:
+    """``down_blocks.1.attentions.0.proj_in`` → ("down_blocks", 1, "attentions", 0, "proj_in"); the mid block is 0."""
+    found = re.fullmatch(
+        r"(?:(down_blocks|up_blocks)\.(\d+)|(mid_block))\.(resnets|attentions|(?:down|up)samplers)\.(\d+)\.(.+)", path
+    )
+    if not found:
+        raise ValueError(path)
+    return found[1] or found[3], int(found[2] or 0), found[4], int(found[5]), found[6]
+
+
+def _resnet(kind: str, rest: str) -> str:
+    return _RESNET[rest] if kind == "resnets" else rest
+
+
+def _resnet_back(kind: str, rest: str) -> str:
+    if kind == "attentions":
+        if not re.match(r"(?:norm|proj_in|proj_out|transformer_blocks\.\d+)(?:\.|$)", rest):
+            raise ValueError(rest)
+        return rest
+    if rest not in _RESNET_BACK:
+        raise ValueError(rest)
+    return _RESNET_BACK[rest]
