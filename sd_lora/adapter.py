@@ -16,11 +16,11 @@ import torch
 from torch import nn
 
 from sd_lora.adapter_file import Weights, read_adapter, write_adapter
+from sd_lora.base_names import name_of_base
 from sd_lora.errors import AdapterError, nearest, some
 from sd_lora.layouts import name_of_module
 from sd_lora.lora import VARIANTS, LoraLayer, Target, eject, fuse, inject, new_layer
 from sd_lora.strengths import Strengths, strengths_by_module
-from sd_lora.tinybase import tiny_base_path
 
 COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
 
@@ -72,10 +72,10 @@ class Adapter:
         weights, metadata = read_adapter(path)
         return cls(weights, metadata, str(path))
 
-    def save(self, path: str | Path, *, dtype: str = "float16", layout: str = "kohya") -> Path:  # noqa: ARG002
+    def save(self, path: str | Path, *, dtype: str = "float16", layout: str = "kohya") -> Path:
         """Write the file and prove it whole: in kohya's keys, or in those of "diffusers" (docs/file-format.md)."""
         path = Path(path)
-        write_adapter(path, self.weights, {**self.metadata, "sdlora.variant": self.variant}, dtype)
+        write_adapter(path, self.weights, {**self.metadata, "sdlora.variant": self.variant}, dtype, layout)
         return path
 
     @property
@@ -226,11 +226,8 @@ def modules_of(pipe: Any) -> dict[str, nn.Module]:
 
 
 def base_name(pipe: Any) -> str:
-    """What to call the base model of a pipeline in files and messages: its folder's name, never a path."""
-    path = Path(str(getattr(pipe, "name_or_path", "") or ""))
-    if path == tiny_base_path():
-        return "tiny"
-    return "tiny (not the embedded base)" if path.name == "tiny" else path.name or type(pipe).__name__
+    """What to call the base model of a pipeline in files and messages: see `name_of_base`; never a path."""
+    return name_of_base(str(getattr(pipe, "name_or_path", "") or "")) or type(pipe).__name__
 
 
 def _other_kind(metadata: Mapping[str, str], pipe: Any) -> list[str]:

@@ -9,25 +9,27 @@ from typing import Any
 import torch
 
 from sd_lora.errors import BaseModelError
+from sd_lora.families import sources
 from sd_lora.families.base import Conditioning, ModelFamily
+from sd_lora.families.checkpoint_kind import detect
 from sd_lora.families.sd import SdFamily
 from sd_lora.families.sdxl import SdxlFamily
-from sd_lora.tinybase import tiny_base_path
+from sd_lora.families.single_file import load_single_file, with_prediction_type
+from sd_lora.families.sources import BaseSource
 
 FAMILIES: tuple[ModelFamily, ...] = (SdFamily(), SdxlFamily())
 
-__all__ = ["FAMILIES", "Conditioning", "ModelFamily", "base_folder", "family_of", "load_base"]
+__all__ = [
+    "FAMILIES", "BaseSource", "Conditioning", "ModelFamily", "family_of", "family_of_source", "find_base", "load_base",
+]  # fmt: skip
 
 
-def base_folder(base: str | Path) -> Path:
-    """The pipeline folder that `base` means: ``tiny`` is the embedded one. Raises BaseModelError if it is none."""
-    folder = tiny_base_path() if str(base) == "tiny" else Path(base).expanduser().resolve()
-    if not (folder / "model_index.json").is_file():
-        found = "has no model_index.json" if folder.is_dir() else "is a file" if folder.exists() else "does not exist"
-        raise BaseModelError(
-            f'base model "{base}" {found}; name a diffusers pipeline folder, or "tiny" for the embedded base'
-        )
-    return folder
+def find_base(base: str | Path, revision: str = "") -> BaseSource:
+    """Where `base` lies: ``tiny``, a pipeline folder, a ``.safetensors`` checkpoint, or a hub model, which is fetched.
+
+    Raises BaseModelError; for a hub model of no known family before its weights are fetched.
+    """
+    return sources.find_base(base, revision, family_of)
 
 
 def family_of(folder: Path) -> ModelFamily:
@@ -43,15 +45,34 @@ def family_of(folder: Path) -> ModelFamily:
     raise BaseModelError(f"base model {folder} is a {kind or 'nameless pipeline'}; supported are {known}")
 
 
-def find_base(base, revision=""):
-    return base_folder(base)
+def family_of_source(source: BaseSource) -> ModelFamily:
+    """The family of a folder or checkpoint file, told without loading it. Raises BaseModelError."""
+    if not source.is_file:
+        return family_of(source.path)
+    name = detect(source.path).family
+    return next(family for family in FAMILIES if family.name == name)
 
 
-family_of_source = family_of
+def load_base(
+    base: str | Path = "tiny", dtype: torch.dtype = torch.float32, *, revision: str = "", config: str | Path = "",
+    prediction_type: str = "auto",
+) -> tuple[Any, ModelFamily]:  # fmt: skip
+    """The frozen pipeline of `base`, on the CPU, and its family.
 
-
-def load_base(base: str | Path = "tiny", dtype: torch.dtype = torch.float32, **_) -> tuple[Any, ModelFamily]:
-    """The frozen pipeline of `base` (``tiny`` or a diffusers folder), on the CPU, and its family."""
-    folder = base_folder(base)
-    family = family_of(folder)
-    return family.load(folder, dtype), family
+    `base` is ``tiny``, a diffusers folder, a ``.safetensors`` checkpoint or a hub model; `revision` is for hub models
+    only, and `config` (a folder with the tokenizer and, for unusual sizes, configs) for checkpoints only.
+    `prediction_type` "epsilon" or "v_prediction" overrides what the base says of itself. Raises BaseModelError.
+    """
+    if prediction_type not in ("auto", "epsilon", "v_prediction"):
+        raise BaseModelError(f'model.prediction_type is "{prediction_type}"; auto, epsilon and v_prediction are known')
+    source = find_base(base, revision)
+    if config and not source.is_file:
+        raise BaseModelError(f'model.config is "{config}", but base model "{base}" has its own configs; remove it')
+    family = family_of_source(source)
+    if source.is_file:
+        pipe = load_single_file(source.path, dtype, config=config, prediction_type=prediction_type)
+        return family.adopt(pipe, str(source.path)), family
+    pipe = family.load(source.path, dtype)
+    if prediction_type != "auto":
+        pipe.scheduler = with_prediction_type(pipe.scheduler, prediction_type)
+    return pipe, family

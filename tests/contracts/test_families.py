@@ -16,7 +16,7 @@ from sd_lora.adapter import Adapter, modules_of
 from sd_lora.config import TrainingConfig
 from sd_lora.data import Framing
 from sd_lora.errors import BaseModelError
-from sd_lora.families import Conditioning, ModelFamily, base_folder, family_of, load_base
+from sd_lora.families import Conditioning, ModelFamily, family_of, find_base, load_base
 from sd_lora.layouts import kohya_stem, name_of_module, name_of_stem
 from sd_lora.lora import plan_targets
 from sd_lora.objectives import Objective
@@ -253,7 +253,7 @@ def test_what_is_no_folder_of_a_pipeline_is_refused(tmp_path: Path, kind: str, w
     (tmp_path / "file").write_text("x")
     (tmp_path / "empty").mkdir()
     with pytest.raises(BaseModelError, match=f'{kind}" {words}.* "tiny" for the embedded base'):
-        base_folder(tmp_path / kind)
+        find_base(tmp_path / kind)
 
 
 def test_an_inpainting_base_is_refused(random_sd_folder: Path, tmp_path: Path) -> None:
