@@ -32,21 +32,22 @@ _RESNET_BACK = {sgm: path for path, sgm in _RESNET.items()}
 _MIDDLE_BACK = {sgm: path for path, sgm in _MIDDLE.items()}
 
 
-def sgm_path(path: str, family: str) -> str:
+def sgm_path(path: str, family: str, per_block: int = _PER_BLOCK) -> str:
     """``down_blocks.1.attentions.0.proj_in`` → ``input_blocks.4.1.proj_in``. `family` ("sd" or "sdxl") decides where an
-    upsampler stands: behind the attention, which SDXL's first up block has and SD's has not."""
+    upsampler stands: behind the attention, which SDXL's first up block has and SD's has not. A UNet of other depth than
+    the published ones takes `per_block` places a block."""
     if path in _ENDS:
         return _ENDS[path]
     side, block, kind, index, rest = _split(path)
     if side == "mid_block":
         return f"middle_block.{_MIDDLE[f'{kind}.{index}']}.{_resnet(kind, rest)}"
     if kind == "downsamplers":
-        return f"input_blocks.{_PER_BLOCK * (block + 1)}.0.op"
+        return f"input_blocks.{per_block * (block + 1)}.0.op"
     if kind == "upsamplers":
         attends = family == "sdxl" or block > 0
-        return f"output_blocks.{_PER_BLOCK * block + 2}.{2 if attends else 1}.conv"
-    place = f"input_blocks.{1 + _PER_BLOCK * block + index}" if side == "down_blocks" else (
-        f"output_blocks.{_PER_BLOCK * block + index}"
+        return f"output_blocks.{per_block * block + per_block - 1}.{2 if attends else 1}.conv"
+    place = f"input_blocks.{1 + per_block * block + index}" if side == "down_blocks" else (
+        f"output_blocks.{per_block * block + index}"
     )  # fmt: skip
     return f"{place}.{1 if kind == 'attentions' else 0}.{_resnet(kind, rest)}"
 

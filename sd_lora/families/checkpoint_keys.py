@@ -14,6 +14,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from sd_lora.block_names import sgm_path
 from sd_lora.errors import BaseModelError, some
 
 #: kind of checkpoint → component → what its keys begin with
@@ -72,7 +73,8 @@ def places(kind: str, component: str, names: Iterable[str], *, flat_text: bool =
     names, prefix = list(names), PREFIXES[kind][component]
     place: Callable[[str], Place | None]
     if component == "unet":
-        place = _unet_table(names)
+        resnets = {name.split(".")[3] for name in names if name.startswith("down_blocks.0.resnets.")}
+        place = partial(_unet_place, "sdxl" if kind == "sdxl" else "sd", len(resnets) + 1)
     elif component == "vae":
         place = _vae_table(names)
     elif prefix.endswith(".model."):
@@ -83,7 +85,9 @@ def places(kind: str, component: str, names: Iterable[str], *, flat_text: bool =
     found = {name: place(name) for name in names}
     strange = [name for name, spot in found.items() if spot is None]
     if strange:
-        raise BaseModelError(f"{component} has weights that no checkpoint has a place for ({some(strange, 3)})")
+        raise BaseModelError(
+            f"{component} has weights that no checkpoint has a place for ({some(strange, 1)}); fuse or eject adapters"
+        )
     return {
         name: Place(prefix + spot.key, spot.third, spot.transposed, spot.pixel)
         for name, spot in found.items() if spot is not None
@@ -105,49 +109,20 @@ def gathered(parameters: Mapping[str, Tensor], where: Mapping[str, Place]) -> di
     return stored | {key: torch.cat(parts) for key, parts in thirds.items()}
 
 
-_UNET_ENDS = {
-    "conv_in": "input_blocks.0.0", "conv_norm_out": "out.0", "conv_out": "out.2",
-    "time_embedding.linear_1": "time_embed.0", "time_embedding.linear_2": "time_embed.2",
-    "add_embedding.linear_1": "label_emb.0.0", "add_embedding.linear_2": "label_emb.0.2",
-}  # fmt: skip
-_RESNET = {
-    "norm1": "in_layers.0", "conv1": "in_layers.2", "time_emb_proj": "emb_layers.1", "norm2": "out_layers.0",
-    "conv2": "out_layers.3", "conv_shortcut": "skip_connection",
-}  # fmt: skip
-_UNET_PART = re.compile(
-    r"(?:(down|up)_blocks\.(\d+)|mid_block)\.(resnets|attentions|downsamplers|upsamplers)\.(\d+)\.(.+)"
+_ATTENTION = re.compile(
+    r"norm|proj_in|proj_out|transformer_blocks\.\d+\.(?:norm[123]|attn[12]\.to_(?:q|k|v|out\.0)|ff\.net\.(?:0\.proj|2))"
 )
 
 
-def _unet_table(names: list[str]) -> Callable[[str], Place | None]:
-    """The original UNet numbers its blocks through: each resnet, with its attention, and each downsampler is one."""
-    layers = len({n.split(".")[3] for n in names if n.startswith("down_blocks.0.resnets.")})
-    attending = {n.split(".")[1] for n in names if n.startswith("up_blocks.") and ".attentions." in n}
-
-    def place(name: str) -> Place | None:
-        module, _, role = name.rpartition(".")
-        if module in _UNET_ENDS:
-            return Place(f"{_UNET_ENDS[module]}.{role}")
-        match = _UNET_PART.fullmatch(name)
-        if match is None:
-            return None
-        side, part, number, rest = match[1], match[3], int(match[4]), match[5]
-        first, slot = int(match[2] or 0) * (layers + 1), 1 if part == "attentions" else 0
-        if part == "resnets":
-            module, _, role = rest.rpartition(".")
-            rest = f"{_RESNET[module]}.{role}" if module in _RESNET else ""
-        if part == "downsamplers":
-            block, rest = f"input_blocks.{first + layers + 1}.0", f"op.{rest.removeprefix('conv.')}"
-        elif part == "upsamplers":
-            block = f"output_blocks.{first + layers}.{2 if match[2] in attending else 1}"
-        elif side is None:
-            block = f"middle_block.{2 * number + slot}"
-        else:
-            block = f"input_blocks.{1 + first + number}" if side == "down" else f"output_blocks.{first + number}"
-            block = f"{block}.{slot}"
-        return Place(f"{block}.{rest}") if rest else None
-
-    return place
+def _unet_place(family: str, per_block: int, name: str) -> Place | None:
+    module, _, role = name.rpartition(".")
+    inside = re.search(r"\.attentions\.\d+\.(.+)", module)
+    if role not in ("weight", "bias") or (inside and not _ATTENTION.fullmatch(inside[1])):
+        return None  # an adapter's layer, for one
+    try:
+        return Place(f"{sgm_path(module, family, per_block)}.{role}")
+    except (ValueError, KeyError):
+        return None
 
 
 _VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "to_out.0": "proj_out"}
@@ -183,7 +158,8 @@ def _vae_table(names: list[str]) -> Callable[[str], Place | None]:
 
 
 def _clip_place(level: str, name: str) -> Place | None:
-    return Place(level + name.removeprefix("text_model.")) if "text_projection" not in name else None
+    name = name.removeprefix("text_model.")
+    return Place(level + name) if name in _OPENCLIP_ENDS or _CLIP_LAYER.fullmatch(name) else None
 
 
 def _shortcut(module: str) -> str:
@@ -199,6 +175,11 @@ _OPENCLIP_LAYER = {
     "layer_norm1": "ln_1", "layer_norm2": "ln_2", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj",
     "self_attn.out_proj": "attn.out_proj",
 }  # fmt: skip
+
+
+_CLIP_LAYER = re.compile(
+    r"encoder\.layers\.\d+\.(?:layer_norm[12]|mlp\.fc[12]|self_attn\.(?:q|k|v|out)_proj)\.(?:weight|bias)"
+)
 
 
 def _openclip_place(name: str) -> Place | None:

@@ -6,6 +6,7 @@ The models are built without storage from the published numbers (``bases/``) and
 from __future__ import annotations
 
 import contextlib
+import inspect
 import json
 import os
 import re
@@ -28,11 +29,11 @@ __all__ = ["CheckpointKind", "detect", "load_single_file", "save_single_file", "
 _FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
 #: keys that are no weights of the model: noise schedules, averages kept for training, marks, what CLIP has besides
 _NO_WEIGHTS = re.compile(
-    r"model_ema\..*|first_stage_model\.(?:loss|model_ema)\..*|(?:denoiser|sampler)\..*|(?:sqrt_)?(?:one_minus_)?alphas_.*"
-    r"|sqrt_.*|log_one_minus_.*|posterior_.*|betas|logvar|lvlb_weights|scale_factor|global_step|epoch|v_pred|ztsnr"
+    r"model_ema\..*|first_stage_model\.(?:loss|model_ema)\..*|(?:denoiser|sampler)\..*|alphas_.*|sqrt_.*|log_one_minus_.*"
+    r"|posterior_.*|betas|logvar|lvlb_weights|scale_factor|global_step|epoch|v_pred|ztsnr"
     r"|.*\.(?:position_ids|logit_scale|attn_mask)"
     r"|(?:cond_stage_model|conditioner\.embedders\.0)\.transformer\.text_projection(?:\.weight)?"
-    r"|cond_stage_model\.model\.text_projection"
+    r"|cond_stage_model\.model\.text_projection(?:\.weight)?"
 )
 
 
@@ -68,7 +69,18 @@ def load_single_file(
 
 def with_prediction_type(scheduler: Any, prediction_type: str) -> Any:
     """A scheduler like the one given, for a model that predicts `prediction_type`."""
-    return type(scheduler).from_config(scheduler.config, prediction_type=prediction_type)
+    asked = {"prediction_type": prediction_type}
+    return _adjusted(type(scheduler), {**scheduler.config, **asked}, asked)
+
+
+def _adjusted(kind: Any, settings: dict[str, Any], asked: Iterable[str]) -> Any:
+    """A scheduler of class `kind`; BaseModelError if that has no such setting as those `asked` for."""
+    unknown = [name for name in asked if name not in inspect.signature(kind.__init__).parameters]
+    if unknown:
+        raise BaseModelError(
+            f"scheduler {kind.__name__} has no {' and no '.join(unknown)}, which this base model needs; name another"
+        )
+    return kind.from_config(settings)
 
 
 def _prediction_type(path: Path, kind: CheckpointKind, own: Mapping[str, Any] | None, asked: str) -> str:
@@ -114,8 +126,8 @@ def _scheduler(numbers: Mapping[str, Any], prediction_type: str, zero_snr: bool)
     kind = getattr(diffusers, str(numbers.get("_class_name", "")), None)
     if not (isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)):
         raise BaseModelError(f'scheduler "{numbers.get("_class_name")}" in model.config is none of diffusers\'')
-    settings = {**numbers, "prediction_type": prediction_type}
-    return kind.from_config(settings | {"rescale_betas_zero_snr": True} if zero_snr else settings)  # type: ignore[attr-defined]
+    asked = {"prediction_type": prediction_type} | ({"rescale_betas_zero_snr": True} if zero_snr else {})
+    return _adjusted(kind, {**numbers, **asked}, asked)
 
 
 def _model(name: str, own: Mapping[str, Any] | None, numbers: Mapping[str, Any]) -> Any:
