@@ -18,6 +18,8 @@ def plan_adapter(config: RunConfig, family: ModelFamily, pipe: Any) -> Adapter:
     """The adapter that `config` asks for, checked against the base model, not yet injected."""
     modules_of(pipe)  # refuses fused projections
     if config.lora.init:
+        if config.lora.variant != "lora":
+            raise ConfigError("lora.variant has no effect with lora.init: the file decides; leave one out")
         adapter = Adapter.load(config.lora.init)
         with adapter.injected(pipe):  # whether it fits is known before anything is made
             pass
@@ -39,6 +41,9 @@ def resolve_text_rate(config: RunConfig, adapter: Adapter, family: ModelFamily) 
     """
     idle = [f"{s}.{k}" for s, k in (("optimizer", "text_learning_rate"), ("training", "text_steps"))
             if getattr(getattr(config, s), k) is not None]  # fmt: skip
+    asked, steps = config.training.text_steps or 0, config.training.steps or 0
+    if asked > steps:
+        raise ConfigError(f"training.text_steps is {asked}, more than the {steps} steps of the run")
     if trains_text(adapter, family):
         optimizer = config.optimizer
         rate = optimizer.text_learning_rate or 0.5 * optimizer.learning_rate
