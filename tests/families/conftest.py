@@ -28,7 +28,7 @@ def merges() -> list[tuple[str, str]]:
 
 
 @pytest.fixture(scope="session")
-def words(merges: list[tuple[str, str]]) -> dict[str, int]:
+def vocabulary(merges: list[tuple[str, str]]) -> dict[str, int]:
     ends = [f"{letter}</w>" for letter in letters()]
     return {
         word: i for i, word in enumerate([*letters(), *ends, *map("".join, merges), "<|startoftext|>", "<|endoftext|>"])
@@ -36,10 +36,10 @@ def words(merges: list[tuple[str, str]]) -> dict[str, int]:
 
 
 @pytest.fixture(scope="session")
-def tokenizer(words: dict[str, int], merges: list[tuple[str, str]]) -> Any:
+def tokenizer(vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> Any:
     from transformers import CLIPTokenizer
 
-    return CLIPTokenizer(vocab=words, merges=merges, model_max_length=77)  # type: ignore[arg-type]
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, model_max_length=77)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="session")

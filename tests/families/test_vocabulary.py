@@ -17,10 +17,10 @@ from sd_lora.families.vocabulary import clip_tokenizer
 TEXT = ["a photo of a café", "it's 2 o'clock — ÿþ", ""]
 
 
-def write_plain(folder: Path, words: dict[str, int], merges: list[tuple[str, str]]) -> Path:
+def write_plain(folder: Path, vocabulary: dict[str, int], merges: list[tuple[str, str]]) -> Path:
     """The two files of a vocabulary, and nothing that says how to pad or cut."""
     folder.mkdir(parents=True)
-    (folder / "vocab.json").write_text(json.dumps(words), "utf-8")
+    (folder / "vocab.json").write_text(json.dumps(vocabulary), "utf-8")
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(map(" ".join, merges)) + "\n", "utf-8")
     return folder
 
@@ -35,9 +35,13 @@ def expected(tokenizer: Any) -> list[list[int]]:
 
 
 def test_the_folder_the_user_names_comes_first(
-    no_vocabulary: Path, tmp_path: Path, words: dict[str, int], merges: list[tuple[str, str]], expected: list[list[int]]
+    no_vocabulary: Path,
+    tmp_path: Path,
+    vocabulary: dict[str, int],
+    merges: list[tuple[str, str]],
+    expected: list[list[int]],
 ) -> None:
-    write_plain(tmp_path / "mine/tokenizer", words, merges)
+    write_plain(tmp_path / "mine/tokenizer", vocabulary, merges)
     found = clip_tokenizer(tmp_path / "mine")
     assert (len(found), found.model_max_length, found.pad_token_id) == (49_408, 77, 49_407)
     assert ids(found) == expected
@@ -53,9 +57,9 @@ def test_a_folder_of_only_tokenizer_json_will_do(
 
 
 def test_the_second_tokenizer_is_made_of_the_first_and_pads_as_openclip_does(
-    no_vocabulary: Path, tmp_path: Path, words: dict[str, int], merges: list[tuple[str, str]]
+    no_vocabulary: Path, tmp_path: Path, vocabulary: dict[str, int], merges: list[tuple[str, str]]
 ) -> None:
-    write_plain(tmp_path / "mine/tokenizer", words, merges)
+    write_plain(tmp_path / "mine/tokenizer", vocabulary, merges)
     found = clip_tokenizer(tmp_path / "mine", "tokenizer_2", pad="!")
     assert found.pad_token_id == 0
     assert ids(found)[2] == [49_406, 49_407, *[0] * 75]
@@ -65,13 +69,17 @@ def test_the_second_tokenizer_is_made_of_the_first_and_pads_as_openclip_does(
     "place", ["models--openai--clip-vit-large-patch14/snapshots/abc", "models--o--sd/snapshots/abc/tokenizer"]
 )
 def test_the_cache_of_the_hub_comes_next(
-    no_vocabulary: Path, place: str, words: dict[str, int], merges: list[tuple[str, str]], expected: list[list[int]]
+    no_vocabulary: Path,
+    place: str,
+    vocabulary: dict[str, int],
+    merges: list[tuple[str, str]],
+    expected: list[list[int]],
 ) -> None:
     write_plain(no_vocabulary / "models--a--other/snapshots/abc/tokenizer", {"a": 0}, [])  # of another size
     (no_vocabulary / "models--a--broken/snapshots/abc/tokenizer").mkdir(parents=True)
     for name in ("vocab.json", "merges.txt"):
         (no_vocabulary / "models--a--broken/snapshots/abc/tokenizer" / name).write_text("{")
-    write_plain(no_vocabulary / place, words, merges)
+    write_plain(no_vocabulary / place, vocabulary, merges)
     found = clip_tokenizer()
     assert ids(found) == expected
 
