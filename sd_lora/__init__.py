@@ -10,13 +10,19 @@ from sd_lora.version import __version__
 
 if TYPE_CHECKING:
     from sd_lora.adapter import Adapter
-    from sd_lora.config import RunConfig
+    from sd_lora.config import ModelConfig, RunConfig
     from sd_lora.errors import AdapterError, BaseModelError, ConfigError, DataError, SdLoraError, TrainingStopped
     from sd_lora.families import load_base
     from sd_lora.presets import load_config, preset_names
     from sd_lora.preview import Previewer, PreviewGrid
     from sd_lora.tinybase import tiny_base_path
+    from sd_lora.tools.convert import convert_adapter
+    from sd_lora.tools.extract import extract_adapter
+    from sd_lora.tools.fuse import fuse_adapter
     from sd_lora.tools.inspect import AdapterReport, inspect_adapter
+    from sd_lora.tools.merge import merge_adapters
+    from sd_lora.tools.resize import resize_adapter
+    from sd_lora.tools.verify import verify_adapter
     from sd_lora.training import StepReport, train
 
 _HOME = {
@@ -24,7 +30,9 @@ _HOME = {
     "ConfigError": "errors", "DataError": "errors", "SdLoraError": "errors", "TrainingStopped": "errors",
     "load_base": "families", "load_config": "presets", "preset_names": "presets", "Previewer": "preview",
     "PreviewGrid": "preview", "tiny_base_path": "tinybase", "AdapterReport": "tools.inspect",
-    "inspect_adapter": "tools.inspect", "StepReport": "training", "train": "training",
+    "inspect_adapter": "tools.inspect", "StepReport": "training", "train": "training", "ModelConfig": "config",
+    "convert_adapter": "tools.convert", "extract_adapter": "tools.extract", "fuse_adapter": "tools.fuse",
+    "merge_adapters": "tools.merge", "resize_adapter": "tools.resize", "verify_adapter": "tools.verify",
 }  # fmt: skip
 
 __all__ = [
@@ -34,6 +42,7 @@ __all__ = [
     "BaseModelError",
     "ConfigError",
     "DataError",
+    "ModelConfig",
     "PreviewGrid",
     "Previewer",
     "RunConfig",
@@ -41,12 +50,18 @@ __all__ = [
     "StepReport",
     "TrainingStopped",
     "__version__",
+    "convert_adapter",
+    "extract_adapter",
+    "fuse_adapter",
     "inspect_adapter",
     "load_base",
     "load_config",
+    "merge_adapters",
     "preset_names",
+    "resize_adapter",
     "tiny_base_path",
     "train",
+    "verify_adapter",
 ]
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import json
-import math
 import sys
-import warnings
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
 from sd_lora.errors import ConfigError, SdLoraError
+from sd_lora.quiet import quiet_libraries
 from sd_lora.tinybase.world import HELD_OUT_STYLES
+from sd_lora.tool_commands import AdapterPath, numbers, register
 from sd_lora.version import __version__
 
 app = typer.Typer(
@@ -26,7 +26,6 @@ app = typer.Typer(
 presets_app = typer.Typer(help="List, show and copy the shipped presets.", invoke_without_command=True)
 app.add_typer(presets_app, name="presets")
 
-AdapterPath = Annotated[Path, typer.Argument(metavar="ADAPTER", help="A .safetensors adapter.")]
 _BASE_HELP = '"tiny" (embedded, the default), a pipeline folder, one .safetensors checkpoint, or a hub id.'
 Overrides = Annotated[
     Optional[list[str]],  # noqa: UP045 (typer reads the annotation)
@@ -43,7 +42,7 @@ def demo(
     """Train on twelve pictures in a style the embedded base has never seen, and measure the result."""
     from sd_lora.progress import TrainingProgress, print_demo
 
-    _quiet_libraries()
+    quiet_libraries()
     from sd_lora.demo import check_demo, measure_demo, train_demo
 
     check_demo(out, style)
@@ -76,7 +75,7 @@ def train(
         raise ConfigError(f"{', '.join(twice)} was given twice, as an option and as an override; leave one out")
     options = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in given.items() if value]
     config = load_config(preset, *options, *(overrides or ()))
-    _quiet_libraries()
+    quiet_libraries()
     from sd_lora.progress import TrainingProgress, print_run
     from sd_lora.training.run import prepare, run_training
 
@@ -101,10 +100,10 @@ def preview(
     guidance: Annotated[float, typer.Option(min=0, help="Classifier-free guidance.")] = 5.0,
 ) -> None:
     """Draw prompts at several strengths, same seed, on one labelled sheet."""
-    values = _numbers(strengths)
+    values = numbers("--strengths", strengths, "0,0.5,1")
     if out.suffix.lower() != ".png" or out.is_dir() or not out.absolute().parent.is_dir():
         raise ConfigError(f"{out} cannot be written; --out is a .png file in a folder that exists")
-    _quiet_libraries()
+    quiet_libraries()
     from sd_lora.config import parse_config
     from sd_lora.preview import Previewer
 
@@ -125,20 +124,7 @@ def preview(
     typer.echo(f"wrote {previewer.grid(prompt, values).save(out)}")
 
 
-@app.command()
-def inspect(
-    adapter: AdapterPath, as_json: Annotated[bool, typer.Option("--json", help="Print everything as JSON.")] = False
-) -> None:
-    """Show what is in an adapter: base model, ranks, trigger word, norms, metadata."""
-    from sd_lora.tools.inspect import inspect_adapter
-
-    report = inspect_adapter(adapter)
-    if as_json:
-        typer.echo(json.dumps(report.to_json(), indent=2, ensure_ascii=False))
-        return
-    width = max(len(label) for label, _ in report.lines())
-    for label, value in report.lines():
-        typer.echo(f"{label:<{width}}  {value}")
+register(app)
 
 
 @presets_app.callback()
@@ -182,24 +168,3 @@ def main() -> None:
     except SdLoraError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
-
-
-def _numbers(text: str) -> list[float]:
-    try:
-        values = [float(part) for part in text.split(",")]
-    except ValueError:
-        values = [math.nan]
-    if not all(math.isfinite(value) for value in values):
-        raise ConfigError(f'--strengths is "{text}"; write numbers with commas, such as 0,0.5,1')
-    return values
-
-
-def _quiet_libraries() -> None:
-    """Libraries' own chatter (progress bars, deprecations) off: what the user reads is ours."""
-    import os
-
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    warnings.filterwarnings("ignore", category=FutureWarning)

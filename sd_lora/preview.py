@@ -16,7 +16,7 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from sd_lora.adapter import Adapter, base_name
-from sd_lora.adapter_file import write_atomically
+from sd_lora.atomic import write_atomically
 from sd_lora.config import ModelConfig, PreviewConfig
 from sd_lora.device import choose_device, choose_dtype
 from sd_lora.errors import AdapterError

@@ -14,13 +14,14 @@ from sd_lora.families.base import Conditioning, ModelFamily
 from sd_lora.families.checkpoint_kind import detect
 from sd_lora.families.sd import SdFamily
 from sd_lora.families.sdxl import SdxlFamily
-from sd_lora.families.single_file import load_single_file, with_prediction_type
+from sd_lora.families.single_file import load_single_file, save_single_file, with_prediction_type
 from sd_lora.families.sources import BaseSource
 
 FAMILIES: tuple[ModelFamily, ...] = (SdFamily(), SdxlFamily())
 
 __all__ = [
     "FAMILIES", "BaseSource", "Conditioning", "ModelFamily", "family_of", "family_of_source", "find_base", "load_base",
+    "save_single_file",
 ]  # fmt: skip
 
 

@@ -38,8 +38,8 @@ class ModelFamily(ABC):
         """A pipeline that was made elsewhere, checked and frozen like one that `load` gives."""
 
     @abstractmethod
-    def file_marks(self, pipe: Any) -> Mapping[str, str]:
-        """Metadata that tells other programs which base an adapter is for (formats: docs/file-format.md)."""
+    def kind(self, pipe: Any) -> str:
+        """The kind of base that other programs would call it: one of `kinds.KINDS`."""
 
     @abstractmethod
     def objective(self, pipe: Any) -> Objective:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from torch import Tensor
@@ -22,19 +22,10 @@ class SdFamily(UNetFamily):
         if pipe.unet.config.cross_attention_dim != pipe.text_encoder.config.hidden_size:
             raise BaseModelError(f"base model {label} is not whole: its text encoder does not fit its UNet")
 
-    def file_marks(self, pipe: Any) -> Mapping[str, str]:
+    def kind(self, pipe: Any) -> str:
         if not pipe.unet.config.use_linear_projection:  # the one trait of SD2 that no size decides
-            return {
-                "ss_base_model_version": "sd_v1",
-                "ss_v2": "False",
-                "modelspec.architecture": "stable-diffusion-v1/lora",
-            }
-        v = pipe.scheduler.config.prediction_type == "v_prediction"
-        return {
-            "ss_base_model_version": "sd_v2_v" if v else "sd_v2",
-            "ss_v2": "True",
-            "modelspec.architecture": f"stable-diffusion-v2-{'768-v' if v else '512'}/lora",
-        }
+            return "sd1"
+        return "sd2-v" if pipe.scheduler.config.prediction_type == "v_prediction" else "sd2"
 
     def encode_captions(self, pipe: Any, captions: Sequence[str]) -> Conditioning:
         ids = tokens_of(pipe.text_encoder, pipe.tokenizer, captions)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -37,12 +37,8 @@ class SdxlFamily(UNetFamily):
         if not fits or time_ids != 6 * (unet.addition_time_embed_dim or 0):
             raise BaseModelError(f"base model {label} is not whole: its text encoders do not fit its UNet")
 
-    def file_marks(self, pipe: Any) -> Mapping[str, str]:  # noqa: ARG002
-        return {
-            "ss_base_model_version": "sdxl_base_v1-0",
-            "ss_v2": "False",
-            "modelspec.architecture": "stable-diffusion-xl-v1-base/lora",
-        }
+    def kind(self, pipe: Any) -> str:  # noqa: ARG002
+        return "sdxl"
 
     def encode_captions(self, pipe: Any, captions: Sequence[str]) -> Conditioning:
         """``states``: both encoders' last but one hidden states side by side; ``pooled``: the second's embedding."""

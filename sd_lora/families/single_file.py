@@ -239,8 +239,11 @@ def _pipeline(path: Path, kind: str, parts: Mapping[str, Any]) -> Any:
     return pipe
 
 
-def save_single_file(pipe: Any, path: str | Path, dtype: torch.dtype) -> None:
-    """Write the pipeline's weights in `dtype` to `path` in the original layout, whole or not at all.
+def save_single_file(
+    pipe: Any, path: str | Path, dtype: torch.dtype, metadata: Mapping[str, str] | None = None
+) -> None:  # fmt: skip
+    """Write the pipeline's weights in `dtype` to `path` in the original layout, whole or not at all, with `metadata`
+    beside what tells other programs the kind of model.
 
     Of SD2's text encoder the last layer, which nothing reads, is absent, as it is in diffusers. Raises BaseModelError
     for weights that have no place in a checkpoint or do not fit `dtype`, SdLoraError if the file cannot be written.
@@ -258,13 +261,14 @@ def save_single_file(pipe: Any, path: str | Path, dtype: torch.dtype) -> None:
             f"({_few(bad)}); save as float32"
         )
     config = pipe.scheduler.config
-    v, metadata = config.prediction_type == "v_prediction", _metadata(kind, config.prediction_type)
+    v = config.prediction_type == "v_prediction"
+    marks = _metadata(kind, config.prediction_type)
     if kind == "sdxl":  # what other programs know such a model by
-        marks = {"v_pred": v, "ztsnr": config.get("rescale_betas_zero_snr")}
-        tensors |= {key: torch.zeros(0) for key, holds in marks.items() if holds}
+        traits = {"v_pred": v, "ztsnr": config.get("rescale_betas_zero_snr")}
+        tensors |= {key: torch.zeros(0) for key, holds in traits.items() if holds}
     partial = path.with_name(f".{path.name[:200]}.{os.getpid()}.partial")
     try:
-        save_file(tensors, partial, metadata=metadata)
+        save_file(tensors, partial, metadata={**(metadata or {}), **marks})
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)

@@ -7,19 +7,28 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sd_lora.adapter_file import MODULES_KEY, Weights, read_adapter
+from sd_lora.adapter_file import MODULES_KEY, Weights, layout_of, read_adapter
+from sd_lora.kinds import family_of_kind, kind_of
+from sd_lora.safetensors_header import read_header
 
 
 @dataclass(frozen=True)
 class AdapterReport:
-    """Facts of an adapter file. `ranks`: rank → modules; `norms`: block → Frobenius norm of its ΔW, at strength 1."""
+    """Facts of an adapter file. `ranks`: rank → modules; `targets`: component and group → modules; `norms`: block →
+    Frobenius norm of its ΔW at strength 1 (of a DoRA, without its magnitudes); `strength`: the recommended one, if one
+    was measured."""
 
     path: str
     bytes: int
     base: str
     family: str
     trigger: str
+    strength: str
+    layout: str
+    variant: str
+    dtypes: tuple[str, ...]
     modules: int
+    targets: dict[str, int]
     parameters: int
     ranks: dict[int, int]
     alphas: dict[float, int]
@@ -36,7 +45,11 @@ class AdapterReport:
             ("base model", self.base or "not recorded"),
             ("family", self.family or "not recorded"),
             ("trigger word", self.trigger or "none"),
+            ("recommended strength", self.strength or "not measured"),
+            ("layout", f"{self.layout}, {', '.join(self.dtypes)}"),
+            ("variant", self.variant),
             ("modules", f"{self.modules} ({self.parameters:,} parameters)"),
+            ("targets", ", ".join(f"{group} ({count})" for group, count in self.targets.items())),
             ("rank", ", ".join(f"{rank} (× {count})" for rank, count in self.ranks.items())),
             ("alpha", ", ".join(f"{alpha:g} (× {count})" for alpha, count in self.alphas.items())),
             *((f"norm of {block}", f"{norm:.3f}") for block, norm in self.norms.items()),
@@ -46,6 +59,8 @@ class AdapterReport:
 def inspect_adapter(path: str | Path) -> AdapterReport:
     """Read an adapter and report on it. Raises AdapterError for a file that is no whole adapter."""
     weights, metadata = read_adapter(path)
+    header, _ = read_header(path)
+    kind = kind_of({name: tuple(w.down.shape) for name, w in weights.items()}, metadata)
     norms: dict[str, float] = {}
     for name, w in weights.items():
         norms[_block(name)] = norms.get(_block(name), 0.0) + _squared_norm(w)
@@ -53,15 +68,32 @@ def inspect_adapter(path: str | Path) -> AdapterReport:
         path=str(path),
         bytes=Path(path).stat().st_size,
         base=metadata.get("sdlora.base") or metadata.get("ss_sd_model_name", ""),
-        family=metadata.get("sdlora.family", ""),
-        trigger=metadata.get("sdlora.trigger", ""),
+        family=metadata.get("sdlora.family") or (family_of_kind(kind) if kind else ""),
+        trigger=metadata.get("sdlora.trigger") or metadata.get("modelspec.trigger_phrase", ""),
+        strength=metadata.get("sdlora.strength", ""),
+        layout=layout_of(header),
+        variant="dora" if any(w.magnitude is not None for w in weights.values()) else "lora",
+        dtypes=tuple(sorted({info.dtype for key, info in header.items() if not key.endswith(".alpha")})),
         modules=len(weights),
+        targets=dict(sorted(Counter(_target(name) for name in weights).items())),
         parameters=sum(w.down.numel() + w.up.numel() for w in weights.values()),
         ranks=dict(sorted(Counter(w.rank for w in weights.values()).items())),
         alphas=dict(sorted(Counter(w.alpha for w in weights.values()).items())),
         norms={block: value**0.5 for block, value in sorted(norms.items())},
         metadata={key: value for key, value in sorted(metadata.items()) if key != MODULES_KEY},
     )
+
+
+def _target(name: str) -> str:
+    """``unet.….attn2.to_k`` → ``unet attn``: the component, and the group of targets the module belongs to."""
+    groups = (
+        ("attn", (".to_q", ".to_k", ".to_v", ".to_out.0", "q_proj", "k_proj", "v_proj", "out_proj")),
+        ("ff", ("ff.net.0.proj", "ff.net.2", "mlp.fc1", "mlp.fc2")),
+        ("proj", ("proj_in", "proj_out")),
+        ("conv", ("conv1", "conv2", "conv_shortcut", "time_emb_proj", "samplers.0.conv")),
+    )
+    found = next((group for group, endings in groups if name.endswith(endings)), "other")
+    return f"{name.split('.', maxsplit=1)[0]} {found}"
 
 
 def _block(name: str) -> str:

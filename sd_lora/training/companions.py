@@ -9,11 +9,10 @@ from huggingface_hub import ModelCardData
 from PIL import Image
 
 from sd_lora.adapter import Adapter
-from sd_lora.adapter_file import write_atomically
+from sd_lora.atomic import write_atomically
+from sd_lora.kinds import VERSIONS, kind_marked
 from sd_lora.preview import png
 
-#: ss_base_model_version → the name AUTOMATIC1111 and Forge have for it
-_SD_VERSIONS = {"sd_v1": "SD1", "sd_v2": "SD2", "sd_v2_v": "SD2", "sdxl_base_v1-0": "SDXL"}
 EXPORT_NAME = "pytorch_lora_weights.safetensors"
 
 
@@ -24,7 +23,7 @@ def write_sidecars(file: Path, metadata: dict[str, str], picture: Image.Image) -
     """
     facts = {
         "description": metadata["modelspec.description"],
-        "sd version": _SD_VERSIONS.get(metadata["ss_base_model_version"], "Unknown"),
+        "sd version": VERSIONS[kind_marked(metadata)],
         "activation text": metadata["modelspec.trigger_phrase"],
         "notes": metadata["modelspec.usage_hint"],
     }

@@ -13,6 +13,7 @@ from sd_lora.adapter import Adapter, base_name
 from sd_lora.config import RunConfig
 from sd_lora.data import Example
 from sd_lora.families import ModelFamily
+from sd_lora.kinds import MARKS
 from sd_lora.version import __version__
 
 
@@ -64,7 +65,7 @@ def describe(
         "sdlora.targets": targets,
         "sdlora.variant": variant,
     }
-    return {**family.file_marks(pipe), **fields}
+    return {**MARKS[family.kind(pipe)], **fields}
 
 
 def at_step(metadata: dict[str, str], config: RunConfig, images: int, step: int) -> dict[str, str]:

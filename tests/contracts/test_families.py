@@ -12,6 +12,7 @@ import pytest
 import torch
 from small_bases import KINDS
 
+from sd_lora import kinds
 from sd_lora.adapter import Adapter, modules_of
 from sd_lora.config import TrainingConfig
 from sd_lora.data import Framing
@@ -79,7 +80,7 @@ def loss_of(family: ModelFamily, pipe: Any, pictures: torch.Tensor, seed: int = 
 
 def adapter_for(family: ModelFamily, pipe: Any, targets: list[str]) -> Adapter:
     plan = plan_targets({family.denoiser: getattr(pipe, family.denoiser)}, family.target_groups, targets, (4, 4.0))
-    return Adapter.create(plan, dict(family.file_marks(pipe)))
+    return Adapter.create(plan, dict(kinds.MARKS[family.kind(pipe)]))
 
 
 def test_a_folder_is_recognised_and_loaded_frozen(family: ModelFamily, folder: Path) -> None:
@@ -169,8 +170,8 @@ def test_every_module_has_a_key_that_leads_back(family: ModelFamily, pipe: Any) 
     assert [name_of_stem(kohya_stem(name, family.name)) for name in names] == names
 
 
-def test_file_marks_are_those_other_programs_tell_a_base_by(kind: str, family: ModelFamily, pipe: Any) -> None:
-    marks = family.file_marks(pipe)
+def test_marks_are_those_other_programs_tell_a_base_by(kind: str, family: ModelFamily, pipe: Any) -> None:
+    marks = kinds.MARKS[family.kind(pipe)]
     fields = ("ss_base_model_version", "ss_v2", "modelspec.architecture")
     assert (family.name, *(marks[field] for field in fields)) == MARKS[kind]
 

@@ -1,0 +1,104 @@
+"""Products up @ down taken apart and put together again: singular values without a full ΔW, and ranks by energy.
+
+A module's change ΔW (out, in · kernel) is kept as its singular triplets; all of it is float64.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sd_lora.adapter_file import Weights
+
+#: singular values below this share of the largest are rounding, not content
+_NOISE = 1e-9
+
+
+@dataclass(frozen=True)
+class Triplets:
+    """ΔW = u · diag(values) · v: `u` (out, r), `values` (r,) falling, `v` (r, in · kernel); `down` is (in, kernel…)."""
+
+    u: Tensor
+    values: Tensor
+    v: Tensor
+    down: tuple[int, ...]
+
+    @property
+    def energy(self) -> float:
+        """‖ΔW‖², the sum of the squared singular values."""
+        return float(self.values.square().sum())
+
+    def rank_for(self, energy: float) -> int:
+        """The least rank, at least 1, that keeps the share `energy` of the squared singular values."""
+        real = int((self.values > _NOISE * self.values[0]).sum())
+        shares = self.values[: max(real, 1)].square().cumsum(0)
+        # Half a rounding step of slack, or a share of 1 would ask for more than there is.
+        return min(int((shares < energy * shares[-1] * (1 - 1e-15)).sum()) + 1, max(real, 1))
+
+    def lost(self, rank: int) -> float:
+        """‖ΔW − its best approximation of `rank`‖ / ‖ΔW‖; 0 for a ΔW of zeros."""
+        return float((self.values[rank:].square().sum() / self.values.square().sum().clamp_min(1e-300)).sqrt())
+
+    def weights(self, rank: int, alpha: float) -> Weights:
+        """The first `rank` triplets as float32 factors that share the singular values evenly, scaled by `alpha`."""
+        rank = min(rank, len(self.values))
+        root = (self.values[:rank] * (rank / alpha)).sqrt()
+        down, up = root[:, None] * self.v[:rank], self.u[:, :rank] * root
+        kernel = self.down[1:]
+        return Weights(
+            down.reshape(rank, *self.down).float().contiguous(),
+            up.reshape(len(up), rank, *(1 for _ in kernel)).float().contiguous(),
+            alpha,
+        )
+
+
+def triplets_of(weights: Weights) -> Triplets:
+    """The singular triplets of a module's ΔW, through QR of its factors: the cost is that of the rank squared."""
+    up, down = weights.up.flatten(1).double(), weights.down.flatten(1).double()
+    q_up, r_up = torch.linalg.qr(up)
+    q_down, r_down = torch.linalg.qr(down.T)
+    u, values, v = torch.linalg.svd(r_up @ r_down.T * (weights.alpha / weights.rank), full_matrices=False)
+    return Triplets(q_up @ u, values, v @ q_down.T, tuple(weights.down.shape[1:]))
+
+
+def triplets_of_matrix(change: Tensor) -> Triplets:
+    """The singular triplets of a full ΔW (out, in, kernel…), from the eigenvectors of its smaller Gram matrix.
+
+    Exact up to float64's rounding of the Gram matrix, which hides singular values below 1e-8 of the largest, and many
+    times faster than an SVD of the matrix itself.
+    """
+    matrix = change.flatten(1).double()
+    wide = matrix.shape[0] <= matrix.shape[1]
+    tall = matrix if wide else matrix.T
+    _, vectors = torch.linalg.eigh(tall @ tall.T)
+    left = vectors.flip(1)  # the largest first
+    scaled = left.T @ tall  # rows: value · right vector
+    values = torch.linalg.vector_norm(scaled, dim=1)
+    right = scaled / values.clamp_min(1e-300)[:, None]
+    values, order = values.sort(descending=True)
+    left, right = left[:, order], right[order]
+    u, v = (left, right) if wide else (right.T, left.T)
+    return Triplets(u, values, v, tuple(change.shape[1:]))
+
+
+def concatenated(weights: Sequence[Weights], factors: Sequence[float]) -> Weights:
+    """Σ factor · ΔW as one module whose rank is the sum of the ranks: exact up to a rounding of `up`.
+
+    Its alpha is the sum of the alphas, so that one adapter at factor 1 is given back bit for bit.
+    """
+    alpha, rank = sum(w.alpha for w in weights), sum(w.rank for w in weights)
+    ups = []
+    for w, factor in zip(weights, factors, strict=True):
+        scale = factor * (w.alpha / w.rank) / (alpha / rank)
+        ups.append(w.up if scale == 1 else (w.up.double() * scale).float())
+    return Weights(torch.cat([w.down for w in weights]), torch.cat(ups, dim=1), alpha)
+
+
+def error_between(before: Weights, after: Weights) -> float:
+    """‖ΔW' − ΔW‖ / ‖ΔW‖ of two modules of the same shape, from their factors."""
+    both = concatenated((before, after), (1.0, -1.0))
+    lost, whole = triplets_of(both).energy, triplets_of(before).energy
+    return (lost / whole) ** 0.5 if whole else 0.0

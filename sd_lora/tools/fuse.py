@@ -1,0 +1,61 @@
+"""`fuse_adapter`: a base model with an adapter in its weights, as a diffusers folder or one checkpoint file."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from sd_lora.adapter import Adapter
+from sd_lora.adapter_file import DTYPES
+from sd_lora.config import ModelConfig
+from sd_lora.errors import ConfigError, SdLoraError, nearest
+from sd_lora.families import load_base, save_single_file
+from sd_lora.strengths import Strengths
+from sd_lora.tools.output import HISTORY_KEY, check_output, with_history
+
+
+def fuse_adapter(
+    adapter: str | Path, model: ModelConfig, out: str | Path, *, strength: Strengths = 1.0, dtype: str = "float16",
+    overwrite: bool = False,
+) -> Path:  # fmt: skip
+    """Add `adapter` times `strength` to the weights of the base that `model` names, and write the result to `out`: one
+    checkpoint in the original layout if that ends in ``.safetensors``, else a diffusers folder.
+
+    The sum is computed in float32 and kept in `dtype`. Raises AdapterError, with nothing written, if the adapter does
+    not fit the base.
+    """
+    if dtype not in DTYPES:
+        raise ConfigError(f'weights are not kept as "{dtype}"; {nearest(dtype, DTYPES)}')
+    is_file = Path(out).suffix == ".safetensors"
+    path = check_output(out, [adapter, model.base], overwrite=overwrite, folder=not is_file)
+    loaded = Adapter.load(adapter)
+    pipe, _ = load_base(
+        model.base, DTYPES[dtype], revision=model.revision, config=model.config, prediction_type=model.prediction_type
+    )
+    loaded.fuse(pipe, strength)
+    history = with_history({}, "fuse", [adapter], {"strength": strength, "base": loaded.base})
+    if is_file:
+        save_single_file(pipe, path, DTYPES[dtype], history)
+    else:
+        _save_folder(pipe, path, history)
+    return path
+
+
+def _save_folder(pipe: Any, path: Path, history: Mapping[str, str]) -> None:
+    """Write a diffusers folder beside `path`, then rename it: whole or not at all."""
+    partial = path.with_name(f".{path.name[:200]}.{os.getpid()}.partial")
+    try:
+        pipe.save_pretrained(partial, safe_serialization=True)
+        for config in partial.glob("text_encoder*/config.json"):
+            # Loaded plainly, diffusers' parts become float32 and a text encoder what its config says: keep them alike.
+            config.write_text(json.dumps({**json.loads(config.read_text("utf-8")), "dtype": "float32"}, indent=2))
+        (partial / "sd_lora.json").write_text(history[HISTORY_KEY] + "\n", "utf-8")
+        os.rename(partial, path)
+    except OSError as error:
+        raise SdLoraError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

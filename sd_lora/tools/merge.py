@@ -1,0 +1,87 @@
+"""`merge_adapters`: one adapter that does what several do together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from sd_lora.adapter_file import Weights, read_adapter, write_adapter
+from sd_lora.errors import AdapterError, ConfigError, some
+from sd_lora.kinds import kind_of
+from sd_lora.tools.factors import concatenated, triplets_of
+from sd_lora.tools.output import check_output, with_history, with_sizes
+
+METHODS = ("concat", "svd")
+Watch = Callable[[int, int], None]
+Read = tuple[Mapping[str, Weights], Mapping[str, str]]
+
+
+def merge_adapters(
+    adapters: Sequence[str | Path], out: str | Path, *, weights: Sequence[float] = (), method: str = "concat",
+    rank: int = 0, dtype: str = "float16", overwrite: bool = False, watch: Watch | None = None,
+) -> Path:  # fmt: skip
+    """Write the sum of `adapters`, each times its weight (1 if none are given), to `out`.
+
+    ``concat`` puts ranks side by side and is exact; ``svd`` cuts each module to `rank`. Modules that only some adapters
+    have are kept. `watch` is called with (modules done, modules in all). Raises AdapterError if the adapters are for
+    bases of different kinds, have modules of different shapes, or are DoRAs, whose changes do not add up.
+    """
+    factors = _checked(adapters, weights, method, rank)
+    path = check_output(out, adapters, overwrite=overwrite)
+    read = [read_adapter(adapter) for adapter in adapters]
+    _check_alike(adapters, read)
+    merged: dict[str, Weights] = {}
+    names = list(dict.fromkeys(name for own, _ in read for name in own))
+    for done, name in enumerate(names, 1):
+        there = [(own[name], factor) for (own, _), factor in zip(read, factors, strict=True) if name in own]
+        one = concatenated([w for w, _ in there], [factor for _, factor in there])
+        merged[name] = one if method == "concat" else triplets_of(one).weights(rank, one.alpha)
+        if watch is not None:
+            watch(done, len(names))
+    settings = {"weights": list(factors), "method": method, **({"rank": rank} if method == "svd" else {})}
+    metadata = with_sizes(_joined([metadata for _, metadata in read]), merged)
+    write_adapter(path, merged, with_history(metadata, "merge", adapters, settings), dtype)
+    return path
+
+
+def _checked(adapters: Sequence[str | Path], weights: Sequence[float], method: str, rank: int) -> list[float]:
+    if not adapters:
+        raise ConfigError("nothing to merge; name at least one adapter")
+    if method not in METHODS:
+        raise ConfigError(f'there is no method "{method}"; known are {", ".join(METHODS)}')
+    if (method == "svd") != (rank > 0) or rank < 0:
+        raise ConfigError(f"--rank is {rank}; --method svd needs a rank above 0, and concat takes none")
+    factors = [float(weight) for weight in weights] or [1.0] * len(adapters)
+    if len(factors) != len(adapters):
+        raise ConfigError(f"{len(factors)} weights were given for {len(adapters)} adapters; give one each")
+    if not all(math.isfinite(factor) for factor in factors):
+        raise ConfigError(f"a weight must be a finite number, but {factors} were given")
+    return factors
+
+
+def _check_alike(adapters: Sequence[str | Path], read: Sequence[Read]) -> None:
+    first, rest = Path(adapters[0]).name, list(zip(adapters, read, strict=True))[1:]
+    for adapter, (own, _) in zip(adapters, read, strict=True):
+        if any(w.magnitude is not None for w in own.values()):
+            raise AdapterError(f"{adapter} is a DoRA, whose change depends on its base; only plain LoRAs can be merged")
+    kinds = [kind_of({name: tuple(w.down.shape) for name, w in own.items()}, metadata) for own, metadata in read]
+    for (adapter, (own, _)), kind in zip(rest, kinds[1:], strict=True):
+        if kind and kinds[0] and kind != kinds[0]:
+            raise AdapterError(f"{adapter} is for a base of kind {kind} and {first} for {kinds[0]}; merge alike ones")
+        odd = [name for name, w in own.items() if name in read[0][0] and not _same_shape(w, read[0][0][name])]
+        if odd:
+            raise AdapterError(f"{adapter} and {first} have {len(odd)} modules of different shapes ({some(odd, 2)})")
+
+
+def _same_shape(one: Weights, other: Weights) -> bool:
+    return one.down.shape[1:] == other.down.shape[1:] and one.up.shape[0] == other.up.shape[0]
+
+
+def _joined(metadatas: Sequence[Mapping[str, str]]) -> dict[str, str]:
+    """The first adapter's metadata, with the trigger phrases of all."""
+    joined = dict(metadatas[0])
+    phrases = list(dict.fromkeys(p for m in metadatas if (p := m.get("modelspec.trigger_phrase", ""))))
+    if phrases:
+        joined["modelspec.trigger_phrase"] = ", ".join(phrases)
+    return joined

@@ -1,0 +1,71 @@
+"""`resize_adapter`: the same adapter with smaller ranks, and what that cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from sd_lora.adapter_file import Weights, read_adapter, write_adapter
+from sd_lora.errors import AdapterError, ConfigError
+from sd_lora.tools.factors import triplets_of
+from sd_lora.tools.output import check_output, with_history, with_sizes
+
+Watch = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class Resized:
+    """One module: its `rank` before and now, and the `error` ‖ΔW′ − ΔW‖ / ‖ΔW‖ that the cut costs."""
+
+    name: str
+    before: int
+    rank: int
+    error: float
+
+
+@dataclass(frozen=True)
+class ResizeReport:
+    """Where the result lies, its size and that of the input in bytes, the modules, and the error of all together."""
+
+    path: str
+    bytes_before: int
+    bytes: int
+    error: float
+    modules: tuple[Resized, ...]
+
+
+def resize_adapter(
+    adapter: str | Path, out: str | Path, *, rank: int = 0, energy: float = 0.0, dtype: str = "float16",
+    overwrite: bool = False, watch: Watch | None = None,
+) -> ResizeReport:  # fmt: skip
+    """Cut every module of `adapter` by SVD, to `rank` or to the least rank that keeps `energy`, a share (0..1) of its
+    squared singular values, and write the result to `out`.
+
+    Raises AdapterError for a DoRA, whose magnitudes belong to the change that would be cut.
+    """
+    if bool(rank) == bool(energy):
+        raise ConfigError("resizing takes either --rank or --energy; give one of them")
+    if rank < 0 or not 0 <= energy <= 1:
+        raise ConfigError(f"--rank is {rank} and --energy is {energy:g}; a rank is above 0, an energy above 0 up to 1")
+    path = check_output(out, [adapter], overwrite=overwrite)
+    weights, metadata = read_adapter(adapter)
+    if any(w.magnitude is not None for w in weights.values()):
+        raise AdapterError(
+            f"{adapter} is a DoRA, which cannot be cut without its base; only plain LoRAs can be resized"
+        )
+    resized: dict[str, Weights] = {}
+    modules, lost, whole = [], 0.0, 0.0
+    for done, (name, w) in enumerate(weights.items(), 1):
+        parts = triplets_of(w)
+        kept = min(rank or parts.rank_for(energy), w.rank, len(parts.values))
+        resized[name] = parts.weights(kept, w.alpha) if kept < w.rank else w
+        error = parts.lost(kept) if kept < w.rank else 0.0
+        modules.append(Resized(name, w.rank, kept, error))
+        lost, whole = lost + error**2 * parts.energy, whole + parts.energy
+        if watch is not None:
+            watch(done, len(weights))
+    settings = {"rank": rank} if rank else {"energy": energy}
+    write_adapter(path, resized, with_history(with_sizes(metadata, resized), "resize", [adapter], settings), dtype)
+    total = (lost / whole) ** 0.5 if whole else 0.0
+    return ResizeReport(str(path), Path(adapter).stat().st_size, path.stat().st_size, total, tuple(modules))

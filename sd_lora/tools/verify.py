@@ -1,0 +1,95 @@
+"""`verify_adapter`: does a file load wholly, into a base and in each program that people use?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+
+from sd_lora.adapter import Adapter, base_name
+from sd_lora.clients import ClientAnswer, answers
+from sd_lora.config import ModelConfig
+from sd_lora.errors import AdapterError
+from sd_lora.families import load_base
+from sd_lora.file_facts import facts_of
+from sd_lora.kinds import kind_of
+from sd_lora.layouts import split_key
+from sd_lora.safetensors_header import TensorInfo, read_header
+
+
+@dataclass(frozen=True)
+class Verification:
+    """`problems`: why the file does not load wholly here (none if it does); `clients`: what each program would load;
+    `kind` of base it is for ("" if nothing tells); `base` it was tried on ("" if on none)."""
+
+    path: str
+    kind: str
+    base: str
+    modules: int
+    problems: tuple[str, ...]
+    clients: tuple[ClientAnswer, ...]
+
+    @property
+    def is_whole(self) -> bool:
+        return not self.problems
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self) | {"whole": self.is_whole}
+
+
+def verify_adapter(path: str | Path, model: ModelConfig | None = None) -> Verification:
+    """Check the adapter at `path` by itself, on the base that `model` names if one is given, and against what is known
+    of six programs' loaders.
+
+    Raises AdapterError only for a file whose header cannot be read; everything else is reported.
+    """
+    path = Path(path)
+    header, metadata = read_header(path)
+    pipe, family = (None, None) if model is None else _load(model)
+    kind = kind_of(_downs(header), metadata)
+    if pipe is not None and family is not None:
+        kind = family.kind(pipe)
+    problems: list[str] = []
+    try:
+        adapter = Adapter.load(path)
+        if pipe is not None:
+            with adapter.injected(pipe):
+                pass
+    except AdapterError as error:
+        problems.append(str(error))
+    length = int.from_bytes(path.open("rb").read(8), "little")
+    facts = facts_of({k: info.shape for k, info in header.items()}, metadata, _alphas(path, header), kind, length)
+    name = base_name(pipe) if pipe is not None else ""
+    return Verification(str(path), kind, name, len(facts.parts), tuple(problems), answers(facts))
+
+
+def _load(model: ModelConfig) -> tuple[Any, Any]:
+    return load_base(
+        model.base, revision=model.revision, config=model.config, prediction_type=model.prediction_type
+    )  # fmt: skip
+
+
+def _downs(header: Mapping[str, TensorInfo]) -> dict[str, tuple[int, ...]]:
+    """Shape of each module's down by name, of the keys that are understood."""
+    found = {}
+    for key, info in header.items():
+        try:
+            meant = split_key(key)
+        except AdapterError:
+            continue
+        if meant.role == "down":
+            found[meant.name] = info.shape
+    return found
+
+
+def _alphas(path: Path, header: Mapping[str, TensorInfo]) -> dict[str, float]:
+    """The values of all alphas; an unreadable one is left out."""
+    keys = [key for key, info in header.items() if key.endswith(".alpha") and info.shape in ((), (1,))]
+    try:
+        with safe_open(path, "pt") as file:
+            return {key: float(file.get_tensor(key)) for key in keys}
+    except (SafetensorError, OSError):
+        return {}
