@@ -96,13 +96,18 @@ def print_demo(result: DemoResult) -> None:
 
 
 def _snippet(base: str, adapter: Path, prompt: str) -> str:
+    if base.endswith(".safetensors"):
+        return (
+            f"\nAny program that has {Path(base).name} can use {adapter}; "
+            f"check with: sd-lora verify {adapter} --base {base}\n"
+        )
     source = "sd_lora.tiny_base_path()" if base == "tiny" else repr(base)
     head = "import sd_lora\n  " if base == "tiny" else ""
     return f"""
 In diffusers (with peft installed):
 
-  {head}from diffusers import StableDiffusionPipeline
-  pipe = StableDiffusionPipeline.from_pretrained({source})
+  {head}from diffusers import DiffusionPipeline
+  pipe = DiffusionPipeline.from_pretrained({source})
   pipe.load_lora_weights("{adapter.parent}", weight_name="{adapter.name}")
   pipe("{prompt}").images[0].save("picture.png")
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Optional
@@ -62,12 +62,13 @@ def verify(
     if as_json:
         _print_json(found.to_json())
     else:
-        on = f" on {found.base}" if found.base else ""
+        here = f"sd_lora on {found.base}" if found.base else "sd_lora"
+        width = max(len(here), *(len(answer.client) for answer in found.clients))
         typer.echo(f"{adapter}: {found.modules} modules, for {found.kind or 'a base that nothing in it tells'}")
-        typer.echo(f"sd_lora{on:<16}  {'loads wholly' if found.is_whole else 'does not load'}")
+        typer.echo(f"{here:<{width}}  {'loads wholly' if found.is_whole else 'does not load'}")
         for answer in found.clients:
             verdict = "loads wholly" if answer.is_whole else f"{answer.loaded} of {answer.modules}"
-            typer.echo(f"{answer.client:<16}  {'; '.join([verdict, *answer.reasons, *answer.notes])}")
+            typer.echo(f"{answer.client:<{width}}  {'; '.join([verdict, *answer.reasons, *answer.notes])}")
     if not found.is_whole:
         raise ConfigError("; ".join(found.problems))
 
@@ -180,7 +181,7 @@ def extract(
             f"{found.beyond[0]}",
             err=True,
         )
-    ranks = f"rank {min(found.ranks.values())} to {max(found.ranks.values())}"
+    ranks = _span(found.ranks.values())
     typer.echo(f"wrote {found.path}: {len(found.ranks)} modules, {ranks}, error {found.error:.4f}")
 
 
@@ -211,8 +212,13 @@ def _wrote(path: Path) -> None:
     from sd_lora.tools.inspect import inspect_adapter
 
     report = inspect_adapter(path)
-    ranks = f"rank {min(report.ranks)}" + (f" to {max(report.ranks)}" if len(report.ranks) > 1 else "")
+    ranks = _span(report.ranks)
     typer.echo(f"wrote {path}: {report.modules} modules, {ranks}, {report.layout} keys, {report.bytes / 1024:,.0f} kB")
+
+
+def _span(ranks: Iterable[int]) -> str:
+    found = sorted(ranks)
+    return f"rank {found[0]}" + (f" to {found[-1]}" if found[0] < found[-1] else "")
 
 
 def _print_json(value: Any) -> None:

@@ -44,6 +44,7 @@ def model_card(adapter: Adapter) -> str:
     """A model card in Markdown with the front matter that hubs read."""
     metadata = adapter.metadata
     name, base, trigger = metadata["ss_output_name"], metadata["sdlora.base"], metadata["sdlora.trigger"]
+    where = base if "/" in base else f"path/to/{base}"
     xl = metadata["sdlora.family"] == "sdxl"
     data = ModelCardData(
         base_model=base if "/" in base else None,
@@ -70,7 +71,7 @@ sd_lora {metadata["sdlora.version"]}. {call}
 import torch
 from diffusers import DiffusionPipeline
 
-pipe = DiffusionPipeline.from_pretrained("{base}", torch_dtype=torch.float16).to("cuda")
+pipe = DiffusionPipeline.from_pretrained("{where}", torch_dtype=torch.float16).to("cuda")
 pipe.load_lora_weights("path/to/this/folder", weight_name="{EXPORT_NAME}")
 image = pipe({json.dumps(prompt, ensure_ascii=False)}).images[0]
 ```
