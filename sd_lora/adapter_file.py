@@ -264,7 +264,8 @@ def _parts(w: Weights, alpha: float, kind: torch.dtype) -> dict[str, Tensor]:
     parts = {"down": down, "up": up}
     if w.magnitude is not None:
         parts["magnitude"] = w.magnitude.detach().float().cpu().flatten()
-    return {role: part.to(kind).contiguous() for role, part in parts.items()}
+    # Copies: safetensors refuses modules that share a tensor.
+    return {role: part.to(kind, copy=True).contiguous() for role, part in parts.items()}
 
 
 def _in_kohya(stem: str, parts: Mapping[str, Tensor], alpha: float) -> dict[str, Tensor]:

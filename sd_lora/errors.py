@@ -42,7 +42,12 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f'did you mean "{close[0]}"?' if close else f"known are {', '.join(options)}"
 
 
+def printable(text: str) -> str:
+    """`text` with what would break a line or hide replaced by ``?``."""
+    return "".join(c if c.isprintable() else "?" for c in text)
+
+
 def some(names: Sequence[str], most: int = 5) -> str:
-    """The first few of `names`, and how many more there are."""
-    shown = ", ".join(names[:most])
+    """The first few of `names`, on one line, and how many more there are."""
+    shown = ", ".join(printable(name) for name in names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"

@@ -31,6 +31,10 @@ _SEGMENTS = re.compile(
     r"|(?:q|k|v|out)_proj|text_projection|[^_]+"
 )
 _SGM = ("input_blocks.", "middle_block.", "output_blocks.", "time_embed.", "label_emb.", "out.")
+_ROOTS = (
+    "down_blocks.", "up_blocks.", "mid_block.", "conv_in.", "conv_out.", "time_embedding.", "add_embedding.",
+    "text_model.", "encoder.layers.", "text_projection.",
+)  # fmt: skip
 _COMPONENT = re.compile(r"(unet|text_encoder|text_encoder_2)\.(?:base_model\.model\.)?(.+)")
 _PEFT = re.compile(r"(.+)\.lora_(A|B)(?:\.\w+)?\.weight|(.+)\.lora_magnitude_vector(?:\.\w+)*")
 _OLD = re.compile(r"(.+?)(?:\.processor)?(?:\.lora_linear_layer|\.lora|\.to_(q|k|v|out)_lora)\.(down|up)\.weight")
@@ -117,12 +121,10 @@ def _module_of_stem(stem: str) -> tuple[str, bool]:
         if stem.startswith(prefix):
             flat = stem.removeprefix(prefix)
             path = ".".join(_SEGMENTS.findall(flat))
-            if path.replace(".", "_") != flat:
+            if path.replace(".", "_") != flat or not f"{path}.".startswith(_ROOTS + _SGM):
                 break
-            if component != "unet":
-                return f"{component}.{path}", False
-            if not f"{path}.".startswith(_SGM):
-                return f"unet.{path}", False
+            if component != "unet" or not f"{path}.".startswith(_SGM):
+                return name_of_module(component, path), False
             try:
                 return f"unet.{diffusers_path(path)}", True
             except ValueError:

@@ -10,7 +10,7 @@ from math import prod
 from pathlib import Path
 from typing import Any
 
-from sd_lora.errors import AdapterError, some
+from sd_lora.errors import AdapterError, printable, some
 
 MAX_HEADER, MAX_TENSORS, MAX_SIZE = 4 * 2**20, 20_000, 4 * 2**30
 #: safetensors' names of types and their bytes
@@ -54,7 +54,8 @@ def read_header(path: str | Path) -> tuple[dict[str, TensorInfo], dict[str, str]
         try:
             tensors[key], span = _entry(entry)
         except (KeyError, TypeError, ValueError) as error:
-            raise AdapterError(f'{path} has a damaged safetensors header at key "{key[:80]}": {error}') from error
+            shown = printable(key[:80])
+            raise AdapterError(f'{path} has a damaged safetensors header at key "{shown}": {error}') from error
         spans.append((*span, key))
     _check_spans(path, sorted(spans), body)
     return tensors, metadata
@@ -64,7 +65,7 @@ def _header_bytes(path: Path) -> tuple[bytes, int]:
     """The header, and the number of bytes behind it."""
     try:
         if not path.is_file():
-            what = "it is a folder" if path.is_dir() else "it does not exist"
+            what = "it is a folder" if path.is_dir() else "it is no file" if path.exists() else "it does not exist"
             raise AdapterError(f"{path} cannot be read: {what}; name an adapter file")
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -114,8 +115,9 @@ def _check_spans(path: Path, spans: list[tuple[int, int, str]], body: int) -> No
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        names = [key for key, _ in pairs]
-        raise ValueError(f"a key occurs twice ({next(key for key in names if names.count(key) > 1)[:80]})")
+        seen: set[str] = set()
+        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+        raise ValueError(f"a key occurs twice ({printable(twice[:80])})")
     return found
 
 
