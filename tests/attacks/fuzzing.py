@@ -5,6 +5,7 @@ python tests/attacks/fuzzing.py COUNT [SEED]
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 import struct
@@ -83,15 +84,15 @@ def rebuilt(content: bytes, rng: random.Random) -> bytes:
         elif action == 1:
             header[key + rng.choice((".alpha", "x", ".weight", "_", "\x00"))] = header.pop(key, 1)
         elif action == 2:
-            header[key] = rng.choice(WORDS)
+            header[key] = copy.deepcopy(rng.choice(WORDS))
         elif action == 3:
             header[key.replace("down", "up").replace("lora_A", "lora_B")] = header.get(key)
         elif isinstance(header.get(key), dict) and header[key]:
             part = rng.choice(list(header[key]))
             if isinstance(header[key][part], list) and header[key][part] and action > 4:
-                header[key][part][rng.randrange(len(header[key][part]))] = rng.choice(WORDS)
+                header[key][part][rng.randrange(len(header[key][part]))] = copy.deepcopy(rng.choice(WORDS))
             else:
-                header[key][part] = rng.choice(WORDS)
+                header[key][part] = copy.deepcopy(rng.choice(WORDS))
     text = json.dumps(header).encode()
     return struct.pack("<Q", len(text)) + text + content[8 + length :]
 
