@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -19,13 +20,14 @@ from sd_lora.adapter import Adapter, base_name
 from sd_lora.errors import AdapterError
 from sd_lora.families import FAMILIES
 from sd_lora.lora import plan_targets
+from sd_lora.tools.verify import verify_adapter
 from sd_lora.training.metadata import describe
 
 tuners = pytest.importorskip("peft.tuners.tuners_utils")
 
 PROMPT = "a small blue boat on the sea, in xyz style"
 TARGETS = {
-    "sd1": "attn,ff,text",
+    "sd1": "attn,ff,proj,text",
     "sd2": "attn,ff,conv,proj",
     "sd2v": "attn,text,text_ff",
     "sdxl": "attn,ff,proj,conv,text",
@@ -117,6 +119,38 @@ def test_the_sidecars_say_what_other_programs_ask(kind: str, run: Path) -> None:
     assert facts["activation text"] == "in xyz style"
     assert "preferred weight" not in facts  # none was measured
     assert Image.open(run / "adapter.png").size == (64, 64)
+
+
+def test_no_program_would_lose_a_module_or_take_it_for_another_kind(
+    kind: str, bases: dict[str, Path], run: Path
+) -> None:
+    found = verify_adapter(run / "adapter.safetensors", sd_lora.ModelConfig(base=str(bases[kind])))
+    assert found.is_whole
+    assert found.kind == {"sd2v": "sd2-v"}.get(kind, kind)
+    for answer in found.clients:
+        assert (answer.loaded, answer.reasons, answer.notes) == (found.modules, (), ()), answer
+
+
+def test_the_metadata_says_what_other_programs_read(kind: str, run: Path) -> None:
+    metadata = Adapter.load(run / "adapter.safetensors").metadata
+    content = (run / "adapter.safetensors").read_bytes()
+    body = content[8 + int.from_bytes(content[:8], "little") :]
+    assert metadata["sshs_model_hash"] == hashlib.sha256(body).hexdigest()
+    assert metadata["ss_base_model_version"].startswith("sdxl_") == (kind == "sdxl")
+    assert metadata["ss_v2"] == str(kind.startswith("sd2"))
+    assert metadata["modelspec.prediction_type"] == ("v" if kind == "sd2v" else "epsilon")
+    assert metadata["ss_output_name"] == "xyz"
+    assert json.loads(metadata["ss_tag_frequency"]) == {"images": {"xyz": 3}}
+    assert json.loads(metadata["ss_dataset_dirs"])["images"]["img_count"] == 3
+    assert metadata["ss_text_encoder_lr"] == ("0.0025" if "text" in TARGETS[kind] else "None")
+    assert "lora_adapter_metadata" not in metadata
+    assert str(run.parent) not in json.dumps(metadata)  # no path of this machine
+
+
+def test_the_projections_of_sd1_are_convs_and_the_others_linear(kind: str, run: Path) -> None:
+    shapes = {n: w.down.ndim for n, w in Adapter.load(run / "adapter.safetensors").weights.items() if "proj_in" in n}
+    assert set(shapes.values()) <= {4 if kind == "sd1" else 2}
+    assert bool(shapes) == ("proj" in TARGETS[kind])
 
 
 def test_both_parts_were_trained(kind: str, run: Path) -> None:
