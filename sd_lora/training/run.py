@@ -56,9 +56,11 @@ class Run:
         """What is about to be trained, in one line."""
         data, training = self.config.data, self.config.training
         precision = str(self.dtype).removeprefix("torch.")
+        ranks = sorted({w.rank for w in self.adapter.weights.values()})
+        rank = f"{ranks[0]}" if len(ranks) == 1 else f"{ranks[0]} to {ranks[-1]}"
         return (
             f"{len(self.examples)} images of {data.folder} at {data.resolution} px, base model {base_name(self.pipe)}: "
-            f"{len(self.adapter.weights)} modules of rank {self.config.lora.rank}, {training.steps} steps of "
+            f"{len(self.adapter.weights)} modules of rank {rank}, {training.steps} steps of "
             f"{training.batch_size} images, {self.device.type}, {precision}"
         )
 
