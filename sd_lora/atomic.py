@@ -30,3 +30,10 @@ def write_atomically(path: Path, content: bytes, check: Callable[[Path], None] |
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
+
+
+def open_to_others(path: Path) -> None:
+    """Give `path` the permissions of any new file; safetensors writes files that their owner alone may read."""
+    mask = os.umask(0o077)
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)

@@ -19,6 +19,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from sd_lora.atomic import open_to_others
 from sd_lora.errors import BaseModelError, SdLoraError, some
 from sd_lora.families.checkpoint_keys import PREFIXES, Place, fits, gathered, places
 from sd_lora.families.checkpoint_kind import CheckpointKind, Header, detect, kind_of, read_header
@@ -269,6 +270,7 @@ def save_single_file(
     partial = path.with_name(f".{path.name[:200]}.{os.getpid()}.partial")
     try:
         save_file(tensors, partial, metadata={**(metadata or {}), **marks})
+        open_to_others(partial)
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(partial, path)

@@ -11,6 +11,7 @@ from typing import Any
 
 from sd_lora.adapter import Adapter
 from sd_lora.adapter_file import DTYPES
+from sd_lora.atomic import open_to_others
 from sd_lora.config import ModelConfig
 from sd_lora.errors import ConfigError, SdLoraError, nearest
 from sd_lora.families import load_base, save_single_file
@@ -54,6 +55,8 @@ def _save_folder(pipe: Any, path: Path, history: Mapping[str, str]) -> None:
             # Loaded plainly, diffusers' parts become float32 and a text encoder what its config says: keep them alike.
             config.write_text(json.dumps({**json.loads(config.read_text("utf-8")), "dtype": "float32"}, indent=2))
         (partial / "sd_lora.json").write_text(history[HISTORY_KEY] + "\n", "utf-8")
+        for weights in partial.rglob("*.safetensors"):
+            open_to_others(weights)
         os.rename(partial, path)
     except OSError as error:
         raise SdLoraError(f"{path} cannot be written: {error.strerror or error}") from error

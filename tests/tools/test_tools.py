@@ -258,6 +258,19 @@ def test_a_fused_checkpoint_file_holds_the_same_weights(
             assert torch.equal(tensor, expected[f"{part}.{key}"]), key
 
 
+def test_what_is_written_may_be_read_by_others_as_any_new_file(
+    make: Make, bases: dict[str, Path], tmp_path: Path
+) -> None:
+    start, model = make("sd1"), ModelConfig(base=str(bases["sd1"]))
+    (tmp_path / "new").write_text("")
+    folder, file = (
+        fuse_adapter(start, model, tmp_path / "fused"),
+        fuse_adapter(start, model, tmp_path / "f.safetensors"),
+    )
+    written = [start, file, *(path for path in folder.rglob("*") if path.is_file())]
+    assert {path.stat().st_mode for path in written} == {(tmp_path / "new").stat().st_mode}
+
+
 def test_extract_gives_a_fused_adapter_back(kind: str, make: Make, bases: dict[str, Path], tmp_path: Path) -> None:
     start, base = make(kind, targets="attn,ff,proj,conv,text,text_ff"), ModelConfig(base=str(bases[kind]))
     folder = fuse_adapter(start, base, tmp_path / "fused", dtype="float32")
