@@ -144,7 +144,7 @@ def test_the_hashes_are_those_of_the_bytes_after_the_header(saved: Path) -> None
     blank = saved.read_bytes().replace(metadata["sshs_legacy_hash"].encode(), b" " * 8)
     assert metadata["sshs_legacy_hash"] == hashlib.sha256(blank[0x100000:0x110000]).hexdigest()[:8]
     assert metadata["modelspec.hash_sha256"] == f"0x{digest}"
-    assert "lora_adapter_metadata" not in metadata  # formats.md §6
+    assert "lora_adapter_metadata" not in metadata  # diffusers refuses it beside alphas
 
 
 def test_hashes_are_renewed_when_a_changed_adapter_is_written(saved: Path) -> None:

@@ -88,7 +88,7 @@ def test_diffusers_draws_the_same_pictures(
 
 
 def test_mixed_ranks_and_alphas_arrive_unchanged(plain: Any, ours: Any, tmp_path: Path) -> None:
-    """diffusers mis-scales a minority alpha; the file must not let it (formats.md §3)."""
+    """diffusers mis-scales a minority alpha; the file must not let it."""
     generator = torch.Generator().manual_seed(0)
     weights = {}
     for i, (name, module) in enumerate(m for m in modules_of(ours).items() if ".attn" in m[0]):

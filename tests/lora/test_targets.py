@@ -116,7 +116,7 @@ def test_sd15_at_full_size_has_the_published_number_of_targets(sd15_unet: Any, g
 
 
 def test_the_groups_leave_out_what_other_programs_never_load(sd15_unet: Any) -> None:
-    """formats.md §5: conv_in, conv_out and the time embedding."""
+    """conv_in, conv_out and the time embedding, which not every program loads."""
     groups = [group for group in GROUPS if not group.startswith("text")]
     chosen = names(plan_targets({"unet": sd15_unet}, GROUPS, groups))
     assert not [name for name in chosen if name.startswith(("unet.conv_in", "unet.conv_out", "unet.time_embedding"))]
