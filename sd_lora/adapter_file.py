@@ -81,7 +81,7 @@ def write_adapter(
         if layout == "kohya":
             tensors |= _in_kohya(kohya_stem(name, family), parts, alpha)
         else:
-            tensors |= {diffusers_key(name, role): part for role, part in parts.items()}
+            tensors |= _in_diffusers(name, parts)
     if overflowing:
         raise AdapterError(
             f"{len(overflowing)} of {len(weights)} modules hold values that {dtype} cannot ({some(overflowing, 2)}); "
@@ -148,7 +148,7 @@ def check_written(path: Path, weights: Mapping[str, Weights], dtype: str) -> Non
     whole = sum(_squared_difference(w, None) for w in weights.values()) ** 0.5
     if error > whole * {"float32": 1e-5, "float16": 0.1, "bfloat16": 0.1}[dtype]:
         raise AdapterError(
-            f"what was written as {dtype} differs from the adapter by {error / whole:.0%} of its change; "
+            f"what was written as {dtype} differs from the adapter by {error / (whole or error):.0%} of its change; "
             "its values are too small for that type, save as float32"
         )
 
@@ -274,6 +274,12 @@ def _in_kohya(stem: str, parts: Mapping[str, Tensor], alpha: float) -> dict[str,
     if "magnitude" in parts:
         keys[f"{stem}.dora_scale"] = parts["magnitude"].view(-1, *[1] * (parts["down"].ndim - 1)).contiguous()
     return keys
+
+
+def _in_diffusers(name: str, parts: dict[str, Tensor]) -> dict[str, Tensor]:
+    if "magnitude" in parts and parts["down"].ndim == 4:  # PEFT has it in the shape of a conv's output
+        parts["magnitude"] = parts["magnitude"].view(1, -1, 1, 1)
+    return {diffusers_key(name, role): part for role, part in parts.items()}
 
 
 def _with_hashes(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:

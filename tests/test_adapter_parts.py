@@ -205,3 +205,19 @@ def test_weights_alone_are_enough_for_an_adapter_of_either_variant(random_sd: An
     adapter = Adapter(copies, {})
     assert adapter.variant == "dora"
     assert all(torch.equal(adapter.weights[n].magnitude, w.magnitude) for n, w in made.items())  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("targets", [["attn"], ["attn", "ff", "proj", "conv"]], ids="+".join)
+def test_diffusers_predicts_the_same_from_the_export_of_a_dora_adapter(
+    random_sd: Any, random_sd_folder: Path, tmp_path: Path, targets: list[str]
+) -> None:
+    from diffusers import DiffusionPipeline
+
+    adapter, base = trained(random_sd, "dora", targets), predict(random_sd)
+    path = adapter.save(tmp_path / "style.safetensors", dtype="float32", layout="diffusers")
+    with adapter.injected(random_sd):
+        expected = predict(random_sd)
+    assert not torch.allclose(expected, base, atol=1e-2)
+    plain = DiffusionPipeline.from_pretrained(random_sd_folder, safety_checker=None)
+    plain.load_lora_weights(tmp_path, weight_name=path.name)
+    torch.testing.assert_close(predict(plain), expected, rtol=0, atol=1e-4)
