@@ -74,8 +74,8 @@ def _without_width(file: FileFacts, part: Part) -> bool:  # noqa: ARG001
 
 
 def _per_row(part: Part) -> bool:
-    """A DoRA magnitude with one entry per output row; per input column it is (1, in)."""
-    return "magnitude" in part.shapes and part.shapes["magnitude"][:1] != (1,)
+    """A DoRA magnitude with one entry per output row, as PEFT's all are; per input column kohya's is (1, in)."""
+    return "magnitude" in part.shapes and (part.spelling == "peft" or part.shapes["magnitude"][:1] != (1,))
 
 
 RULES: tuple[Rule, ...] = (
