@@ -7,7 +7,7 @@ modules it is about, which programs it holds for, and whether these drop the mod
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from sd_lora.file_facts import FileFacts, Part
@@ -64,15 +64,6 @@ def _fused_text(file: FileFacts, part: Part) -> bool:
     return file.kind in ("sd2", "sd2-v") or (_is_xl(file) and part.prefix == "lora_te2_")
 
 
-def _without_width(file: FileFacts, part: Part) -> bool:  # noqa: ARG001
-    """InvokeAI tells the base by the inputs of the cross-attention, or of an SD text encoder."""
-    if any(p.flat.endswith(("attn2_to_k", "attn2_to_v")) for p in file.parts):
-        return False
-    if _is_xl(file):
-        return all(p.is_text for p in file.parts)
-    return _is_sd(file) and not any(p.is_text and p.is_attention for p in file.parts)
-
-
 def _per_row(part: Part) -> bool:
     """A DoRA magnitude with one entry per output row, as PEFT's all are; per input column kohya's is (1, in)."""
     return "magnitude" in part.shapes and (part.spelling == "peft" or part.shapes["magnitude"][:1] != (1,))
@@ -114,7 +105,8 @@ RULES: tuple[Rule, ...] = (
     Rule("refuses", ("diffusers",), "lora_adapter_metadata in a file with alphas",
          lambda f, p: "lora_adapter_metadata" in f.metadata and p.alpha is not None),
     Rule("distorts", ("diffusers",), "an alpha that is not the commonest of the file", _minority_alpha),
-    Rule("refuses", ("InvokeAI",), "no attn2.to_k or to_v, by whose width it tells the base", _without_width),
+    Rule("refuses", ("InvokeAI",), "no attn2.to_k or to_v, by whose width it tells the base",
+         lambda f, _: not f.tells_width),
     # diffusers' keys
     Rule("drops", ("ComfyUI", "Forge"), "attention under diffusers' keys",
          lambda _, p: p.spelling == "peft" and p.is_attention and not p.is_text),
@@ -190,8 +182,3 @@ def _shown_as(client: str, file: FileFacts) -> str:
         return "SD1" if metadata else "Unknown"
     kinds = {"stable-diffusion-v1/lora": "SD1", "stable-diffusion-xl-v1-base/lora": "SDXL"}
     return kinds.get(metadata.get("modelspec.architecture", ""), "Unknown")
-
-
-def whole(reports: Sequence[ClientAnswer]) -> list[str]:
-    """The clients that would load everything."""
-    return [report.client for report in reports if report.is_whole]

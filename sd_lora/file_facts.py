@@ -89,8 +89,13 @@ class FileFacts:
         return any(p.is_sgm for p in self.parts) and any(p.has_diffusers_name for p in self.parts)
 
     @cached_property
-    def spellings(self) -> tuple[str, ...]:
-        return tuple(sorted({part.spelling for part in self.parts}))
+    def tells_width(self) -> bool:
+        """Whether a module's inputs are as wide as the cross-attention: what InvokeAI tells the base by."""
+        if any(part.flat.endswith(("attn2_to_k", "attn2_to_v")) for part in self.parts):
+            return True
+        if self.kind == "sdxl":
+            return not all(part.is_text for part in self.parts)
+        return not self.kind or any(part.is_text and part.is_attention for part in self.parts)
 
     def is_partial(self, part: Part) -> bool:
         """Whether `part` is of a text encoder's attention of which only some projections are in the file."""

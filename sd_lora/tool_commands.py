@@ -19,6 +19,7 @@ Out = Annotated[Path, typer.Option(help="The file to write.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the result if it exists.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
 Dtype = Annotated[str, typer.Option(help="float16, bfloat16 or float32.")]
+SameDtype = Annotated[str, typer.Option(help="float16, bfloat16 or float32; if left out, as it was.")]
 Rank = Annotated[int, typer.Option(help="Keep so many ranks a module.")]
 Energy = Annotated[float, typer.Option(help="Keep this share of each module's squared singular values, such as 0.95.")]
 Overrides = Annotated[
@@ -77,7 +78,7 @@ def convert(
     adapter: AdapterPath,
     out: Out,
     layout: Annotated[str, typer.Option(help="kohya (for every program) or diffusers.")] = "kohya",
-    dtype: Dtype = "float16",
+    dtype: SameDtype = "",
     kind: Annotated[str, typer.Option(help="sd1, sd2, sd2-v or sdxl, if the file does not tell.")] = "",
     overwrite: Overwrite = False,
 ) -> None:
@@ -93,7 +94,7 @@ def merge(
     weights: Annotated[str, typer.Option(help="One number each, with commas; 1 if left out.")] = "",
     method: Annotated[str, typer.Option(help="concat (exact, ranks add up) or svd (cut to --rank).")] = "concat",
     rank: Rank = 0,
-    dtype: Dtype = "float16",
+    dtype: SameDtype = "",
     overwrite: Overwrite = False,
 ) -> None:
     """Add several adapters up into one."""
@@ -112,7 +113,7 @@ def resize(
     out: Out,
     rank: Rank = 0,
     energy: Energy = 0.0,
-    dtype: Dtype = "float16",
+    dtype: SameDtype = "",
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
@@ -176,9 +177,10 @@ def extract(
             *models, out, rank=rank, energy=energy, targets=chosen, dtype=dtype, overwrite=overwrite, watch=watch
         )
     if found.beyond:
+        sorts = ", ".join(f"{count} {sort}" for sort, count in found.sorts_beyond.items())
         typer.echo(
-            f"warning: {len(found.beyond)} weights outside --targets differ too and are not in the adapter, such as "
-            f"{found.beyond[0]}",
+            f"warning: {len(found.beyond)} weights outside --targets differ too and are not in the adapter "
+            f"({sorts}), such as {found.beyond[0]}",
             err=True,
         )
     ranks = _span(found.ranks.values())

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from sd_lora.kinds import MARKS
 from sd_lora.layouts import COMPONENTS, name_of_module
 from sd_lora.lora import plan_targets
 from sd_lora.tools.factors import triplets_of_matrix
-from sd_lora.tools.output import check_output, with_history, with_sizes
+from sd_lora.tools.output import check_output, with_facts, with_history
 from sd_lora.version import __version__
 
 #: a change below this share of the weight is rounding
@@ -37,6 +38,11 @@ class Extraction:
     error: float
     beyond: tuple[str, ...]
 
+    @property
+    def sorts_beyond(self) -> dict[str, int]:
+        """How many weights of each sort `beyond` names."""
+        return dict(Counter(map(_sort, self.beyond)))
+
 
 def extract_adapter(  # noqa: PLR0913
     base: ModelConfig, tuned: ModelConfig, out: str | Path, *, rank: int = 0, energy: float = 0.0,
@@ -46,8 +52,9 @@ def extract_adapter(  # noqa: PLR0913
     """Write to `out` the adapter whose ΔW is the difference of `tuned` and `base`, each module
     cut by SVD to `rank`, or to the least rank that keeps `energy`, a share (0..1) of the squared singular values.
 
-    `targets` are groups or patterns as in training; modules that do not differ are left out. Both models are held in
-    the precision that `model.dtype` asks for, float32 if it is "auto". Raises AdapterError if nothing differs.
+    `targets` are groups or patterns as in training; modules that do not differ, or only as far as one model is stored
+    in a coarser type, are left out. Both models are held in the precision that `model.dtype` asks for, float32 if it is
+    "auto". Raises AdapterError if nothing differs, or the models are of different kinds.
     """
     if bool(rank) == bool(energy):
         raise ConfigError("extracting takes either --rank or --energy; give one of them")
@@ -55,8 +62,7 @@ def extract_adapter(  # noqa: PLR0913
         raise ConfigError(f"--rank is {rank} and --energy is {energy:g}; a rank is above 0, an energy above 0 up to 1")
     path = check_output(out, [base.base, tuned.base], overwrite=overwrite)
     (first, family), (second, other) = _load(base), _load(tuned)
-    if family is not other:
-        raise AdapterError(f"{tuned.base} is of the family {other.name} and {base.base} of {family.name}")
+    _check_alike((base.base, first, family), (tuned.base, second, other))
     chosen = _planned(first, family, targets)
     before, after = _state(first, family), _state(second, family)
     odd = [k for k in before | after if k not in before or k not in after or before[k].shape != after[k].shape]
@@ -65,21 +71,20 @@ def extract_adapter(  # noqa: PLR0913
     weights: dict[str, Weights] = {}
     lost, whole = 0.0, 0.0
     for done, (name, key) in enumerate(chosen.items(), 1):
-        change = after[key].float() - before[key].float()
-        if change.norm() > _NOISE * before[key].float().norm():
-            parts = triplets_of_matrix(change)
+        if not _is_same(before[key], after[key]):
+            parts = triplets_of_matrix(after[key].float() - before[key].float())
             kept = min(rank or parts.rank_for(energy), len(parts.values))
             weights[name] = parts.weights(kept, float(rank or 16))
             lost, whole = lost + parts.lost(kept) ** 2 * parts.energy, whole + parts.energy
         if watch is not None:
             watch(done, len(chosen))
-    beyond = tuple(k for k in before if k not in chosen.values() and not torch.equal(before[k], after[k]))
+    beyond = _beyond(before | _vae(first), after | _vae(second), chosen.values())
     if not weights:
         elsewhere = f", but {len(beyond)} weights elsewhere do ({some(beyond, 2)})" if beyond else ""
         raise AdapterError(f"no module that was asked for differs between {base.base} and {tuned.base}{elsewhere}")
     settings = {"tuned": base_name(second), "targets": list(targets), "rank": rank, "energy": energy}
-    metadata = _metadata(first, second, family, path.stem, targets)
-    write_adapter(path, weights, with_history(with_sizes(metadata, weights), "extract", [], settings), dtype)
+    metadata = _metadata(first, second, family, targets)
+    write_adapter(path, weights, with_history(with_facts(metadata, weights, path), "extract", [], settings), dtype)
     ranks = {name: w.rank for name, w in weights.items()}
     return Extraction(str(path), ranks, (lost / whole) ** 0.5, beyond)
 
@@ -91,6 +96,49 @@ def _load(model: ModelConfig) -> tuple[Any, ModelFamily]:
     return load_base(
         model.base, DTYPES[dtype], revision=model.revision, config=model.config, prediction_type=model.prediction_type
     )
+
+
+def _check_alike(one: tuple[str, Any, ModelFamily], other: tuple[str, Any, ModelFamily]) -> None:
+    (base, first, family), (tuned, second, its) = one, other
+    if family is not its:
+        raise AdapterError(f"{tuned} is of the family {its.name} and {base} of {family.name}")
+    predicts, predicted = its.objective(second).prediction_type, family.objective(first).prediction_type
+    if predicts != predicted:
+        raise AdapterError(
+            f'{tuned} predicts "{predicts}" and {base} "{predicted}", so that no adapter leads from one to the other'
+        )
+
+
+def _is_same(before: Tensor, after: Tensor) -> bool:
+    """Whether two weights differ by no more than rounding: of sums in float32, or of one model's storage."""
+    if before.shape != after.shape or before.dtype != after.dtype:
+        return False
+    if torch.equal(before, after):
+        return True
+    if not before.is_floating_point():
+        return False
+    for kind in (torch.float16, torch.bfloat16):
+        coarse, rounded = before.to(kind), after.to(kind)
+        if torch.equal(coarse, rounded) and any(torch.equal(coarse.to(t.dtype), t) for t in (before, after)):
+            return True
+    return bool((after.float() - before.float()).norm() <= _NOISE * before.float().norm())
+
+
+def _beyond(before: Mapping[str, Tensor], after: Mapping[str, Tensor], chosen: Collection[str]) -> tuple[str, ...]:
+    """The names of all weights outside of `chosen` that differ, or that only one of the models has."""
+    left = [key for key in {**before, **after} if key not in set(chosen)]
+    return tuple(k for k in left if k not in before or k not in after or not _is_same(before[k], after[k]))
+
+
+def _sort(key: str) -> str:
+    """What a weight outside of the adapter is, for people."""
+    if key.startswith("vae."):
+        return "VAE weights"
+    if "norm" in key:
+        return "norms"
+    if key.endswith(".bias"):
+        return "biases"
+    return "embeddings" if "embedding" in key else "other weights"
 
 
 def _components(pipe: Any, family: ModelFamily) -> dict[str, nn.Module]:
@@ -108,15 +156,17 @@ def _state(pipe: Any, family: ModelFamily) -> dict[str, Tensor]:
     return {f"{part}.{key}": tensor for part, module in parts.items() for key, tensor in module.state_dict().items()}
 
 
-def _metadata(first: Any, second: Any, family: ModelFamily, title: str, targets: Sequence[str]) -> dict[str, str]:
+def _vae(pipe: Any) -> dict[str, Tensor]:
+    return {f"vae.{key}": tensor for key, tensor in pipe.vae.state_dict().items()}
+
+
+def _metadata(first: Any, second: Any, family: ModelFamily, targets: Sequence[str]) -> dict[str, str]:
     v = family.objective(first).prediction_type == "v_prediction"
     return {
         **MARKS[family.kind(first)],
-        "ss_output_name": title,
         "ss_sd_model_name": base_name(first),
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.implementation": "https://github.com/huggingface/diffusers",
-        "modelspec.title": title,
         "modelspec.description": f"The difference of {base_name(second)} and {base_name(first)}.",
         "modelspec.resolution": "x".join([str(family.native_size(first))] * 2),
         "modelspec.prediction_type": "v" if v else "epsilon",

@@ -67,8 +67,8 @@ def triplets_of(weights: Weights) -> Triplets:
 def triplets_of_matrix(change: Tensor) -> Triplets:
     """The singular triplets of a full ΔW (out, in, kernel…), from the eigenvectors of its smaller Gram matrix.
 
-    Exact up to float64's rounding of the Gram matrix, which hides singular values below 1e-8 of the largest, and many
-    times faster than an SVD of the matrix itself.
+    Exact up to float64's rounding of the Gram matrix, which hides singular values below 1e-8 of the largest, and
+    faster than an SVD in float64: seven times for the 3 × 3 convs of SDXL (1280 × 11520), little for square matrices.
     """
     matrix = change.flatten(1).double()
     wide = matrix.shape[0] <= matrix.shape[1]
@@ -97,8 +97,7 @@ def concatenated(weights: Sequence[Weights], factors: Sequence[float]) -> Weight
     return Weights(torch.cat([w.down for w in weights]), torch.cat(ups, dim=1), alpha)
 
 
-def error_between(before: Weights, after: Weights) -> float:
-    """‖ΔW' − ΔW‖ / ‖ΔW‖ of two modules of the same shape, from their factors."""
-    both = concatenated((before, after), (1.0, -1.0))
-    lost, whole = triplets_of(both).energy, triplets_of(before).energy
-    return (lost / whole) ** 0.5 if whole else 0.0
+def squared_norm(w: Weights) -> float:
+    """‖ΔW‖² at strength 1 (of a DoRA, without its magnitude), from the small Gram matrices: no full ΔW is made."""
+    down, up = w.down.flatten(1).double(), w.up.flatten(1).double()
+    return max(0.0, float(((down @ down.T) * (up.T @ up)).sum()) * (w.alpha / w.rank) ** 2)

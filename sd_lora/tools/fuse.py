@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sd_lora.adapter import Adapter
+from safetensors import SafetensorError
+
+from sd_lora.adapter import Adapter, modules_of
 from sd_lora.adapter_file import DTYPES
 from sd_lora.atomic import open_to_others
 from sd_lora.config import ModelConfig
-from sd_lora.errors import ConfigError, SdLoraError, nearest
+from sd_lora.errors import AdapterError, ConfigError, SdLoraError, nearest, some
 from sd_lora.families import load_base, save_single_file
 from sd_lora.strengths import Strengths
 from sd_lora.tools.output import HISTORY_KEY, check_output, with_history
@@ -38,12 +40,23 @@ def fuse_adapter(
         model.base, DTYPES[dtype], revision=model.revision, config=model.config, prediction_type=model.prediction_type
     )
     loaded.fuse(pipe, strength)
+    _check_finite(loaded, pipe, dtype)
     history = with_history({}, "fuse", [adapter], {"strength": strength, "base": loaded.base})
     if is_file:
         save_single_file(pipe, path, DTYPES[dtype], history)
     else:
         _save_folder(pipe, path, history)
     return path
+
+
+def _check_finite(adapter: Adapter, pipe: Any, dtype: str) -> None:
+    modules = modules_of(pipe)
+    bad = [name for name in adapter.weights if not bool(modules[name].weight.isfinite().all())]  # type: ignore[operator]
+    if bad:
+        raise AdapterError(
+            f"{len(bad)} modules hold values that {dtype} cannot once {adapter.label} is added ({some(bad, 2)}); "
+            "lower --strength, or keep float32"
+        )
 
 
 def _save_folder(pipe: Any, path: Path, history: Mapping[str, str]) -> None:
@@ -58,7 +71,7 @@ def _save_folder(pipe: Any, path: Path, history: Mapping[str, str]) -> None:
         for weights in partial.rglob("*.safetensors"):
             open_to_others(weights)
         os.rename(partial, path)
-    except OSError as error:
-        raise SdLoraError(f"{path} cannot be written: {error.strerror or error}") from error
+    except (OSError, SafetensorError) as error:
+        raise SdLoraError(f"{path} cannot be written: {getattr(error, 'strerror', None) or error}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sd_lora.adapter_file import MODULES_KEY, Weights, layout_of, read_adapter
+from sd_lora.adapter_file import MODULES_KEY, layout_of, read_adapter
 from sd_lora.kinds import family_of_kind, kind_of
 from sd_lora.safetensors_header import read_header
+from sd_lora.tools.factors import squared_norm
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def inspect_adapter(path: str | Path) -> AdapterReport:
     kind = kind_of({name: tuple(w.down.shape) for name, w in weights.items()}, metadata)
     norms: dict[str, float] = {}
     for name, w in weights.items():
-        norms[_block(name)] = norms.get(_block(name), 0.0) + _squared_norm(w)
+        norms[_block(name)] = norms.get(_block(name), 0.0) + squared_norm(w)
     return AdapterReport(
         path=str(path),
         bytes=Path(path).stat().st_size,
@@ -100,9 +101,3 @@ def _block(name: str) -> str:
     """``unet.up_blocks.1.attentions…`` → ``unet.up_blocks.1``."""
     parts = name.split(".")
     return ".".join(parts[:3] if parts[1] in ("down_blocks", "up_blocks") else parts[:2])
-
-
-def _squared_norm(w: Weights) -> float:
-    """‖up @ down‖² scaled, from the small Gram matrices: no full ΔW is made."""
-    down, up = w.down.flatten(1).double(), w.up.flatten(1).double()
-    return float(((down @ down.T) * (up.T @ up)).sum()) * (w.alpha / w.rank) ** 2

@@ -9,39 +9,49 @@ from pathlib import Path
 from sd_lora.adapter_file import Weights, read_adapter, write_adapter
 from sd_lora.errors import AdapterError, ConfigError, some
 from sd_lora.kinds import kind_of
-from sd_lora.tools.factors import concatenated, triplets_of
-from sd_lora.tools.output import check_output, with_history, with_sizes
+from sd_lora.tools.factors import concatenated, squared_norm, triplets_of
+from sd_lora.tools.output import check_output, dtype_for, marks_for, with_facts, with_history
 
 METHODS = ("concat", "svd")
+#: a sum below this share of its terms is what rounding left of them
+_NOTHING = 1e-6
 Watch = Callable[[int, int], None]
 Read = tuple[Mapping[str, Weights], Mapping[str, str]]
 
 
 def merge_adapters(
     adapters: Sequence[str | Path], out: str | Path, *, weights: Sequence[float] = (), method: str = "concat",
-    rank: int = 0, dtype: str = "float16", overwrite: bool = False, watch: Watch | None = None,
+    rank: int = 0, dtype: str = "", overwrite: bool = False, watch: Watch | None = None,
 ) -> Path:  # fmt: skip
     """Write the sum of `adapters`, each times its weight (1 if none are given), to `out`.
 
     ``concat`` puts ranks side by side and is exact; ``svd`` cuts each module to `rank`. Modules that only some adapters
-    have are kept. `watch` is called with (modules done, modules in all). Raises AdapterError if the adapters are for
-    bases of different kinds, have modules of different shapes, or are DoRAs, whose changes do not add up.
+    have are kept. `dtype` is the finest of theirs if none is given. `watch` is called with (modules done, modules in
+    all). Raises AdapterError if the adapters are for bases of different kinds, have modules of different shapes, are
+    DoRAs, whose changes do not add up, or cancel each other.
     """
     factors = _checked(adapters, weights, method, rank)
     path = check_output(out, adapters, overwrite=overwrite)
     read = [read_adapter(adapter) for adapter in adapters]
     _check_alike(adapters, read)
+    marked = marks_for(*read[0], str(adapters[0]))
     merged: dict[str, Weights] = {}
+    left, terms = 0.0, 0.0
     names = list(dict.fromkeys(name for own, _ in read for name in own))
     for done, name in enumerate(names, 1):
         there = [(own[name], factor) for (own, _), factor in zip(read, factors, strict=True) if name in own]
         one = concatenated([w for w, _ in there], [factor for _, factor in there])
+        left += squared_norm(one)
+        terms += sum(factor**2 * squared_norm(w) for w, factor in there)
         merged[name] = one if method == "concat" else triplets_of(one).weights(rank, one.alpha)
         if watch is not None:
             watch(done, len(names))
+    if left <= _NOTHING**2 * terms and any(squared_norm(w) for own, _ in read for w in own.values()):
+        raise AdapterError(f"nothing is left of {some([str(a) for a in adapters], 2)} at the weights {factors}")
     settings = {"weights": list(factors), "method": method, **({"rank": rank} if method == "svd" else {})}
-    metadata = with_sizes(_joined([metadata for _, metadata in read]), merged)
-    write_adapter(path, merged, with_history(metadata, "merge", adapters, settings), dtype)
+    metadata = with_facts(_joined([marked, *(metadata for _, metadata in read[1:])]), merged, path)
+    noted = with_history(metadata, "merge", adapters, settings)
+    write_adapter(path, merged, noted, dtype_for(adapters, dtype))
     return path
 
 
@@ -79,8 +89,12 @@ def _same_shape(one: Weights, other: Weights) -> bool:
 
 
 def _joined(metadatas: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """The first adapter's metadata, with the trigger phrases of all."""
+    """The first adapter's metadata, with the trigger phrases of all, and the first trigger word that there is; without
+    its recommended strength if it is not alone."""
     joined = dict(metadatas[0])
+    if len(metadatas) > 1:
+        joined.pop("sdlora.strength", None)
+    joined["sdlora.trigger"] = next((word for m in metadatas if (word := m.get("sdlora.trigger", ""))), "")
     phrases = list(dict.fromkeys(p for m in metadatas if (p := m.get("modelspec.trigger_phrase", ""))))
     if phrases:
         joined["modelspec.trigger_phrase"] = ", ".join(phrases)

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from sd_lora.adapter_file import Weights
-from sd_lora.errors import ConfigError
+from sd_lora.errors import AdapterError, ConfigError
+from sd_lora.kinds import KINDS, MARKS, family_of_kind, kind_of
+from sd_lora.safetensors_header import read_header
 from sd_lora.version import __version__
 
 HISTORY_KEY = "sdlora.history"
+#: types of tensors that results keep; everything else becomes float16
+_KEPT_TYPES = {"F32": "float32", "F64": "float32", "BF16": "bfloat16"}
 
 
 def check_output(
@@ -46,7 +51,7 @@ def with_history(
     """`metadata` with one more entry in ``sdlora.history``: names and sha256 of the inputs, never their paths."""
     try:
         history = json.loads(metadata.get(HISTORY_KEY, "[]"))
-    except ValueError:
+    except (ValueError, RecursionError):
         history = []
     files = [Path(item) for item in inputs]
     entry = {
@@ -58,13 +63,49 @@ def with_history(
     return {**metadata, HISTORY_KEY: json.dumps([*history, entry] if isinstance(history, list) else [entry])}
 
 
-def with_sizes(metadata: Mapping[str, str], weights: Mapping[str, Weights]) -> dict[str, str]:
-    """`metadata` with the rank and alpha that most modules of `weights` have, as kohya's tools show them."""
+def with_facts(metadata: Mapping[str, str], weights: Mapping[str, Weights], out: Path) -> dict[str, str]:
+    """`metadata` with the rank and alpha that most modules of `weights` have, as kohya's tools show them, and the name
+    of `out`, under which AUTOMATIC1111 and Forge call the adapter: with its input's, one of the two would be hidden."""
     rank, alpha = (
         Counter(getattr(w, fact) for w in weights.values()).most_common(1)[0][0] for fact in ("rank", "alpha")
     )
-    shown = {"ss_network_module": "networks.lora", "ss_network_dim": str(rank), "ss_network_alpha": f"{alpha:g}"}
-    return {**metadata, **shown}
+    facts = {"ss_network_module": "networks.lora", "ss_network_dim": str(rank), "ss_network_alpha": f"{alpha:g}"}
+    name = re.sub(r"[:<>,]", "_", out.stem)  # signs that end a name in a prompt
+    return {**metadata, **facts, "ss_output_name": name, "modelspec.title": name}
+
+
+def marks_for(
+    weights: Mapping[str, Weights], metadata: Mapping[str, str], label: str, kind: str = "",
+    remedy: str = f"convert it with --kind {'|'.join(KINDS)} first",
+) -> dict[str, str]:  # fmt: skip
+    """`metadata` with the marks by which other programs tell the base, so that none lists the file wrongly.
+
+    `kind` is what the user says of it. Raises AdapterError, with the `remedy`, if nothing tells which base it is for.
+    """
+    if kind and kind not in KINDS:
+        raise AdapterError(f'there is no kind of base "{kind}"; known are {", ".join(KINDS)}')
+    told = kind_of({name: tuple(w.down.shape) for name, w in weights.items()}, metadata)
+    if kind and told and kind != told and {kind, told} != {"sd2", "sd2-v"}:
+        raise AdapterError(f"{label} is for a base of kind {told}, not {kind}; leave --kind out")
+    chosen = kind or told
+    if not chosen:
+        raise AdapterError(f"{label} does not tell which base it is for; {remedy}")
+    return {**metadata, **MARKS[chosen], "sdlora.family": family_of_kind(chosen)}
+
+
+def dtype_for(inputs: Sequence[str | Path], asked: str) -> str:
+    """The type of the result: `asked`, or without it the finest of the inputs' own ("float32", then "float16").
+
+    Raises AdapterError if the header of an input cannot be read."""
+    if asked:
+        return asked
+    found = {
+        _KEPT_TYPES.get(info.dtype, "float16")
+        for item in inputs
+        for key, info in read_header(Path(item))[0].items()
+        if not key.endswith(".alpha")
+    }
+    return next(iter(found)) if len(found) == 1 else "float32" if "float32" in found else "float16"
 
 
 def sha256(path: Path) -> str:

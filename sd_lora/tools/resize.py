@@ -9,7 +9,7 @@ from pathlib import Path
 from sd_lora.adapter_file import Weights, read_adapter, write_adapter
 from sd_lora.errors import AdapterError, ConfigError
 from sd_lora.tools.factors import triplets_of
-from sd_lora.tools.output import check_output, with_history, with_sizes
+from sd_lora.tools.output import check_output, dtype_for, marks_for, with_facts, with_history
 
 Watch = Callable[[int, int], None]
 
@@ -36,13 +36,14 @@ class ResizeReport:
 
 
 def resize_adapter(
-    adapter: str | Path, out: str | Path, *, rank: int = 0, energy: float = 0.0, dtype: str = "float16",
+    adapter: str | Path, out: str | Path, *, rank: int = 0, energy: float = 0.0, dtype: str = "",
     overwrite: bool = False, watch: Watch | None = None,
 ) -> ResizeReport:  # fmt: skip
     """Cut every module of `adapter` by SVD, to `rank` or to the least rank that keeps `energy`, a share (0..1) of its
-    squared singular values, and write the result to `out`.
+    squared singular values, and write the result to `out` in `dtype`, its own if none is given.
 
-    Raises AdapterError for a DoRA, whose magnitudes belong to the change that would be cut.
+    Raises ConfigError for a rank that no module is above, AdapterError for a DoRA, whose magnitudes belong to the
+    change that would be cut.
     """
     if bool(rank) == bool(energy):
         raise ConfigError("resizing takes either --rank or --energy; give one of them")
@@ -54,6 +55,9 @@ def resize_adapter(
         raise AdapterError(
             f"{adapter} is a DoRA, which cannot be cut without its base; only plain LoRAs can be resized"
         )
+    if rank >= (most := max(w.rank for w in weights.values())):
+        raise ConfigError(f"--rank {rank} would cut nothing: no module of {adapter} has a rank above {most}")
+    marked = marks_for(weights, metadata, str(adapter))
     resized: dict[str, Weights] = {}
     modules, lost, whole = [], 0.0, 0.0
     for done, (name, w) in enumerate(weights.items(), 1):
@@ -66,6 +70,7 @@ def resize_adapter(
         if watch is not None:
             watch(done, len(weights))
     settings = {"rank": rank} if rank else {"energy": energy}
-    write_adapter(path, resized, with_history(with_sizes(metadata, resized), "resize", [adapter], settings), dtype)
+    noted = with_history(with_facts(marked, resized, path), "resize", [adapter], settings)
+    write_adapter(path, resized, noted, dtype_for([adapter], dtype))
     total = (lost / whole) ** 0.5 if whole else 0.0
     return ResizeReport(str(path), Path(adapter).stat().st_size, path.stat().st_size, total, tuple(modules))

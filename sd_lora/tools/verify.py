@@ -60,7 +60,8 @@ def verify_adapter(path: str | Path, model: ModelConfig | None = None) -> Verifi
                 pass
     except AdapterError as error:
         problems.append(str(error))
-    length = int.from_bytes(path.open("rb").read(8), "little")
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
     facts = facts_of({k: info.shape for k, info in header.items()}, metadata, _alphas(path, header), kind, length)
     name = base_name(pipe) if pipe is not None else ""
     return Verification(str(path), kind, name, len(facts.parts), tuple(problems), answers(facts))
@@ -80,7 +81,7 @@ def _downs(header: Mapping[str, TensorInfo]) -> dict[str, tuple[int, ...]]:
             meant = split_key(key)
         except AdapterError:
             continue
-        if meant.role == "down":
+        if meant.role == "down" and len(info.shape) > 1:
             found[meant.name] = info.shape
     return found
 
