@@ -10,7 +10,10 @@ from sd_lora.version import __version__
 
 if TYPE_CHECKING:
     from sd_lora.adapter import Adapter
+    from sd_lora.check.doctor import check_folder
+    from sd_lora.check.model import Check
     from sd_lora.config import ModelConfig, RunConfig
+    from sd_lora.data.findings import Finding
     from sd_lora.errors import AdapterError, BaseModelError, ConfigError, DataError, SdLoraError, TrainingStopped
     from sd_lora.families import load_base
     from sd_lora.presets import load_config, preset_names
@@ -32,6 +35,7 @@ _HOME = {
     "PreviewGrid": "preview", "tiny_base_path": "tinybase", "AdapterReport": "tools.inspect",
     "inspect_adapter": "tools.inspect", "StepReport": "training", "train": "training", "ModelConfig": "config",
     "convert_adapter": "tools.convert", "extract_adapter": "tools.extract", "fuse_adapter": "tools.fuse",
+    "Check": "check.model", "check_folder": "check.doctor", "Finding": "data.findings",
     "merge_adapters": "tools.merge", "resize_adapter": "tools.resize", "verify_adapter": "tools.verify",
 }  # fmt: skip
 
@@ -40,8 +44,10 @@ __all__ = [
     "AdapterError",
     "AdapterReport",
     "BaseModelError",
+    "Check",
     "ConfigError",
     "DataError",
+    "Finding",
     "ModelConfig",
     "PreviewGrid",
     "Previewer",
@@ -50,6 +56,7 @@ __all__ = [
     "StepReport",
     "TrainingStopped",
     "__version__",
+    "check_folder",
     "convert_adapter",
     "extract_adapter",
     "fuse_adapter",

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
+from sd_lora import data_commands, tool_commands
+from sd_lora.data_commands import Base, ImageFolder, Overrides, Preset, Trigger, run_config
 from sd_lora.errors import ConfigError, SdLoraError
 from sd_lora.quiet import quiet_libraries
 from sd_lora.tinybase.world import HELD_OUT_STYLES
-from sd_lora.tool_commands import AdapterPath, numbers, register
+from sd_lora.tool_commands import AdapterPath, numbers, progress_bar
 from sd_lora.version import __version__
 
 app = typer.Typer(
@@ -25,12 +26,6 @@ app = typer.Typer(
 )
 presets_app = typer.Typer(help="List, show and copy the shipped presets.", invoke_without_command=True)
 app.add_typer(presets_app, name="presets")
-
-_BASE_HELP = '"tiny" (embedded, the default), a pipeline folder, one .safetensors checkpoint, or a hub id.'
-Overrides = Annotated[
-    Optional[list[str]],  # noqa: UP045 (typer reads the annotation)
-    typer.Argument(metavar="[section.key=value]...", help="Config overrides, such as lora.rank=8."),
-]
 
 
 @app.command()
@@ -55,36 +50,31 @@ def demo(
 
 @app.command()
 def train(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Images, each with a caption NAME.txt.")],
+    folder: ImageFolder,
     overrides: Overrides = None,
-    base: Annotated[str, typer.Option(help=_BASE_HELP)] = "",
-    preset: Annotated[str, typer.Option(help="A preset's name or a TOML file; default: the base model's.")] = "",
-    trigger: Annotated[str, typer.Option(help='Captions become "<caption>, in TRIGGER style".')] = "",
+    base: Base = "",
+    preset: Preset = "",
+    trigger: Trigger = "",
     out: Annotated[Optional[Path], typer.Option(help="The run folder to make.")] = None,  # noqa: UP045
     init: Annotated[str, typer.Option(metavar="ADAPTER", help="An adapter to train further.")] = "",
 ) -> None:
     """Train a style adapter on a folder of captioned images."""
-    from sd_lora.presets import load_config
-
     given = {
         "model.base": base, "data.folder": str(folder), "data.trigger": trigger, "output.folder": str(out or ""),
         "lora.init": init,
     }  # fmt: skip
-    twice = [text for text in overrides or () if given.get(text.partition("=")[0].strip())]
-    if twice:
-        raise ConfigError(f"{', '.join(twice)} was given twice, as an option and as an override; leave one out")
-    options = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in given.items() if value]
-    config = load_config(preset, *options, *(overrides or ()))
+    config = run_config(preset, given, overrides)
     quiet_libraries()
     from sd_lora.progress import TrainingProgress, print_run
     from sd_lora.training.run import prepare, run_training
 
-    run = prepare(config)
+    with progress_bar("looking at the images") as look:
+        run = prepare(config, on_look=look)
     typer.echo(run.summary())
     for note in run.notes:
         typer.echo(f"warning: {note}", err=True)
     with TrainingProgress() as progress:
-        run_training(run, watch=progress.show)
+        run_training(run, watch=progress.show, on_encode=progress.encoding)
     print_run(run.path, run.config)
 
 
@@ -124,7 +114,8 @@ def preview(
     typer.echo(f"wrote {previewer.grid(prompt, values).save(out)}")
 
 
-register(app)
+data_commands.register(app)
+tool_commands.register(app)
 
 
 @presets_app.callback()

@@ -34,6 +34,10 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Text = Annotated[str, Field(pattern=r"\S")]
 Strengths = Annotated[tuple[float, ...], Field(min_length=1), BeforeValidator(_listed)]
+Sizes = Annotated[tuple[Annotated[int, Field(ge=8, multiple_of=8)], ...], BeforeValidator(_listed)]
+Suffixes = Annotated[
+    tuple[Annotated[str, Field(pattern=r"^\.[^/\\\s]+$")], ...], Field(min_length=1), BeforeValidator(_listed)
+]
 Targets = Annotated[tuple[Text, ...], Field(min_length=1), BeforeValidator(_listed)]
 
 
@@ -58,15 +62,50 @@ class ModelConfig:
 class DataConfig:
     """The images and their captions."""
 
+    #: a folder of images, or kohya's dataset TOML
     folder: str = ""
-    #: side of the square training pictures in pixels; 0: the base model's own size
+    #: how the folder is laid out; auto: found out, and told
+    layout: Literal["auto", "metadata", "kohya-toml", "kohya", "sidecars", "bare"] = "auto"
+    #: side in pixels of the square whose area every training picture has; 0: the base model's own size
     resolution: Annotated[int, Field(ge=0, multiple_of=8)] = 0
-    #: the word that calls the style: captions become "<caption>, in <trigger> style"
-    trigger: Annotated[str, Field(pattern=r"^([^,\s][^,\n]*)?$")] = ""
-    #: used for an image without a caption; empty: a missing caption is an error
-    default_caption: str = ""
+    #: further sides: each image is seen at `resolution` and at these in turn
+    more_resolutions: Sizes = ()
+    #: train images in their own shape; false: crop all to squares
+    buckets: bool = True
+    #: enlarge images that are smaller than trained; false: train them at their own size
+    upscale: bool = True
+    #: positions from which an image that must be cropped is seen in turn
+    crops: Annotated[int, Field(ge=1, le=64)] = 4
     #: mirror every second exposure, except where the caption says left, right or text
     flip: bool = True
+    #: the word that calls the style: captions become "<caption>, in <trigger> style"
+    trigger: Annotated[str, Field(pattern=r"^([^,\s][^,\n]*)?$")] = ""
+    #: used for an image without a caption; empty: a missing caption is an error, unless there is none at all
+    default_caption: str = ""
+    #: endings of caption files, the preferred one first
+    caption_suffixes: Suffixes = (".txt", ".caption")
+    #: each: every line of a caption file is a caption of its own, one chosen per exposure; joined: all lines are one
+    caption_lines: Literal["each", "joined"] = "each"
+    #: shuffle comma-separated tags
+    shuffle_tags: bool = False
+    #: leave each tag out with this probability
+    tag_dropout: Decay = 0.0
+    #: the first tags, which are never moved or left out
+    keep_tags: Annotated[int, Field(ge=0)] = 0
+    #: how many shuffled versions of a caption are made
+    caption_variants: Annotated[int, Field(ge=1, le=256)] = 8
+    #: the colour behind transparent images: a name or #rrggbb
+    background: Text = "white"
+    #: learn only the white parts of NAME_mask.png or NAME-masklabel.png, where there is one
+    masks: bool = True
+    #: a folder of regularisation images, which are trained without the trigger word
+    regularisation: str = ""
+    #: weight of regularisation images in the loss
+    prior_weight: Positive = 1.0
+    #: leave out images that cannot be read, with a warning; false: they are an error
+    skip_bad: bool = False
+    #: where encoded images and captions are kept: a folder that runs may share; empty: the run folder
+    cache: str = ""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -208,11 +247,14 @@ def parse_config(tables: Sequence[tuple[str, Mapping[str, Any]]], overrides: Seq
 
 def _without_effect(config: RunConfig) -> list[str]:
     """Options that were set but cannot act beside the others."""
-    training, plain = config.training, TrainingConfig()
+    training, plain, data = config.training, TrainingConfig(), config.data
+    problems = []
+    if not (data.shuffle_tags or data.tag_dropout) and data.keep_tags:
+        problems.append("data.keep_tags has no effect alone; set data.shuffle_tags or data.tag_dropout")
     idle = [k for k in ("log_snr_mean", "log_snr_std") if getattr(training, k) != getattr(plain, k)]
     if training.timesteps == "uniform" and idle:
-        return [f"training.{key} has no effect with uniform timesteps; set training.timesteps=mixed" for key in idle]
-    return []
+        problems += [f"training.{key} has no effect with uniform timesteps; set training.timesteps=mixed" for key in idle]
+    return problems
 
 
 def read_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:

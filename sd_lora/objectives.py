@@ -55,10 +55,12 @@ class Objective:
         target = noise if self.prediction_type == "epsilon" else alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
         return Noised(mixed, timesteps, target, self._weight(timesteps, gamma).to(latents.device))
 
-    def loss(self, prediction: Tensor, noised: Noised) -> Tensor:
-        """Weighted mean squared error, float32."""
-        error = (prediction.float() - noised.target.float()).square().mean(dim=(1, 2, 3))
-        return (error * noised.weight).mean()
+    def loss(self, prediction: Tensor, noised: Noised, places: Tensor | None = None) -> Tensor:
+        """Weighted mean squared error, float32. `places` (n, 1, h, w) weighs the places of each picture, as masks do."""
+        error = (prediction.float() - noised.target.float()).square()
+        if places is not None:
+            error = error * places
+        return (error.mean(dim=(1, 2, 3)) * noised.weight).mean()
 
     def _weight(self, timesteps: Tensor, gamma: float | None) -> Tensor:
         if gamma is None:

@@ -26,7 +26,7 @@ class TrainingProgress:
     def __init__(self) -> None:
         self._console = Console()
         self._bar = Progress(
-            TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
             TimeRemainingColumn(), TextColumn("loss {task.fields[loss]}"), console=self._console,
         )  # fmt: skip
         self._task = self._bar.add_task("training", total=None, rate="", loss="…")
@@ -45,14 +45,27 @@ class TrainingProgress:
         if self._console.is_terminal:
             self._bar.stop()
 
+    def encoding(self, done: int, total: int) -> None:
+        """Consume how many of how many images and captions have been encoded."""
+        now = time.monotonic()
+        if self._console.is_terminal:
+            rate = f"{done / max(now - self._started, 1e-9):.1f}/s"
+            self._bar.update(self._task, description="encoding", completed=done, total=total, rate=rate)
+        elif now - self._said >= _LINE_EVERY:
+            self._said = now
+            print(f"encoded {done} of {total} images and captions", flush=True)
+
     def show(self, report: StepReport) -> None:
         """Consume one report."""
+        if self._mean is None:  # what came before was encoding
+            self._started = self._said = time.monotonic() - report.seconds
         self._mean = report.loss if self._mean is None else 0.95 * self._mean + 0.05 * report.loss
         now = time.monotonic()
         rate = report.step / max(now - self._started, 1e-9)
         if self._console.is_terminal:
             self._bar.update(
                 self._task,
+                description="training",
                 completed=report.step,
                 total=report.steps,
                 rate=f"{rate:.1f} steps/s",

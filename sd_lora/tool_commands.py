@@ -26,7 +26,7 @@ Overrides = Annotated[
     Optional[list[str]],  # noqa: UP045 (typer reads the annotation)
     typer.Argument(metavar="[model.key=value]...", help="Settings of the base, such as model.config=FOLDER."),
 ]
-_BASE = '"tiny" (embedded), a pipeline folder, one .safetensors checkpoint, or a hub id.'
+BASE_HELP = '"tiny" (embedded), a pipeline folder, one .safetensors checkpoint, or a hub id.'
 
 
 def register(app: typer.Typer) -> None:
@@ -41,7 +41,7 @@ def inspect(adapter: AdapterPath, as_json: AsJson = False) -> None:
 
     report = inspect_adapter(adapter)
     if as_json:
-        _print_json(report.to_json())
+        print_json(report.to_json())
         return
     width = max(len(label) for label, _ in report.lines())
     for label, value in report.lines():
@@ -51,7 +51,7 @@ def inspect(adapter: AdapterPath, as_json: AsJson = False) -> None:
 def verify(
     adapter: AdapterPath,
     overrides: Overrides = None,
-    base: Annotated[str, typer.Option(help=f"Try it on this base: {_BASE}")] = "",
+    base: Annotated[str, typer.Option(help=f"Try it on this base: {BASE_HELP}")] = "",
     as_json: AsJson = False,
 ) -> None:
     """Check that an adapter loads wholly: in a base model, and by the rules of six programs' loaders."""
@@ -61,7 +61,7 @@ def verify(
 
     found = verify_adapter(adapter, model)
     if as_json:
-        _print_json(found.to_json())
+        print_json(found.to_json())
     else:
         here = f"sd_lora on {found.base}" if found.base else "sd_lora"
         width = max(len(here), *(len(answer.client) for answer in found.clients))
@@ -101,7 +101,7 @@ def merge(
     from sd_lora.tools.merge import merge_adapters
 
     factors = numbers("--weights", weights, "1,0.5") if weights else ()
-    with _progress("merging") as watch:
+    with progress_bar("merging") as watch:
         path = merge_adapters(
             adapters, out, weights=factors, method=method, rank=rank, dtype=dtype, overwrite=overwrite, watch=watch
         )
@@ -122,10 +122,10 @@ def resize(
 
     from sd_lora.tools.resize import resize_adapter
 
-    with _progress("resizing") as watch:
+    with progress_bar("resizing") as watch:
         report = resize_adapter(adapter, out, rank=rank, energy=energy, dtype=dtype, overwrite=overwrite, watch=watch)
     if as_json:
-        _print_json(asdict(report))
+        print_json(asdict(report))
         return
     width = max(len(module.name) for module in report.modules)
     typer.echo(f"{'module':<{width}}  rank was  error")
@@ -140,7 +140,7 @@ def resize(
 def fuse(
     adapter: AdapterPath,
     out: Annotated[Path, typer.Option(help="A folder for a pipeline, or a .safetensors file for one checkpoint.")],
-    base: Annotated[str, typer.Option(help=f"The base model: {_BASE}")],
+    base: Annotated[str, typer.Option(help=f"The base model: {BASE_HELP}")],
     overrides: Overrides = None,
     strength: Annotated[float, typer.Option(help="How much of the adapter.")] = 1.0,
     dtype: Dtype = "float16",
@@ -157,7 +157,7 @@ def fuse(
 
 def extract(
     out: Out,
-    base: Annotated[str, typer.Option(help=f"The base model: {_BASE}")],
+    base: Annotated[str, typer.Option(help=f"The base model: {BASE_HELP}")],
     tuned: Annotated[str, typer.Option(help="The tuned model: the same choice.")],
     overrides: Overrides = None,
     rank: Rank = 0,
@@ -172,7 +172,7 @@ def extract(
     from sd_lora.tools.extract import extract_adapter
 
     chosen = tuple(part.strip() for part in targets.split(","))
-    with _progress("extracting") as watch:
+    with progress_bar("extracting") as watch:
         found = extract_adapter(
             *models, out, rank=rank, energy=energy, targets=chosen, dtype=dtype, overwrite=overwrite, watch=watch
         )
@@ -223,17 +223,26 @@ def _span(ranks: Iterable[int]) -> str:
     return f"rank {found[0]}" + (f" to {found[-1]}" if found[0] < found[-1] else "")
 
 
-def _print_json(value: Any) -> None:
+def print_json(value: Any) -> None:
     typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 @contextmanager
-def _progress(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr, on a terminal only."""
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on stderr, with count, rate and time left, on a terminal only."""
     from rich.console import Console
-    from rich.progress import Progress
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
-    with Progress(console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task(what, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )  # fmt: skip
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
+        task = bar.add_task(what, total=None, rate="")
+
+        def watch(done: int, total: int) -> None:
+            speed = bar.tasks[task].speed
+            bar.update(task, completed=done, total=total, rate=f"{speed:.1f}/s" if speed else "")
+
+        yield watch

@@ -94,20 +94,20 @@ def rewrite(file: Path, change: Callable[[Tensors], Tensors]) -> Path:
 def test_train_refuses_folders_it_cannot_train_on(refused: Refused, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     assert "nowhere does not exist" in refused("train", "nowhere", "--base", "tiny")
-    assert "holds no images" in refused("train", "empty", "--base", "tiny")
+    assert "no images to learn from in empty" in refused("train", "empty", "--base", "tiny")
 
 
 def test_train_names_a_truncated_picture(refused: Refused, image_folder: Path) -> None:
     whole = (image_folder / "02.png").read_bytes()
     (image_folder / "02.png").write_bytes(whole[: len(whole) // 2])
     error = refused("train", image_folder, "--base", "tiny")
-    assert "1 of 4" in error
-    assert "02.png" in error
+    assert "02.png: the file is cut short" in error
+    assert "data.skip_bad" in error
 
 
 def test_train_names_a_picture_without_caption_and_the_remedy(refused: Refused, image_folder: Path) -> None:
     (image_folder / "03.txt").unlink()
-    assert "(03.png); add 03.txt" in refused("train", image_folder, "--base", "tiny")
+    assert "03.png: no caption; add NAME.txt" in refused("train", image_folder, "--base", "tiny")
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_folders_of_any_name_are_found(name: str, refused: Refused, captioned: A
     """Nothing is trained: the next problem is reported only if the folder itself was understood."""
     folder = captioned(name, count=1)
     (folder / "00.txt").unlink()
-    assert "have no caption" in refused("train", folder, "--base", "tiny")
+    assert "00.png: no caption" in refused("train", folder, "--base", "tiny")
 
 
 # ---- preview

@@ -1,19 +1,36 @@
 """Images and captions: from a folder to the batches of a run."""
 
-from sd_lora.data.encoded import Batch, EncodedSet, Encoders, Framing, encode_examples, generator_for
-from sd_lora.data.folder import Example, ignored_files, read_folder, square, triggered, warnings_for
+from sd_lora.data.cache import Cache
+from sd_lora.data.captions import trigger_phrase, triggered
+from sd_lora.data.encoded import Batch, EncodedSet, Encoders, cache_folder
+from sd_lora.data.entries import Entry, Listing, TagRules
+from sd_lora.data.examples import Example
+from sd_lora.data.exposures import Exposure, Group, Schedule, Seen
+from sd_lora.data.findings import CODES, Finding, sentences
+from sd_lora.data.seeds import generator_for
+from sd_lora.data.views import Framing, View, views_of
 
 __all__ = [
+    "CODES",
     "Batch",
+    "Cache",
     "EncodedSet",
     "Encoders",
+    "Entry",
     "Example",
+    "Exposure",
+    "Finding",
     "Framing",
-    "encode_examples",
+    "Group",
+    "Listing",
+    "Schedule",
+    "Seen",
+    "TagRules",
+    "View",
+    "cache_folder",
     "generator_for",
-    "ignored_files",
-    "read_folder",
-    "square",
+    "sentences",
+    "trigger_phrase",
     "triggered",
-    "warnings_for",
+    "views_of",
 ]

@@ -1,111 +1,177 @@
-"""Encode once, train many times: latents and text states of all examples, in memory."""
+"""Encode once, train many times: latents and text states of all examples in a cache on disk, read as they are needed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import hashlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import ImageOps
+from PIL import Image, ImageOps
 from torch import Tensor
 
-from sd_lora.data.folder import Example, square
+from sd_lora.data.cache import Cache, key_of
+from sd_lora.data.examples import Example
+from sd_lora.data.exposures import Group, Schedule
+from sd_lora.data.pictures import decode, read_bytes, read_mask
+from sd_lora.data.seeds import generator_for
+from sd_lora.data.views import Framing, Size, View
 
-
-@dataclass(frozen=True)
-class Framing:
-    """Sizes in pixels, (height, width): of the `original` image and of the `target` crop, whose top left corner lies
-    at `crop` (top, left) once the image is scaled."""
-
-    original: tuple[int, int]
-    crop: tuple[int, int]
-    target: tuple[int, int]
+#: called with how many of how many images and captions are done
+Watch = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """One step's examples: `latents` (n, c, h, w), `conditioning` (each n, …), the `captions` as they are trained
-    (empty where dropped) and the `names` of the images."""
+    """Examples of one size: `latents` (n, c, h, w), `conditioning` (each n, …), the `captions` as they are trained
+    (empty where dropped), the `names` of the images, and `weights` (n, 1, h, w) of the loss, if any is not 1."""
 
     latents: Tensor
     conditioning: dict[str, Tensor]
     captions: list[str]
     names: list[str]
+    weights: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class Encoders:
-    """How pictures, captions and framings become tensors; without `captions` they are left to the training loop."""
+    """How pictures, captions and framings become tensors, and by which key results can be told apart from those of
+    other weights or types. Without `captions` they are left to the training loop."""
 
     images: Callable[[Tensor], Tensor]
     captions: Callable[[Sequence[str]], dict[str, Tensor]] | None
     framing: Callable[[Sequence[Framing]], dict[str, Tensor]]
+    images_key: str = ""
+    captions_key: str = ""
 
 
-@dataclass(frozen=True)
 class EncodedSet:
-    """All examples encoded: `latents` (n, 2, c, h, w) upright and mirrored (equal where an example must not be
-    flipped), `conditioning` per caption and `empty`, the conditioning of no caption at all (batch of one), and
-    `framing` per example, which is never dropped."""
+    """All examples of a run, encoded. Holds keys, not tensors: memory does not grow with the latents."""
 
-    names: list[str]
-    captions: list[str]
-    latents: Tensor
-    conditioning: dict[str, Tensor]
-    empty: dict[str, Tensor]
-    framing: dict[str, Tensor]
+    def __init__(
+        self, examples: Sequence[Example], schedule: Schedule, encoders: Encoders, cache: Cache, prior_weight: float = 1.0
+    ) -> None:  # fmt: skip
+        self.examples, self.schedule, self.cache = list(examples), schedule, cache
+        self._encoders, self._prior_weight = encoders, prior_weight
+        self._weighted = any(e.mask is not None or (e.prior and prior_weight != 1) for e in self.examples)
+        #: key of the latents of each (image, resolution)
+        self._latents: dict[tuple[int, int], str] = {}
+        self._shapes: dict[Size, tuple[int, ...]] = {}
 
-    def batch(self, step: int, size: int, seed: int, caption_dropout: float) -> Batch:
-        """The batch of `step`, a pure function of its arguments: every epoch is one shuffle of all images, mirrored
-        every second time."""
-        count = len(self.names)
-        positions = range(step * size, (step + 1) * size)
-        chosen = torch.tensor([epoch_order(count, seed, p // count)[p % count] for p in positions])
-        mirrored = torch.tensor([(p // count + i) % 2 for p, i in zip(positions, chosen.tolist(), strict=True)])
-        dropped = torch.rand(size, generator=generator_for(seed, step, "captions")) < caption_dropout
-        conditioning = {key: rows[chosen] for key, rows in self.framing.items()}
-        for key, states in self.conditioning.items():
-            mask = dropped.view(-1, *[1] * (states.ndim - 1)).to(states.device)
-            conditioning[key] = torch.where(mask, self.empty[key], states[chosen])
-        order = chosen.tolist()
-        captions = ["" if drop else self.captions[i] for i, drop in zip(order, dropped.tolist(), strict=True)]
-        return Batch(self.latents[chosen, mirrored], conditioning, captions, [self.names[i] for i in order])
+    def encode(self, share: tuple[int, int] = (0, 1), watch: Watch | None = None) -> None:
+        """Make what the cache lacks. With `share` (k, n) only every n-th example from the k-th on, for n processes that
+        help one another; a last call without it then finds everything made."""
+        first, step = share
+        mine = range(first, len(self.examples), step)
+        captions = sorted({caption for i in mine for caption in self.examples[i].captions} | {""})
+        total = len(mine) + (len(captions) if self._encoders.captions is not None else 0)
+        for done, index in enumerate(mine, 1):
+            self._encode_image(index)
+            if watch is not None:
+                watch(done, total)
+        if self._encoders.captions is None:
+            return
+        for done, caption in enumerate(captions, len(mine) + 1):
+            self.cache.ensure(self._caption_key(caption), lambda text=caption: self._encoders.captions([text]))  # type: ignore[misc]
+            if watch is not None:
+                watch(done, total)
+
+    def shape(self, size: Size) -> tuple[int, ...]:
+        """The shape (c, h, w) of latents of pictures of `size` pixels."""
+        return self._shapes[size]
+
+    def batch(self, group: Group, step: int, caption_dropout: float, among: range) -> Batch | None:
+        """Those exposures of `group`, which is one of `step`, whose places lie `among` a process's own; None if there
+        are none. A pure function of its arguments and the schedule's seed."""
+        dice = torch.rand(self.schedule.batch_size, generator=generator_for(self.schedule.seed, step, "captions"))
+        latents, weights, captions, names, states, framings = [], [], [], [], [], []
+        for place, exposure in zip(group.places, group.exposures, strict=True):
+            if place not in among:
+                continue
+            example = self.examples[exposure.image]
+            tensors = self.cache.load(self._latents[exposure.image, exposure.resolution])
+            latents.append(tensors["latents"][exposure.view, exposure.mirrored])
+            if self._weighted:
+                weights.append(self._weight(example, tensors, latents[-1], exposure.view, exposure.mirrored))
+            caption = "" if dice[place] < caption_dropout else example.captions[exposure.caption]
+            captions.append(caption)
+            names.append(example.name)
+            framing = self.schedule.view(exposure).framing(example.width, example.height, bool(exposure.mirrored))
+            framings.append(framing)
+            if self._encoders.captions is not None:
+                states.append(self.cache.load(self._caption_key(caption)))
+        if not names:
+            return None
+        conditioning = dict(self._encoders.framing(framings))
+        for key in states[0] if states else ():
+            conditioning[key] = torch.cat([state[key] for state in states])
+        rows = torch.stack(latents).contiguous(memory_format=torch.channels_last)  # as convolutions like them
+        return Batch(rows, conditioning, captions, names, torch.stack(weights) if weights else None)
+
+    def _encode_image(self, index: int) -> None:
+        example, seen = self.examples[index], self.schedule.images[index]
+        content = read_bytes(example.file)
+        mask = hashlib.sha256(read_bytes(example.mask)).hexdigest() if example.mask is not None else ""
+        digest = hashlib.sha256(content).hexdigest()
+        picture: list[Image.Image] = []  # decoded at most once, and only if something must be made
+
+        def decoded() -> Image.Image:
+            if not picture:
+                picture.append(decode(content, example.name, example.background or "white").image)
+            return picture[0]
+
+        for resolution, views in enumerate(seen.views):
+            key = key_of(
+                kind="latents", image=digest, mask=mask, background=example.background, flips=seen.flips,
+                views=[[*view.size, view.position] for view in views], encoder=self._encoders.images_key,
+            )  # fmt: skip
+            self._latents[index, resolution] = key
+            made = self.cache.ensure(key, lambda own=views: self._latents_of(example, decoded(), own, seen.flips))
+            size = views[0].size
+            if made or size not in self._shapes:
+                self._shapes[size] = tuple(self.cache.load(key)["latents"].shape[2:])
+
+    def _latents_of(
+        self, example: Example, picture: Image.Image, views: Sequence[View], flips: int
+    ) -> dict[str, Tensor]:
+        """``latents`` (views, flips, c, h, w) and, with a mask, ``mask`` (views, flips, 1, h, w)."""
+        pixels = (_stacked(_flipped(view.cut(picture), flips), 127.5, -1) for view in views)
+        tensors = {"latents": torch.stack([self._encoders.images(rows) for rows in pixels])}
+        if example.mask is not None:
+            mask = read_mask(example.mask, picture.size)
+            height, width = tensors["latents"].shape[-2:]
+            small = [[m.resize((width, height), Image.Resampling.BOX) for m in _flipped(v.cut(mask), flips)] for v in views]
+            tensors["mask"] = torch.stack([_stacked(row, 255) for row in small])
+        return tensors
+
+    def _weight(
+        self, example: Example, tensors: dict[str, Tensor], latents: Tensor, view: int, mirrored: int
+    ) -> Tensor:  # fmt: skip
+        """Weight (1, h, w) of each place of an exposure in the loss."""
+        weight = self._prior_weight if example.prior else 1.0
+        if "mask" in tensors:
+            return tensors["mask"][view, mirrored] * weight
+        return torch.full((1, *latents.shape[-2:]), weight)
+
+    def _caption_key(self, caption: str) -> str:
+        return key_of(kind="caption", caption=caption, encoder=self._encoders.captions_key)
 
 
-def encode_examples(examples: Sequence[Example], size: int, flip: bool, encoders: Encoders) -> EncodedSet:
-    """Encode every example at `size` × `size` pixels, one picture and its mirror image at a time."""
-    latents = []
-    for example in examples:
-        picture = square(example.image, size)
-        mirror = ImageOps.mirror(picture) if flip and example.may_flip else picture
-        pixels = np.stack([np.asarray(picture), np.asarray(mirror)]).astype(np.float32) / 127.5 - 1
-        latents.append(encoders.images(torch.from_numpy(pixels).permute(0, 3, 1, 2)))
-    conditioning, empty = {}, {}
-    if encoders.captions is not None:
-        captions = [encoders.captions([example.caption]) for example in examples]
-        conditioning = {key: torch.cat([states[key] for states in captions]) for key in captions[0]}
-        empty = encoders.captions([""])
-    return EncodedSet(
-        [example.name for example in examples], [example.caption for example in examples], torch.stack(latents),
-        conditioning, empty, encoders.framing([framing_of(example, size) for example in examples]),
-    )  # fmt: skip
+def _flipped(picture: Image.Image, flips: int) -> Iterator[Image.Image]:
+    yield picture
+    if flips > 1:
+        yield ImageOps.mirror(picture)
 
 
-def framing_of(example: Example, size: int) -> Framing:
-    """The framing of `example` when `square` has scaled and centre-cropped it to `size` pixels."""
-    width, height = example.image.size
-    scale = size / min(width, height)
-    crop = round((height * scale - size) / 2), round((width * scale - size) / 2)
-    return Framing((height, width), crop, (size, size))
+def _stacked(pictures: Iterable[Image.Image], white: float, black: float = 0) -> Tensor:
+    """Pictures of one size as (n, channels, h, w): levels divided by `white`, plus `black`."""
+    rows = np.stack([np.asarray(picture) for picture in pictures]).astype(np.float32) / white + black
+    tensor = torch.from_numpy(rows[:, None] if rows.ndim == 3 else rows.transpose(0, 3, 1, 2))
+    return tensor.clone()  # memory of torch's own: kernels round otherwise where numpy's is aligned otherwise
 
 
-def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
-    """The order in which `epoch` goes through `count` images."""
-    return torch.randperm(count, generator=generator_for(seed, epoch, "order")).tolist()
-
-
-def generator_for(seed: int, step: int, purpose: str) -> torch.Generator:
-    """A CPU generator that depends on its arguments alone, so that any step can be drawn again."""
-    mixed = np.random.SeedSequence([seed, step, *purpose.encode()]).generate_state(2, np.uint32)
-    return torch.Generator().manual_seed(int(mixed[0]) << 31 ^ int(mixed[1]))
+def cache_folder(configured: str, run: Path) -> Path:
+    """Where entries are kept: the folder that was named, or the run's own."""
+    return Path(configured).expanduser() if configured else run / "cache"

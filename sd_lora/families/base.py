@@ -50,6 +50,19 @@ class ModelFamily(ABC):
         """The side in pixels of the pictures the base model was made for."""
 
     @abstractmethod
+    def grain(self, pipe: Any) -> int:
+        """What the sides of training pictures, in pixels, are multiples of, so that every level of the denoiser halves
+        evenly."""
+
+    @abstractmethod
+    def images_key(self, pipe: Any) -> str:
+        """A hash of all that `encode_images` depends on besides the pictures."""
+
+    @abstractmethod
+    def captions_key(self, pipe: Any) -> str:
+        """A hash of all that `encode_captions` depends on besides the captions."""
+
+    @abstractmethod
     def encode_images(self, pipe: Any, images: Tensor) -> Tensor:
         """Pictures (n, 3, h, w) in -1..1 → scaled latents (n, c, h', w'), the mean of the posterior, float32."""
 
@@ -60,6 +73,18 @@ class ModelFamily(ABC):
     def encode_framing(self, framings: Sequence[Framing]) -> Conditioning:  # noqa: ARG002
         """What the denoiser is told of the pictures' sizes and crops; most families tell it nothing."""
         return {}
+
+    @abstractmethod
+    def token_counts(self, pipe: Any, captions: Sequence[str]) -> list[int]:
+        """How many tokens each caption has, ends included, in the tokenizer that needs the most."""
+
+    @abstractmethod
+    def token_limit(self, pipe: Any) -> int:
+        """How many tokens a text encoder reads, ends included."""
+
+    @abstractmethod
+    def is_known_word(self, pipe: Any, word: str) -> bool:
+        """Whether a tokenizer has a token of its own for `word`, as it has for words that its model has learnt."""
 
     @abstractmethod
     def overlong(self, pipe: Any, captions: Sequence[str]) -> list[int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
@@ -90,6 +92,17 @@ class UNetFamily(ModelFamily):
     def native_size(self, pipe: Any) -> int:
         return int(pipe.unet.config.sample_size * pipe.vae_scale_factor)
 
+    def grain(self, pipe: Any) -> int:
+        return int(pipe.vae_scale_factor * 2 ** (len(pipe.unet.config.block_out_channels) - 1))
+
+    def images_key(self, pipe: Any) -> str:
+        return _hash_of([pipe.vae], [self.name, str(pipe.vae.config.scaling_factor), str(pipe.vae.config.force_upcast)])
+
+    def captions_key(self, pipe: Any) -> str:
+        empty = str(pipe.config.get("force_zeros_for_empty_prompt"))
+        words = [_tokenizer_facts(tokenizer) for _, tokenizer in self.text_parts(pipe)]
+        return _hash_of([encoder for encoder, _ in self.text_parts(pipe)], [self.name, empty, *words])
+
     @torch.no_grad()
     def encode_images(self, pipe: Any, images: Tensor) -> Tensor:
         vae, dtype = pipe.vae, pipe.vae.dtype
@@ -101,12 +114,26 @@ class UNetFamily(ModelFamily):
             vae.to(dtype)
         return latents.float() * vae.config.scaling_factor
 
+    def token_counts(self, pipe: Any, captions: Sequence[str]) -> list[int]:
+        if not captions:
+            return []
+        counts = [
+            [len(ids) for ids in tokenizer(list(captions), truncation=False, verbose=False).input_ids]
+            for _, tokenizer in self.text_parts(pipe)
+        ]
+        return [max(each) for each in zip(*counts, strict=True)]
+
+    def token_limit(self, pipe: Any) -> int:
+        return min(tokenizer.model_max_length for _, tokenizer in self.text_parts(pipe))
+
+    def is_known_word(self, pipe: Any, word: str) -> bool:
+        return any(
+            len(tokenizer(word, add_special_tokens=False).input_ids) == 1 for _, tokenizer in self.text_parts(pipe)
+        )
+
     def overlong(self, pipe: Any, captions: Sequence[str]) -> list[int]:
-        found: set[int] = set()
-        for _, tokenizer in self.text_parts(pipe):
-            lengths = [len(ids) for ids in tokenizer(list(captions), truncation=False, verbose=False).input_ids]
-            found |= {i for i, length in enumerate(lengths) if length > tokenizer.model_max_length}
-        return sorted(found)
+        limit = self.token_limit(pipe)
+        return [i for i, count in enumerate(self.token_counts(pipe, captions)) if count > limit]
 
     def denoise(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         return denoiser(noisy, timesteps, conditioning["states"], return_dict=False)[0]
@@ -119,3 +146,21 @@ def tokens_of(encoder: Any, tokenizer: Any, captions: Sequence[str]) -> Tensor:
         return_tensors="pt",
     )  # fmt: skip
     return tokens.input_ids.to(encoder.device)
+
+
+def _tokenizer_facts(tokenizer: Any) -> str:
+    facts = json.loads(tokenizer.backend_tokenizer.to_str())
+    facts.pop("padding"), facts.pop("truncation")  # what the last call set, not what the tokenizer is
+    return json.dumps([facts, tokenizer.model_max_length], sort_keys=True)
+
+
+def _hash_of(modules: Sequence[nn.Module], facts: Sequence[str]) -> str:
+    """A hash of the names, types and values of all weights of `modules`, their configs, and `facts`."""
+    digest = hashlib.sha256()
+    for module in modules:
+        for name, tensor in sorted(module.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    for fact in facts:
+        digest.update(b"\0" + fact.encode())
+    return digest.hexdigest()

@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from torch import Tensor, nn
 
 from sd_lora.config import OptimizerConfig, RunConfig, TrainingConfig
-from sd_lora.data import EncodedSet, generator_for
+from sd_lora.data import Batch, EncodedSet, generator_for
 from sd_lora.errors import TrainingStopped, some
 from sd_lora.families import Conditioning, ModelFamily
 from sd_lora.objectives import Objective
@@ -64,11 +64,13 @@ def training_steps(
             share = schedule(step, steps, config.optimizer)
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * share
-            loss, names = _loss(accelerator, family, denoiser, material, (step, training))
-            accelerator.backward(loss)
+            total, names = torch.zeros((), device=accelerator.device), []
+            for loss, own in _losses(accelerator, family, denoiser, material, (step, training)):
+                accelerator.backward(loss)
+                total, names = total + loss.detach(), names + own
             _average_gradients(accelerator, trained)
             norm = accelerator.clip_grad_norm_(trained, config.optimizer.clip_norm)
-            value = float(accelerator.reduce(loss.detach(), "mean"))  # type: ignore[arg-type]
+            value = float(accelerator.reduce(total, "mean"))  # type: ignore[arg-type]
             # In float16 the gradient scaler looks for its scale by overflowing now and then, and skips those steps.
             overflowing = norm is not None and accelerator.scaler is None and not math.isfinite(float(norm))
             if overflowing or not math.isfinite(value):
@@ -111,30 +113,50 @@ def _average_gradients(accelerator: Accelerator, parameters: Sequence[nn.Paramet
         gradient.copy_(part.view_as(gradient))
 
 
-def _loss(
+def _losses(
     accelerator: Accelerator,
     family: ModelFamily,
     denoiser: nn.Module,
     material: Material,
     moment: tuple[int, TrainingConfig],
-) -> tuple[Tensor, list[str]]:
-    """This process's share of the loss of one step, and the names of its images."""
+) -> Iterator[tuple[Tensor, list[str]]]:
+    """This process's share of the loss of one step, a part for each size of image in it, with the images' names.
+
+    The parts add up to the mean over the step's images: each image counts the same, whatever its size."""
     step, training = moment
-    batch = material.data.batch(step, training.batch_size, training.seed, training.caption_dropout)
+    groups = material.data.schedule.groups(step)
     generator = generator_for(training.seed, step, "noise")
-    noise = torch.randn(batch.latents.shape, generator=generator)
+    noises = [torch.randn(len(g.places), *material.data.shape(g.size), generator=generator) for g in groups]
     timesteps = material.objective.sample_timesteps(training.batch_size, training, generator)
     share = training.batch_size // accelerator.num_processes
-    mine = slice(accelerator.process_index * share, (accelerator.process_index + 1) * share)
-    device = accelerator.device
+    mine = range(accelerator.process_index * share, (accelerator.process_index + 1) * share)
+    for group, noise in zip(groups, noises, strict=True):
+        batch = material.data.batch(group, step, training.caption_dropout, mine)
+        if batch is not None:
+            rows = [row for row, place in enumerate(group.places) if place in mine]
+            times = timesteps[[group.places[row] for row in rows]]
+            loss = _loss(accelerator.device, family, denoiser, material, (batch, noise[rows], times), moment)
+            yield loss * (len(rows) / share), batch.names
+
+
+def _loss(
+    device: torch.device,
+    family: ModelFamily,
+    denoiser: nn.Module,
+    material: Material,
+    drawn: tuple[Batch, Tensor, Tensor],
+    moment: tuple[int, TrainingConfig],
+) -> Tensor:
+    """The mean loss of a batch of one size with its noise and timesteps."""
+    (batch, noise, timesteps), (step, training) = drawn, moment
     noised = material.objective.noised(
-        batch.latents[mine].to(device), noise[mine].to(device), timesteps[mine].to(device), training.min_snr_gamma
+        batch.latents.to(device), noise.to(device), timesteps.to(device), training.min_snr_gamma
     )
-    conditioning = {key: states[mine].to(device) for key, states in batch.conditioning.items()}
+    conditioning = {key: states.to(device) for key, states in batch.conditioning.items()}
     precision = next(denoiser.parameters()).dtype
     with torch.autocast(device.type, precision, enabled=precision is not torch.float32):
         if material.encode is not None:
             with torch.set_grad_enabled(training.text_steps is None or step < training.text_steps):
-                conditioning |= material.encode(batch.captions[mine])
+                conditioning |= material.encode(batch.captions)
         prediction = family.denoise(denoiser, noised.latents, noised.timesteps, conditioning)
-    return material.objective.loss(prediction, noised), batch.names[mine]
+    return material.objective.loss(prediction, noised, None if batch.weights is None else batch.weights.to(device))

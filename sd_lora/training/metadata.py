@@ -29,6 +29,7 @@ def describe(
     training, rate, trigger = config.training, f"{config.optimizer.learning_rate:g}", config.data.trigger
     size, base, v = config.data.resolution, base_name(pipe), family.objective(pipe).prediction_type == "v_prediction"
     text_rate = config.optimizer.text_learning_rate
+    images = sum(not example.prior for example in examples)
     fields = {
         "ss_sd_model_name": base,
         "ss_clip_skip": "None",
@@ -37,7 +38,8 @@ def describe(
         "ss_network_alpha": f"{alpha:g}",
         "ss_network_args": json.dumps({"targets": targets}),
         "ss_resolution": f"({size}, {size})",
-        "ss_num_train_images": str(len(examples)),
+        "ss_num_train_images": str(images),
+        "ss_num_reg_images": str(len(examples) - images),
         "ss_learning_rate": rate,
         "ss_unet_lr": rate,
         "ss_text_encoder_lr": f"{text_rate:g}" if text_rate else "None",
@@ -45,11 +47,11 @@ def describe(
         "ss_seed": str(training.seed),
         "ss_training_started_at": f"{time.time():.3f}",
         "ss_training_comment": f"trained with sd_lora {__version__}",
-        "ss_dataset_dirs": json.dumps({"images": {"n_repeats": 1, "img_count": len(examples)}}),
-        "ss_tag_frequency": json.dumps({"images": {trigger: len(examples)} if trigger else {}}),
+        "ss_dataset_dirs": json.dumps({"images": {"n_repeats": 1, "img_count": images}}),
+        "ss_tag_frequency": json.dumps({"images": {trigger: images} if trigger else {}}),
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.implementation": "https://github.com/huggingface/diffusers",
-        "modelspec.description": f"A style adapter for {base}, trained on {len(examples)} images.",
+        "modelspec.description": f"A style adapter for {base}, trained on {images} images.",
         "modelspec.author": "",
         "modelspec.date": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "modelspec.resolution": f"{size}x{size}",
@@ -68,8 +70,8 @@ def describe(
     return {**MARKS[family.kind(pipe)], **fields}
 
 
-def at_step(metadata: dict[str, str], config: RunConfig, images: int, step: int) -> dict[str, str]:
-    """`metadata` of an adapter saved after `step` steps."""
+def at_step(metadata: dict[str, str], config: RunConfig, epoch_size: int, step: int) -> dict[str, str]:
+    """`metadata` of an adapter saved after `step` steps; an epoch has `epoch_size` exposures."""
     last = step == config.training.steps
     name = config.output.name if last else f"{config.output.name}-{step:06d}"
     return {
@@ -78,6 +80,6 @@ def at_step(metadata: dict[str, str], config: RunConfig, images: int, step: int)
         "modelspec.title": name,
         "ss_steps": str(step),
         "sdlora.steps": str(step),
-        "ss_epoch": str(-(-step * config.training.batch_size // images)),
+        "ss_epoch": str(-(-step * config.training.batch_size // epoch_size)),
         "ss_training_finished_at": f"{time.time():.3f}",
     }

@@ -1,9 +1,9 @@
-"""Encoded sets: batches are pure functions of (seed, step), fair to every image."""
+"""Encoded sets: what a batch holds is what was asked for, a pure function of (seed, step)."""
 
 from __future__ import annotations
 
-from collections import Counter
-from itertools import pairwise
+from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,88 +11,202 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from sd_lora.data import Batch, EncodedSet, Encoders, Example, Framing, encode_examples, generator_for
-from sd_lora.data.encoded import framing_of
+from sd_lora.config import DataConfig
+from sd_lora.data import Batch, Cache, EncodedSet, Encoders, Example, Framing, Schedule, Seen, generator_for, views_of
+
+SIDE, GRAIN = 16, 4
+Make = Callable[..., EncodedSet]
 
 
-def encoded(count: int) -> EncodedSet:
-    """Latents tell (image, mirrored), states tell the caption; 0 is the empty one."""
-    latents = torch.stack([torch.tensor([float(i), i + 0.5]).view(2, 1, 1, 1) for i in range(count)])
-    states = torch.arange(1, count + 1).view(count, 1, 1).expand(count, 2, 3).float()
-    names, captions = [f"{i}.png" for i in range(count)], [f"caption {i + 1}" for i in range(count)]
-    sizes = {"sizes": torch.arange(count).view(count, 1).float()}
-    return EncodedSet(names, captions, latents, {"states": states}, {"states": torch.zeros(1, 2, 3)}, sizes)
+def picture(size: tuple[int, int], seed: int) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8))
 
 
-def same(a: Batch, b: Batch) -> bool:
-    states = torch.equal(a.conditioning["states"], b.conditioning["states"])
-    return a.names == b.names and torch.equal(a.latents, b.latents) and states
+def pixels_of(images: Tensor) -> Tensor:
+    assert images.dtype == torch.float32
+    assert images.shape[1] == 3
+    assert -1 <= images.min() < images.max() <= 1
+    return images.clone()
 
 
-@pytest.mark.parametrize(("count", "size"), [(5, 1), (6, 4), (3, 7), (1, 4), (4, 4)])
-def test_every_image_is_seen_equally_often(count: int, size: int) -> None:
-    data, seen = encoded(count), Counter[str]()
-    for step in range(3 * count):
-        batch = data.batch(step, size, 0, 0.0)
-        assert len(batch.names) == len(batch.latents) == size
-        seen.update(batch.names)
-        if (step + 1) * size >= count:  # never more than one exposure apart, at any moment
-            assert max(seen.values()) - min(seen[name] for name in data.names) <= 1
-    assert set(seen.values()) == {3 * size}
+def as_image(pixels: Tensor) -> Image.Image:
+    return Image.fromarray(((pixels + 1) * 127.5).round().byte().permute(1, 2, 0).numpy())
 
 
-def test_a_batch_is_a_pure_function_of_seed_and_step() -> None:
-    data = encoded(9)
-    first = data.batch(5, 40, 3, 0.5)
+def states_of(captions: list[str]) -> dict[str, Tensor]:
+    return {"states": torch.tensor([[float(len(caption))] for caption in captions])}
+
+
+def framing_of(framings: list[Framing]) -> dict[str, Tensor]:
+    return {"sizes": torch.tensor([[*f.original, *f.crop, *f.target] for f in framings], dtype=torch.float32)}
+
+
+@pytest.fixture
+def make(tmp_path: Path) -> Make:
+    """`make(sizes, captions=, flip=, batch=, masks=, prior=, text=)`: a set of pictures of these sizes, encoded."""
+
+    def build(
+        sizes: list[tuple[int, int]], captions: list[tuple[str, ...]] | None = None, *, flip: bool = True,
+        batch: int = 4, masks: dict[int, Image.Image] | None = None, prior: int = 0, prior_weight: float = 1.0,
+        text: bool = True, seed: int = 0, crops: int = 4,
+    ) -> EncodedSet:  # fmt: skip
+        examples, config = [], DataConfig(flip=flip, crops=crops)
+        for i, size in enumerate(sizes):
+            file = tmp_path / f"{i}.png"
+            picture(size, i).save(file)
+            mask = None
+            if masks and i in masks:
+                mask = tmp_path / f"{i}_mask.png"
+                masks[i].save(mask)
+            own = captions[i] if captions else (f"caption {i}",)
+            examples.append(Example(file, file.name, *size, own, mask=mask, prior=i >= len(sizes) - prior))
+        seen = [
+            Seen((views_of(e.width, e.height, SIDE, GRAIN, config),), 2 if flip else 1, len(e.captions), 1, e.prior)
+            for e in examples
+        ]
+        encoders = Encoders(pixels_of, states_of if text else None, framing_of)  # type: ignore[arg-type]
+        data = EncodedSet(examples, Schedule(seen, batch, seed), encoders, Cache(tmp_path / "cache"), prior_weight)
+        data.encode()
+        return data
+
+    return build
+
+
+def batches(data: EncodedSet, step: int, dropout: float = 0.0) -> list[Batch]:
+    every = range(data.schedule.batch_size)
+    found = [data.batch(group, step, dropout, every) for group in data.schedule.groups(step)]
+    assert all(batch is not None for batch in found)
+    return found  # type: ignore[return-value]
+
+
+def test_a_batch_holds_the_views_and_mirror_images_of_its_exposures(make: Make) -> None:
+    data = make([(16, 16), (16, 16), (80, 16)], batch=3)
+    mirrored = set()
+    for step in range(16):
+        for group, batch in zip(data.schedule.groups(step), batches(data, step), strict=True):
+            assert batch.latents.shape == (len(group.places), *data.shape(group.size))
+            for exposure, latents in zip(group.exposures, batch.latents, strict=True):
+                size = (80, 16) if exposure.image == 2 else (16, 16)
+                expected = data.schedule.view(exposure).cut(picture(size, exposure.image))
+                expected = ImageOps.mirror(expected) if exposure.mirrored else expected
+                assert as_image(latents).tobytes() == expected.tobytes()
+                mirrored.add((exposure.image, exposure.view, exposure.mirrored))
+    assert mirrored == {(0, 0, 0), (0, 0, 1), (1, 0, 0), (1, 0, 1), *((2, v, m) for v in range(4) for m in range(2))}
+
+
+def test_names_captions_states_and_framings_belong_together(make: Make) -> None:
+    data = make([(16, 16), (32, 16), (16, 48)], [("a",), ("bb", "bbbb"), ("ccc",)], batch=5)
+    for step in range(6):
+        for group, batch in zip(data.schedule.groups(step), batches(data, step), strict=True):
+            assert batch.names == [f"{e.image}.png" for e in group.exposures]
+            assert batch.captions == [data.examples[e.image].captions[e.caption] for e in group.exposures]
+            assert batch.conditioning["states"][:, 0].tolist() == [len(caption) for caption in batch.captions]
+            originals = [tuple(row[:2]) for row in batch.conditioning["sizes"].tolist()]
+            assert originals == [(data.examples[e.image].height, data.examples[e.image].width) for e in group.exposures]
+            assert batch.weights is None
+
+
+def test_captions_are_dropped_as_often_as_asked_and_framings_never(make: Make) -> None:
+    data = make([(16, 16)] * 4)
+    for dropout, expected in ((0.0, 0.0), (1.0, 1.0), (0.1, 0.1), (0.5, 0.5)):
+        found = [batch for step in range(300) for batch in batches(data, step, dropout)]
+        share = sum(caption == "" for batch in found for caption in batch.captions) / 1200
+        assert share == pytest.approx(expected, abs=0.03 if 0 < dropout < 1 else 0)
+        assert all(
+            (state == 0) == (caption == "")
+            for batch in found for state, caption in zip(batch.conditioning["states"][:, 0], batch.captions, strict=True)
+        )  # fmt: skip
+        assert all(batch.conditioning["sizes"].min(dim=1).values.eq(0).all() for batch in found)
+        assert all(batch.conditioning["sizes"][:, 0].eq(16).all() for batch in found)
+
+
+def test_dropping_captions_changes_nothing_else(make: Make) -> None:
+    data = make([(16, 16)] * 6)
+    (kept,), (dropped,) = batches(data, 4, 0.0), batches(data, 4, 1.0)
+    assert kept.names == dropped.names
+    assert torch.equal(kept.latents, dropped.latents)
+
+
+def test_a_batch_is_a_pure_function_of_seed_and_step(make: Make) -> None:
+    data = make([(16, 16)] * 9, batch=5)
+    first = batches(data, 5, 0.5)[0]
     torch.rand(100)  # what others draw changes nothing
-    data.batch(17, 40, 3, 0.5)
-    assert same(first, data.batch(5, 40, 3, 0.5))
-    assert not same(first, data.batch(6, 40, 3, 0.5))
-    assert not same(first, data.batch(5, 40, 4, 0.5))
+    batches(data, 17, 0.5)
+    again = batches(data, 5, 0.5)[0]
+    assert torch.equal(first.latents, again.latents)
+    assert first.captions == again.captions
+    assert batches(data, 6, 0.5)[0].names != first.names
+    assert batches(make([(16, 16)] * 9, batch=5, seed=4), 5, 0.5)[0].names != first.names
 
 
-def test_epochs_differ_in_order() -> None:
-    data = encoded(8)
-    orders = {tuple(data.batch(step, 8, 0, 0.0).names) for step in range(6)}
-    assert len(orders) == 6
+def test_processes_share_out_what_one_would_have(make: Make) -> None:
+    data = make([(16, 16), (32, 16), (16, 32), (16, 16), (48, 16)], batch=4)
+    for step in range(10):
+        for group in data.schedule.groups(step):
+            whole = data.batch(group, step, 0.5, range(4))
+            parts = [data.batch(group, step, 0.5, range(k, k + 2)) for k in (0, 2)]
+            there = [part for part in parts if part is not None]
+            assert whole is not None
+            assert torch.equal(torch.cat([part.latents for part in there]), whole.latents)
+            assert [c for part in there for c in part.captions] == whole.captions
 
 
-def test_names_latents_and_captions_belong_together() -> None:
-    batch = encoded(7).batch(2, 5, 1, 0.0)
-    numbers = [int(name.removesuffix(".png")) for name in batch.names]
-    assert batch.latents.flatten().floor().long().tolist() == numbers
-    assert (batch.conditioning["states"][:, 0, 0] - 1).long().tolist() == numbers
+def test_helpers_encode_what_the_last_call_then_finds(make: Make, tmp_path: Path) -> None:
+    data = make([(16, 16)] * 5)
+    for file in (tmp_path / "cache").glob("*/*"):
+        file.unlink()
+    counts = []
+    for share in ((0, 2), (1, 2), (0, 1)):
+        data.cache = Cache(tmp_path / "cache")
+        data.encode(share)
+        counts.append(data.cache.made)
+    assert counts == [3 + 3 + 1, 2 + 2, 0]
 
 
-def test_every_image_is_mirrored_every_second_time() -> None:
-    data, flags = encoded(5), {}
-    for step in range(20):
-        batch = data.batch(step, 3, 0, 0.0)
-        for name, value in zip(batch.names, batch.latents.flatten().tolist(), strict=True):
-            flags.setdefault(name, []).append(value % 1 != 0)
-    for seen in flags.values():
-        assert all(a != b for a, b in pairwise(seen))
-    assert {seen[0] for seen in flags.values()} == {True, False}  # and not all of them at once
+def test_captions_may_be_left_to_the_training_loop(make: Make) -> None:
+    data = make([(16, 16)], text=False, batch=1)
+    (batch,) = batches(data, 0)
+    assert batch.captions == ["caption 0"]
+    assert set(batch.conditioning) == {"sizes"}
 
 
-def dropped_share(dropout: float, steps: int = 300) -> float:
-    batches = [encoded(4).batch(step, 4, 0, dropout) for step in range(steps)]
-    empty = torch.cat([(batch.conditioning["states"] == 0).all(dim=(1, 2)) for batch in batches])
-    return empty.float().mean().item()
+def test_masks_weigh_the_loss_where_the_picture_is_seen(make: Make) -> None:
+    """The left half of a wide picture is masked out: views further right show less of it."""
+    half = Image.new("L", (80, 16), 255)
+    half.paste(0, (0, 0, 40, 16))
+    data = make([(80, 16), (16, 16)], flip=True, batch=2, masks={0: half}, crops=3)
+    found = {}
+    for step in range(12):
+        for group, batch in zip(data.schedule.groups(step), batches(data, step), strict=True):
+            assert batch.weights is not None
+            assert batch.weights.shape == (len(group.places), 1, *data.shape(group.size)[1:])
+            for exposure, weight in zip(group.exposures, batch.weights, strict=True):
+                if exposure.image == 1:
+                    assert weight.eq(1).all()
+                else:
+                    found[exposure.view, exposure.mirrored] = weight
+    assert {weight.max().item() for weight in found.values()} <= {1.0}
+    for (view, mirrored), weight in found.items():
+        assert torch.equal(weight, found[view, 1 - mirrored].flip(-1))
+    shares = [found[view, 0].mean().item() for view in sorted({v for v, _ in found})]
+    assert len(shares) == 3
+    assert shares == sorted(shares)
+    assert shares[0] < 0.5 < shares[2]
 
 
-def test_captions_are_dropped_as_often_as_asked() -> None:
-    assert dropped_share(0.0) == 0
-    assert dropped_share(1.0) == 1
-    assert dropped_share(0.1) == pytest.approx(0.1, abs=0.03)
-    assert dropped_share(0.5) == pytest.approx(0.5, abs=0.06)
+def test_regularisation_images_have_their_own_weight(make: Make) -> None:
+    data = make([(16, 16)] * 4, prior=2, prior_weight=0.25)
+    (batch,) = batches(data, 0)
+    assert batch.weights is not None
+    weights = {name: weight.mean().item() for name, weight in zip(batch.names, batch.weights, strict=True)}
+    assert all(weight == (0.25 if name in ("2.png", "3.png") else 1) for name, weight in weights.items())
+    (batch,) = batches(make([(16, 16)] * 4, prior=2), 0)
+    assert batch.weights is None
 
 
-def test_dropping_captions_changes_nothing_else() -> None:
-    data = encoded(6)
-    with_captions, without = data.batch(4, 4, 2, 0.0), data.batch(4, 4, 2, 1.0)
-    assert with_captions.names == without.names
-    assert torch.equal(with_captions.latents, without.latents)
+def test_what_may_not_be_mirrored_is_not(make: Make) -> None:
+    data = make([(16, 16)], flip=False, batch=1)
+    assert len({batches(data, step)[0].latents.numpy().tobytes() for step in range(4)}) == 1
 
 
 def test_generators_depend_on_each_argument() -> None:
@@ -100,73 +214,3 @@ def test_generators_depend_on_each_argument() -> None:
              [(0, 0, "a"), (1, 0, "a"), (0, 1, "a"), (0, 0, "b"), (2**32 - 1, 10**6, "a")]]  # fmt: skip
     assert torch.equal(draws[0], torch.rand(4, generator=generator_for(0, 0, "a")))
     assert all(not torch.equal(draws[i], draws[j]) for i in range(5) for j in range(i))
-
-
-def pixels_of(images: Tensor) -> Tensor:
-    assert images.dtype == torch.float32
-    assert images.shape == (2, 3, 8, 8)
-    return images
-
-
-def encode(captions: list[str], *, flip: bool = True) -> tuple[EncodedSet, list[Image.Image]]:
-    rng = np.random.default_rng(0)
-    pictures = [Image.fromarray(rng.integers(0, 256, (8, 8, 3), dtype=np.uint8), "RGB") for _ in captions]
-    examples = [Example(f"{i}.png", p, c) for i, (p, c) in enumerate(zip(pictures, captions, strict=True))]
-    states = {c: torch.full((1, 2, 3), float(len(c))) for c in [*captions, ""]}
-    encoders = Encoders(pixels_of, lambda asked: {"states": states[asked[0]]}, lambda _: {})
-    return encode_examples(examples, 8, flip, encoders), pictures
-
-
-def as_image(pixels: Tensor) -> Image.Image:
-    return Image.fromarray(((pixels + 1) * 127.5).round().byte().permute(1, 2, 0).numpy(), "RGB")
-
-
-def test_pictures_are_encoded_upright_and_mirrored() -> None:
-    data, pictures = encode(["a cat", "a tree"])
-    assert data.latents.shape == (2, 2, 3, 8, 8)
-    assert data.latents.min() >= -1
-    assert data.latents.max() <= 1
-    for latents, picture in zip(data.latents, pictures, strict=True):
-        assert as_image(latents[0]).tobytes() == picture.tobytes()
-        assert as_image(latents[1]).tobytes() == ImageOps.mirror(picture).tobytes()
-
-
-def test_captions_are_encoded_and_the_empty_one_beside_them() -> None:
-    data, _ = encode(["a cat", "a tree"])
-    assert data.names == ["0.png", "1.png"]
-    assert data.conditioning["states"][:, 0, 0].tolist() == [5, 6]
-    assert data.empty["states"].shape == (1, 2, 3)
-    assert data.empty["states"].max() == 0
-
-
-def test_what_may_not_be_flipped_is_not() -> None:
-    data, _ = encode(["a boat on the left", "a boat"])
-    assert torch.equal(data.latents[0, 0], data.latents[0, 1])
-    assert not torch.equal(data.latents[1, 0], data.latents[1, 1])
-    data, _ = encode(["a boat"], flip=False)
-    assert torch.equal(data.latents[0, 0], data.latents[0, 1])
-
-
-def test_captions_are_dropped_as_their_conditioning_is_and_framing_never() -> None:
-    data = encoded(6)
-    for step in range(8):
-        batch = data.batch(step, 4, 0, 0.5)
-        told = batch.conditioning["states"][:, 0, 0].tolist()
-        assert batch.captions == [f"caption {state:.0f}" if state else "" for state in told]
-        assert [f"{size:.0f}.png" for size in batch.conditioning["sizes"].flatten().tolist()] == batch.names
-
-
-def test_captions_may_be_left_to_the_training_loop() -> None:
-    examples = [Example("a.png", Image.new("RGB", (8, 8)), "a cat")]
-    data = encode_examples(examples, 8, False, Encoders(pixels_of, None, lambda _: {}))
-    assert data.captions == ["a cat"]
-    assert data.conditioning == data.empty == {}
-    assert data.batch(0, 1, 0, 0.0).conditioning == {}
-
-
-@pytest.mark.parametrize(
-    ("size", "crop"), [((64, 64), (0, 0)), ((128, 64), (0, 16)), ((64, 256), (48, 0)), ((20, 10), (0, 16))]
-)
-def test_the_framing_tells_the_original_size_and_the_crop(size: tuple[int, int], crop: tuple[int, int]) -> None:
-    framing = framing_of(Example("a.png", Image.new("RGB", size), ""), 32)
-    assert framing == Framing((size[1], size[0]), crop, (32, 32))

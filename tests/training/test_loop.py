@@ -10,14 +10,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from sd_lora.check.plan import default_steps
 from sd_lora.config import OptimizerConfig, RunConfig, parse_config
-from sd_lora.data import EncodedSet
+from sd_lora.data import Batch, Group, Schedule, Seen, View, generator_for
 from sd_lora.errors import TrainingStopped
 from sd_lora.objectives import Objective
 from sd_lora.training import StepReport, training_steps
 from sd_lora.training.accelerator import accelerator_for
 from sd_lora.training.loop import Material, schedule
-from sd_lora.training.run import default_steps
 
 ALPHAS = torch.cumprod(1 - torch.linspace(1e-3, 2e-2, 1000), dim=0)
 
@@ -35,10 +35,26 @@ class ToyFamily:
         return denoiser(noisy) + 0 * conditioning["states"].mean()
 
 
-def data() -> EncodedSet:
-    latents = torch.randn(3, 2, 4, 4, 4, generator=torch.Generator().manual_seed(5))
-    names, states = ["a.png", "b.png", "c.png"], {"states": torch.ones(3, 2, 2)}
-    return EncodedSet(names, ["a", "b", "c"], latents, states, {"states": torch.zeros(1, 2, 2)}, {})
+class ToySet:
+    """Three encoded examples in memory, the last of another size if `mixed`."""
+
+    def __init__(self, settings: RunConfig, *, mixed: bool = False, weights: float | None = None) -> None:
+        self.sizes = [(16, 16), (16, 16), (24, 16) if mixed else (16, 16)]
+        seen = [Seen(((View(size),),), flips=2) for size in self.sizes]
+        self.schedule = Schedule(seen, settings.training.batch_size, settings.training.seed)
+        generator = torch.Generator().manual_seed(5)
+        self.latents = [torch.randn(2, *self.shape(size), generator=generator) for size in self.sizes]
+        self.weights = weights
+
+    def shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
+        return 4, size[1] // 4, size[0] // 4
+
+    def batch(self, group: Group, step: int, dropout: float, among: range) -> Batch | None:
+        mine = [e for place, e in zip(group.places, group.exposures, strict=True) if place in among]
+        latents = torch.stack([self.latents[e.image][e.mirrored] for e in mine])
+        weights = None if self.weights is None else torch.full((len(mine), 1, *latents.shape[2:]), self.weights)
+        names = [f"{'abc'[e.image]}.png" for e in mine]
+        return Batch(latents, {"states": torch.ones(len(mine), 2, 2)}, names, names, weights)
 
 
 def config(*overrides: str) -> RunConfig:
@@ -46,12 +62,12 @@ def config(*overrides: str) -> RunConfig:
 
 
 def trained(
-    settings: RunConfig, family: Any = None, denoiser: nn.Module | None = None
+    settings: RunConfig, family: Any = None, denoiser: nn.Module | None = None, data: Any = None
 ) -> tuple[list[StepReport], Tensor]:
     if denoiser is None:
         torch.manual_seed(0)
         denoiser = nn.Conv2d(4, 4, 3, padding=1)
-    material = Material(data(), Objective(ALPHAS, "epsilon"))
+    material = Material(data or ToySet(settings), Objective(ALPHAS, "epsilon"))
     with accelerator_for(torch.device("cpu"), torch.float32) as accelerator:
         steps = training_steps(
             accelerator, family or ToyFamily(), denoiser, {"denoiser": list(denoiser.parameters())}, material, settings
@@ -158,6 +174,60 @@ def test_gradients_are_clipped_to_the_norm() -> None:
     assert norms == pytest.approx([1e-3] * 3, rel=0.01)
 
 
+def test_a_step_of_several_sizes_weighs_every_image_alike() -> None:
+    """Its loss is the mean over its images, and its gradient that of this mean, though it is run in parts."""
+    settings = config("training.steps=1", "training.batch_size=3", "optimizer.weight_decay=0", "optimizer.clip_norm=1e9")
+    toy = ToySet(settings, mixed=True)
+    assert len(toy.schedule.groups(0)) == 2
+    family, gradients = ToyFamily(), []
+    torch.manual_seed(0)
+    denoiser = nn.Conv2d(4, 4, 3, padding=1)
+    start = [p.detach().clone() for p in denoiser.parameters()]
+    losses: list[Tensor] = []
+    plain, step = Objective.loss, torch.optim.AdamW.step
+
+    def watched(self: Objective, prediction: Tensor, noised: Any, places: Tensor | None = None) -> Tensor:
+        losses.extend((prediction.detach() - noised.target).square().mean(dim=(1, 2, 3)))
+        return plain(self, prediction, noised, places)
+
+    def remembered(self: torch.optim.AdamW, *args: Any, **kwargs: Any) -> Any:
+        gradients.extend(p.grad.clone() for p in denoiser.parameters())
+        return step(self, *args, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Objective, "loss", watched)
+        patch.setattr(torch.optim.AdamW, "step", remembered)
+        reports, _ = trained(settings, family, denoiser, toy)
+    assert len(losses) == 3
+    assert reports[0].loss == pytest.approx(torch.stack(losses).mean().item(), rel=1e-5)
+    assert [len(noisy) for noisy, _ in family.seen] in ([1, 2], [2, 1])
+    with torch.no_grad():
+        for p, value in zip(denoiser.parameters(), start, strict=True):
+            p.copy_(value)
+    groups = toy.schedule.groups(0)
+    generator = generator_for(0, 0, "noise")
+    noises = [torch.randn(len(g.places), *toy.shape(g.size), generator=generator) for g in groups]
+    total = torch.zeros(())
+    for (noisy, _), noise in zip(family.seen, noises, strict=True):
+        total = total + (denoiser(noisy) - noise).square().mean(dim=(1, 2, 3)).sum() / 3
+    denoiser.zero_grad()
+    total.backward()
+    for found, p in zip(gradients, denoiser.parameters(), strict=True):
+        torch.testing.assert_close(found, p.grad)
+
+
+def test_places_of_weight_zero_teach_nothing() -> None:
+    settings = config("training.steps=2", "optimizer.weight_decay=0")
+    full, _ = trained(settings, data=ToySet(settings))
+    half, _ = trained(settings, data=ToySet(settings, weights=0.5))
+    none, weights = trained(settings, data=ToySet(settings, weights=0.0))
+    torch.manual_seed(0)
+    start = torch.cat([p.detach().flatten() for p in nn.Conv2d(4, 4, 3, padding=1).parameters()])
+    assert half[0].loss == pytest.approx(full[0].loss / 2)
+    assert none[0].loss == 0
+    assert torch.equal(weights, start)
+
+
 # ---- when it stops
 
 
@@ -176,7 +246,8 @@ def test_a_loss_that_is_no_number_stops_and_names_the_images(monkeypatch: pytest
     assert len(calls) == 3
     assert "step 3" in message
     assert "optimizer.learning_rate" in message
-    assert any(name in message for name in data().batch(2, 2, 0, 0.1).names)
+    names = {f"{'abc'[e.image]}.png" for group in ToySet(config()).schedule.groups(2) for e in group.exposures}
+    assert all(name in message for name in names)
     assert caught.value.exit_code == 6
 
 

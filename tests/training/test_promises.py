@@ -70,15 +70,14 @@ def test_a_long_caption_is_cut_before_its_trigger_word(short: Short, image_folde
     assert run.examples[0].caption.startswith("a red house with a")
     assert run.examples[0].caption.endswith(", in zwq style")
     assert not run.family.overlong(run.pipe, [example.caption for example in run.examples])
-    assert any("lost their last words" in note for note in run.notes)
+    assert any("cut off is" in note for note in run.notes)
 
 
 def test_what_is_not_read_is_said(short: Short, image_folder: Path) -> None:
-    (image_folder / "more").mkdir()
-    (image_folder / "cat.heic").write_bytes(b"x")
+    (image_folder / "cat.mp4").write_bytes(b"x")
     (image_folder / "orphan.txt").write_text("x")
     notes = prepare(short()).notes
-    assert any("3 entries" in note and "cat.heic" in note and "orphan.txt" in note for note in notes)
+    assert any("2 entries" in note and "cat.mp4" in note and "orphan.txt" in note for note in notes)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,181 @@
+"""The dataset doctor: reads a folder wholly, looks at every picture and caption, and says what a run on it will be."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+from PIL import ImageStat
+
+from sd_lora.check.model import Check, ImageRow
+from sd_lora.check.plan import default_steps, measure, plan_for, schedule_for
+from sd_lora.check.quality import Look, duplicates, look_at, thumbnail
+from sd_lora.check.wording import wording
+from sd_lora.config import RunConfig
+from sd_lora.data import Entry, Example, Finding, Listing, Schedule, triggered, views_of
+from sd_lora.data.captions import PLACEHOLDER
+from sd_lora.data.examples import example_of, with_captions
+from sd_lora.data.listing import list_folder
+from sd_lora.data.pictures import PictureError, check_colour, read_mask, read_picture
+from sd_lora.device import choose_device, choose_dtype
+from sd_lora.errors import DataError
+from sd_lora.families import ModelFamily, load_base
+
+Watch = Callable[[int, int], None]
+_MOST_THUMBNAILS = 500
+_LEAST_MASK = 0.01
+
+
+@dataclass(frozen=True)
+class Examined:
+    """A folder examined for a base model: what can be trained on, in which order, and everything that was found."""
+
+    listing: Listing
+    examples: list[Example]
+    findings: list[Finding]
+    schedule: Schedule | None
+    steps: int
+    side: int
+    thumbnails: dict[str, bytes]
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """One entry looked at: an example and its look, or the findings that say why there is none."""
+
+    entry: Entry
+    example: Example | None
+    look: Look | None
+    digest: str
+    findings: tuple[Finding, ...]
+    thumbnail: bytes | None = None
+
+
+def check_folder(config: RunConfig, *, thumbnails: bool = False, watch: Watch | None = None) -> Check:
+    """Examine ``config.data.folder`` for ``config.model.base`` and measure what a run would take; writes nothing.
+
+    `watch` is called with how many of how many pictures are done. Raises SdLoraError if the folder or the base model
+    cannot be opened; what is wrong with single images and captions is among the findings.
+    """
+    listing = list_folder(config.data)
+    device = choose_device(config.model)
+    pipe, family = load_base(
+        config.model.base, choose_dtype(config.model, device), revision=config.model.revision,
+        config=config.model.config, prediction_type=config.model.prediction_type,
+    )  # fmt: skip
+    found = examine(config, listing, family, pipe, thumbnails=thumbnails, watch=watch)
+    plan = None
+    if found.schedule is not None:
+        plan = plan_for(found.schedule, found.steps, measure(family, pipe, device, found.schedule, found.steps))
+    rows = [
+        ImageRow(e.name, tuple(triggered(c, _trigger(config, e)) for c in e.written or ("",)), e.width, e.height,
+                 found.thumbnails.get(e.name))
+        for e in found.examples
+    ]  # fmt: skip
+    return Check(config.data.folder, listing.layout, listing.summary, rows, found.findings, plan)
+
+
+def examine(
+    config: RunConfig, listing: Listing, family: ModelFamily, pipe: Any, *, thumbnails: bool = False,
+    watch: Watch | None = None,
+) -> Examined:  # fmt: skip
+    """Decode and look at every entry of `listing`, read its captions as the base model will, and plan the exposures."""
+    check_colour(config.data.background)
+    side, grain = config.data.resolution or family.native_size(pipe), family.grain(pipe)
+    seen = list(_look_at_all(listing.entries, config, (side, grain), thumbnails, watch))
+    good = [s for s in seen if s.example is not None and s.look is not None]
+    findings = [*listing.findings, *(finding for s in seen for finding in s.findings)]
+    examples = with_captions(
+        [s.example for s in good if s.example is not None], [s.entry for s in good], config.data, config.training.seed,
+        lambda captions: family.overlong(pipe, captions),
+    )  # fmt: skip
+    findings += duplicates([s.entry.name for s in good], [s.digest for s in good], [s.look.phash for s in good if s.look])
+    findings += _words(examples, config, family, pipe)
+    trained = [example for example in examples if not example.prior]
+    findings += _about_the_set(listing, trained, bool(seen))
+    schedule = schedule_for(examples, config, side, grain) if trained else None
+    prior = len(trained) < len(examples)
+    steps = config.training.steps or default_steps(max(1, len(trained)), config.training.batch_size, prior=prior)
+    pictures = {s.entry.name: s.thumbnail for s in good if s.thumbnail is not None}
+    return Examined(listing, examples, findings, schedule, steps, side, pictures)
+
+
+def _look_at_all(
+    entries: Sequence[Entry], config: RunConfig, sizes: tuple[int, int], thumbnails: bool, watch: Watch | None
+) -> Iterator[_Seen]:
+    """Every entry looked at, in order; decoding releases the interpreter, so several at once."""
+    wanted = set(range(_MOST_THUMBNAILS)) if thumbnails else set()
+
+    def look(numbered: tuple[int, Entry]) -> _Seen:
+        number, entry = numbered
+        return _look(entry, config, sizes, number in wanted)
+
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        for done, seen in enumerate(pool.map(look, enumerate(entries)), 1):
+            if watch is not None:
+                watch(done, len(entries))
+            yield seen
+
+
+def _look(entry: Entry, config: RunConfig, sizes: tuple[int, int], pictured: bool) -> _Seen:
+    """Decode one entry and look at it; whatever is wrong becomes a finding."""
+    data, findings = config.data, list[Finding]()
+    try:
+        picture = read_picture(entry.file, data.background)
+        if entry.mask is not None:
+            share = ImageStat.Stat(read_mask(entry.mask, picture.image.size)).mean[0] / 255
+            if share < _LEAST_MASK:
+                findings.append(Finding("mask-empty", entry.name, f"its mask leaves {share:.1%} of it"))
+    except PictureError as error:
+        file = entry.name if error.code != "mask-size" else f"{entry.name} and its mask"
+        code = "image-skipped" if data.skip_bad else error.code
+        return _Seen(entry, None, None, "", (Finding(code, file, error.detail),))
+    view = views_of(*picture.image.size, *sizes, data)[0]
+    look = look_at(picture.image, trained=view.size, jpeg_quality=picture.jpeg_quality)
+    transparent = any(code in ("image-alpha", "image-transparent") for code, _ in picture.remarks)
+    findings += [Finding(code, entry.name, detail) for code, detail in (*picture.remarks, *look.remarks)]
+    example = example_of(entry, picture.image.size, data, transparent=transparent)
+    small = thumbnail(picture.image) if pictured else None
+    return _Seen(entry, example, look, picture.digest, tuple(findings), small)
+
+
+class _Reader:
+    """A base model's tokenizers, as the checks of captions ask them."""
+
+    def __init__(self, family: ModelFamily, pipe: Any) -> None:
+        self._family, self._pipe, self.limit = family, pipe, family.token_limit(pipe)
+
+    def count(self, captions: Sequence[str]) -> list[int]:
+        return self._family.token_counts(self._pipe, captions)
+
+    def is_known(self, word: str) -> bool:
+        return self._family.is_known_word(self._pipe, word)
+
+
+def _words(examples: Sequence[Example], config: RunConfig, family: ModelFamily, pipe: Any) -> list[Finding]:
+    """What is to be said of captions and trigger word; regularisation images have captions of their own kind."""
+    captions, trigger = {e.name: e.written for e in examples if not e.prior}, config.data.trigger
+    unset = [e.name for e in examples if PLACEHOLDER in "".join(e.written) and (e.prior or not trigger)]
+    found = [Finding("trigger-unset", name, f"its caption holds {PLACEHOLDER}") for name in unset]
+    return found + wording(captions, trigger, _Reader(family, pipe))
+
+
+def _about_the_set(listing: Listing, trained: Sequence[Example], any_entry: bool) -> list[Finding]:
+    if not trained:
+        known = any(f.code == "no-images" for f in listing.findings)
+        left = "none of its images can be trained on" if any_entry else "it holds no images"
+        return [] if known else [Finding("no-images", None, left)]
+    if len(trained) < 4:
+        count = "one image" if len(trained) == 1 else f"{len(trained)} images"
+        return [Finding("set-small", None, f"{count} only: expect the adapter to copy as much as to learn")]
+    return []
+
+
+def _trigger(config: RunConfig, example: Example) -> str:
+    return "" if example.prior else config.data.trigger
+
+
+__all__ = ["Check", "Examined", "check_folder", "examine"]

@@ -1,0 +1,76 @@
+"""What a check of a folder says: its images, its findings, and the plan of a run on it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from sd_lora.data.findings import Finding
+
+
+@dataclass(frozen=True)
+class ImageRow:
+    """One image that can be trained on: its `captions` as they are trained, its upright size in pixels, and a small
+    JPEG if one was asked for."""
+
+    name: str
+    captions: tuple[str, ...]
+    width: int
+    height: int
+    thumbnail: bytes | None = None
+
+
+@dataclass(frozen=True)
+class BucketRow:
+    """A size (pixels) in which images are trained, how many are, and how often in all."""
+
+    width: int
+    height: int
+    images: int
+    exposures: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run would be: `exposures` = `steps` · `batch_size`, and what it takes here, measured as `basis` says."""
+
+    images: int
+    exposures: int
+    steps: int
+    batch_size: int
+    buckets: tuple[BucketRow, ...]
+    seconds: float | None = None
+    memory_bytes: int | None = None
+    basis: str = ""
+
+
+@dataclass(frozen=True)
+class Check:
+    """A folder checked; `summary` says in one line what was understood. `plan` is absent if nothing can be trained on."""
+
+    folder: str
+    layout: str
+    summary: str
+    images: Sequence[ImageRow]
+    findings: Sequence[Finding]
+    plan: Plan | None
+
+    @property
+    def has_errors(self) -> bool:
+        return any(finding.severity == "error" for finding in self.findings)
+
+    def to_json(self) -> dict[str, Any]:
+        """The check as what JSON can hold; `examples` have all their `captions` beside the first."""
+        return {
+            "folder": self.folder,
+            "layout": self.layout,
+            "summary": self.summary,
+            "examples": [
+                {"file": row.name, "caption": row.captions[0], "captions": list(row.captions), "width": row.width,
+                 "height": row.height}
+                for row in self.images
+            ],
+            "findings": [finding.to_json() for finding in self.findings],
+            "plan": None if self.plan is None else asdict(self.plan),
+        }  # fmt: skip

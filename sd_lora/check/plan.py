@@ -1,0 +1,118 @@
+"""What a run on these images will be: exposures, steps, buckets, and what a step costs on this machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor
+
+from sd_lora.check.model import BucketRow, Plan
+from sd_lora.config import RunConfig
+from sd_lora.data import Example, Schedule, Seen, View, views_of
+from sd_lora.families import ModelFamily
+
+#: multiply-adds (weights × latent places × pictures) that a CPU is asked for in a probe; more is probed smaller
+_PROBE = 2.5e11
+
+
+def default_steps(images: int, batch_size: int, *, prior: bool = False) -> int:
+    """clamp(120 · images, 1200, 4000) exposures, twice as many beside regularisation images, in steps of
+    `batch_size`."""
+    exposures = min(max(120 * images, 1200), 4000) * (2 if prior else 1)
+    return max(1, round(exposures / batch_size))
+
+
+def schedule_for(examples: Sequence[Example], config: RunConfig, side: int, grain: int) -> Schedule:
+    """In which order, views and captions `examples` are seen in the run."""
+    data = config.data
+    sides = dict.fromkeys((side, *data.more_resolutions))
+    seen = [
+        Seen(
+            tuple(views_of(e.width, e.height, s, grain, data) for s in sides), 2 if data.flip and e.may_flip else 1,
+            len(e.captions), e.repeats, e.prior,
+        )
+        for e in examples
+    ]  # fmt: skip
+    return Schedule(seen, config.training.batch_size, config.training.seed)
+
+
+def plan_for(schedule: Schedule, steps: int, cost: tuple[float | None, int | None, str] = (None, None, "")) -> Plan:
+    """The plan of `steps` steps; `cost` is what `measure` gives for the whole run."""
+    seen = schedule.count(steps)
+    sizes = sorted({size for _, size in seen})
+    rows = tuple(
+        BucketRow(*size, sum(1 for _, s in seen if s == size), sum(n for (_, s), n in seen.items() if s == size))
+        for size in sizes
+    )
+    return Plan(len(schedule.images), steps * schedule.batch_size, steps, schedule.batch_size, rows, *cost)
+
+
+def measure(
+    family: ModelFamily, pipe: Any, device: torch.device, schedule: Schedule, steps: int
+) -> tuple[float, int, str]:
+    """Seconds and bytes that `steps` steps need on `device`, from one step of the base model here and now.
+
+    A base that is large for a CPU is tried on fewer pixels and one picture, and the figures scaled: a rough estimate.
+    """
+    largest = max((v for s in schedule.images for views in s.views for v in views), key=lambda v: v.size[0] * v.size[1])
+    denoiser = getattr(pipe, family.denoiser)
+    probe, batch = largest, schedule.batch_size
+    places = largest.size[0] * largest.size[1] / pipe.vae_scale_factor**2
+    work = sum(p.numel() for p in denoiser.parameters()) * places
+    if device.type == "cpu" and work * batch > _PROBE:
+        batch, shrink = 1, max(1.0, (work / _PROBE) ** 0.5)
+        grain = family.grain(pipe)
+        width, height = (max(grain, int(s / shrink) // grain * grain) for s in largest.size)
+        probe = View((width, height))
+    scale = largest.size[0] * largest.size[1] * schedule.batch_size / (probe.size[0] * probe.size[1] * batch)
+    for part in (pipe.unet, pipe.vae, *(getattr(pipe, name) for name in family.text_encoders)):
+        part.to(device)
+    saved = _Saved()
+    _step(family, pipe, device, probe, 1, saved)  # the first call of its kind is slow
+    saved.bytes = 0
+    started = time.perf_counter()
+    _step(family, pipe, device, probe, batch, saved)
+    seconds = (time.perf_counter() - started) * scale * steps
+    resident = torch.cuda.memory_allocated() if device.type == "cuda" else psutil.Process().memory_info().rss
+    how = "one step of the base model, timed here"
+    how += f" at {probe.size[0]} × {probe.size[1]} px and scaled by {scale:.0f}" if scale > 1 else ""
+    return seconds, int(resident + saved.bytes * scale), how
+
+
+class _Saved:
+    """Counts the bytes that autograd keeps for the backward pass."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._known: set[int] = set()
+
+    def pack(self, tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, torch.nn.Parameter) and tensor.data_ptr() not in self._known:
+            self._known.add(tensor.data_ptr())
+            self.bytes += tensor.nbytes
+        return tensor
+
+
+def _step(
+    family: ModelFamily, pipe: Any, device: torch.device, view: View, batch: int, saved: _Saved
+) -> None:  # fmt: skip
+    """One forward and backward pass, as a step has it, without layers."""
+    denoiser = getattr(pipe, family.denoiser)
+    factor = pipe.vae_scale_factor
+    shape = (batch, denoiser.config.in_channels, view.size[1] // factor, view.size[0] // factor)
+    conditioning = {}
+    with torch.no_grad():
+        conditioning.update(family.encode_captions(pipe, [""] * batch))
+    framing = [view.framing(*view.size)] * batch
+    conditioning |= {key: rows.to(device) for key, rows in family.encode_framing(framing).items()}
+    keep: Callable[[Tensor], Tensor] = saved.pack
+    noisy = torch.randn(shape, device=device, dtype=denoiser.dtype).requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        prediction = family.denoise(denoiser, noisy, torch.zeros(batch, dtype=torch.long, device=device), conditioning)
+    prediction.float().square().mean().backward()
+    if device.type == "cuda":
+        torch.cuda.synchronize()

@@ -1,0 +1,95 @@
+"""A check as one page of HTML that needs nothing else: findings, plan and thumbnails."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import jinja2
+
+from sd_lora.atomic import write_atomically
+from sd_lora.check.model import Check
+from sd_lora.data.findings import CODES, Finding, Severity, grouped
+
+_MOST_IMAGES = 500
+#: findings of a kind that are listed before the rest is folded away
+_MOST_UNFOLDED = 8
+
+
+@dataclass(frozen=True)
+class Kind:
+    """All findings of one code; `title` is the one finding's detail, or says how many there are."""
+
+    code: str
+    severity: Severity
+    title: str
+    remedy: str
+    found: tuple[Finding, ...]
+
+
+def write_report(check: Check, path: Path) -> None:
+    """Write `check` to `path` as a page that asks for nothing from elsewhere and runs no script; SdLoraError if it
+    cannot be written. Names and captions are shown as text, whatever they hold."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("sd_lora.check", ""), autoescape=True, undefined=jinja2.StrictUndefined,
+        trim_blocks=True, lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters |= {"base64": _base64, "duration": duration}
+    kinds, shown = _kinds(check.findings), list(check.images[:_MOST_IMAGES])
+    page = environment.get_template("report.html.jinja").render(
+        check=check,
+        name=Path(check.folder).absolute().name or check.folder,
+        counts=_counts(check.findings),
+        kinds=kinds,
+        images=shown,
+        more=len(check.images) - len(shown),
+        places={row.name: f"image-{i}" for i, row in enumerate(shown, 1)},
+        badges=_badges(kinds),
+        unfolded=_MOST_UNFOLDED,
+    )
+    # a file's name may hold bytes that are no text
+    write_atomically(path, page.encode("utf-8", "replace"))
+
+
+def duration(seconds: float) -> str:
+    """``40 s``, ``12 min`` or ``3.5 h``."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def _kinds(findings: Iterable[Finding]) -> list[Kind]:
+    """The findings by code, the gravest first."""
+    of: dict[str, list[Finding]] = {}
+    for finding in findings:
+        of.setdefault(finding.code, []).append(finding)
+    kinds = []
+    for code, _ in grouped(findings):
+        found, about = of[code], CODES[code]
+        title = found[0].detail if len(found) == 1 else f"{len(found)} {about.about}"
+        kinds.append(Kind(code, about.severity, title, about.remedy, tuple(found)))
+    return kinds
+
+
+def _counts(findings: Iterable[Finding]) -> list[tuple[Severity, str]]:
+    """How many findings there are of each severity, as (``error``, ``2 errors``), without those of which there are
+    none."""
+    severities = [finding.severity for finding in findings]
+    order: tuple[Severity, ...] = ("error", "warning", "info")
+    counts = [(severity, severities.count(severity)) for severity in order]
+    return [(severity, f"{n} {severity}{'s' if n > 1 else ''}") for severity, n in counts if n]
+
+
+def _badges(kinds: Iterable[Kind]) -> dict[str, list[Kind]]:
+    """The kinds of finding by the file they are about."""
+    badges: dict[str, list[Kind]] = {}
+    for kind in kinds:
+        for name in dict.fromkeys(finding.file for finding in kind.found if finding.file):
+            badges.setdefault(name, []).append(kind)
+    return badges
+
+
+def _base64(content: bytes) -> str:
+    return base64.b64encode(content).decode("ascii")

@@ -1,0 +1,97 @@
+"""What captions and the trigger word will teach, and what of them the base model never reads."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Protocol
+
+from sd_lora.data.captions import names_trigger, shortened, triggered
+from sd_lora.data.findings import Finding
+from sd_lora.data.style_words import style_words_in
+
+#: in this share of the captions a word becomes part of the style
+_BIASED = 0.8
+_MOST_WORDS = 3
+_FEWEST = 4
+_STOP = frozenset(
+    "a an the and or of on in at to by with from for near under over behind beside between into onto up down out is are "
+    "was were be being has have had its it his her their this that these those there he she they one two three some "
+    "small big large little very while as against above below next front back left right side top bottom".split()
+)
+
+
+class Reader(Protocol):
+    """A base model's tokenizers: how many tokens captions have, ends included, how many are read, and which words have
+    a token of their own."""
+
+    limit: int
+
+    def count(self, captions: Sequence[str]) -> list[int]: ...
+
+    def is_known(self, word: str) -> bool: ...
+
+
+def wording(captions: Mapping[str, tuple[str, ...]], trigger: str, reader: Reader) -> list[Finding]:
+    """Findings on `captions`, image → as the user wrote them, and on the `trigger` word."""
+    return [
+        *_too_long(captions, trigger, reader), *_styles(captions, trigger), *_alike(captions), *_bias(captions, trigger),
+        *_trigger(captions, trigger, reader),
+    ]  # fmt: skip
+
+
+def _too_long(captions: Mapping[str, tuple[str, ...]], trigger: str, reader: Reader) -> Iterator[Finding]:
+    """Captions that are cut, and the words that are lost."""
+    flat = [(name, text) for name, texts in captions.items() for text in texts]
+    counts = reader.count([triggered(text, trigger) for _, text in flat])
+    for (name, text), count in zip(flat, counts, strict=True):
+        if count > reader.limit:
+            _, lost = shortened(text, trigger, lambda whole: reader.count([whole])[0] <= reader.limit)
+            shown = lost if len(lost) <= 60 else f"{lost[:60].rsplit(' ', 1)[0]} …"
+            yield Finding("caption-long", name, f'{count} tokens of at most {reader.limit}; cut off is "{shown}"')
+
+
+def _styles(captions: Mapping[str, tuple[str, ...]], trigger: str) -> Iterator[Finding]:
+    for name, texts in captions.items():
+        words = [word for text in texts for word in style_words_in(text) if not names_trigger(word, trigger)]
+        if words:
+            yield Finding("caption-style", name, f'its caption says "{", ".join(dict.fromkeys(words))}"')
+
+
+def _alike(captions: Mapping[str, tuple[str, ...]]) -> Iterator[Finding]:
+    """A caption that more than half of the images have."""
+    if len(captions) < _FEWEST:
+        return
+    for texts, count in Counter(texts for texts in captions.values() if any(texts)).most_common(1):
+        if count > len(captions) / 2:
+            yield Finding("caption-same", None, f'{count} of {len(captions)} images have the caption "{texts[0][:60]}"')
+
+
+def _bias(captions: Mapping[str, tuple[str, ...]], trigger: str) -> Iterator[Finding]:
+    """Words that are in almost all captions."""
+    if len(captions) < _FEWEST:
+        return
+    own = set(_words(trigger))
+    seen = Counter(word for texts in captions.values() for word in set(_words(" ".join(texts))) - own)
+    found = [(word, count) for word, count in seen.most_common() if count >= _BIASED * len(captions)]
+    for word, count in found[:_MOST_WORDS]:
+        yield Finding("subject-bias", None, f'"{word}" is in the captions of {count} of {len(captions)} images')
+
+
+def _trigger(captions: Mapping[str, tuple[str, ...]], trigger: str, reader: Reader) -> Iterator[Finding]:
+    if not trigger and captions:
+        yield Finding("trigger-none", None, "no trigger word was given, so that the style is always on")
+    if not trigger:
+        return
+    if reader.is_known(trigger):
+        yield Finding("trigger-known", None, f'"{trigger}" is a word that the base model knows already')
+    own = [name for name, texts in captions.items() if any(names_trigger(text, trigger) for text in texts)]
+    if own and len(own) < len(captions):
+        detail = f'{len(own)} of {len(captions)} captions name "{trigger}" themselves, such as that of {own[0]}'
+        yield Finding("trigger-partly", None, detail)
+
+
+def _words(text: str) -> list[str]:
+    """The content words of `text`, in small letters; plurals as they are."""
+    return [word for word in re.findall(r"[^\W\d_]{3,}", text.lower()) if word not in _STOP]

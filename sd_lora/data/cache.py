@@ -1,0 +1,128 @@
+"""Encoded images and captions on disk: found by what they were made from, checksummed, shared safely between runs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from sd_lora.atomic import open_to_others
+from sd_lora.errors import DataError
+
+#: changes whenever entries are made in another way, so that old ones are not taken for new ones
+SCHEMA = 1
+_DIGEST = 32
+_ABANDONED = 24 * 3600.0
+
+
+class Cache:
+    """A folder of entries; an entry is a few tensors under a key made from everything that they depend on.
+
+    A file is the sha256 of its rest, then safetensors; one that was cut short or changed is no entry and is made again.
+    Entries take their name when they are whole, so that several runs may write to one cache. Recently used ones are
+    kept in memory up to `memory` bytes.
+    """
+
+    def __init__(self, folder: Path, memory: int = 256 * 2**20) -> None:
+        self.folder = folder
+        #: how many entries were made anew, and how many were there already
+        self.made = self.reused = 0
+        self._most, self._held, self._recent = memory, 0, OrderedDict[str, dict[str, Tensor]]()
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._sweep()
+        except OSError as error:
+            raise DataError(f"cache folder {folder} cannot be used: {error.strerror}; name another with data.cache") from error
+
+    def ensure(self, key: str, make: Callable[[], Mapping[str, Tensor]]) -> bool:
+        """Make the entry `key` unless it is there, whole; whether it had to be made."""
+        if self._read(key) is not None:
+            self.reused += 1
+            return False
+        self._write(key, save({name: tensor.contiguous() for name, tensor in make().items()}))
+        self.made += 1
+        return True
+
+    def load(self, key: str) -> dict[str, Tensor]:
+        """The entry `key`. Raises DataError if it is no longer there or damaged."""
+        if key in self._recent:
+            self._recent.move_to_end(key)
+            return self._recent[key]
+        tensors = self._read(key)
+        if tensors is None:
+            raise DataError(
+                f"{self.path(key)} was removed or damaged while training; start the run again, and it is made anew"
+            )
+        self._remember(key, tensors)
+        return tensors
+
+    def path(self, key: str) -> Path:
+        return self.folder / key[:2] / f"{key}.tensors"
+
+    def _read(self, key: str) -> dict[str, Tensor] | None:
+        try:
+            content = self.path(key).read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise DataError(f"{self.path(key)} cannot be read: {error.strerror}; name another data.cache") from error
+        body = memoryview(content)[_DIGEST:]
+        if hashlib.sha256(body).digest() != content[:_DIGEST]:
+            return None
+        with suppress(SafetensorError):
+            return load(bytes(body))
+        return None
+
+    def _write(self, key: str, body: bytes) -> None:
+        path, partial = self.path(key), None
+        try:
+            path.parent.mkdir(exist_ok=True)
+            descriptor, partial = tempfile.mkstemp(prefix=".partial-", dir=path.parent)
+            with os.fdopen(descriptor, "wb") as file:  # no fsync: what a crash cuts short is seen by its checksum
+                file.write(hashlib.sha256(body).digest())
+                file.write(body)
+            open_to_others(Path(partial))  # other users may share the cache
+            os.replace(partial, path)
+            partial = None
+        except OSError as error:
+            raise DataError(
+                f"cache folder {self.folder} cannot be written: {error.strerror}; make room, or name another with data.cache"
+            ) from error
+        finally:
+            if partial is not None:
+                with suppress(OSError):
+                    os.unlink(partial)
+
+    def _remember(self, key: str, tensors: dict[str, Tensor]) -> None:
+        size = sum(tensor.nbytes for tensor in tensors.values())
+        if size > self._most:
+            return
+        self._recent[key] = tensors
+        self._held += size
+        while self._held > self._most:
+            _, old = self._recent.popitem(last=False)
+            self._held -= sum(tensor.nbytes for tensor in old.values())
+
+    def _sweep(self) -> None:
+        """Remove what a killed run left half written long ago."""
+        for partial in self.folder.glob("??/.partial-*"):
+            with suppress(OSError):
+                if time.time() - partial.stat().st_mtime > _ABANDONED:
+                    partial.unlink()
+
+
+def key_of(**facts: Any) -> str:
+    """The key of an entry that depends on `facts` (what JSON can hold) and on nothing else."""
+    text = json.dumps({"schema": SCHEMA, **facts}, sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,53 @@
+"""What a layout says of each image before any image is opened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sd_lora.data.findings import Finding
+
+
+@dataclass(frozen=True)
+class TagRules:
+    """How a caption of comma-separated tags varies: the first `keep` tags stay where they are, the others are shuffled
+    and each is left out with probability `dropout`. `separator`, if any, ends the fixed part instead of `keep`."""
+
+    shuffle: bool = False
+    keep: int = 0
+    dropout: float = 0.0
+    separator: str = ""
+
+    @property
+    def vary(self) -> bool:
+        return self.shuffle or self.dropout > 0
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One image as its layout describes it; `captions` are as written by the user, one is chosen per exposure.
+
+    `name` is the path relative to the folder, with ``/``. `repeats` says how often it is seen relative to others.
+    `mask` is a picture whose white parts are learnt. `prior` marks a regularisation image, which keeps the base as it is
+    and is trained without the trigger word.
+    """
+
+    file: Path
+    name: str
+    captions: tuple[str, ...] = ()
+    repeats: int = 1
+    mask: Path | None = None
+    prior: bool = False
+    may_flip: bool = True
+    rules: TagRules = TagRules()
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A folder understood: the `layout`'s name, `summary` (one line for the user), its entries sorted by name, and what
+    was found on the way."""
+
+    layout: str
+    summary: str
+    entries: tuple[Entry, ...]
+    findings: tuple[Finding, ...] = field(default=())

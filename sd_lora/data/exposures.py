@@ -1,0 +1,139 @@
+"""Which image is seen when, in which view and with which caption: pure functions of (seed, position), fair to all."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import gcd
+
+import numpy as np
+import torch
+
+from sd_lora.data.seeds import generator_for
+from sd_lora.data.views import Size, View
+
+
+@dataclass(frozen=True)
+class Seen:
+    """How one image may be seen: `views` (one tuple a resolution), `flips` (1, or 2 with its mirror image), the number
+    of `captions`, how many times an epoch has it (`repeats`), and whether it is a regularisation image."""
+
+    views: tuple[tuple[View, ...], ...]
+    flips: int = 1
+    captions: int = 1
+    repeats: int = 1
+    prior: bool = False
+
+
+@dataclass(frozen=True)
+class Exposure:
+    """One image as it is seen once: indices of the image, its resolution, view and caption."""
+
+    image: int
+    resolution: int
+    view: int
+    mirrored: int
+    caption: int
+    #: how often the image was seen before
+    visit: int
+
+
+@dataclass(frozen=True)
+class Group:
+    """Exposures of one size (width, height) within a step, and their `places` in its batch."""
+
+    size: Size
+    places: tuple[int, ...]
+    exposures: tuple[Exposure, ...]
+
+
+class Schedule:
+    """The order of all exposures of a run.
+
+    An epoch has every image as often as its `repeats` say, relative to the others, and if there are regularisation
+    images as many exposures of those, in turn. Steps are cut from the row of epochs: none is smaller than the others
+    and no image is left out. Within an epoch images of one size stand together as far as they fill whole batches.
+    """
+
+    def __init__(self, images: Sequence[Seen], batch_size: int, seed: int) -> None:
+        self.images, self.batch_size, self.seed = tuple(images), batch_size, seed
+        common = gcd(*(seen.repeats for seen in images if not seen.prior)) or 1
+        #: image, the how many-th of its exposures in an epoch, and of how many
+        self._slots = [
+            (i, repeat, seen.repeats // common)
+            for i, seen in enumerate(images) if not seen.prior for repeat in range(seen.repeats // common)
+        ]  # fmt: skip
+        self._priors = [i for i, seen in enumerate(images) if seen.prior]
+        self._orders: dict[int, list[Exposure]] = {}
+
+    @property
+    def epoch_size(self) -> int:
+        """Exposures in one epoch."""
+        return len(self._slots) * (2 if self._priors else 1)
+
+    def exposure(self, position: int) -> Exposure:
+        """The exposure at `position` (from 0) of the whole run."""
+        epoch, place = divmod(position, self.epoch_size)
+        return self._order(epoch)[place]
+
+    def groups(self, step: int) -> list[Group]:
+        """The exposures of `step` (from 0), those of one size together, in the order of their first place."""
+        found: dict[Size, list[tuple[int, Exposure]]] = {}
+        for place in range(self.batch_size):
+            exposure = self.exposure(step * self.batch_size + place)
+            found.setdefault(self.view(exposure).size, []).append((place, exposure))
+        return [Group(size, *zip(*own, strict=True)) for size, own in found.items()]
+
+    def view(self, exposure: Exposure) -> View:
+        return self.images[exposure.image].views[exposure.resolution][exposure.view]
+
+    def count(self, steps: int) -> Counter[tuple[int, Size]]:
+        """How often each (image, size) is seen in `steps` steps."""
+        seen = (self.exposure(position) for position in range(steps * self.batch_size))
+        return Counter((exposure.image, self.view(exposure).size) for exposure in seen)
+
+    def _order(self, epoch: int) -> list[Exposure]:
+        """All exposures of `epoch` in the order in which they are seen."""
+        if epoch not in self._orders:
+            shuffled = torch.randperm(self.epoch_size, generator=generator_for(self.seed, epoch, "order")).tolist()
+            exposures = [self._exposure(epoch, slot) for slot in shuffled]
+            if len(self._orders) > 1:  # a step lies in two epochs at most, unless it is larger than one
+                self._orders.pop(next(iter(self._orders)))
+            self._orders[epoch] = self._arranged(exposures, -epoch * self.epoch_size % self.batch_size)
+        return self._orders[epoch]
+
+    def _arranged(self, exposures: list[Exposure], missing: int) -> list[Exposure]:
+        """`exposures` so that as many steps as can be have one size only; `missing` are taken by the step that the
+        epoch before has begun."""
+        sizes: dict[Size, list[Exposure]] = {}
+        for exposure in exposures:
+            sizes.setdefault(self.view(exposure).size, []).append(exposure)
+        if len(sizes) == 1:
+            return exposures
+        batch = self.batch_size
+        whole = [own[k : k + batch] for own in sizes.values() for k in range(0, len(own) - batch + 1, batch)]
+        rest = [exposure for own in sizes.values() for exposure in own[len(own) // batch * batch :]]
+        place = {exposure: number for number, exposure in enumerate(exposures)}
+        whole.sort(key=lambda piece: place[piece[0]])  # in the shuffled order, not size after size
+        if len(rest) < missing and whole:
+            rest += whole.pop()
+        return [*rest[:missing], *(exposure for piece in whole for exposure in piece), *rest[missing:]]
+
+    def _exposure(self, epoch: int, slot: int) -> Exposure:
+        """How the image of `slot` is seen in `epoch`: resolutions, mirror images and views in turn, so that each
+        combination is as frequent as any other; captions in a new order each time round."""
+        if slot < len(self._slots):
+            image, repeat, repeats = self._slots[slot]
+            visit = epoch * repeats + repeat
+        else:
+            turn = epoch * len(self._slots) + slot - len(self._slots)
+            image, visit = self._priors[turn % len(self._priors)], turn // len(self._priors)
+        seen = self.images[image]
+        resolutions, caption = len(seen.views), 0
+        resolution, turn = (visit + image) % resolutions, visit // resolutions
+        view = (turn // seen.flips + image) % len(seen.views[resolution])
+        if seen.captions > 1:
+            order = np.random.default_rng([self.seed, image, visit // seen.captions]).permutation(seen.captions)
+            caption = int(order[visit % seen.captions])
+        return Exposure(image, resolution, view, (turn + image) % seen.flips, caption, visit)

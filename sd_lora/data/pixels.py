@@ -1,0 +1,164 @@
+"""From any pixels Pillow decodes to upright 8-bit sRGB: depth, alpha, colour profile and orientation of a picture."""
+
+from __future__ import annotations
+
+import io
+import itertools
+from functools import cache
+
+import numpy as np
+from PIL import ExifTags, Image, ImageChops, ImageCms, ImageFile, ImageOps
+
+#: colours through which a profile that is as good as sRGB shows itself
+_PROBE = bytes(itertools.chain.from_iterable(itertools.product((0, 32, 96, 160, 255), repeat=3)))
+_MODE_OF_SPACE = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}
+_FAINT = 13  # of 255: alpha below 5 % is invisible
+_WHITE_IS_ZERO = (262, 0)  # TIFF's PhotometricInterpretation
+
+
+class NoWhite(ValueError):
+    """Pixels so wide that nothing says which value is white."""
+
+
+def layers(image: ImageFile.ImageFile) -> tuple[Image.Image, Image.Image | None]:
+    """Load `image`: its colour (mode L, RGB, CMYK or LAB) and its alpha (mode L), None if every pixel is opaque.
+
+    Raises what Pillow raises for damaged pixels, and NoWhite.
+    """
+    raw = _raw_mode(image)
+    _scale_colour_key(image, raw)
+    image.load()
+    grey = _eight_bits(image, raw) if image.mode[0] in "IF" else image
+    if not grey.has_transparency_data:
+        return _plain(grey), None
+    both = grey.convert("LA" if grey.mode in ("LA", "La") else "RGBA")
+    alpha = both.getchannel("A")
+    return both.convert(both.mode[:-1]), alpha if alpha.getextrema() != (255, 255) else None
+
+
+def _raw_mode(image: ImageFile.ImageFile) -> str:
+    """How the pixels are stored, which Pillow forgets once they are loaded."""
+    args = image.tile[0].args if image.tile else None
+    return str(args[0] if isinstance(args, tuple) and args else args)
+
+
+def _scale_colour_key(image: Image.Image, raw: str) -> None:
+    """PNG's transparent colour counts in the file's depth; Pillow scales the pixels to 8 bits, but not that colour."""
+    key = image.info.get("transparency")
+    if isinstance(key, int) and raw in ("L;2", "L;4"):
+        image.info["transparency"] = key * (85 if raw == "L;2" else 17)
+    elif isinstance(key, tuple) and raw.startswith("RGB;16"):
+        image.info["transparency"] = tuple(part >> 8 for part in key)
+
+
+def _eight_bits(image: Image.Image, raw: str) -> Image.Image:
+    """Wide grey as L, or as LA with a transparent tone: a plain conversion turns 16 bits white and 0..1 black."""
+    values = np.asarray(image)
+    lowest, highest = float(values.min()), float(values.max())
+    if image.mode == "F":
+        if not (lowest >= 0 and highest <= 1):  # also if one is not a number
+            raise NoWhite(f"floating-point pixels from {lowest:g} to {highest:g}, where 0 to 1 is read")
+        grey = Image.fromarray(np.rint(values * 255).astype(np.uint8))
+    else:
+        if lowest < 0 or highest > 65535:
+            raise NoWhite(f"whole-number pixels from {lowest:.0f} to {highest:.0f}, where 0 to 65535 is read")
+        white = 4095 if raw == "I;12" else 65535
+        grey = Image.fromarray(((values.astype(np.uint32) * 255 + white // 2) // white).astype(np.uint8))
+    tag, zero = _WHITE_IS_ZERO
+    if getattr(image, "tag_v2", {}).get(tag) == zero:  # Pillow sees to it in 8 bits only
+        grey = ImageOps.invert(grey)
+    if isinstance(key := image.info.get("transparency"), int):
+        grey.putalpha(Image.fromarray(((values != key) * 255).astype(np.uint8)))
+    return grey
+
+
+def _plain(image: Image.Image) -> Image.Image:
+    if image.mode in ("L", "RGB", "CMYK", "LAB"):
+        return image
+    return image.convert("L" if image.mode == "1" else "RGB")
+
+
+def to_srgb(colour: Image.Image, icc: bytes | None) -> tuple[Image.Image, str]:
+    """`colour` in sRGB, through its profile `icc` if it has one, and why that could not be used, if it could not."""
+    said = ""
+    if icc and colour.mode != "LAB":  # Lab's numbers are colours already
+        try:
+            profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
+            space = profile.profile.xcolor_space.strip()
+            mode = _MODE_OF_SPACE.get(space)
+            stored = colour.convert("RGB") if (colour.mode, mode) == ("L", "RGB") else colour
+            if mode == stored.mode:
+                return _transformed(stored, profile), ""
+            said = f"a profile for {space} colours, though the image is {colour.mode}"
+        except (ImageCms.PyCMSError, OSError, ValueError):
+            said = "a damaged colour profile"
+    return (colour if colour.mode == "RGB" else colour.convert("RGB")), said
+
+
+def _transformed(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:
+    """`image` from `profile` to sRGB; itself if that changes nothing: it costs five times the decoding."""
+    transform = ImageCms.buildTransform(
+        profile, ImageCms.createProfile("sRGB"), image.mode, "RGB",
+        ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION,
+    )  # fmt: skip
+    if image.mode == "RGB":
+        probe = Image.frombytes("RGB", (len(_PROBE) // 3, 1), _PROBE)
+        changed = ImageChops.difference(probe, _apply(probe, transform))
+        if max(changed.tobytes()) <= 1:
+            return image
+    return _apply(image, transform)
+
+
+def _apply(image: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image.Image:
+    made = ImageCms.applyTransform(image, transform)
+    assert made is not None  # None comes only of work in place
+    return made
+
+
+def lay_on(picture: Image.Image, alpha: Image.Image, background: tuple[int, int, int]) -> None:
+    """Let `background` shine through `picture` (RGB) where `alpha` is low, in place."""
+    picture.paste(background, None, ImageChops.invert(alpha))
+
+
+def about_alpha(alpha: Image.Image) -> tuple[str, str]:
+    """The remark (code, detail) a picture earns that is not opaque all over."""
+    counts = alpha.histogram()
+    faint = sum(counts[:_FAINT]) / sum(counts)
+    if faint > 0.95:
+        return "image-transparent", f"{faint:.0%} of it is invisible"
+    share = 1 - counts[255] / sum(counts)
+    return "image-alpha", f"{f'{share:.0%}' if share >= 0.01 else 'under 1%'} of it is transparent"
+
+
+def turn_upright(picture: Image.Image, source: Image.Image) -> None:
+    """Turn `picture` as the EXIF or XMP data of `source`, whose pixels it has, say; drop all such data. In place."""
+    try:
+        orientation = source.getexif().get(ExifTags.Base.Orientation, 1)
+    except Exception:  # damaged EXIF raises many kinds, and is no reason to refuse good pixels
+        orientation = 1
+    picture.info.clear()
+    if orientation in range(2, 9):
+        picture.getexif()[ExifTags.Base.Orientation] = orientation
+        ImageOps.exif_transpose(picture, in_place=True)
+
+
+def jpeg_quality(image: Image.Image) -> float | None:
+    """The quality (1 to 100) at which libjpeg quantises brightness about as this JPEG does; None for other kinds."""
+    tables = getattr(image, "quantization", None)
+    if not tables:
+        return None
+    total = sum(tables[min(tables)])
+    sums = _table_sums()
+    return float(min(sums, key=lambda quality: abs(sums[quality] - total)))
+
+
+@cache
+def _table_sums() -> dict[int, int]:
+    """The sum of the luminance table of each quality, by saving with it."""
+    sums = {}
+    for quality in range(1, 101):
+        file = io.BytesIO()
+        Image.new("L", (8, 8)).save(file, "JPEG", quality=quality)
+        with Image.open(file, formats=["JPEG"]) as image:
+            sums[quality] = sum(image.quantization[0])
+    return sums

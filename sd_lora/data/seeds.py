@@ -1,0 +1,12 @@
+"""Randomness as a pure function of (seed, step, purpose), so that any step can be drawn again."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+
+def generator_for(seed: int, step: int, purpose: str) -> torch.Generator:
+    """A CPU generator that depends on its arguments alone."""
+    mixed = np.random.SeedSequence([seed, step, *purpose.encode()]).generate_state(2, np.uint32)
+    return torch.Generator().manual_seed(int(mixed[0]) << 31 ^ int(mixed[1]))

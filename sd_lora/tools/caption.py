@@ -1,0 +1,175 @@
+"""Draft captions for the images of a folder that have none; what the user has written is never touched."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sd_lora.config import DataConfig, parse_config
+from sd_lora.data.caption_files import CaptionError, read_caption_file, tidy
+from sd_lora.data.entries import Entry
+from sd_lora.data.findings import sentences
+from sd_lora.data.listing import list_folder
+from sd_lora.data.pictures import PictureError, read_picture
+from sd_lora.data.style_words import style_words_in, without_style_words
+from sd_lora.data.tree import key
+from sd_lora.errors import ConfigError, DataError, SdLoraError
+
+if TYPE_CHECKING:
+    from sd_lora.families.captioner import Captioner
+
+_SUFFIXES = DataConfig().caption_suffixes
+_TABLES = {
+    "metadata": "the captions of {} stand in its metadata table, which is never rewritten; add rows to it, or take the "
+    "table out of the folder",
+    "kohya-toml": "{} is described by a dataset file, which says where captions lie; caption the folders that it "
+    "names, one by one",
+}
+
+
+@dataclass
+class CaptionReport:
+    """What was done, by image name (relative to the folder): what was `written` (or would be), which images `kept` the
+    caption they had, which were `refused` and why, and the style words `removed` from drafts."""
+
+    written: list[tuple[str, str]] = field(default_factory=list)
+    kept: list[str] = field(default_factory=list)
+    refused: list[tuple[str, str]] = field(default_factory=list)
+    removed: dict[str, list[str]] = field(default_factory=dict)
+    dry_run: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "written": [{"file": name, "caption": caption} for name, caption in self.written],
+            "kept": self.kept,
+            "refused": [{"file": name, "reason": reason} for name, reason in self.refused],
+            "removed": self.removed,
+            "dry_run": self.dry_run,
+        }
+
+
+def caption_folder(
+    folder: str | Path, model: str, *, revision: str = "", prefix: str = "", keep_style: bool = False,
+    dry_run: bool = False, device: str = "auto", watch: Callable[[int, int], None] | None = None,
+) -> CaptionReport:  # fmt: skip
+    """Write NAME.txt beside each image of `folder` that has no caption file, as the captioning `model` describes it.
+
+    Words that name a style are left out unless `keep_style`, so that the trigger word learns them; `prefix` comes
+    before every draft. Nothing is ever overwritten. `watch` is told how many of how many images are done. An image that
+    cannot be read or described is refused and the others go on. Raises ConfigError, DataError or BaseModelError.
+    """
+    if not model:
+        raise ConfigError(
+            "no captioning model was given; name one with --model: a folder or a hub model of the class of BLIP or "
+            "Florence-2"
+        )
+    settings = parse_config([("options", {"model": {"device": device}})]).model
+    entries = _entries(folder)
+    report = CaptionReport(dry_run=dry_run)
+    waiting = [(entry, new) for entry, there, new in _caption_files(entries) if _lacks(entry, there, report)]
+    if not waiting:
+        return report
+    from sd_lora.device import choose_device, choose_dtype
+    from sd_lora.families.captioner import Captioner
+
+    where = choose_device(settings)
+    captioner = Captioner.open(model, revision, where, choose_dtype(settings, where))
+    for number, (entry, new) in enumerate(waiting, 1):
+        try:
+            caption = _draft(captioner, entry, prefix, None if keep_style else report.removed)
+        except DataError as error:
+            report.refused.append((entry.name, error.detail if isinstance(error, PictureError) else str(error)))
+        else:
+            if dry_run or _write_new(new, caption):
+                report.written.append((entry.name, caption))
+            else:
+                report.kept.append(entry.name)
+        if watch is not None:
+            watch(number, len(waiting))
+    return report
+
+
+def _entries(folder: str | Path) -> tuple[Entry, ...]:
+    """The images of the folder; DataError if there are none, or if their captions are kept elsewhere."""
+    listing = list_folder(DataConfig(folder=str(folder)))
+    if listing.layout in _TABLES:
+        raise DataError(_TABLES[listing.layout].format(folder))
+    if not listing.entries:
+        raise DataError(
+            "; ".join(sentences(listing.findings, "error")) or f"{folder} holds no images; name one that does"
+        )
+    return listing.entries
+
+
+def _caption_files(entries: tuple[Entry, ...]) -> Iterator[tuple[Entry, list[Path], Path]]:
+    """Each image with the caption files that it has, and the one to write if it has none.
+
+    Images that differ in their ending only get ``cat.png.txt`` and ``cat.jpg.txt``, as ``cat.txt`` would be both's.
+    """
+    stems = Counter((entry.file.parent, key(entry.file.stem)) for entry in entries)
+    names = {parent: {key(name): name for name in os.listdir(parent)} for parent, _ in stems}
+    for entry in entries:
+        parent, name, stem = entry.file.parent, entry.file.name, entry.file.stem
+        there = (names[parent].get(key(base + suffix)) for base in (name, stem) for suffix in _SUFFIXES)
+        new = name if stems[parent, key(stem)] > 1 else stem
+        yield entry, [parent / found for found in there if found], parent / (new + _SUFFIXES[0])
+
+
+def _lacks(entry: Entry, there: list[Path], report: CaptionReport) -> bool:
+    """Whether the image is to be captioned; if not, the report says what becomes of it."""
+    reasons = []
+    for file in there:
+        try:
+            if read_caption_file(file).captions:
+                report.kept.append(entry.name)
+                return False
+            reasons.append(f"{file.name} is empty; remove it to have a caption drafted")
+        except CaptionError as error:
+            reasons.append(f"{file.name} cannot be read ({error.detail}); repair or remove it")
+    if reasons:
+        report.refused.append((entry.name, "; ".join(reasons)))
+    return not reasons
+
+
+def _draft(captioner: Captioner, entry: Entry, prefix: str, removed: dict[str, list[str]] | None) -> str:
+    """The caption of one image; its style words go to `removed`, if that is given. DataError if there is none."""
+    said = caption = tidy(captioner.describe([read_picture(entry.file).image])[0])
+    if removed is not None:
+        caption = without_style_words(said)
+        words = style_words_in(said)
+        if words:
+            removed[entry.name] = words
+    if not caption:
+        but = f' but "{said}"' if said else ""
+        raise DataError(f"the model says nothing{but}; write a caption yourself")
+    return tidy(f"{prefix} {caption}")
+
+
+def _write_new(file: Path, caption: str) -> bool:
+    """Write a caption file whole; False, and nothing changed, if there is one by now. SdLoraError if it cannot be."""
+    content = f"{caption}\n".encode()
+    partial = file.with_name(f".{file.name[:50]}.{os.getpid()}.partial")
+    try:
+        partial.write_bytes(content)
+        try:
+            os.link(partial, file)  # unlike a rename, a link never takes the place of a file
+        except FileExistsError:
+            return False
+        except OSError:  # memory cards know no links
+            with file.open("xb") as out:
+                out.write(content)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        raise SdLoraError(
+            f"{file} cannot be written: {error.strerror or error}; allow it or copy the folder"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+    return True

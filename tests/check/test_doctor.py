@@ -1,0 +1,264 @@
+"""The whole check of a folder: contract of its JSON, exit codes, plan, and that it finds what is wrong."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from sd_lora import check_folder, load_base, load_config
+from sd_lora.check.plan import measure, plan_for, schedule_for
+from sd_lora.cli import app
+from sd_lora.data import CODES, Example
+from sd_lora.errors import ConfigError
+from sd_lora.tinybase.styles import render
+from sd_lora.tinybase.world import sample_scene
+
+SHAPES = [(128, 128), (192, 128), (128, 192), (256, 128), (128, 128)]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Five captioned pictures of four shapes, nothing wrong with them."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for i, size in enumerate(SHAPES):
+        render(sample_scene(i), "woodcut", 256).crop((0, 0, *size)).save(photos / f"{i}.png")
+        (photos / f"{i}.txt").write_text(sample_scene(i).caption, "utf-8")
+    return photos
+
+
+def checked(folder: Path, *arguments: str) -> tuple[int, dict[str, Any]]:
+    done = CliRunner().invoke(app, ["check", str(folder), "--base", "tiny", "--json", *arguments])
+    return done.exit_code, json.loads(done.stdout)
+
+
+def codes(found: dict[str, Any], severity: str = "") -> set[str]:
+    return {f["code"] for f in found["findings"] if not severity or f["severity"] == severity}
+
+
+def test_json_keeps_its_contract(folder: Path) -> None:
+    code, found = checked(folder)
+    assert code == 0
+    assert found["layout"] == "sidecars"
+    assert [(e["file"], e["caption"], e["width"], e["height"]) for e in found["examples"]] == [
+        (f"{i}.png", sample_scene(i).caption, *size) for i, size in enumerate(SHAPES)
+    ]
+    assert codes(found, "error") == set()
+    for finding in found["findings"]:
+        assert finding["code"] in CODES
+        assert finding["severity"] in ("error", "warning", "info")
+        assert finding["file"] is None or isinstance(finding["file"], str)
+        assert "\n" not in finding["message"]
+    plan = found["plan"]
+    assert plan["exposures"] == plan["steps"] * plan["batch_size"] == sum(b["exposures"] for b in plan["buckets"])
+    assert sum(b["images"] for b in plan["buckets"]) == 5
+    assert plan["seconds"] > 0
+    assert plan["memory_bytes"] > 10**7
+
+
+def test_size_is_told_as_the_picture_is_seen(folder: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    Image.open(folder / "1.png").convert("RGB").save(folder / "1.jpg", exif=exif, quality=95)
+    (folder / "1.png").unlink()
+    _, found = checked(folder)
+    example = next(e for e in found["examples"] if e["file"] == "1.jpg")
+    assert (example["width"], example["height"]) == (128, 192)
+
+
+def test_the_caption_is_told_as_it_is_trained(folder: Path) -> None:
+    _, found = checked(folder, "--trigger", "inkwash")
+    assert all(e["caption"].endswith(", in inkwash style") for e in found["examples"])
+    assert "trigger-known" not in codes(found)
+    _, found = checked(folder, "--trigger", "boat")
+    assert "trigger-known" in codes(found)
+
+
+def broken(folder: Path) -> None:
+    (folder / "2.png").write_bytes((folder / "2.png").read_bytes()[:900])
+
+
+def uncaptioned(folder: Path) -> None:
+    (folder / "2.txt").unlink()
+
+
+def emptied(folder: Path) -> None:
+    (folder / "2.txt").write_text("\n")
+
+
+def copied(folder: Path) -> None:
+    (folder / "9.png").write_bytes((folder / "0.png").read_bytes())
+    (folder / "9.txt").write_text("another caption")
+
+
+def brighter(folder: Path) -> None:
+    Image.open(folder / "0.png").convert("RGB").point(lambda v: min(255, v + 9)).save(folder / "9.png")
+    (folder / "9.txt").write_text("another caption")
+
+
+def enlarged(folder: Path) -> None:
+    Image.open(folder / "0.png").resize((50, 50)).save(folder / "0.png")
+
+
+def long_caption(folder: Path) -> None:
+    (folder / "1.txt").write_text("a red house on a hill " * 20)
+
+
+def styled(folder: Path) -> None:
+    (folder / "1.txt").write_text("a watercolor painting of a boat")
+
+
+def biased(folder: Path) -> None:
+    for i in range(5):
+        (folder / f"{i}.txt").write_text(f"a lighthouse number {i * 7}")
+
+
+def transparent(folder: Path) -> None:
+    image = Image.open(folder / "0.png").convert("RGBA")
+    image.putalpha(Image.new("L", image.size, 100))
+    image.save(folder / "0.png")
+
+
+def masked_out(folder: Path) -> None:
+    Image.new("L", SHAPES[1], 0).save(folder / "1_mask.png")
+
+
+def placeholder(folder: Path) -> None:
+    (folder / "1.txt").write_text("[trigger] of a boat")
+
+
+def stretched(folder: Path) -> None:
+    render(sample_scene(7), "woodcut", 512).crop((0, 0, 512, 70)).save(folder / "0.png")
+
+
+@pytest.mark.parametrize(
+    ("act", "expected", "code"),
+    [
+        (broken, "image-unreadable", 2), (uncaptioned, "caption-missing", 2), (emptied, "caption-empty", 2),
+        (copied, "image-duplicate", 0), (brighter, "image-near-duplicate", 0), (enlarged, "image-small", 0),
+        (long_caption, "caption-long", 0), (styled, "caption-style", 0), (biased, "subject-bias", 0),
+        (transparent, "image-alpha", 0), (stretched, "image-aspect", 0), (masked_out, "mask-empty", 0),
+        (placeholder, "trigger-unset", 2),
+    ],
+)  # fmt: skip
+def test_what_is_wrong_is_found_and_was_not_before(
+    act: Callable[[Path], None], expected: str, code: int, folder: Path
+) -> None:
+    assert expected not in codes(checked(folder)[1])
+    act(folder)
+    exit_code, found = checked(folder)
+    assert expected in codes(found)
+    assert exit_code == code
+    assert CODES[expected].severity == ("error" if code else CODES[expected].severity)
+
+
+def test_a_bad_image_may_be_left_out(folder: Path) -> None:
+    broken(folder)
+    code, found = checked(folder, "data.skip_bad=true")
+    assert code == 0
+    assert "image-skipped" in codes(found, "warning")
+    assert [e["file"] for e in found["examples"]] == ["0.png", "1.png", "3.png", "4.png"]
+
+
+def test_an_empty_folder_still_answers(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    code, found = checked(tmp_path / "empty")
+    assert code == 2
+    assert codes(found) == {"no-images"}
+    assert found["examples"] == []
+    assert found["plan"] is None
+
+
+@pytest.mark.parametrize("arguments", [["nowhere"], ["photos", "data.colour=red"], ["photos", "--report", "no/such.html"]])
+def test_what_cannot_be_checked_is_one_sentence(
+    arguments: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from sd_lora import cli
+
+    monkeypatch.chdir(folder.parent)
+    monkeypatch.setattr("sys.argv", ["sd-lora", "check", *arguments])
+    with pytest.raises(SystemExit) as stopped:
+        cli.main()
+    assert stopped.value.code == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.strip().splitlines()) == 1
+
+
+def test_the_text_names_layout_findings_and_plan(folder: Path, tmp_path: Path) -> None:
+    enlarged(folder)
+    uncaptioned(folder)
+    report = tmp_path / "check.html"
+    done = CliRunner().invoke(app, ["check", str(folder), "--report", str(report)])
+    assert done.exit_code == 2
+    lines = done.stdout.splitlines()
+    assert "5 images" in lines[0]
+    assert lines[1].startswith("error    caption-missing: 2.png")
+    assert any(line.startswith("warning  image-small: 0.png") for line in lines)
+    assert "plan for base model tiny" in done.stdout
+    assert "64 × 64" in done.stdout
+    page = report.read_text("utf-8")
+    assert "http-equiv=\"Content-Security-Policy\"" in page
+    assert page.count("data:image/jpeg;base64,") == 5
+
+
+def test_nothing_is_written(folder: Path) -> None:
+    before = sorted((file, file.stat().st_mtime_ns) for file in folder.parent.rglob("*"))
+    checked(folder)
+    assert sorted((file, file.stat().st_mtime_ns) for file in folder.parent.rglob("*")) == before
+
+
+def test_from_python(folder: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    config = load_config("tiny-style", f"data.folder={json.dumps(str(folder))}")
+    found = check_folder(config, watch=lambda *counts: seen.append(counts))
+    assert seen == [(i, 5) for i in range(1, 6)]
+    assert [row.name for row in found.images] == [f"{i}.png" for i in range(5)]
+    assert all(row.thumbnail is None for row in found.images)
+    with pytest.raises(ConfigError):
+        check_folder(replace(config, model=replace(config.model, dtype="float16", device="cpu")))
+
+
+def examples(count: int, size: tuple[int, int] = (64, 64)) -> list[Example]:
+    return [Example(Path(f"{i}.png"), f"{i}.png", *size, ("a cat",)) for i in range(count)]
+
+
+def test_the_plan_counts_every_bucket() -> None:
+    config = load_config("tiny-style", "training.batch_size=4")
+    schedule = schedule_for([*examples(3), *examples(2, (300, 100))], config, 64, 16)
+    plan = plan_for(schedule, 10)
+    assert (plan.images, plan.exposures, plan.steps, plan.batch_size) == (5, 40, 10, 4)
+    assert [(row.width, row.height, row.images, row.exposures) for row in plan.buckets] == [
+        (64, 64, 3, 24), (96, 32, 2, 16),
+    ]  # fmt: skip
+    assert plan.seconds is None
+
+
+def test_more_steps_take_more_time_and_larger_batches_more_memory() -> None:
+    pipe, family = load_base("tiny")
+    config = load_config("tiny-style", "training.batch_size=1")
+    few = measure(family, pipe, torch.device("cpu"), schedule_for(examples(4), config, 64, 16), 10)
+    many = measure(family, pipe, torch.device("cpu"), schedule_for(examples(4), config, 64, 16), 1000)
+    wide = load_config("tiny-style", "training.batch_size=32")
+    large = measure(family, pipe, torch.device("cpu"), schedule_for(examples(4), wide, 64, 16), 10)
+    assert many[0] > 10 * few[0]
+    assert large[1] > few[1] + 10**7
+    assert "timed here" in few[2]
+    assert not any(p.requires_grad or p.grad is not None for p in pipe.unet.parameters())
+
+
+def test_a_base_too_large_for_a_probe_is_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe, family = load_base("tiny")
+    schedule = schedule_for(examples(4, (256, 256)), load_config("tiny-style", "training.batch_size=8"), 128, 16)
+    monkeypatch.setattr("sd_lora.check.plan._PROBE", 1e9)
+    seconds, memory, how = measure(family, pipe, torch.device("cpu"), schedule, 10)
+    assert "scaled by" in how
+    assert seconds > 0 < memory

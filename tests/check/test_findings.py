@@ -1,0 +1,53 @@
+"""The table of findings: every code is documented, used, and makes one sentence."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import sd_lora
+from sd_lora.data import CODES, Finding, sentences
+from sd_lora.data.findings import grouped
+
+PACKAGE = Path(sd_lora.__file__).parent
+DOCS = PACKAGE.parent / "docs" / "findings.md"
+
+
+def test_every_code_has_a_section_and_no_section_is_stale() -> None:
+    sections = dict(re.findall(r"^### (\S+)\n\*(\w+)\.\*", DOCS.read_text("utf-8"), re.MULTILINE))
+    assert {code: severity.lower() for code, severity in sections.items()} == {c: CODES[c].severity for c in CODES}
+
+
+@pytest.mark.parametrize("code", CODES)
+def test_every_code_is_given_somewhere(code: str) -> None:
+    files = [file for file in PACKAGE.rglob("*.py") if file.name != "findings.py"]
+    assert any(f'"{code}"' in file.read_text("utf-8") for file in files)
+
+
+def test_an_unknown_code_is_a_bug() -> None:
+    with pytest.raises(KeyError, match="no-such"):
+        Finding("no-such", None, "x")
+
+
+def test_one_finding_is_its_message_and_several_are_one_sentence() -> None:
+    one = Finding("image-blurred", "a.png", "soft")
+    assert one.message == f"a.png: soft; {CODES['image-blurred'].remedy}"
+    assert sentences([one], "warning") == [one.message]
+    assert sentences([one], "error") == []
+    many = [Finding("image-blurred", f"{i}.png", "soft") for i in range(9)]
+    (sentence,) = sentences(many, "warning")
+    assert sentence.startswith("9 images are blurred: 0.png (soft), ")
+    assert "and 4 more" in sentence
+
+
+def test_errors_come_first_in_the_order_of_the_table() -> None:
+    found = [Finding(code, None, "x") for code in ("set-small", "repeats", "caption-empty", "no-images", "image-small")]
+    assert [code for code, _ in grouped(found)] == ["no-images", "caption-empty", "image-small", "set-small", "repeats"]
+
+
+def test_names_cannot_break_the_line() -> None:
+    (sentence,) = sentences([Finding("image-small", "a\nb\x1b.png", "x"), Finding("image-small", "c.png", "x")], "warning")
+    assert "\n" not in sentence
+    assert "\x1b" not in Finding("image-small", "a\nb\x1b.png", "x\ny").message

@@ -1,0 +1,91 @@
+"""Captions and trigger words: what is cut, what names a style, what becomes part of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pytest
+
+from sd_lora.check.wording import wording
+from sd_lora.data import Finding
+
+
+class Words:
+    """A tokenizer with a token a word and one at each end."""
+
+    limit = 10
+    known = ("boat", "sketch")
+
+    def count(self, captions: Sequence[str]) -> list[int]:
+        return [len(caption.split()) + 2 for caption in captions]
+
+    def is_known(self, word: str) -> bool:
+        return word in self.known
+
+
+def found(*captions: str | tuple[str, ...], trigger: str = "zwq") -> list[Finding]:
+    texts = [(caption,) if isinstance(caption, str) else caption for caption in captions]
+    return wording({f"{i}.png": own for i, own in enumerate(texts)}, trigger, Words())
+
+
+def codes(findings: list[Finding]) -> list[str]:
+    return [finding.code for finding in findings]
+
+
+DIFFERENT = ("a red house", "two cats asleep", "an old harbour", "the moon over hills", "a cup of tea")
+
+
+def test_good_captions_have_no_findings() -> None:
+    assert found(*DIFFERENT) == []
+    assert found() == []
+    assert found((), ()) == []
+
+
+def test_long_captions_name_the_words_that_are_lost() -> None:
+    """Eight words fit; the trigger's phrase has three."""
+    (finding,) = found("one two three four five six seven", "one two three four five")
+    assert (finding.code, finding.file) == ("caption-long", "0.png")
+    assert finding.detail == '12 tokens of at most 10; cut off is "six seven"'
+    (finding,) = found(("short", "one two three four five six seven eight nine"), trigger="")[:1]
+    assert 'cut off is "nine"' in finding.detail
+    assert found("one two three four five six seven eight", trigger="")[0].code == "trigger-none"
+
+
+def test_much_lost_text_is_shown_in_part() -> None:
+    (finding,) = found("a " * 8 + "word " * 100)
+    assert finding.detail.endswith(' …"')
+    assert len(finding.detail) < 120
+
+
+def test_words_of_style_are_named() -> None:
+    (finding,) = found("watercolor painting of ships", "a ship")
+    assert (finding.code, finding.file) == ("caption-style", "0.png")
+    assert "watercolor" in finding.detail
+    assert found("a woodcut of a cat", "a dog, woodcut", trigger="woodcut") == []
+
+
+def test_captions_that_are_all_the_same() -> None:
+    assert codes(found(*["a photo taken"] * 3, "another", "third"))[:1] == ["caption-same"]
+    assert "caption-same" not in codes(found(*["a boat out"] * 2, "another", "third"))
+    assert "caption-same" not in codes(found("same", "same", "same"))
+
+
+@pytest.mark.parametrize(("count", "biased"), [(5, True), (4, True), (3, False)])
+def test_a_word_in_almost_every_caption(count: int, biased: bool) -> None:
+    captions = [f"a lighthouse {word}" if i < count else f"a {word}" for i, word in enumerate("ab cd ef gh ij".split())]
+    findings = found(*captions)
+    assert ("subject-bias" in codes(findings)) is biased
+    assert all('"lighthouse"' in finding.detail for finding in findings)
+
+
+def test_small_words_and_the_trigger_are_no_subject() -> None:
+    assert found(*(f"zwq on the {thing}" for thing in ("sea", "hill", "roof", "moon"))) == []
+
+
+def test_trigger_words() -> None:
+    assert codes(found(*DIFFERENT, trigger="")) == ["trigger-none"]
+    assert codes(found(*DIFFERENT, trigger="boat")) == ["trigger-known"]
+    (finding,) = found("zwq, a cat", *DIFFERENT)
+    assert finding.code == "trigger-partly"
+    assert "1 of 6 captions" in finding.detail
+    assert found("[trigger] of a cat", "a dog asleep, in zwq style") == []
