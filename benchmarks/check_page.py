@@ -1,6 +1,6 @@
 """The report that `sd-lora check --report` writes of a folder with a few problems, and its picture in docs/images.
 
-    python benchmarks/check_page.py WORK [--height 1180] [--browser chromium]
+python benchmarks/check_page.py WORK [--height 1180] [--browser chromium]
 """
 
 from __future__ import annotations
@@ -53,7 +53,10 @@ def main() -> None:
     folder, page, picture = (options.work / name for name in ("photos", "check.html", "check.png"))
     write_folder(folder)
     place = f"data.folder={json.dumps(str(folder))}"
-    write_report(check_folder(load_config("tiny-style", place, "data.trigger=inkwash", "data.resolution=256"), thumbnails=True), page)
+    write_report(
+        check_folder(load_config("tiny-style", place, "data.trigger=inkwash", "data.resolution=256"), thumbnails=True),
+        page,
+    )
     subprocess.run(
         [options.browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-sync",
          f"--window-size=1200,{options.height}", f"--screenshot={picture.absolute()}", page.absolute().as_uri()],

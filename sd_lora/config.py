@@ -253,7 +253,9 @@ def _without_effect(config: RunConfig) -> list[str]:
         problems.append("data.keep_tags has no effect alone; set data.shuffle_tags or data.tag_dropout")
     idle = [k for k in ("log_snr_mean", "log_snr_std") if getattr(training, k) != getattr(plain, k)]
     if training.timesteps == "uniform" and idle:
-        problems += [f"training.{key} has no effect with uniform timesteps; set training.timesteps=mixed" for key in idle]
+        problems += [
+            f"training.{key} has no effect with uniform timesteps; set training.timesteps=mixed" for key in idle
+        ]
     return problems
 
 

@@ -56,7 +56,7 @@ class Objective:
         return Noised(mixed, timesteps, target, self._weight(timesteps, gamma).to(latents.device))
 
     def loss(self, prediction: Tensor, noised: Noised, places: Tensor | None = None) -> Tensor:
-        """Weighted mean squared error, float32. `places` (n, 1, h, w) weighs the places of each picture, as masks do."""
+        """Weighted mean squared error, float32. `places` (n, 1, h, w) weighs places of each picture, as masks do."""
         error = (prediction.float() - noised.target.float()).square()
         if places is not None:
             error = error * places

@@ -21,7 +21,6 @@ from sd_lora.data.examples import example_of, with_captions
 from sd_lora.data.listing import list_folder
 from sd_lora.data.pictures import PictureError, check_colour, read_mask, read_picture
 from sd_lora.device import choose_device, choose_dtype
-from sd_lora.errors import DataError
 from sd_lora.families import ModelFamily, load_base
 
 Watch = Callable[[int, int], None]
@@ -92,7 +91,9 @@ def examine(
         [s.example for s in good if s.example is not None], [s.entry for s in good], config.data, config.training.seed,
         lambda captions: family.overlong(pipe, captions),
     )  # fmt: skip
-    findings += duplicates([s.entry.name for s in good], [s.digest for s in good], [s.look.phash for s in good if s.look])
+    findings += duplicates(
+        [s.entry.name for s in good], [s.digest for s in good], [s.look.phash for s in good if s.look]
+    )
     findings += _words(examples, config, family, pipe)
     trained = [example for example in examples if not example.prior]
     findings += _about_the_set(listing, trained, bool(seen))

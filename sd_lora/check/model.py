@@ -47,7 +47,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Check:
-    """A folder checked; `summary` says in one line what was understood. `plan` is absent if nothing can be trained on."""
+    """A folder checked; `summary` says in one line what was understood. Without usable images there is no `plan`."""
 
     folder: str
     layout: str

@@ -1,3 +1,4 @@
+# pyright: reportCallIssue=false, reportArgumentType=false, reportIndexIssue=false
 """What a decoded picture looks like to someone who is about to train on it: too small, blurred, compressed, bordered,
 blank, or there twice. Figures of how well: benchmarks/picture_findings.py."""
 
@@ -26,11 +27,11 @@ _MOST_CROPPED = 0.2
 _BLURRED_SHARE, _BLURRED_PIXELS = 0.005, 1.8
 _COMPRESSED_QUALITY = 40
 #: the brightness table of ITU T.81, annex K.1, by rows; what libjpeg calls quality 50
-_JPEG_TABLE = np.array(
-    "16 11 10 16 24 40 51 61 12 12 14 19 26 58 60 55 14 13 16 24 40 57 69 56 14 17 22 29 51 87 80 62 "
-    "18 22 37 56 68 109 103 77 24 35 55 64 81 104 113 92 49 64 78 87 103 121 120 101 72 92 95 98 112 100 103 99".split(),
-    dtype=np.float32,
-).reshape(8, 8)
+_JPEG_ROWS = """
+16 11 10 16 24 40 51 61 12 12 14 19 26 58 60 55 14 13 16 24 40 57 69 56 14 17 22 29 51 87 80 62
+18 22 37 56 68 109 103 77 24 35 55 64 81 104 113 92 49 64 78 87 103 121 120 101 72 92 95 98 112 100 103 99
+"""
+_JPEG_TABLE = np.array(_JPEG_ROWS.split(), dtype=np.float32).reshape(8, 8)
 #: how far from a border's colour a pixel may be, in any channel
 _SAME = 12
 _SIDES = ("top", "bottom", "left", "right")

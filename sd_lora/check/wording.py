@@ -15,11 +15,12 @@ from sd_lora.data.style_words import style_words_in
 _BIASED = 0.8
 _MOST_WORDS = 3
 _FEWEST = 4
-_STOP = frozenset(
-    "a an the and or of on in at to by with from for near under over behind beside between into onto up down out is are "
-    "was were be being has have had its it his her their this that these those there he she they one two three some "
-    "small big large little very while as against above below next front back left right side top bottom".split()
-)
+_STOP_WORDS = """
+a an the and or of on in at to by with from for near under over behind beside between into onto up down out is are was
+were be being has have had its it his her their this that these those there he she they one two three some small big
+large little very while as against above below next front back left right side top bottom
+"""
+_STOP = frozenset(_STOP_WORDS.split())
 
 
 class Reader(Protocol):
@@ -36,8 +37,8 @@ class Reader(Protocol):
 def wording(captions: Mapping[str, tuple[str, ...]], trigger: str, reader: Reader) -> list[Finding]:
     """Findings on `captions`, image → as the user wrote them, and on the `trigger` word."""
     return [
-        *_too_long(captions, trigger, reader), *_styles(captions, trigger), *_alike(captions), *_bias(captions, trigger),
-        *_trigger(captions, trigger, reader),
+        *_too_long(captions, trigger, reader), *_styles(captions, trigger), *_alike(captions),
+        *_bias(captions, trigger), *_trigger(captions, trigger, reader),
     ]  # fmt: skip
 
 

@@ -43,7 +43,9 @@ class Cache:
             folder.mkdir(parents=True, exist_ok=True)
             self._sweep()
         except OSError as error:
-            raise DataError(f"cache folder {folder} cannot be used: {error.strerror}; name another with data.cache") from error
+            raise DataError(
+                f"cache folder {folder} cannot be used: {error.strerror}; name another with data.cache"
+            ) from error
 
     def ensure(self, key: str, make: Callable[[], Mapping[str, Tensor]]) -> bool:
         """Make the entry `key` unless it is there, whole; whether it had to be made."""
@@ -97,7 +99,7 @@ class Cache:
             partial = None
         except OSError as error:
             raise DataError(
-                f"cache folder {self.folder} cannot be written: {error.strerror}; make room, or name another with data.cache"
+                f"cache folder {self.folder} cannot be written: {error.strerror}; make room, or set data.cache"
             ) from error
         finally:
             if partial is not None:

@@ -1,4 +1,4 @@
-"""From captions as written to captions as trained: the trigger word, shuffled tags, and what a text encoder can read."""
+"""From captions as written to captions as trained: the trigger word, shuffled tags, what a text encoder can read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Encode once, train many times: latents and text states of all examples in a cache on disk, read as they are needed."""
+"""Encode once, train many times: latents and text states in a cache on disk, read as they are needed."""
 
 from __future__ import annotations
 
@@ -51,7 +51,8 @@ class EncodedSet:
     """All examples of a run, encoded. Holds keys, not tensors: memory does not grow with the latents."""
 
     def __init__(
-        self, examples: Sequence[Example], schedule: Schedule, encoders: Encoders, cache: Cache, prior_weight: float = 1.0
+        self, examples: Sequence[Example], schedule: Schedule, encoders: Encoders, cache: Cache,
+        prior_weight: float = 1.0,
     ) -> None:  # fmt: skip
         self.examples, self.schedule, self.cache = list(examples), schedule, cache
         self._encoders, self._prior_weight = encoders, prior_weight
@@ -142,7 +143,9 @@ class EncodedSet:
         if example.mask is not None:
             mask = read_mask(example.mask, picture.size)
             height, width = tensors["latents"].shape[-2:]
-            small = [[m.resize((width, height), Image.Resampling.BOX) for m in _flipped(v.cut(mask), flips)] for v in views]
+            small = [
+                [m.resize((width, height), Image.Resampling.BOX) for m in _flipped(v.cut(mask), flips)] for v in views
+            ]
             tensors["mask"] = torch.stack([_stacked(row, 255) for row in small])
         return tensors
 

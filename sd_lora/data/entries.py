@@ -28,8 +28,8 @@ class Entry:
     """One image as its layout describes it; `captions` are as written by the user, one is chosen per exposure.
 
     `name` is the path relative to the folder, with ``/``. `repeats` says how often it is seen relative to others.
-    `mask` is a picture whose white parts are learnt. `prior` marks a regularisation image, which keeps the base as it is
-    and is trained without the trigger word.
+    `mask` is a picture whose white parts are learnt. `prior` marks a regularisation image, which is to keep the base as
+    it is and is trained without the trigger word.
     """
 
     file: Path

@@ -150,8 +150,8 @@ def tokens_of(encoder: Any, tokenizer: Any, captions: Sequence[str]) -> Tensor:
 
 def _tokenizer_facts(tokenizer: Any) -> str:
     facts = json.loads(tokenizer.backend_tokenizer.to_str())
-    facts.pop("padding"), facts.pop("truncation")  # what the last call set, not what the tokenizer is
-    return json.dumps([facts, tokenizer.model_max_length], sort_keys=True)
+    lasting = {name: fact for name, fact in facts.items() if name not in ("padding", "truncation")}  # the last call's
+    return json.dumps([lasting, tokenizer.model_max_length], sort_keys=True)
 
 
 def _hash_of(modules: Sequence[nn.Module], facts: Sequence[str]) -> str:

@@ -177,7 +177,9 @@ def test_an_empty_folder_still_answers(tmp_path: Path) -> None:
     assert found["plan"] is None
 
 
-@pytest.mark.parametrize("arguments", [["nowhere"], ["photos", "data.colour=red"], ["photos", "--report", "no/such.html"]])
+@pytest.mark.parametrize(
+    "arguments", [["nowhere"], ["photos", "data.colour=red"], ["photos", "--report", "no/such.html"]]
+)
 def test_what_cannot_be_checked_is_one_sentence(
     arguments: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -206,7 +208,7 @@ def test_the_text_names_layout_findings_and_plan(folder: Path, tmp_path: Path) -
     assert "plan for base model tiny" in done.stdout
     assert "64 × 64" in done.stdout
     page = report.read_text("utf-8")
-    assert "http-equiv=\"Content-Security-Policy\"" in page
+    assert 'http-equiv="Content-Security-Policy"' in page
     assert page.count("data:image/jpeg;base64,") == 5
 
 

@@ -48,6 +48,8 @@ def test_errors_come_first_in_the_order_of_the_table() -> None:
 
 
 def test_names_cannot_break_the_line() -> None:
-    (sentence,) = sentences([Finding("image-small", "a\nb\x1b.png", "x"), Finding("image-small", "c.png", "x")], "warning")
+    (sentence,) = sentences(
+        [Finding("image-small", "a\nb\x1b.png", "x"), Finding("image-small", "c.png", "x")], "warning"
+    )
     assert "\n" not in sentence
     assert "\x1b" not in Finding("image-small", "a\nb\x1b.png", "x\ny").message

@@ -72,7 +72,9 @@ def test_captions_that_are_all_the_same() -> None:
 
 @pytest.mark.parametrize(("count", "biased"), [(5, True), (4, True), (3, False)])
 def test_a_word_in_almost_every_caption(count: int, biased: bool) -> None:
-    captions = [f"a lighthouse {word}" if i < count else f"a {word}" for i, word in enumerate("ab cd ef gh ij".split())]
+    captions = [
+        f"a lighthouse {word}" if i < count else f"a {word}" for i, word in enumerate(["ab", "cd", "ef", "gh", "ij"])
+    ]
     findings = found(*captions)
     assert ("subject-bias" in codes(findings)) is biased
     assert all('"lighthouse"' in finding.detail for finding in findings)

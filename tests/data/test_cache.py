@@ -45,9 +45,12 @@ class Setting:
     def encoded(self) -> EncodedSet:
         examples = self.examples()
         seen = [
-            Seen((views_of(e.width, e.height, self.side, 8, self.config),), 2 if self.config.flip else 1) for e in examples
+            Seen((views_of(e.width, e.height, self.side, 8, self.config),), 2 if self.config.flip else 1)
+            for e in examples
         ]
-        encoders = Encoders(shrunk, lambda texts: {"states": torch.tensor([[float(len(texts[0]))]])}, lambda _: {}, *self.keys)
+        encoders = Encoders(
+            shrunk, lambda texts: {"states": torch.tensor([[float(len(texts[0]))]])}, lambda _: {}, *self.keys
+        )
         data = EncodedSet(examples, Schedule(seen, 2, 0), encoders, Cache(self.cache))
         data.encode()
         return data
@@ -81,7 +84,6 @@ def other_pixels(s: Setting) -> None:
 
 def one_byte(s: Setting) -> None:
     content = bytearray((s.folder / "1.png").read_bytes())
-    content[-30] ^= 0  # the picture's data are compressed and checked: a text chunk is appended instead
     (s.folder / "1.png").write_bytes(bytes(content) + b"\0")
 
 
@@ -221,11 +223,49 @@ def move_cache(s: Setting) -> None:
     s.cache = s.cache.rename(s.cache.with_name("moved"))
 
 
+def old_times(s: Setting) -> None:
+    for file in s.folder.iterdir():
+        os.utime(file, (0, 0))
+
+
+def permissions(s: Setting) -> None:
+    for file in s.folder.iterdir():
+        file.chmod(0o600)
+
+
+def reverse(s: Setting) -> None:
+    s.images.reverse()
+    s.captions.reverse()
+
+
+def fewer(s: Setting) -> None:
+    del s.images[4:], s.captions[4:]
+
+
+def file_beside(s: Setting) -> None:
+    (s.folder / "notes.md").write_text("x")
+
+
+def copy_with_known_caption(s: Setting) -> None:
+    copy_picture(s)
+    s.captions[-1] = "caption 0"
+
+
+def partial_file(s: Setting) -> None:
+    (s.cache / "ab").mkdir(exist_ok=True)
+    (s.cache / "ab" / ".partial-x").write_bytes(b"x")
+
+
+def foreign_entry(s: Setting) -> None:
+    (s.cache / "zz").mkdir()
+    (s.cache / "zz" / "x.tensors").write_bytes(b"x")
+
+
 NO_OPS: dict[str, Callable[[Setting], None]] = {
-    "nothing": lambda s: None,
+    "nothing": setting(),
     "touch": touch,
-    "old times": lambda s: [os.utime(file, (0, 0)) for file in s.folder.iterdir()] and None,
-    "permissions": lambda s: [file.chmod(0o600) for file in s.folder.iterdir()] and None,
+    "old times": old_times,
+    "permissions": permissions,
     "rename the folder": rename_folder,
     "copy the folder": copy_folder,
     "rename the pictures": rename_pictures,
@@ -233,17 +273,16 @@ NO_OPS: dict[str, Callable[[Setting], None]] = {
     "write the same bytes": rewrite,
     "two pictures swap names": swapped,
     "move the cache": move_cache,
-    "another order": lambda s: (s.images.reverse(), s.captions.reverse()) and None,
+    "another order": reverse,
     "captions go to other pictures": lambda s: s.captions.reverse(),
-    "two pictures fewer": lambda s: (s.images.pop(), s.captions.pop(), s.images.pop(), s.captions.pop()) and None,
-    "one caption for all": lambda s: setattr(s, "captions", ["caption 1"] * COUNT),
-    "a caption goes": lambda s: caption(2, "")(s),
-    "another file beside": lambda s: (s.folder / "notes.md").write_text("x") and None,
-    "a copy under the same caption": lambda s: (copy_picture(s), caption(-1, "caption 0")(s)) and None,
-    "repeats": data(default_caption="unused"),
-    "a partial file of another run": lambda s: (s.cache / "ab").mkdir(exist_ok=True)
-    or (s.cache / "ab" / ".partial-x").write_bytes(b"x") and None,
-    "old entries of others": lambda s: (s.cache / "zz").mkdir() or (s.cache / "zz" / "x.tensors").write_bytes(b"x") and None,
+    "two pictures fewer": fewer,
+    "one caption for all": setting(captions=["caption 1"] * COUNT),
+    "a caption goes": caption(2, ""),
+    "another file beside": file_beside,
+    "a copy under the same caption": copy_with_known_caption,
+    "a setting that is not of the encoding": data(default_caption="unused"),
+    "a partial file of another run": partial_file,
+    "old entries of others": foreign_entry,
 }
 
 

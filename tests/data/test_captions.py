@@ -39,7 +39,9 @@ def test_what_names_a_trigger() -> None:
     assert not names_trigger("inkwashed", "inkwash")
 
 
-@pytest.mark.parametrize(("caption", "sided"), [("a boat on the LEFT", True), ("a sign", True), ("signs of a cat", False)])
+@pytest.mark.parametrize(
+    ("caption", "sided"), [("a boat on the LEFT", True), ("a sign", True), ("signs of a cat", False)]
+)
 def test_sides_and_writing(caption: str, sided: bool) -> None:
     assert is_sided(caption) is sided
 

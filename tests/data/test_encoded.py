@@ -114,7 +114,7 @@ def test_captions_are_dropped_as_often_as_asked_and_framings_never(make: Make) -
         assert share == pytest.approx(expected, abs=0.03 if 0 < dropout < 1 else 0)
         assert all(
             (state == 0) == (caption == "")
-            for batch in found for state, caption in zip(batch.conditioning["states"][:, 0], batch.captions, strict=True)
+            for b in found for state, caption in zip(b.conditioning["states"][:, 0], b.captions, strict=True)
         )  # fmt: skip
         assert all(batch.conditioning["sizes"].min(dim=1).values.eq(0).all() for batch in found)
         assert all(batch.conditioning["sizes"][:, 0].eq(16).all() for batch in found)

@@ -49,8 +49,8 @@ class ToySet:
     def shape(self, size: tuple[int, int]) -> tuple[int, int, int]:
         return 4, size[1] // 4, size[0] // 4
 
-    def batch(self, group: Group, step: int, dropout: float, among: range) -> Batch | None:
-        mine = [e for place, e in zip(group.places, group.exposures, strict=True) if place in among]
+    def batch(self, group: Group, *rest: Any) -> Batch:
+        mine = [e for place, e in zip(group.places, group.exposures, strict=True) if place in rest[-1]]
         latents = torch.stack([self.latents[e.image][e.mirrored] for e in mine])
         weights = None if self.weights is None else torch.full((len(mine), 1, *latents.shape[2:]), self.weights)
         names = [f"{'abc'[e.image]}.png" for e in mine]
@@ -176,7 +176,9 @@ def test_gradients_are_clipped_to_the_norm() -> None:
 
 def test_a_step_of_several_sizes_weighs_every_image_alike() -> None:
     """Its loss is the mean over its images, and its gradient that of this mean, though it is run in parts."""
-    settings = config("training.steps=1", "training.batch_size=3", "optimizer.weight_decay=0", "optimizer.clip_norm=1e9")
+    settings = config(
+        "training.steps=1", "training.batch_size=3", "optimizer.weight_decay=0", "optimizer.clip_norm=1e9"
+    )
     toy = ToySet(settings, mixed=True)
     assert len(toy.schedule.groups(0)) == 2
     family, gradients = ToyFamily(), []

@@ -35,7 +35,9 @@ def folder(tmp_path: Path) -> Path:
     photos.mkdir()
     for i, size in enumerate(SHAPES):
         render(sample_scene(i), "woodcut", 128).crop((0, 0, *size)).save(photos / f"{i}.png")
-        (photos / f"{i}.txt").write_text(sample_scene(i).caption.replace("left", "far").replace("right", "near"), "utf-8")
+        (photos / f"{i}.txt").write_text(
+            sample_scene(i).caption.replace("left", "far").replace("right", "near"), "utf-8"
+        )
     return photos
 
 
@@ -146,7 +148,7 @@ def test_an_image_that_cannot_be_read_stops_or_is_left_out(short: Short, folder:
         prepare(short())
     run = prepare(short("data.skip_bad=true"))
     assert [example.name for example in run.examples] == ["0.png", "1.png", "3.png", "4.png", "5.png"]
-    assert any("2.png" in note and "left out" in note or "2.png" in note for note in run.notes)
+    assert any("2.png" in note for note in run.notes)
 
 
 def test_all_errors_of_a_folder_are_told_at_once(short: Short, folder: Path, tmp_path: Path) -> None:
@@ -176,7 +178,7 @@ def test_masks_change_what_is_learnt_and_can_be_ignored(short: Short, folder: Pa
 
 def test_a_mask_of_another_shape_is_an_error(short: Short, folder: Path) -> None:
     Image.new("L", (64, 20), 255).save(folder / "0_mask.png")
-    with pytest.raises(DataError, match="0.png"):
+    with pytest.raises(DataError, match=r"0\.png"):
         prepare(short())
 
 
