@@ -79,7 +79,7 @@ def _counts(findings: Iterable[Finding]) -> list[tuple[Severity, str]]:
     severities = [finding.severity for finding in findings]
     order: tuple[Severity, ...] = ("error", "warning", "info")
     counts = [(severity, severities.count(severity)) for severity in order]
-    return [(severity, f"{n} {severity}{'s' if n > 1 else ''}") for severity, n in counts if n]
+    return [(severity, f"{n} {severity}{'s' if n > 1 else ''}") for severity, n in counts if n]  # type: ignore[return-value]
 
 
 def _badges(kinds: Iterable[Kind]) -> dict[str, list[Kind]]:
