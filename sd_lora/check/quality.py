@@ -1,4 +1,3 @@
-# pyright: reportCallIssue=false, reportArgumentType=false, reportIndexIssue=false
 """What a decoded picture looks like to someone who is about to train on it: too small, blurred, compressed, bordered,
 blank, or there twice. Figures of how well: benchmarks/picture_findings.py."""
 
@@ -7,6 +6,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,7 +86,7 @@ def duplicates(names: Sequence[str], digests: Sequence[str], hashes: Sequence[in
     `digests` are of the files' bytes, `hashes` those of `Look.phash`. Time is quadratic in the number of pictures
     (about 1 s for 10,000), memory linear.
     """
-    findings, first, compared = [], dict[str, int](), []
+    findings, first, compared = list[Finding](), dict[str, int](), list[int]()
     for i, digest in enumerate(digests):
         if digest in first:
             findings.append(Finding("image-duplicate", names[i], f"the same as {names[first[digest]]}"))
@@ -110,10 +110,10 @@ def _near(hashes: Sequence[int]) -> Iterator[tuple[int, int, str]]:
         block = signs[start : start + 512]
         earlier = np.tri(len(block), start + len(block), start - 1, dtype=bool)
         for turned, how in ((block, "the same as"), (block * _MIRRORED, "the mirror image of")):
-            near = (turned @ signs[: start + len(block)].T >= 64 - 2 * _NEAR) & earlier
+            near: NDArray[np.bool_] = np.logical_and(turned @ signs[: start + len(block)].T >= 64 - 2 * _NEAR, earlier)
             for row in np.flatnonzero(near.any(1)):
                 yield start + int(row), int(near[row].argmax()), how
-            earlier &= ~near.any(1)[:, None]
+            earlier &= ~near.any(1, keepdims=True)
 
 
 def _fitted(image: Image.Image, side: int) -> Image.Image:
@@ -154,9 +154,10 @@ def _blur(copy: Image.Image) -> float | None:
     """
     from scipy.ndimage import gaussian_filter
 
+    if min(copy.size) < 8:  # no room for an edge
+        return None
     calm = gaussian_filter(np.asarray(copy.convert("L"), dtype=np.float32), 1.0)  # so that grain is no edge
-    slope = np.hypot(*np.gradient(calm))
-    softer = np.hypot(*np.gradient(gaussian_filter(calm, 2.0)))
+    slope, softer = _slope(calm), _slope(gaussian_filter(calm, 2.0))
     strong = slope >= max(0.4 * np.quantile(slope, 0.998), 2.0)
     if strong.sum() < 30:
         return None
@@ -164,6 +165,11 @@ def _blur(copy: Image.Image) -> float | None:
     width = float(np.quantile(2.0 / np.sqrt(ratio**2 - 1), 0.1))
     longest = max(copy.size)
     return width / longest if width > max(_BLURRED_SHARE * longest, _BLURRED_PIXELS) else None
+
+
+def _slope(grey: NDArray[Any]) -> NDArray[Any]:
+    down, across = np.gradient(grey)
+    return np.hypot(down, across)
 
 
 def _compression(image: Image.Image, quality: float | None) -> str | None:
@@ -183,7 +189,7 @@ def _compression(image: Image.Image, quality: float | None) -> str | None:
     grey = blocks[whole] @ np.array([0.299, 0.587, 0.114], dtype=np.float32)  # (n, 8, 8)
     if len(grey) < 16:
         return None
-    strength = np.abs(dctn(grey, axes=(1, 2), norm="ortho"))
+    strength = np.abs(np.asarray(dctn(grey, axes=(1, 2), norm="ortho")))
     strength[:, 0, 0] = 0
     there = strength > 3
     weak = there & (strength < 1.2 * _JPEG_TABLE)
