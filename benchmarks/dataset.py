@@ -54,7 +54,9 @@ def measure(folder: Path, cache: Path) -> dict[str, float]:
     from sd_lora.check.doctor import examine
     from sd_lora.data import Cache, EncodedSet, Encoders
     from sd_lora.data.listing import list_folder
+    from sd_lora.quiet import quiet_libraries
 
+    quiet_libraries()
     pipe, family = sd_lora.load_base("tiny")
     config = sd_lora.load_config("tiny-style", f"data.folder={json.dumps(str(folder))}", "data.trigger=ours")
     clock, times = time.perf_counter(), {}

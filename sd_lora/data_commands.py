@@ -122,6 +122,7 @@ def _show(report: CaptionReport) -> None:
 
 def _print_check(found: Check, base: str, report: Path | None) -> None:
     """The layout, the findings, a sentence for each kind, and the plan."""
+    from sd_lora.check.model import duration
     from sd_lora.data import CODES
     from sd_lora.data.findings import grouped
 
@@ -133,7 +134,7 @@ def _print_check(found: Check, base: str, report: Path | None) -> None:
         typer.echo("nothing to remark")
     plan = found.plan
     if plan is not None:
-        takes = "" if plan.seconds is None else f", about {_duration(plan.seconds)}"
+        takes = "" if plan.seconds is None else f", about {duration(plan.seconds)}"
         takes += "" if plan.memory_bytes is None else f" and {plan.memory_bytes / 2**30:.1f} GB ({plan.basis})"
         typer.echo(
             f"\nplan for base model {base}: {plan.exposures} exposures of {plan.images} images, {plan.steps} steps of "
@@ -144,10 +145,3 @@ def _print_check(found: Check, base: str, report: Path | None) -> None:
             typer.echo(f"{f'{row.width} × {row.height}':>12}  {row.images:>6}  {row.exposures:>9}")
     if report is not None:
         typer.echo(f"\nwrote {report}")
-
-
-def _duration(seconds: float) -> str:
-    """``40 s``, ``12 min`` or ``3.5 h``."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

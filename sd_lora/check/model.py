@@ -74,3 +74,10 @@ class Check:
             "findings": [finding.to_json() for finding in self.findings],
             "plan": None if self.plan is None else asdict(self.plan),
         }  # fmt: skip
+
+
+def duration(seconds: float) -> str:
+    """``40 s``, ``12 min`` or ``3.5 h``."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -10,7 +10,7 @@ from pathlib import Path
 import jinja2
 
 from sd_lora.atomic import write_atomically
-from sd_lora.check.model import Check
+from sd_lora.check.model import Check, duration
 from sd_lora.data.findings import CODES, Finding, Severity, grouped
 
 _MOST_IMAGES = 500
@@ -51,13 +51,6 @@ def write_report(check: Check, path: Path) -> None:
     )
     # a file's name may hold bytes that are no text
     write_atomically(path, page.encode("utf-8", "replace"))
-
-
-def duration(seconds: float) -> str:
-    """``40 s``, ``12 min`` or ``3.5 h``."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
 def _kinds(findings: Iterable[Finding]) -> list[Kind]:

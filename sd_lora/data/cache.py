@@ -47,14 +47,13 @@ class Cache:
                 f"cache folder {folder} cannot be used: {error.strerror}; name another with data.cache"
             ) from error
 
-    def ensure(self, key: str, make: Callable[[], Mapping[str, Tensor]]) -> bool:
-        """Make the entry `key` unless it is there, whole; whether it had to be made."""
+    def ensure(self, key: str, make: Callable[[], Mapping[str, Tensor]]) -> None:
+        """Make the entry `key` unless it is there, whole."""
         if self._read(key) is not None:
             self.reused += 1
-            return False
+            return
         self._write(key, save({name: tensor.contiguous() for name, tensor in make().items()}))
         self.made += 1
-        return True
 
     def load(self, key: str) -> dict[str, Tensor]:
         """The entry `key`. Raises DataError if it is no longer there or damaged."""

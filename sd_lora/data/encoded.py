@@ -129,9 +129,9 @@ class EncodedSet:
                 views=[[*view.size, view.position] for view in views], encoder=self._encoders.images_key,
             )  # fmt: skip
             self._latents[index, resolution] = key
-            made = self.cache.ensure(key, lambda own=views: self._latents_of(example, decoded(), own, seen.flips))
+            self.cache.ensure(key, lambda own=views: self._latents_of(example, decoded(), own, seen.flips))
             size = views[0].size
-            if made or size not in self._shapes:
+            if size not in self._shapes:
                 self._shapes[size] = tuple(self.cache.load(key)["latents"].shape[2:])
 
     def _latents_of(

@@ -12,9 +12,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sd_lora import Check, Finding
-from sd_lora.check.model import BucketRow, ImageRow, Plan
+from sd_lora.check.model import BucketRow, ImageRow, Plan, duration
 from sd_lora.check.quality import thumbnail
-from sd_lora.check.report import duration, write_report
+from sd_lora.check.report import write_report
 from sd_lora.cli import app
 from sd_lora.data import CODES
 from sd_lora.errors import SdLoraError
