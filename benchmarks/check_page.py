@@ -6,7 +6,7 @@ python benchmarks/check_page.py WORK [--height 1180] [--browser chromium]
 from __future__ import annotations
 
 import argparse
-import json
+import contextlib
 import subprocess
 from pathlib import Path
 
@@ -47,16 +47,14 @@ def write_folder(folder: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
-    parser.add_argument("--height", type=int, default=1180)
+    parser.add_argument("--height", type=int, default=1500)
     parser.add_argument("--browser", default="chromium")
     options = parser.parse_args()
     folder, page, picture = (options.work / name for name in ("photos", "check.html", "check.png"))
     write_folder(folder)
-    place = f"data.folder={json.dumps(str(folder))}"
-    write_report(
-        check_folder(load_config("tiny-style", place, "data.trigger=inkwash", "data.resolution=256"), thumbnails=True),
-        page,
-    )
+    with contextlib.chdir(options.work):  # so that the page names the folder as a user would
+        config = load_config("tiny-style", f"data.folder={folder.name}", "data.trigger=inkwash", "data.resolution=256")
+        write_report(check_folder(config, thumbnails=True), Path(page.name))
     subprocess.run(
         [options.browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--disable-sync",
          f"--window-size=1200,{options.height}", f"--screenshot={picture.absolute()}", page.absolute().as_uri()],

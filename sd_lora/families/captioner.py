@@ -12,6 +12,7 @@ from PIL import Image
 
 from sd_lora.base_names import is_hub_id
 from sd_lora.errors import BaseModelError
+from sd_lora.families.hub import hub_error
 
 #: `model_type` in config.json → what people call it
 _KINDS = {
@@ -132,19 +133,9 @@ def _check_kind(folder: Path, model: str) -> None:
 
 def _fetched(repo: str, revision: str, files: list[str]) -> Path:
     """The snapshot folder of a hub model, with those of its `files` that there are."""
-    from huggingface_hub import errors, snapshot_download
+    from huggingface_hub import snapshot_download
 
-    reasons = {
-        errors.GatedRepoError: f"its terms must be accepted at https://huggingface.co/{repo}; do that and log in",
-        errors.RepositoryNotFoundError: "there is no such public model, and no such folder here; check its spelling",
-        errors.RevisionNotFoundError: f'it has no revision "{revision}"; correct it',
-        errors.LocalEntryNotFoundError: "the hub cannot be reached and it is not in the local cache; go online once",
-    }
     try:
         return Path(snapshot_download(repo, revision=revision or None, allow_patterns=files))
-    except Exception as error:  # the client's other exceptions come from whichever HTTP library it was built on
-        first = str(error).strip().split("\n")[0] or type(error).__name__
-        reason = next((text for kind, text in reasons.items() if isinstance(error, kind)), f"{first}; try again")
-        raise BaseModelError(
-            f'captioning model "{repo}" cannot be fetched from the hub: {reason}, or name a folder'
-        ) from error
+    except Exception as error:
+        raise hub_error("captioning model", repo, revision, error, option="--revision") from error

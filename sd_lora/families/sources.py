@@ -15,6 +15,7 @@ from typing import Any
 
 from sd_lora.base_names import is_hub_id, name_of_base
 from sd_lora.errors import BaseModelError
+from sd_lora.families.hub import hub_error
 from sd_lora.tinybase import tiny_base_path
 
 #: components with weights, and those without, that training and previews need
@@ -112,7 +113,7 @@ def _from_hub(repo: str, revision: str, accept: Callable[[Path], object] | None)
     try:
         folder = Path(snapshot_download(repo, revision=revision or None, allow_patterns=[_INDEX]))
     except Exception as error:
-        raise _hub_error(repo, revision, error) from error
+        raise hub_error("base model", repo, revision, error) from error
     if not (folder / _INDEX).is_file():
         raise BaseModelError(
             f"base model {repo} of the hub has no {_INDEX}; download its .safetensors checkpoint and name that file"
@@ -127,7 +128,8 @@ def _from_hub(repo: str, revision: str, accept: Callable[[Path], object] | None)
         names = [file.rfilename for file in HfApi().model_info(repo, revision=commit).siblings or []]
         snapshot_download(repo, revision=commit, allow_patterns=_needed(names))
     except Exception as error:
-        raise _hub_error(repo, revision, error, f"is in the local cache without its {' and '.join(missing)}") from error
+        cached = f"is in the local cache without its {' and '.join(missing)}"
+        raise hub_error("base model", repo, revision, error, cached=cached) from error
     missing = _missing(folder)
     if missing:
         raise BaseModelError(
@@ -166,31 +168,3 @@ def _missing(folder: Path) -> list[str]:
         if not whole:
             missing.append(part)
     return missing
-
-
-def _hub_error(repo: str, revision: str, error: Exception, cached: str = "is not in the local cache") -> BaseModelError:
-    """One sentence for whatever the hub's client raised."""
-    from huggingface_hub import errors
-
-    at = f' at revision "{revision}"' if revision else ""
-    if isinstance(error, errors.GatedRepoError):
-        return BaseModelError(
-            f"base model {repo} is given only to those who accept its terms; accept them at "
-            f'https://huggingface.co/{repo} and log in with "hf auth login"'
-        )
-    if isinstance(error, errors.RepositoryNotFoundError):
-        return BaseModelError(
-            f'base model "{repo}" is no folder or file here and no public model of the hub; check its spelling, '
-            'or log in with "hf auth login" if it is private'
-        )
-    if isinstance(error, errors.RevisionNotFoundError):
-        return BaseModelError(f'base model {repo} has no revision "{revision}" on the hub; correct model.revision')
-    # The client's exceptions for no connection come from whichever HTTP library it was built on.
-    named = {kind.__name__ for kind in type(error).__mro__}
-    if named & {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "TransportError"}:
-        return BaseModelError(
-            f'base model "{repo}"{at} is no folder or file here, {cached}, and the hub cannot be reached; '
-            "go online once, or name a folder or .safetensors file"
-        )
-    reason = str(error).strip().split("\n")[0] or type(error).__name__
-    return BaseModelError(f'base model "{repo}"{at} cannot be fetched from the hub: {reason}')

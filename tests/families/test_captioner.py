@@ -172,7 +172,7 @@ def test_a_hub_model_that_cannot_be_reached_is_told(monkeypatch: pytest.MonkeyPa
         "huggingface_hub.snapshot_download",
         lambda repo, **options: real(repo, **options, cache_dir=tmp_path, local_files_only=True),
     )
-    with pytest.raises(BaseModelError, match="hub cannot be reached and it is not in the local cache"):
+    with pytest.raises(BaseModelError, match="is not in the local cache, and the hub cannot be reached"):
         opened("owner/name")
 
 
