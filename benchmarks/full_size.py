@@ -134,7 +134,8 @@ def train(case: str, base: Path) -> None:
     started = time.perf_counter()
     import sd_lora
     from sd_lora.demo import demo_scenes, write_captioned_folder
-    from sd_lora.training.run import prepare, run_training
+    from sd_lora.training.prepare import prepare
+    from sd_lora.training.run import run_training
 
     pictures, run_folder = base.with_name(f"{case}-pictures"), base.with_name(f"{case}-run")
     for leftover in (pictures, run_folder):

@@ -26,14 +26,14 @@ if TYPE_CHECKING:
     from sd_lora.tools.merge import merge_adapters
     from sd_lora.tools.resize import resize_adapter
     from sd_lora.tools.verify import verify_adapter
-    from sd_lora.training import StepReport, train
+    from sd_lora.training import StepReport, resume, train
 
 _HOME = {
     "Adapter": "adapter", "RunConfig": "config", "AdapterError": "errors", "BaseModelError": "errors",
     "ConfigError": "errors", "DataError": "errors", "SdLoraError": "errors", "TrainingStopped": "errors",
     "load_base": "families", "load_config": "presets", "preset_names": "presets", "Previewer": "preview",
     "PreviewGrid": "preview", "tiny_base_path": "tinybase", "AdapterReport": "tools.inspect",
-    "inspect_adapter": "tools.inspect", "StepReport": "training", "train": "training", "ModelConfig": "config",
+    "inspect_adapter": "tools.inspect", "StepReport": "training", "train": "training", "resume": "training", "ModelConfig": "config",
     "convert_adapter": "tools.convert", "extract_adapter": "tools.extract", "fuse_adapter": "tools.fuse",
     "Check": "check.model", "check_folder": "check.doctor", "Finding": "data.findings",
     "merge_adapters": "tools.merge", "resize_adapter": "tools.resize", "verify_adapter": "tools.verify",
@@ -67,6 +67,7 @@ __all__ = [
     "preset_names",
     "resize_adapter",
     "tiny_base_path",
+    "resume",
     "train",
     "verify_adapter",
 ]

@@ -104,6 +104,16 @@ class Adapter:
     def is_injected(self) -> bool:
         return bool(self._attached)
 
+    @property
+    def layers(self) -> dict[str, LoraLayer]:
+        """The layers by module name; none before an adapter that was loaded is injected."""
+        return dict(self._layers)
+
+    @property
+    def targets(self) -> dict[str, nn.Module]:
+        """The modules of the base that the layers are injected into, by name."""
+        return dict(self._attached[-1].modules) if self._attached else {}
+
     def parameters(self, *components: str) -> list[nn.Parameter]:
         """All trainable weights, float32, in a fixed order; or only those in `components`, e.g. ``"unet"``."""
         for component in components:

@@ -9,6 +9,7 @@ from typing import Annotated, Optional
 import typer
 
 from sd_lora import data_commands, tool_commands
+from sd_lora.config import RunConfig
 from sd_lora.data_commands import Base, ImageFolder, Overrides, Preset, Trigger, run_config
 from sd_lora.errors import ConfigError, SdLoraError
 from sd_lora.quiet import quiet_libraries
@@ -63,18 +64,41 @@ def train(
         "model.base": base, "data.folder": str(folder), "data.trigger": trigger, "output.folder": str(out or ""),
         "lora.init": init,
     }  # fmt: skip
-    config = run_config(preset, given, overrides)
+    _train(run_config(preset, given, overrides))
+
+
+@app.command()
+def resume(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder of a training that was stopped.")],
+) -> None:
+    """Go on with a training that was stopped, or killed, to the same end as if it had not been."""
+    quiet_libraries()
+    from sd_lora.training.run_folder import RunFolder
+
+    folder = RunFolder(run)
+    config = folder.read_config()
+    if folder.is_finished:
+        typer.echo(f"{run} is finished: {folder.adapter}")
+        return
+    _train(config, resumed=True)
+
+
+def _train(config: RunConfig, *, resumed: bool = False) -> None:
     quiet_libraries()
     from sd_lora.progress import TrainingProgress, print_run
-    from sd_lora.training.run import prepare, run_training
+    from sd_lora.training.prepare import prepare
+    from sd_lora.training.run import run_training
+    from sd_lora.training.stopping import StopSignals
 
     with progress_bar("looking at the images") as look:
-        run = prepare(config, on_look=look)
+        run = prepare(config, on_look=look, resumed=resumed)
     typer.echo(run.summary())
     for note in run.notes:
         typer.echo(f"warning: {note}", err=True)
-    with TrainingProgress() as progress:
-        run_training(run, watch=progress.show, on_encode=progress.encoding)
+    with TrainingProgress() as progress, StopSignals() as signals:
+        run_training(
+            run, watch=progress.show, on_encode=progress.encoding, stop=lambda: signals.received, on_note=progress.note
+        )
     print_run(run.path, run.config)
 
 
@@ -159,3 +183,5 @@ def main() -> None:
     except SdLoraError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)

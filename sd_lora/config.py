@@ -34,10 +34,11 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Text = Annotated[str, Field(pattern=r"\S")]
 Strengths = Annotated[tuple[float, ...], Field(min_length=1), BeforeValidator(_listed)]
-Sizes = Annotated[tuple[Annotated[int, Field(ge=8, multiple_of=8)], ...], BeforeValidator(_listed)]
+Sizes = Annotated[tuple[Annotated[int, Field(ge=8, le=4096, multiple_of=8)], ...], BeforeValidator(_listed)]
 Suffixes = Annotated[
     tuple[Annotated[str, Field(pattern=r"^\.[^/\\\s]+$")], ...], Field(min_length=1), BeforeValidator(_listed)
 ]
+Trackers = Annotated[tuple[Literal["tensorboard", "wandb", "trackio"], ...], BeforeValidator(_listed)]
 Targets = Annotated[tuple[Text, ...], Field(min_length=1), BeforeValidator(_listed)]
 
 
@@ -56,6 +57,8 @@ class ModelConfig:
     #: auto: bfloat16 on CUDA devices that have it, float32 elsewhere. LoRA weights are float32 always.
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    #: hold the denoiser's frozen weights in fewer bits, on a CUDA device: int8 and fp8 need torchao, nf4 bitsandbytes
+    quantize: Literal["none", "int8", "nf4", "fp8"] = "none"
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -67,7 +70,7 @@ class DataConfig:
     #: how the folder is laid out; auto: found out, and told
     layout: Literal["auto", "metadata", "kohya-toml", "kohya", "sidecars", "bare"] = "auto"
     #: side in pixels of the square whose area every training picture has; 0: the base model's own size
-    resolution: Annotated[int, Field(ge=0, multiple_of=8)] = 0
+    resolution: Annotated[int, Field(ge=0, le=4096, multiple_of=8)] = 0
     #: further sides: each image is seen at `resolution` and at these in turn
     more_resolutions: Sizes = ()
     #: train images in their own shape; false: crop all to squares
@@ -101,7 +104,7 @@ class DataConfig:
     #: a folder of regularisation images, which are trained without the trigger word
     regularisation: str = ""
     #: weight of regularisation images in the loss
-    prior_weight: Positive = 1.0
+    prior_weight: Annotated[float, Field(gt=0, le=1000)] = 1.0
     #: leave out images that cannot be read, with a warning; false: they are an error
     skip_bad: bool = False
     #: where encoded images and captions are kept: a folder that runs may share; empty: the run folder
@@ -121,14 +124,20 @@ class LoraConfig:
     #: pattern = rank, for targets that need another rank than `rank`; alpha likewise
     ranks: dict[str, Annotated[int, Field(ge=1, le=1024)]] = field(default_factory=dict)
     alphas: dict[str, Positive] = field(default_factory=dict)
+    #: share of a layer's inputs that is left out at random in each step
+    dropout: Decay = 0.0
+    #: share of a layer's ranks that is left out at random in each step
+    rank_dropout: Decay = 0.0
     #: an adapter file to go on from; its modules, ranks, alphas and variant then take the place of all the above
     init: str = ""
 
 
 @dataclass(frozen=True, config=_STRICT)
 class OptimizerConfig:
-    """AdamW, linear warm-up, cosine decay."""
+    """The optimizer, and how its rate rises and falls."""
 
+    #: adamw and adafactor are torch's own; the others need the extra sd-lora[optimizers], adamw8bit a CUDA device
+    name: Literal["adamw", "adamw8bit", "adafactor", "prodigy", "schedule-free", "lion"] = "adamw"
     #: the peak rate; rule of thumb: 1e-4 times the square root of the batch size
     learning_rate: Positive = 1e-4
     #: of the text encoders' layers; absent: half of `learning_rate`
@@ -140,6 +149,14 @@ class OptimizerConfig:
     warmup: Share = 0.05
     #: the rate at the last step, as a share of the peak
     final: Share = 0.1
+    #: how the rate falls after the warm-up
+    schedule: Literal["cosine", "linear", "polynomial", "constant"] = "cosine"
+    #: exponent of the polynomial schedule
+    power: Positive = 2.0
+    #: LoRA+ (arXiv 2402.12354): the rate of the layers' up matrices as a multiple of the others'
+    plus_ratio: Annotated[float, Field(ge=1)] = 1.0
+    #: the largest norm that a layer's change of a weight may have; 0: any
+    max_norm: Annotated[float, Field(ge=0)] = 0.0
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -147,12 +164,24 @@ class TrainingConfig:
     """How long, how, and from which noise levels."""
 
     #: absent: clamp(120 · images, 1200, 4000) exposures, divided by the batch size
-    steps: Count | None = None
-    batch_size: Count = 1
+    steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    #: images in a step, over all processes
+    batch_size: Annotated[int, Field(ge=1, le=4096)] = 1
+    #: how many of them a process computes at once, which costs time, saves memory and changes nothing else; absent: as
+    #: many as fit
+    micro_batch: Count | None = None
+    #: compute activations again in the backward pass instead of keeping them; absent: where memory is short
+    gradient_checkpointing: bool | None = None
+    #: compile the denoiser with torch.compile
+    compile: bool = False
     #: the text encoders' layers stay as they are after so many steps; absent: they are trained to the end
     text_steps: Count | None = None
     #: keep an adapter every n steps (0: only the last)
     save_every: Annotated[int, Field(ge=0)] = 0
+    #: make a checkpoint, from which the run can be resumed, every n steps (0: only when it is stopped)
+    checkpoint_every: Annotated[int, Field(ge=0)] = 100
+    #: how many checkpoints stay
+    keep_checkpoints: Count = 2
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     #: share of exposures trained with an empty caption
     caption_dropout: Share = 0.1
@@ -160,8 +189,33 @@ class TrainingConfig:
     min_snr_gamma: Positive | None = None
     #: uniform, or half uniform and half log-SNR ~ N(mean, std)
     timesteps: Literal["uniform", "mixed"] = "uniform"
+    #: the share of the noise schedule that is trained, from no noise (0) to nothing else (1)
+    timestep_range: tuple[Share, Share] = (0.0, 1.0)
     log_snr_mean: float = -3.0
     log_snr_std: Positive = 2.0
+    #: l2, l1, or a pseudo-Huber loss that is robust against odd images where there is much noise (arXiv 2403.16728)
+    loss: Literal["l2", "l1", "huber"] = "l2"
+    #: the pseudo-Huber loss's threshold where there is most noise
+    huber_threshold: Annotated[float, Field(ge=1e-3, le=1)] = 0.1
+    #: weigh steps by 1 / sqrt(SNR) (arXiv 2310.08442)
+    debiased: bool = False
+    #: train as if the noise schedule ended without any signal (arXiv 2305.08891); for v-prediction
+    zero_terminal_snr: bool = False
+    #: noise of a constant level added to each picture's noise, for darker and brighter pictures
+    noise_offset: Annotated[float, Field(ge=0)] = 0.0
+    #: coarser noises added to the noise, each weighing so much of the one before; 0: none
+    multires_noise: Decay = 0.0
+    #: perturb the noise that goes into the picture, not the one that is learnt (arXiv 2301.11706)
+    input_perturbation: Annotated[float, Field(ge=0)] = 0.0
+    #: also average the adapter over its steps: ema, or the plain mean of the last quarter (tail); a file of its own
+    average: Literal["none", "ema", "tail"] = "none"
+    #: how much of the moving average stays in each step
+    ema_decay: Decay = 0.99
+    #: share of the images that is held out to measure the validation loss, and how often it is measured (0: never)
+    hold_out: Decay = 0.0
+    validate_every: Annotated[int, Field(ge=0)] = 0
+    #: where else losses go: tensorboard, wandb, trackio
+    trackers: Trackers = ()
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -227,7 +281,7 @@ def parse_config(tables: Sequence[tuple[str, Mapping[str, Any]]], overrides: Seq
                 known = [f.name for f in fields(SECTIONS[section])]
                 for key in sorted(set(content) - set(known)):
                     problems.append(f'{label}: unknown key "{section}.{key}"; {_suggest(section, key, known)}')
-                yes_no = {f.name for f in fields(SECTIONS[section]) if f.type in (bool, "bool")}
+                yes_no = {f.name for f in fields(SECTIONS[section]) if f.type in (bool, "bool", "bool | None")}
                 for key in sorted(
                     k for k in content if k in known and isinstance(content[k], bool) and k not in yes_no
                 ):
@@ -251,6 +305,12 @@ def _without_effect(config: RunConfig) -> list[str]:
     problems = []
     if not (data.shuffle_tags or data.tag_dropout) and data.keep_tags:
         problems.append("data.keep_tags has no effect alone; set data.shuffle_tags or data.tag_dropout")
+    if (data.shuffle_tags or data.tag_dropout) and data.caption_variants == 1:
+        problems.append(
+            "data.caption_variants=1 leaves nothing to data.shuffle_tags and data.tag_dropout; set it higher"
+        )
+    if len(set(data.more_resolutions)) < len(data.more_resolutions):
+        problems.append("data.more_resolutions names a size twice; leave one out")
     idle = [k for k in ("log_snr_mean", "log_snr_std") if getattr(training, k) != getattr(plain, k)]
     if training.timesteps == "uniform" and idle:
         problems += [
@@ -295,6 +355,8 @@ def _suggest(section: str, key: str, known: list[str]) -> str:
 
 def _sentence(detail: Any) -> str:
     place = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "string_unicode":
+        return f"{place} holds bytes that are no text: {detail['input']!r} was given"
     message = str(detail["msg"]).removeprefix("Input ").removeprefix("Value ")
     return f"{place} {message[:1].lower()}{message[1:]}, but {detail['input']!r} was given"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from sd_lora.config import RunConfig
-from sd_lora.errors import ConfigError, DataError, some
+from sd_lora.errors import ConfigError, DataError, printable, some
 from sd_lora.quiet import quiet_libraries
 from sd_lora.tool_commands import BASE_HELP, AsJson, print_json, progress_bar
 
@@ -45,8 +44,12 @@ def run_config(preset: str, given: Mapping[str, str], overrides: Sequence[str] |
     twice = [text for text in overrides or () if given.get(text.partition("=")[0].strip())]
     if twice:
         raise ConfigError(f"{', '.join(twice)} was given twice, as an option and as an override; leave one out")
-    options = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in given.items() if value]
-    return load_config(preset, *options, *(overrides or ()))
+    options: dict[str, dict[str, str]] = {}
+    for name, value in given.items():
+        section, _, key = name.partition(".")
+        if value:
+            options.setdefault(section, {})[key] = value
+    return load_config(preset, *(overrides or ()), options=options)
 
 
 def check(
@@ -59,17 +62,17 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Look at a folder as training would: layout, images, captions, and what a run on it will be."""
-    if report is not None and (report.is_dir() or not report.absolute().parent.is_dir()):
-        raise ConfigError(f"{report} cannot be written; --report is a file in a folder that exists")
     config = run_config(preset, {"model.base": base, "data.folder": str(folder), "data.trigger": trigger}, overrides)
     quiet_libraries()
     from sd_lora.check.doctor import check_folder
+    from sd_lora.check.report import check_target, write_report
+
+    if report is not None:
+        check_target(report)
 
     with progress_bar("looking at the images") as watch:
         found = check_folder(config, thumbnails=report is not None, watch=watch)
     if report is not None:
-        from sd_lora.check.report import write_report
-
         write_report(found, report)
     if as_json:
         print_json(found.to_json())
@@ -107,7 +110,9 @@ def caption(
     if report.refused:
         count = len(report.written) + len(report.kept) + len(report.refused)
         reasons = some([f"{name}: {reason}" for name, reason in report.refused])
-        raise DataError(f"{len(report.refused)} of {count} images in {folder} got no caption ({reasons})")
+        raise DataError(
+            f"{len(report.refused)} of {count} images in {printable(str(folder))} got no caption ({reasons})"
+        )
 
 
 def _show(report: CaptionReport) -> None:
@@ -125,8 +130,9 @@ def _print_check(found: Check, base: str, report: Path | None) -> None:
     from sd_lora.check.model import duration
     from sd_lora.data import CODES
     from sd_lora.data.findings import grouped
+    from sd_lora.data.tree import shown
 
-    typer.echo(f"{found.folder}: {found.summary}")
+    typer.echo(f"{shown(found.folder)}: {found.summary}")
     lines = grouped(found.findings)
     for code, sentence in lines:
         typer.echo(f"{CODES[code].severity:<8} {code}: {sentence}")
@@ -144,4 +150,4 @@ def _print_check(found: Check, base: str, report: Path | None) -> None:
         for row in plan.buckets:
             typer.echo(f"{f'{row.width} × {row.height}':>12}  {row.images:>6}  {row.exposures:>9}")
     if report is not None:
-        typer.echo(f"\nwrote {report}")
+        typer.echo(f"\nwrote {shown(str(report))}")

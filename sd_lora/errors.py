@@ -35,6 +35,12 @@ class TrainingStopped(SdLoraError):
     exit_code = 6
 
 
+class StorageError(SdLoraError):
+    """A disk that is full, read-only, over quota or failing, or a place that cannot be written to or read."""
+
+    exit_code = 7
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """``did you mean "x"?``, or the list of what is known, as a clause for an error message."""
     options = sorted(known)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -49,19 +50,23 @@ def default_preset(base: str) -> str:
     return "tiny-style" if base == "tiny" else "sd15-style"
 
 
-def load_config(preset: str = "", *overrides: str) -> RunConfig:
-    """A run config from a preset name or a TOML file, then ``section.key=value`` overrides.
+def load_config(
+    preset: str = "", *overrides: str, options: Mapping[str, Mapping[str, Any]] | None = None
+) -> RunConfig:  # fmt: skip
+    """A run config from a preset name or a TOML file, then `options` (section → key → value), then
+    ``section.key=value`` overrides.
 
     An empty `preset` takes the one that belongs to the base model.
 
     >>> load_config("tiny-style", "lora.rank=4", "data.folder=photos").lora.rank
     4
     """
+    given = ("options", options or {})
     if not preset:
-        preset = default_preset(parse_config([], overrides).model.base)
+        preset = default_preset(parse_config([given], overrides).model.base)
     table: dict[str, Any]
     if preset.endswith(".toml"):
         label, table = Path(preset).name, read_toml(preset)
     else:
         label, table = f"preset {preset}", tomllib.loads(preset_text(preset))
-    return parse_config([(label, table)], overrides)
+    return parse_config([(label, table), given], overrides)

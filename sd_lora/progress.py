@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from sd_lora.check.model import duration
 from sd_lora.config import RunConfig
 
 if TYPE_CHECKING:
@@ -27,11 +28,13 @@ class TrainingProgress:
         self._console = Console()
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-            TimeRemainingColumn(), TextColumn("loss {task.fields[loss]}"), console=self._console,
+            TimeRemainingColumn(), TextColumn("loss {task.fields[loss]}"), TextColumn("{task.fields[rest]}"),
+            console=self._console,
         )  # fmt: skip
-        self._task = self._bar.add_task("training", total=None, rate="", loss="…")
+        self._task = self._bar.add_task("training", total=None, rate="", loss="…", rest="")
         self._started = self._said = time.monotonic()
         self._mean: float | None = None
+        self._first = 0
 
     def __enter__(self) -> Self:
         self._started = self._said = time.monotonic()
@@ -55,29 +58,41 @@ class TrainingProgress:
             self._said = now
             print(f"encoded {done} of {total} images and captions", flush=True)
 
+    def note(self, text: str) -> None:
+        """Show a warning."""
+        self._console.print(f"warning: {text}", markup=False, highlight=False, soft_wrap=True)
+
     def show(self, report: StepReport) -> None:
         """Consume one report."""
         if self._mean is None:  # what came before was encoding
             self._started = self._said = time.monotonic() - report.seconds
         self._mean = report.loss if self._mean is None else 0.95 * self._mean + 0.05 * report.loss
         now = time.monotonic()
-        rate = report.step / max(now - self._started, 1e-9)
+        self._first = self._first or report.step  # a resumed run does not begin with its first step
+        rate = (report.step - self._first + 1) / max(now - self._started, 1e-9)
         if self._console.is_terminal:
             self._bar.update(
                 self._task,
                 description="training",
                 completed=report.step,
                 total=report.steps,
-                rate=f"{rate:.1f} steps/s",
+                rate=_rate(rate),
                 loss=f"{self._mean:.4f}",
+                rest=f"lr {report.learning_rate:.2g}  {report.memory / 2**30:.1f} GB",
             )
         elif now - self._said >= _LINE_EVERY or report.step == report.steps:
             self._said = now
             left = (report.steps - report.step) / rate
             print(
-                f"step {report.step}/{report.steps}  loss {self._mean:.4f}  {rate:.1f} steps/s  {left:.0f} s left",
+                f"step {report.step}/{report.steps}  loss {self._mean:.4f}  lr {report.learning_rate:.2g}  {_rate(rate)}  "
+                f"{report.memory / 2**30:.1f} GB  {duration(left)} left",
                 flush=True,
             )
+
+
+def _rate(steps: float) -> str:
+    """Steps a second, or seconds a step where there are fewer."""
+    return f"{steps:.1f} steps/s" if steps >= 1 else f"{1 / steps:.1f} s/step"
 
 
 def print_run(folder: Path, config: RunConfig) -> None:

@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from PIL import ImageStat
 
 from sd_lora.check.model import Check, ImageRow
-from sd_lora.check.plan import default_steps, measure, plan_for, schedule_for
+from sd_lora.check.plan import default_steps, hold_out, measure, plan_for, schedule_for
 from sd_lora.check.quality import Look, duplicates, look_at, thumbnail
-from sd_lora.check.wording import wording
+from sd_lora.check.settings import excessive_repeats, idle_settings
+from sd_lora.check.wording import prior_wording, wording
 from sd_lora.config import RunConfig
 from sd_lora.data import Entry, Example, Finding, Listing, Schedule, triggered, views_of
-from sd_lora.data.captions import PLACEHOLDER
+from sd_lora.data.captions import PLACEHOLDER, has_placeholder
 from sd_lora.data.examples import example_of, with_captions
 from sd_lora.data.listing import list_folder
 from sd_lora.data.pictures import PictureError, check_colour, read_mask, read_picture
@@ -30,7 +31,8 @@ _LEAST_MASK = 0.01
 
 @dataclass(frozen=True)
 class Examined:
-    """A folder examined for a base model: what can be trained on, in which order, and everything that was found."""
+    """A folder examined for a base model: what is trained on, in which order, everything that was found, and the images
+    that are `held` out to measure the validation loss."""
 
     listing: Listing
     examples: list[Example]
@@ -39,6 +41,7 @@ class Examined:
     steps: int
     side: int
     thumbnails: dict[str, bytes]
+    held: list[Example] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -69,10 +72,11 @@ def check_folder(config: RunConfig, *, thumbnails: bool = False, watch: Watch | 
     plan = None
     if found.schedule is not None:
         plan = plan_for(found.schedule, found.steps, measure(family, pipe, device, found.schedule, found.steps))
+    order = {entry.name: number for number, entry in enumerate(listing.entries)}
     rows = [
         ImageRow(e.name, tuple(triggered(c, _trigger(config, e)) for c in e.written or ("",)), e.width, e.height,
                  found.thumbnails.get(e.name))
-        for e in found.examples
+        for e in sorted((*found.examples, *found.held), key=lambda e: order[e.name])
     ]  # fmt: skip
     return Check(config.data.folder, listing.layout, listing.summary, rows, found.findings, plan)
 
@@ -95,13 +99,17 @@ def examine(
         [s.entry.name for s in good], [s.digest for s in good], [s.look.phash for s in good if s.look]
     )
     findings += _words(examples, config, family, pipe)
+    entries = [s.entry for s in good]
+    excessive = excessive_repeats(entries)
+    findings += [*idle_settings(config.data, listing.layout, entries, side), *excessive]
+    examples, held = hold_out(examples, config.training.hold_out, config.training.seed)
     trained = [example for example in examples if not example.prior]
     findings += _about_the_set(listing, trained, bool(seen))
-    schedule = schedule_for(examples, config, side, grain) if trained else None
+    schedule = schedule_for(examples, config, side, grain) if trained and not excessive else None
     prior = len(trained) < len(examples)
     steps = config.training.steps or default_steps(max(1, len(trained)), config.training.batch_size, prior=prior)
     pictures = {s.entry.name: s.thumbnail for s in good if s.thumbnail is not None}
-    return Examined(listing, examples, findings, schedule, steps, side, pictures)
+    return Examined(listing, examples, findings, schedule, steps, side, pictures, held)
 
 
 def _look_at_all(
@@ -158,10 +166,11 @@ class _Reader:
 
 def _words(examples: Sequence[Example], config: RunConfig, family: ModelFamily, pipe: Any) -> list[Finding]:
     """What is to be said of captions and trigger word; regularisation images have captions of their own kind."""
-    captions, trigger = {e.name: e.written for e in examples if not e.prior}, config.data.trigger
-    unset = [e.name for e in examples if PLACEHOLDER in "".join(e.written) and (e.prior or not trigger)]
+    trigger, reader = config.data.trigger, _Reader(family, pipe)
+    own, prior = ([(e.name, e.written) for e in examples if e.prior is kind] for kind in (False, True))
+    unset = [e.name for e in examples if any(map(has_placeholder, e.written)) and (e.prior or not trigger)]
     found = [Finding("trigger-unset", name, f"its caption holds {PLACEHOLDER}") for name in unset]
-    return found + wording(captions, trigger, _Reader(family, pipe))
+    return [*found, *wording(own, trigger, reader), *prior_wording(prior, trigger, reader)]
 
 
 def _about_the_set(listing: Listing, trained: Sequence[Example], any_entry: bool) -> list[Finding]:

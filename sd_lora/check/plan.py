@@ -12,7 +12,8 @@ from torch import Tensor
 
 from sd_lora.check.model import BucketRow, Plan
 from sd_lora.config import RunConfig
-from sd_lora.data import Example, Schedule, Seen, View, views_of
+from sd_lora.data import Example, Schedule, Seen, View, generator_for, views_of
+from sd_lora.errors import ConfigError
 from sd_lora.families import ModelFamily
 
 #: multiply-adds (weights × latent places × pictures) that a CPU is asked for in a probe; more is probed smaller
@@ -24,6 +25,22 @@ def default_steps(images: int, batch_size: int, *, prior: bool = False) -> int:
     `batch_size`."""
     exposures = min(max(120 * images, 1200), 4000) * (2 if prior else 1)
     return max(1, round(exposures / batch_size))
+
+
+def hold_out(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
+    """`examples` that are trained on, and about that `share` of them that is not: at least one, if any, and never a
+    regularisation image. ConfigError if fewer than two would be left."""
+    own = [i for i, example in enumerate(examples) if not example.prior]
+    if not share or not own:
+        return list(examples), []
+    count = max(1, round(share * len(own)))
+    if len(own) - count < 2:
+        raise ConfigError(
+            f"training.hold_out is {share:g}, which leaves {len(own) - count} of {len(own)} images; lower it"
+        )
+    order = torch.randperm(len(own), generator=generator_for(seed, 0, "held out")).tolist()
+    held = {own[i] for i in order[:count]}
+    return [e for i, e in enumerate(examples) if i not in held], [examples[i] for i in sorted(held)]
 
 
 def schedule_for(examples: Sequence[Example], config: RunConfig, side: int, grain: int) -> Schedule:

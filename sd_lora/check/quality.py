@@ -201,10 +201,10 @@ def _compression(image: Image.Image, quality: float | None) -> str | None:
 def _blocks(image: Image.Image) -> Pixels:
     """At most about 2,048 blocks (n, 8, 8, 3) from bands all over `image`, on the lattice of a JPEG."""
     width, rows = image.width // 8, image.height // 8
+    if not width or not rows:
+        return np.empty((0, 8, 8, 3), dtype=np.uint8)
     step = max(1, -(-width * rows // 2048))
     bands = [np.asarray(image.crop((0, 8 * row, 8 * width, 8 * row + 8))) for row in range(0, rows, step)]
-    if not width or not bands:
-        return np.empty((0, 8, 8, 3), dtype=np.uint8)
     return np.stack(bands).reshape(len(bands), 8, width, 8, 3).swapaxes(1, 2).reshape(-1, 8, 8, 3)
 
 

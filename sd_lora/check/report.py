@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import base64
+import os
+import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +14,7 @@ import jinja2
 from sd_lora.atomic import write_atomically
 from sd_lora.check.model import Check, duration
 from sd_lora.data.findings import CODES, Finding, Severity, grouped
+from sd_lora.errors import ConfigError, printable
 
 _MOST_IMAGES = 500
 #: findings of a kind that are listed before the rest is folded away
@@ -32,6 +35,7 @@ class Kind:
 def write_report(check: Check, path: Path) -> None:
     """Write `check` to `path` as a page that asks for nothing from elsewhere and runs no script; SdLoraError if it
     cannot be written. Names and captions are shown as text, whatever they hold."""
+    check_target(path)
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("sd_lora.check", ""), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -51,6 +55,19 @@ def write_report(check: Check, path: Path) -> None:
     )
     # a file's name may hold bytes that are no text
     write_atomically(path, page.encode("utf-8", "replace"))
+
+
+def check_target(path: Path) -> None:
+    """ConfigError unless a report may be written to `path`: it may take the place of a page, and of nothing else."""
+    if path.suffix.lower() not in (".html", ".htm"):
+        why = "it does not end in .html"
+    elif not path.absolute().parent.is_dir():
+        why = "its folder does not exist"
+    elif os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
+        why = "there is something else of that name"
+    else:
+        return
+    raise ConfigError(f"{printable(str(path))} cannot be written: {why}; --report is a page, such as check.html")
 
 
 def _kinds(findings: Iterable[Finding]) -> list[Kind]:

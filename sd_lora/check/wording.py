@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from sd_lora.data.captions import names_trigger, shortened, triggered
+from sd_lora.data.caption_files import tidy
+from sd_lora.data.captions import PLACEHOLDER, has_placeholder, names_trigger, shortened, trigger_phrase, triggered
 from sd_lora.data.findings import Finding
 from sd_lora.data.style_words import style_words_in
 
@@ -15,6 +16,8 @@ from sd_lora.data.style_words import style_words_in
 _BIASED = 0.8
 _MOST_WORDS = 3
 _FEWEST = 4
+#: images and their captions, as the user wrote them; two images may be shown by one name
+Captions = Sequence[tuple[str, tuple[str, ...]]]
 _STOP_WORDS = """
 a an the and or of on in at to by with from for near under over behind beside between into onto up down out is are was
 were be being has have had its it his her their this that these those there he she they one two three some small big
@@ -34,17 +37,26 @@ class Reader(Protocol):
     def is_known(self, word: str) -> bool: ...
 
 
-def wording(captions: Mapping[str, tuple[str, ...]], trigger: str, reader: Reader) -> list[Finding]:
-    """Findings on `captions`, image → as the user wrote them, and on the `trigger` word."""
-    return [
+def wording(captions: Captions, trigger: str, reader: Reader) -> list[Finding]:
+    """Findings on `captions` and on the `trigger` word; if that cannot be used, on nothing else."""
+    return _unusable(trigger, reader) or [
         *_too_long(captions, trigger, reader), *_styles(captions, trigger), *_alike(captions),
         *_bias(captions, trigger), *_trigger(captions, trigger, reader),
     ]  # fmt: skip
 
 
-def _too_long(captions: Mapping[str, tuple[str, ...]], trigger: str, reader: Reader) -> Iterator[Finding]:
+def prior_wording(captions: Captions, trigger: str, reader: Reader) -> list[Finding]:
+    """Findings on the `captions` of regularisation images, which are trained without the `trigger` word."""
+    named = [
+        name for name, texts in captions if any(names_trigger(t, trigger) and not has_placeholder(t) for t in texts)
+    ]
+    found = [Finding("trigger-prior", name, f'its caption names "{trigger}"') for name in named]
+    return [*_too_long(captions, "", reader), *found]
+
+
+def _too_long(captions: Captions, trigger: str, reader: Reader) -> Iterator[Finding]:
     """Captions that are cut, and the words that are lost."""
-    flat = [(name, text) for name, texts in captions.items() for text in texts]
+    flat = [(name, text) for name, texts in captions for text in texts]
     counts = reader.count([triggered(text, trigger) for _, text in flat])
     for (name, text), count in zip(flat, counts, strict=True):
         if count > reader.limit:
@@ -53,44 +65,57 @@ def _too_long(captions: Mapping[str, tuple[str, ...]], trigger: str, reader: Rea
             yield Finding("caption-long", name, f'{count} tokens of at most {reader.limit}; cut off is "{shown}"')
 
 
-def _styles(captions: Mapping[str, tuple[str, ...]], trigger: str) -> Iterator[Finding]:
-    for name, texts in captions.items():
+def _styles(captions: Captions, trigger: str) -> Iterator[Finding]:
+    for name, texts in captions:
         words = [word for text in texts for word in style_words_in(text) if not names_trigger(word, trigger)]
         if words:
             yield Finding("caption-style", name, f'its caption says "{", ".join(dict.fromkeys(words))}"')
 
 
-def _alike(captions: Mapping[str, tuple[str, ...]]) -> Iterator[Finding]:
+def _alike(captions: Captions) -> Iterator[Finding]:
     """A caption that more than half of the images have."""
     if len(captions) < _FEWEST:
         return
-    for texts, count in Counter(texts for texts in captions.values() if any(texts)).most_common(1):
+    for texts, count in Counter(texts for _, texts in captions if any(texts)).most_common(1):
         if count > len(captions) / 2:
             yield Finding("caption-same", None, f'{count} of {len(captions)} images have the caption "{texts[0][:60]}"')
 
 
-def _bias(captions: Mapping[str, tuple[str, ...]], trigger: str) -> Iterator[Finding]:
+def _bias(captions: Captions, trigger: str) -> Iterator[Finding]:
     """Words that are in almost all captions."""
     if len(captions) < _FEWEST:
         return
     own = set(_words(trigger))
-    seen = Counter(word for texts in captions.values() for word in set(_words(" ".join(texts))) - own)
+    seen = Counter(word for _, texts in captions for word in set(_words(" ".join(texts))) - own)
     found = [(word, count) for word, count in seen.most_common() if count >= _BIASED * len(captions)]
     for word, count in found[:_MOST_WORDS]:
         yield Finding("subject-bias", None, f'"{word}" is in the captions of {count} of {len(captions)} images')
 
 
-def _trigger(captions: Mapping[str, tuple[str, ...]], trigger: str, reader: Reader) -> Iterator[Finding]:
+def _trigger(captions: Captions, trigger: str, reader: Reader) -> Iterator[Finding]:
     if not trigger and captions:
         yield Finding("trigger-none", None, "no trigger word was given, so that the style is always on")
     if not trigger:
         return
     if reader.is_known(trigger):
         yield Finding("trigger-known", None, f'"{trigger}" is a word that the base model knows already')
-    own = [name for name, texts in captions.items() if any(names_trigger(text, trigger) for text in texts)]
+    own = [name for name, texts in captions if any(names_trigger(text, trigger) for text in texts)]
     if own and len(own) < len(captions):
         detail = f'{len(own)} of {len(captions)} captions name "{trigger}" themselves, such as that of {own[0]}'
         yield Finding("trigger-partly", None, detail)
+
+
+def _unusable(trigger: str, reader: Reader) -> list[Finding]:
+    """Why the trigger word would not be trained as it is given."""
+    plain, why = tidy(trigger), ""
+    if has_placeholder(trigger):
+        why = f"{PLACEHOLDER} stands for the trigger word and is none"
+    elif plain != trigger:
+        why = "the trigger word holds spaces or signs that are not seen"
+        why += f'; "{plain[:60]}" does not' if plain else " and nothing else"
+    elif trigger and (count := reader.count([trigger_phrase(trigger)])[0]) > reader.limit:
+        why = f'"{trigger[:60]}…" alone has {count} tokens of at most {reader.limit}'
+    return [Finding("trigger-unusable", None, why)] if why else []
 
 
 def _words(text: str) -> list[str]:

@@ -1,8 +1,8 @@
 """Images and captions: from a folder to the batches of a run."""
 
-from sd_lora.data.cache import Cache
+from sd_lora.data.cache import Cache, cache_folder, check_cache
 from sd_lora.data.captions import trigger_phrase, triggered
-from sd_lora.data.encoded import Batch, EncodedSet, Encoders, cache_folder
+from sd_lora.data.encoded import Batch, EncodedSet, Encoders
 from sd_lora.data.entries import Entry, Listing, TagRules
 from sd_lora.data.examples import Example
 from sd_lora.data.exposures import Exposure, Group, Schedule, Seen
@@ -28,6 +28,7 @@ __all__ = [
     "TagRules",
     "View",
     "cache_folder",
+    "check_cache",
     "generator_for",
     "sentences",
     "trigger_phrase",

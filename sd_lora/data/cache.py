@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import stat
 import tempfile
 import time
 from collections import OrderedDict
@@ -18,6 +19,7 @@ from safetensors.torch import load, save
 from torch import Tensor
 
 from sd_lora.atomic import open_to_others
+from sd_lora.data.tree import reason, shown
 from sd_lora.errors import DataError
 
 #: changes whenever entries are made in another way, so that old ones are not taken for new ones
@@ -39,13 +41,12 @@ class Cache:
         #: how many entries were made anew, and how many were there already
         self.made = self.reused = 0
         self._most, self._held, self._recent = memory, 0, OrderedDict[str, dict[str, Tensor]]()
+        _check(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             self._sweep()
         except OSError as error:
-            raise DataError(
-                f"cache folder {folder} cannot be used: {error.strerror}; name another with data.cache"
-            ) from error
+            raise _unusable(folder, reason(error)) from error
 
     def ensure(self, key: str, make: Callable[[], Mapping[str, Tensor]]) -> None:
         """Make the entry `key` unless it is there, whole."""
@@ -77,7 +78,7 @@ class Cache:
         except FileNotFoundError:
             return None
         except OSError as error:
-            raise DataError(f"{self.path(key)} cannot be read: {error.strerror}; name another data.cache") from error
+            raise DataError(f"{self._in_the_way(key, error)}; remove it, or name another data.cache") from error
         body = memoryview(content)[_DIGEST:]
         if hashlib.sha256(body).digest() != content[:_DIGEST]:
             return None
@@ -105,6 +106,15 @@ class Cache:
                 with suppress(OSError):
                     os.unlink(partial)
 
+    def _in_the_way(self, key: str, error: OSError) -> str:
+        """Why the entry `key` can be neither read nor made."""
+        path = self.path(key)
+        if path.is_dir():
+            return f"{shown(str(path))} is a folder where an entry of the cache belongs"
+        if path.parent.exists() and not path.parent.is_dir():
+            return f"{shown(str(path.parent))} is a file where a folder of the cache belongs"
+        return f"{shown(str(path))} cannot be read: {reason(error)}"
+
     def _remember(self, key: str, tensors: dict[str, Tensor]) -> None:
         size = sum(tensor.nbytes for tensor in tensors.values())
         if size > self._most:
@@ -121,6 +131,47 @@ class Cache:
             with suppress(OSError):
                 if time.time() - partial.stat().st_mtime > _ABANDONED:
                     partial.unlink()
+
+
+def cache_folder(configured: str, run: Path) -> Path:
+    """Where entries are kept: the folder that was named, or the run's own. DataError for the home of nobody."""
+    try:
+        return Path(configured).expanduser() if configured else run / "cache"
+    except RuntimeError as error:
+        raise _unusable(Path(configured), "there is no such user") from error
+
+
+def check_cache(configured: str) -> None:
+    """DataError if the folder that data.cache names cannot hold a cache; writes nothing. Empty is the run's own."""
+    if configured:
+        _check(cache_folder(configured, Path()))
+
+
+def _check(folder: Path) -> None:
+    place = folder
+    try:
+        while not (found := _status(place)) and place != place.parent:
+            place = place.parent
+    except (OSError, ValueError) as error:
+        raise _unusable(folder, reason(error) if isinstance(error, OSError) else "its name holds a NUL") from error
+    if found and not stat.S_ISDIR(found.st_mode):
+        raise _unusable(folder, f"{'it' if place == folder else shown(str(place))} is a file")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise _unusable(folder, f"writing to {'it' if place == folder else shown(str(place))} is not allowed")
+
+
+def _status(place: Path) -> os.stat_result | None:
+    """What `place` is, None if there is nothing."""
+    try:
+        return place.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        if place.is_symlink():
+            raise OSError("a link that leads nowhere") from None
+        return None
+
+
+def _unusable(folder: Path, why: str) -> DataError:
+    return DataError(f"cache folder {shown(str(folder))} cannot be used: {why}; name another with data.cache")
 
 
 def key_of(**facts: Any) -> str:

@@ -9,7 +9,9 @@ from pathlib import Path
 
 from sd_lora.errors import DataError
 
-MAX_BYTES = 1_000_000
+MAX_BYTES = 64_000
+#: as many captions of one image are read
+MAX_CAPTIONS = 256
 #: those that editors write; where several fit equally well, the earlier one is taken
 _ENCODINGS = (
     "cp1252", "cp1251", "cp1253", "cp1255", "cp1256", "cp932", "gb18030", "big5", "cp949", "euc_jp",
@@ -56,7 +58,7 @@ def read_caption_file(file: Path, lines: str = "each") -> CaptionText:
         if not stat.S_ISREG(status.st_mode):
             raise CaptionError(file, "a folder" if stat.S_ISDIR(status.st_mode) else "no regular file")
         if status.st_size > MAX_BYTES:
-            raise CaptionError(file, f"{status.st_size / 1e6:.1f} MB, and a caption has 1 MB at most")
+            raise CaptionError(file, f"{status.st_size / 1000:.0f} kB, and {MAX_BYTES // 1000} kB are read at most")
         text, encoding, guessed = decode_text(file.read_bytes())
     except OSError as error:
         raise CaptionError(file, (error.strerror or str(error)).lower()) from error
@@ -93,7 +95,11 @@ def decode_text(content: bytes) -> tuple[str, str, bool]:
 def _guess(content: bytes) -> tuple[str, str]:
     from charset_normalizer import from_bytes
 
-    matches = list(from_bytes(content, cp_isolation=list(_ENCODINGS)))
+    telling = content
+    if len(content) > MAX_BYTES:  # it is decoded in every encoding
+        telling = b"\n".join(line for line in content.splitlines() if not line.isascii())[:MAX_BYTES]
+        telling = telling[: telling.rfind(b"\n")] if b"\n" in telling else telling
+    matches = list(from_bytes(telling, cp_isolation=list(_ENCODINGS)))
     if matches:
         best = min((m.chaos, -m.coherence) for m in matches)
         fitting = {name for m in matches if (m.chaos, -m.coherence) == best for name in m.could_be_from_charset}

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -15,9 +15,10 @@ from torch import Tensor
 from sd_lora.data.cache import Cache, key_of
 from sd_lora.data.examples import Example
 from sd_lora.data.exposures import Group, Schedule
-from sd_lora.data.pictures import decode, read_bytes, read_mask
+from sd_lora.data.pictures import decode, decode_mask, read_bytes
 from sd_lora.data.seeds import generator_for
 from sd_lora.data.views import Framing, Size, View
+from sd_lora.errors import DataError
 
 #: called with how many of how many images and captions are done
 Watch = Callable[[int, int], None]
@@ -79,13 +80,23 @@ class EncodedSet:
             if watch is not None:
                 watch(done, total)
 
+    def fingerprints(self) -> dict[str, str]:
+        """For each image, after encoding, a hash of its latents' keys, its captions and its part in the run."""
+        return {
+            example.name: key_of(
+                latents=[self._latents[i, r] for r in range(len(self.schedule.images[i].views))],
+                captions=example.captions, repeats=example.repeats, prior=example.prior,
+            )[:16]
+            for i, example in enumerate(self.examples)
+        }  # fmt: skip
+
     def shape(self, size: Size) -> tuple[int, ...]:
         """The shape (c, h, w) of latents of pictures of `size` pixels."""
         return self._shapes[size]
 
-    def batch(self, group: Group, step: int, caption_dropout: float, among: range) -> Batch | None:
-        """Those exposures of `group`, which is one of `step`, whose places lie `among` a process's own; None if there
-        are none. A pure function of its arguments and the schedule's seed."""
+    def batch(self, group: Group, step: int, caption_dropout: float, among: Collection[int]) -> Batch:
+        """Those exposures of `group`, which is one of `step`, whose places are `among` those given, of which it has
+        some. A pure function of its arguments and the schedule's seed."""
         dice = torch.rand(self.schedule.batch_size, generator=generator_for(self.schedule.seed, step, "captions"))
         latents, weights, captions, names, states, framings = [], [], [], [], [], []
         for place, exposure in zip(group.places, group.exposures, strict=True):
@@ -103,8 +114,6 @@ class EncodedSet:
             framings.append(framing)
             if self._encoders.captions is not None:
                 states.append(self.cache.load(self._caption_key(caption)))
-        if not names:
-            return None
         conditioning = dict(self._encoders.framing(framings))
         for key in states[0] if states else ():
             conditioning[key] = torch.cat([state[key] for state in states])
@@ -114,34 +123,32 @@ class EncodedSet:
     def _encode_image(self, index: int) -> None:
         example, seen = self.examples[index], self.schedule.images[index]
         content = read_bytes(example.file)
-        mask = hashlib.sha256(read_bytes(example.mask)).hexdigest() if example.mask is not None else ""
-        digest = hashlib.sha256(content).hexdigest()
-        picture: list[Image.Image] = []  # decoded at most once, and only if something must be made
+        # once, as what is hashed here must be what is decoded
+        masked = read_bytes(example.mask) if example.mask is not None else None
 
-        def decoded() -> Image.Image:
-            if not picture:
-                picture.append(decode(content, example.name, example.background or "white").image)
-            return picture[0]
+        @functools.cache  # at most once, and only if something must be made
+        def decoded() -> tuple[Image.Image, Image.Image | None]:
+            return _decoded(example, content, masked)
 
         for resolution, views in enumerate(seen.views):
             key = key_of(
-                kind="latents", image=digest, mask=mask, background=example.background, flips=seen.flips,
+                kind="latents", image=_digest(content), mask=_digest(masked), background=example.background,
+                size=[example.width, example.height], flips=seen.flips,
                 views=[[*view.size, view.position] for view in views], encoder=self._encoders.images_key,
             )  # fmt: skip
             self._latents[index, resolution] = key
-            self.cache.ensure(key, lambda own=views: self._latents_of(example, decoded(), own, seen.flips))
+            self.cache.ensure(key, lambda own=views: self._latents_of(*decoded(), own, seen.flips))
             size = views[0].size
             if size not in self._shapes:
                 self._shapes[size] = tuple(self.cache.load(key)["latents"].shape[2:])
 
     def _latents_of(
-        self, example: Example, picture: Image.Image, views: Sequence[View], flips: int
+        self, picture: Image.Image, mask: Image.Image | None, views: Sequence[View], flips: int
     ) -> dict[str, Tensor]:
         """``latents`` (views, flips, c, h, w) and, with a mask, ``mask`` (views, flips, 1, h, w)."""
         pixels = (_stacked(_flipped(view.cut(picture), flips), 127.5, -1) for view in views)
         tensors = {"latents": torch.stack([self._encoders.images(rows) for rows in pixels])}
-        if example.mask is not None:
-            mask = read_mask(example.mask, picture.size)
+        if mask is not None:
             height, width = tensors["latents"].shape[-2:]
             small = [
                 [m.resize((width, height), Image.Resampling.BOX) for m in _flipped(v.cut(mask), flips)] for v in views
@@ -162,6 +169,22 @@ class EncodedSet:
         return key_of(kind="caption", caption=caption, encoder=self._encoders.captions_key)
 
 
+def _digest(content: bytes | None) -> str:
+    return hashlib.sha256(content).hexdigest() if content is not None else ""
+
+
+def _decoded(example: Example, content: bytes, masked: bytes | None) -> tuple[Image.Image, Image.Image | None]:
+    """The picture and its mask. DataError if it is not of the size that its views and framings were made for."""
+    picture = decode(content, example.name, example.background or "white").image
+    if picture.size != (example.width, example.height):
+        raise DataError(
+            f"{example.name} was replaced while it was being read: {example.width} × {example.height} pixels, now "
+            f"{picture.width} × {picture.height}; start again"
+        )
+    mask = decode_mask(masked, example.mask.name, picture.size) if masked is not None and example.mask else None
+    return picture, mask
+
+
 def _flipped(picture: Image.Image, flips: int) -> Iterator[Image.Image]:
     yield picture
     if flips > 1:
@@ -173,8 +196,3 @@ def _stacked(pictures: Iterable[Image.Image], white: float, black: float = 0) ->
     rows = np.stack([np.asarray(picture) for picture in pictures]).astype(np.float32) / white + black
     tensor = torch.from_numpy(rows[:, None] if rows.ndim == 3 else rows.transpose(0, 3, 1, 2))
     return tensor.clone()  # memory of torch's own: kernels round otherwise where numpy's is aligned otherwise
-
-
-def cache_folder(configured: str, run: Path) -> Path:
-    """Where entries are kept: the folder that was named, or the run's own."""
-    return Path(configured).expanduser() if configured else run / "cache"

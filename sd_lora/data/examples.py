@@ -7,14 +7,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sd_lora.config import DataConfig
-from sd_lora.data.captions import is_sided, shortened, trigger_phrase, triggered, versions
+from sd_lora.data.captions import LONG, is_sided, shortened, trigger_phrase, triggered, versions
 from sd_lora.data.entries import Entry
 
 
 @dataclass(frozen=True)
 class Example:
     """One image of the set. `width` and `height` are in pixels, upright; `written` are its captions as the user wrote
-    them, `captions` as they are trained. `background` lies behind it, empty if it is opaque."""
+    them, `captions` as they are trained, each as often as it is drawn. `background` lies behind it, empty if it is
+    opaque."""
 
     file: Path
     name: str
@@ -51,20 +52,28 @@ def with_captions(
 ) -> list[Example]:  # fmt: skip
     """`examples` with every version of their captions, each cut to what the text encoder reads, before its trigger.
 
-    `overlong` gives the positions of the captions that would be cut.
+    An image's versions do not depend on the other images. `overlong` gives the positions of the captions that would be
+    cut.
     """
     bodies = [
-        [text for c in entry.captions or ("",) for text in versions(c, entry.rules, config.caption_variants, (seed, i))]
-        for i, entry in enumerate(entries)
-    ]
+        [
+            text for c in entry.captions or ("",)
+            for text in versions(c, entry.rules, config.caption_variants, (seed, *entry.name.encode()))
+        ]
+        for entry in entries
+    ]  # fmt: skip
     triggers = ["" if entry.prior else config.trigger for entry in entries]
     whole = [tuple(triggered(body, t) for body in own) for own, t in zip(bodies, triggers, strict=True)]
     flat = [(i, k) for i, own in enumerate(whole) for k in range(len(own))]
-    for position in overlong([whole[i][k] for i, k in flat]):
-        i, k = flat[position]
+    short = [(i, k) for i, k in flat if len(bodies[i][k]) <= LONG]
+    doubtful = [short[position] for position in overlong([whole[i][k] for i, k in short])]
+    for i, k in [*doubtful, *(set(flat) - set(short))]:
         cut, _ = shortened(bodies[i][k], triggers[i], lambda text: not overlong([text]))
         whole[i] = (*whole[i][:k], cut, *whole[i][k + 1 :])
-    return [replace(e, captions=tuple(dict.fromkeys(own))) for e, own in zip(examples, whole, strict=True)]
+    found = [
+        own if entry.rules.dropout else tuple(dict.fromkeys(own)) for own, entry in zip(whole, entries, strict=True)
+    ]
+    return [replace(example, captions=own) for example, own in zip(examples, found, strict=True)]
 
 
 __all__ = ["Example", "example_of", "trigger_phrase", "triggered", "with_captions"]

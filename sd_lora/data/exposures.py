@@ -52,8 +52,9 @@ class Schedule:
     """The order of all exposures of a run.
 
     An epoch has every image as often as its `repeats` say, relative to the others, and if there are regularisation
-    images as many exposures of those, in turn. Steps are cut from the row of epochs: none is smaller than the others
-    and no image is left out. Within an epoch images of one size stand together as far as they fill whole batches.
+    images as many exposures of those, in turn and as often as their own repeats say. Steps are cut from the row of
+    epochs: none is smaller than the others and no image is left out. Within an epoch images of one size stand together
+    as far as they fill whole batches.
     """
 
     def __init__(self, images: Sequence[Seen], batch_size: int, seed: int) -> None:
@@ -64,7 +65,12 @@ class Schedule:
             (i, repeat, seen.repeats // common)
             for i, seen in enumerate(images) if not seen.prior for repeat in range(seen.repeats // common)
         ]  # fmt: skip
-        self._priors = [i for i, seen in enumerate(images) if seen.prior]
+        common = gcd(*(seen.repeats for seen in images if seen.prior)) or 1
+        self._priors = [
+            (i, repeat, seen.repeats // common)
+            for i, seen in enumerate(images) if seen.prior for repeat in range(seen.repeats // common)
+        ]  # fmt: skip
+        self._priors.sort(key=lambda slot: (2 * slot[1] + 1) / slot[2])  # an epoch may have a part of them only
         self._orders: dict[int, list[Exposure]] = {}
 
     @property
@@ -90,8 +96,23 @@ class Schedule:
 
     def count(self, steps: int) -> Counter[tuple[int, Size]]:
         """How often each (image, size) is seen in `steps` steps."""
-        seen = (self.exposure(position) for position in range(steps * self.batch_size))
-        return Counter((exposure.image, self.view(exposure).size) for exposure in seen)
+        total = steps * self.batch_size
+        epochs = total // self.epoch_size
+        rest = (self.exposure(position) for position in range(epochs * self.epoch_size, total))
+        seen = Counter((exposure.image, self.view(exposure).size) for exposure in rest)
+        for image, visits in self._visits(epochs).items():
+            views = self.images[image].views
+            for resolution, (first, *_) in enumerate(views):
+                seen[image, first.size] += len(range((resolution - image) % len(views), visits, len(views)))
+        return +seen
+
+    def _visits(self, epochs: int) -> Counter[int]:
+        """How often each image is seen in the first `epochs` epochs."""
+        visits = Counter({image: epochs * repeats for image, _, repeats in self._slots})
+        turns = epochs * len(self._slots)
+        for place, (image, *_) in enumerate(self._priors):
+            visits[image] += len(range(place, turns, len(self._priors)))
+        return visits
 
     def _order(self, epoch: int) -> list[Exposure]:
         """All exposures of `epoch` in the order in which they are seen."""
@@ -128,7 +149,8 @@ class Schedule:
             visit = epoch * repeats + repeat
         else:
             turn = epoch * len(self._slots) + slot - len(self._slots)
-            image, visit = self._priors[turn % len(self._priors)], turn // len(self._priors)
+            image, repeat, repeats = self._priors[turn % len(self._priors)]
+            visit = turn // len(self._priors) * repeats + repeat
         seen = self.images[image]
         resolutions, caption = len(seen.views), 0
         resolution, turn = (visit + image) % resolutions, visit // resolutions

@@ -43,6 +43,7 @@ def list_folder(config: DataConfig) -> Listing:
         notes.add("no-images", None, f"no images to learn from in {shown(config.folder)} or below it")
     if prior:
         found = _prior(config, prior, top, notes)
+        _refuse_shared(config, entries, found.entries)
         entries, summary = [*entries, *found.entries], f"{summary}; regularisation: {found.summary}"
     masks = sum(entry.mask is not None for entry in entries)
     summary += f"; {masks} with masks" if masks else ""
@@ -69,6 +70,16 @@ def _prior(config: DataConfig, folder: Path, top: Path, notes: Notes) -> Reading
     notes.findings += own.findings
     notes.not_read += own.not_read
     return reading
+
+
+def _refuse_shared(config: DataConfig, entries: list[Entry], priors: list[Entry]) -> None:
+    own = {os.path.realpath(entry.file) for entry in entries}
+    both = [entry.name for entry in priors if os.path.realpath(entry.file) in own]
+    if both:
+        raise DataError(
+            f"data.regularisation {shown(config.regularisation)} holds images that are read from data.folder too "
+            f"({some(both)}); name a folder of other images"
+        )
 
 
 def _beside(source: Source) -> Reading | None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 
@@ -15,6 +15,8 @@ from sd_lora.data.sidecars import Reading, Source, Subset, masks_of, without_mas
 from sd_lora.data.tree import File, Folder, Notes, key, stem_of
 
 FILES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
+#: rows of one kind that cannot be used; more are counted
+_MOST_NAMED = 50
 
 
 class RowError(Exception):
@@ -45,8 +47,10 @@ def _read(home: Folder, file: File, source: Source) -> Reading:
         return Reading([], f"{file.name} cannot be read")
     if table.encoding:
         notes.add("caption-encoding", file.name, f"read as {table.encoding}")
-    for place, why in table.broken:
-        notes.add("entry-broken", f"{file.name} {place}", why)
+    if table.unread:
+        unread = [f"{column} ({count} row{'' if count == 1 else 's'})" for column, count in table.unread.items()]
+        notes.add("column-unread", file.name, f"not read {'is' if len(unread) == 1 else 'are'} {', '.join(unread)}")
+    _note_rows([("entry-broken", f"{file.name} {place}", why) for place, why in table.broken], notes)
     entries, met = entries_of(table.rows, home, Subset.of(source.config, prior=source.prior), notes)
     note_rest(source.folder, entries, {file.path} | met, notes)
     several = sum(len(entry.captions) > 1 for entry in entries)
@@ -64,6 +68,7 @@ def entries_of(
     """
     finder = _Finder(home, by_stem)
     images: dict[Path, _Image] = {}
+    refused = []
     for row in rows:
         sought = row.name
         try:
@@ -71,12 +76,13 @@ def entries_of(
             sought = row.mask or ""
             mask = finder.find(sought) if sought else None
         except RowError as error:
-            notes.add(error.code, clipped(sought), f"{row.place}: {error}")
+            refused.append((error.code, clipped(sought), f"{row.place}: {error}"))
             continue
         image = images.setdefault(file.path, _Image(file))
         image.mask = image.mask or mask
         image.captions.update(dict.fromkeys(row.captions or ()))
         image.empty |= row.captions is not None
+    _note_rows(refused, notes)
     beside = {}
     for folder in home.below():
         masks = masks_of(folder)
@@ -89,6 +95,18 @@ def entries_of(
         captions = subset.filled(image.file.name, tuple(image.captions), state, notes)
         entries.append(subset.entry(image.file, captions, (image.mask or beside.get(path)) if subset.masks else None))
     return entries, finder.met
+
+
+def _note_rows(refused: Sequence[tuple[str, str, str]], notes: Notes) -> None:
+    """Note rows that cannot be used: the code of a finding, the file and the detail."""
+    counts = Counter[str]()
+    for code, file, detail in refused:
+        counts[code] += 1
+        if counts[code] <= _MOST_NAMED:
+            notes.add(code, file, detail)
+    for code, count in counts.items():
+        if count > _MOST_NAMED:
+            notes.add(code, None, f"{count - _MOST_NAMED} more rows")
 
 
 def note_rest(top: Folder, entries: Iterable[Entry], known: set[Path], notes: Notes) -> None:

@@ -6,11 +6,13 @@ import contextlib
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sd_lora.data.caption_files import MAX_BYTES as MAX_CAPTION
 from sd_lora.data.caption_files import decode_text, tidy
 from sd_lora.data.tree import reason, shown, suffix_of
 from sd_lora.errors import DataError, SdLoraError, some
@@ -18,11 +20,15 @@ from sd_lora.errors import DataError, SdLoraError, some
 NAMES = ("file_name", "image", "file", "filename", "path")
 TEXTS = ("text", "caption", "prompt", "description")
 MASKS = ("mask",)
-MAX_BYTES = 256_000_000
-MAX_ROWS = 1_000_000
+#: of text; a Parquet file may hold more that is not read
+MAX_BYTES = 32_000_000
+MAX_PARQUET = 256_000_000
+MAX_ROWS = 100_000
 _DELIMITERS = ",;\t"
+#: columns and what they hold; a column may be there twice
+Values = Sequence[tuple[str, Any]]
 #: a place, and the values there or why there are none
-Found = tuple[str, Mapping[str, Any] | str]
+Found = tuple[str, Values | str]
 
 
 class RowsError(DataError):
@@ -41,10 +47,12 @@ class Row:
 
 @dataclass
 class Rows:
-    """The rows of one file, those that cannot be used (place, why), and the encoding if it had to be guessed."""
+    """The rows of one file, those that cannot be used (place, why), in how many a column is `unread` as another one is
+    read in its place, and the encoding if it had to be guessed."""
 
     rows: list[Row] = field(default_factory=list)
     broken: list[tuple[str, str]] = field(default_factory=list)
+    unread: Counter[str] = field(default_factory=Counter)
     encoding: str = ""
 
 
@@ -65,7 +73,7 @@ def read_rows(file: Path) -> Rows:
             if len(rows.rows) + len(rows.broken) >= MAX_ROWS:
                 raise RowsError(f"over {MAX_ROWS} rows")
             try:
-                rows.rows.append(_row(place, values))
+                rows.rows.append(_row(place, values, rows.unread))
             except ValueError as error:
                 rows.broken.append((place, str(error)))
     except OSError as error:
@@ -96,6 +104,9 @@ def texts_of(value: object) -> tuple[str, ...] | None:
     wrong = [text for text in texts if not isinstance(text, str)]
     if wrong:
         raise ValueError(f"its caption is {kind_of(wrong[0])}, not text")
+    longest = max(map(len, texts), default=0)
+    if longest > MAX_CAPTION:
+        raise ValueError(f"its caption has {longest} characters, and {MAX_CAPTION} are read at most")
     return tuple(clean for text in texts if (clean := tidy(text)))
 
 
@@ -104,22 +115,33 @@ def kind_of(value: object) -> str:
     return "nothing" if value is None else names.get(type(value), f"of type {type(value).__name__}")
 
 
-def _row(place: str, values: Mapping[str, Any] | str) -> Row:
+def _row(place: str, values: Values | str, unread: Counter[str]) -> Row:
     if isinstance(values, str):
         raise ValueError(values)
-    given = {str(k).strip().lower(): v for k, v in values.items()}
-    name = _first(given, NAMES)
+    names, masks, texts = (_said(values, columns) for columns in (NAMES, MASKS, TEXTS))
+    name, mask, text = (said[0][1] if said else None for said in (names, masks, texts))
     if name is None or name == "":
         raise ValueError(f"it names no image ({NAMES[0]})")
-    mask = _first(given, MASKS) or None
     wrong = [value for value in (name, mask) if not isinstance(value, str | None)]
     if wrong:
         raise ValueError(f"a file's name is {kind_of(wrong[0])}, not text")
-    return Row(place, name.strip(), texts_of(_first(given, TEXTS)), mask)
+    captions = texts_of(text)
+    # a dataset's own path beside file_name is nothing that is missed; a second file_name is
+    rivals = [said[1:] for said in (texts, [pair for pair in names if pair[0] == names[0][0]], masks)]
+    unread.update({column for pairs in rivals for column, value in pairs if not _blank(value)})
+    return Row(place, name.strip(), captions, mask or None)
 
 
-def _first(given: Mapping[str, Any], keys: Sequence[str]) -> Any:
-    return next((given[k] for k in keys if given.get(k) is not None), None)
+def _said(values: Values, columns: Sequence[str]) -> Values:
+    """What is said in `columns`: what is read, and what else is not the same. Blanks come last."""
+    given = [(column.strip().lower(), value) for column, value in values]
+    found = [(name, value) for column in columns for name, value in given if name == column and value is not None]
+    found.sort(key=lambda pair: _blank(pair[1]))
+    return found[:1] + [pair for pair in found if pair[1] != found[0][1]]
+
+
+def _blank(value: object) -> bool:
+    return all(isinstance(v, str) and not tidy(v) for v in (value if isinstance(value, list) else [value]))
 
 
 def _json_lines(text: str) -> Iterator[Found]:
@@ -128,12 +150,18 @@ def _json_lines(text: str) -> Iterator[Found]:
             yield f"line {number}", _json(line)
 
 
-def _json(line: str) -> Mapping[str, Any] | str:
+def _json(line: str) -> Values | str:
+    outer: list[tuple[str, Any]] = []
+
+    def keep(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        outer[:] = pairs  # the outermost object is made last
+        return dict(pairs)
+
     try:
-        values = json.loads(line)
+        values = json.loads(line, object_pairs_hook=keep)
     except (ValueError, RecursionError) as error:
         return f"no JSON: {str(error).partition(':')[0].lower()}"
-    return values if isinstance(values, dict) else f"{kind_of(values)}, not an object"
+    return outer if isinstance(values, dict) else f"{kind_of(values)}, not an object"
 
 
 def _csv(text: str) -> Iterator[Found]:
@@ -152,7 +180,7 @@ def _csv(text: str) -> Iterator[Found]:
         if len(values) > len(columns):
             yield place, f"{len(values)} values for {len(columns)} columns; a caption with {delimiter!r} needs quotes"
         elif any(values):
-            yield place, dict(zip(columns, values, strict=False))
+            yield place, list(zip(columns, values, strict=False))
 
 
 def _columns(header: str) -> tuple[str, list[str]]:
@@ -173,15 +201,19 @@ def _parquet(file: Path) -> Iterator[Found]:
         raise DataError(f'{shown(str(file))} needs pyarrow; pip install "sd-lora[parquet]"') from error
     if not file.is_file():
         raise RowsError("no regular file")
-    if file.stat().st_size > MAX_BYTES:
-        raise RowsError(f"over {MAX_BYTES // 1_000_000} MB")
-    row = 0
+    if file.stat().st_size > MAX_PARQUET:
+        raise RowsError(f"over {MAX_PARQUET // 1_000_000} MB")
+    row = size = 0
     try:
         with file.open("rb") as content, parquet.ParquetFile(content) as table:
             columns = _parquet_columns(table)
             for batch in table.iter_batches(batch_size=4096, columns=columns):
-                for values in batch.to_pylist():
+                for index in range(batch.num_rows):  # a short file may stand for much text: row by row
+                    values = [(name, batch[name][index].as_py()) for name in columns]
                     row += 1
+                    size += sum(_length(value) for _, value in values)
+                    if size > MAX_BYTES:
+                        raise RowsError(f"over {MAX_BYTES // 1_000_000} MB of text")
                     yield f"row {row}", values
     except (OSError, SdLoraError):
         raise
@@ -196,20 +228,26 @@ def _parquet_columns(table: Any) -> list[str]:
     schema, meta = table.schema_arrow, table.metadata
     if meta.num_rows > MAX_ROWS:
         raise RowsError(f"over {MAX_ROWS} rows")
-    by_name = {name.strip().lower(): name for name in schema.names}
-    if not any(name in by_name for name in NAMES):
+    names = {name: name.strip().lower() for name in schema.names}
+    if not any(name in NAMES for name in names.values()):
         raise RowsError(f"it has no column {NAMES[0]}, but {some(schema.names)}")
-    wanted = [by_name[name] for kind in (NAMES, TEXTS, MASKS) for name in kind if name in by_name]
+    wanted = [name for name, plain in names.items() if plain in (*NAMES, *TEXTS, *MASKS)]
     for name in wanted:
+        if schema.names.count(name) > 1:
+            raise RowsError(f"it has the column {name} twice; rename one")
         kind = schema.field(name).type
         if pyarrow.types.is_struct(kind):
             raise RowsError(
                 f"its column {name} holds {clipped(str(kind))}; save the images as files and name them there"
             )
     # a count for all columns; those for each abort the process where the file is damaged
-    if sum(meta.row_group(index).total_byte_size for index in range(meta.num_row_groups)) > 4 * MAX_BYTES:
+    if sum(meta.row_group(index).total_byte_size for index in range(meta.num_row_groups)) > 4 * MAX_PARQUET:
         raise RowsError("over 1 GB when unpacked")
     return wanted
+
+
+def _length(value: object) -> int:
+    return sum(len(v) for v in (value if isinstance(value, list) else [value]) if isinstance(v, str | bytes))
 
 
 def clipped(text: str) -> str:

@@ -16,15 +16,17 @@ from pathlib import Path
 
 from PIL import Image, ImageChops, ImageColor, ImageFile, UnidentifiedImageError
 
+from sd_lora.data import pixels
 from sd_lora.data.findings import Finding
-from sd_lora.data.pixels import NoWhite, about_alpha, jpeg_quality, lay_on, layers, to_srgb, turn_upright
+from sd_lora.data.pixels import NoWhite, layers, orientation_of, turn_upright
 from sd_lora.errors import DataError, printable
 
 MAX_PIXELS = 100_000_000
 _MAX_BYTES = 1_000_000_000
-_LARGE_PIXELS = 25_000_000
+_LARGE_PIXELS, _LARGE_BYTES = 25_000_000, 100_000_000
+_START = 1024  # bytes that tell what a file is
 _MOST_PER_BYTE = 10_000  # a large picture with more pixels for each byte of its file is a false claim, or blank
-_large = threading.Lock()  # large pictures are decoded one at a time, however many threads there are
+_large = threading.RLock()  # large files are read and decoded one at a time, however many threads there are
 
 _SUFFIXES = {
     "PNG": ".png .apng", "JPEG": ".jpg .jpeg .jpe .jfif .mpo", "WEBP": ".webp", "BMP": ".bmp .dib",
@@ -81,25 +83,36 @@ class Picture:
 
 def read_picture(file: Path, background: str = "white") -> Picture:
     """The picture in `file`; transparent parts show the colour `background`. PictureError if there is none."""
-    return decode(read_bytes(file), file.name, background)
+    with _turn_of(_size_of(file), _LARGE_BYTES):
+        return decode(read_bytes(file), file.name, background)
 
 
 def read_mask(file: Path, size: tuple[int, int]) -> Image.Image:
-    """The mask in `file` (mode L) at the `size` (width, height) of the upright image it belongs to.
+    """The mask in `file`, as decode_mask gives it."""
+    with _turn_of(_size_of(file), _LARGE_BYTES):
+        return decode_mask(read_bytes(file), file.name, size)
+
+
+def decode_mask(content: bytes, name: str, size: tuple[int, int]) -> Image.Image:
+    """The mask (mode L) in the `content` of a file called `name`, at the `size` (width, height) of the upright image it
+    belongs to.
 
     What is transparent is black; if there is but one colour, the mask is the alpha channel alone. PictureError if it
     cannot be read or has another shape.
     """
-    with _opened(read_bytes(file), file.name) as image:
-        colour, alpha = layers(image)
-        mask = colour.convert("RGB").convert("L")
+    with _opened(content, name) as image:
+        mask, alpha = layers(image)
+        orientation = orientation_of(image)
+        if mask.mode != "L":
+            mask = (mask if mask.mode == "RGB" else mask.convert("RGB")).convert("L")
+        mask = _released(mask, image)
         if alpha is not None:
             lowest, highest = mask.getextrema()
             mask = alpha if lowest == highest else ImageChops.multiply(mask, alpha)
-        turn_upright(mask, image)
+        turn_upright(mask, orientation)
     width, height = mask.size
     if abs(width * size[1] / (height * size[0]) - 1) > 0.01:
-        raise PictureError("mask-size", file.name, f"{width} × {height} pixels for an image of {size[0]} × {size[1]}")
+        raise PictureError("mask-size", name, f"{width} × {height} pixels for an image of {size[0]} × {size[1]}")
     return mask if mask.size == size else mask.resize(size, Image.Resampling.BILINEAR)
 
 
@@ -112,21 +125,28 @@ def decode(content: bytes, name: str, background: str = "white") -> Picture:
         ending = _suffix(name)
         if _FORMAT_OF.get(ending) != _KIN.get(kind, kind):
             remarks.append(("image-extension", f"{kind} data under the ending {ending or '(none)'}"))
-        # an MPO holds the same view again: for the other eye, as a preview or as a gain map
-        frames = 1 if kind == "MPO" else getattr(image, "n_frames", 1)
-        if frames > 1:
-            remarks.append(("image-animated", f"{frames} frames"))
+        # Counting frames takes time quadratic in their number for a TIFF. An MPO holds the same view again: for the
+        # other eye, as a preview or as a gain map.
+        if kind != "MPO" and getattr(image, "is_animated", False):
+            remarks.append(("image-animated", "several frames"))
         colour, alpha = layers(image)
-        picture, unused = to_srgb(colour, image.info.get("icc_profile"))
+        orientation, quality = orientation_of(image), pixels.jpeg_quality(image)
+        picture, unused = pixels.to_srgb(colour, image.info.get("icc_profile"))
         if unused:
             remarks.append(("image-profile", unused))
-        if picture is image:
-            picture = image.copy()  # which does not hold on to the file
+        picture = _released(picture, image)
         if alpha is not None:
-            remarks.append(about_alpha(alpha))
-            lay_on(picture, alpha, behind)
-        turn_upright(picture, image)
-        return Picture(picture, hashlib.sha256(content).hexdigest(), kind, tuple(remarks), jpeg_quality(image))
+            remarks.append(pixels.about_alpha(alpha))
+            pixels.lay_on(picture, alpha, behind)
+        turn_upright(picture, orientation)
+        return Picture(picture, hashlib.sha256(content).hexdigest(), kind, tuple(remarks), quality)
+
+
+def _released(picture: Image.Image, source: ImageFile.ImageFile) -> Image.Image:
+    """`picture`, on its own, and no other pixels of its `source`, which take as much memory again."""
+    own = picture._new(picture.im) if picture is source else picture  # a copy would take that memory too
+    source.close()
+    return own
 
 
 def check_colour(text: str) -> None:
@@ -147,7 +167,10 @@ def _colour(text: str) -> tuple[int, int, int]:
 
 
 def read_bytes(file: Path) -> bytes:
-    """The content of `file`; PictureError if it cannot be had, is no regular file, or too large for any picture."""
+    """The content of `file`, or only its beginning if that is of no kind of picture that is read.
+
+    PictureError if it cannot be had, is no regular file, or too large for any picture.
+    """
     try:
         status = file.stat()
         if not stat.S_ISREG(status.st_mode):
@@ -155,9 +178,30 @@ def read_bytes(file: Path) -> bytes:
             raise PictureError("image-unreadable", file.name, kind)
         if status.st_size > _MAX_BYTES:
             raise PictureError("image-oversized", file.name, f"{status.st_size / 1e9:.1f} GB")
-        return file.read_bytes()
+        with file.open("rb") as opened:
+            start = opened.read(_START)
+            if not _kinds_of(start):
+                return start
+            opened.seek(0)
+            return opened.read()
     except (OSError, ValueError, MemoryError) as error:
         raise PictureError("image-unreadable", file.name, _why_not_read(file, error)) from error
+
+
+def _size_of(file: Path) -> int:
+    """The size of `file` in bytes; 0 if it cannot be told, which reading it then explains."""
+    try:
+        return file.stat().st_size
+    except (OSError, ValueError):
+        return 0
+
+
+def _kinds_of(start: bytes) -> list[str]:
+    """The kinds of picture that a file may be of which begins so."""
+    Image.init()
+    padded = start[:16].ljust(16, b"\0")
+    kinds = [kind for kind in _OPENED if (accepts := Image.OPEN[kind][1]) and accepts(padded)]
+    return kinds or ["HEIF"] * (start[4:8] == b"ftyp")
 
 
 def _why_not_read(file: Path, error: Exception) -> str:
@@ -173,7 +217,7 @@ def _why_not_read(file: Path, error: Exception) -> str:
 def _opened(content: bytes, name: str) -> Iterator[ImageFile.ImageFile]:
     """The image in `content`, its header read and its size checked. Whatever fails in the body is a PictureError."""
     try:
-        with _open(content, name) as image, _turn_of(image):
+        with _open(content, name) as image, _turn_of(image.width * image.height, _LARGE_PIXELS):
             yield image
     except PictureError:
         raise
@@ -192,17 +236,17 @@ def _open(content: bytes, name: str) -> ImageFile.ImageFile:
     image = Image.open(io.BytesIO(content), formats=[*_OPENED, "HEIF"] if heif else _OPENED)
     if image.format == "TIFF" and (kind := FOREIGN_SUFFIXES.get(_suffix(name))):  # its thumbnail would open
         raise PictureError("image-unsupported", name, kind)
-    pixels = image.width * image.height
-    if pixels > MAX_PIXELS:
+    count = image.width * image.height
+    if count > MAX_PIXELS:
         raise PictureError("image-oversized", name, f"{image.width} × {image.height} pixels")
-    if pixels > max(_LARGE_PIXELS, _MOST_PER_BYTE * len(content)):
+    if count > max(_LARGE_PIXELS, _MOST_PER_BYTE * len(content)):
         claim = f"{image.width} × {image.height} pixels claimed in {len(content)} bytes"
         raise PictureError("image-unreadable", name, claim)
     return image
 
 
-def _turn_of(image: Image.Image) -> AbstractContextManager[object]:
-    return _large if image.width * image.height > _LARGE_PIXELS else nullcontext()
+def _turn_of(amount: int, most: int) -> AbstractContextManager[object]:
+    return _large if amount > most else nullcontext()
 
 
 @cache
@@ -219,19 +263,17 @@ def _unknown(content: bytes, name: str) -> PictureError:
     """Why Pillow knows no image in `content`."""
     if not content:
         return PictureError("image-unreadable", name, "0 bytes")
-    text = content[:1024].lstrip(b"\xef\xbb\xbf \t\r\n")
+    text = content[:_START].lstrip(b"\xef\xbb\xbf \t\r\n")
     known = next((suffix for magic, suffix in _MAGIC.items() if content.startswith(magic)), "")
     if text.startswith((b"<?xml", b"<!--", b"<!DOCTYPE svg", b"<svg")) and b"<svg" in text:
         known = ".svg"
     if content[4:12] in (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1") and not _reads_heif():
         return PictureError("image-unsupported", name, 'a HEIC file, which needs pip install "sd-lora[heic]"')
-    start = content[:16].ljust(16, b"\0")
-    damaged = [kind for kind in _OPENED if (accepts := Image.OPEN[kind][1]) and accepts(start)]
-    if not damaged and (kind := FOREIGN_SUFFIXES.get(known or _suffix(name))):
+    kinds = _kinds_of(content)
+    if kinds in ([], ["HEIF"]) and (kind := FOREIGN_SUFFIXES.get(known or _suffix(name))):
         return PictureError("image-unsupported", name, kind)
-    if damaged or content[4:8] == b"ftyp":
-        kind = damaged[0] if damaged else "HEIF"
-        return PictureError("image-unreadable", name, f"{kind} data that is damaged or of a rare kind")
+    if kinds:
+        return PictureError("image-unreadable", name, f"{kinds[0]} data that is damaged or of a rare kind")
     words = printable(content[:12].decode("latin-1"))
     return PictureError("image-unreadable", name, f'no image (it starts with "{words}")')
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+from collections.abc import Iterator
 from functools import cache
 
 import numpy as np
@@ -14,6 +15,7 @@ _PROBE = bytes(itertools.chain.from_iterable(itertools.product((0, 32, 96, 160, 
 _MODE_OF_SPACE = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}
 _FAINT = 13  # of 255: alpha below 5 % is invisible
 _WHITE_IS_ZERO = (262, 0)  # TIFF's PhotometricInterpretation
+_TILE = 2048  # wide and transparent pixels are worked on in squares of this side: whole copies take gigabytes
 
 
 class NoWhite(ValueError):
@@ -28,12 +30,31 @@ def layers(image: ImageFile.ImageFile) -> tuple[Image.Image, Image.Image | None]
     raw = _raw_mode(image)
     _scale_colour_key(image, raw)
     image.load()
-    grey = _eight_bits(image, raw) if image.mode[0] in "IF" else image
-    if not grey.has_transparency_data:
-        return _plain(grey), None
-    both = grey.convert("LA" if grey.mode in ("LA", "La") else "RGBA")
-    alpha = both.getchannel("A")
-    return both.convert(both.mode[:-1]), alpha if alpha.getextrema() != (255, 255) else None
+    if image.mode[0] in "IF":
+        colour, alpha = _eight_bits(image, raw)
+    elif image.has_transparency_data:
+        colour, alpha = _parted(image)
+    else:
+        return _plain(image), None
+    return colour, alpha if alpha is not None and alpha.getextrema() != (255, 255) else None
+
+
+def _parted(image: Image.Image) -> tuple[Image.Image, Image.Image]:
+    """The colour (L or RGB) and the alpha of what is transparent."""
+    mode = "LA" if image.mode in ("LA", "La") else "RGBA"
+    colour, alpha = Image.new(mode[:-1], image.size), Image.new("L", image.size)
+    for box in _tiles(image.size):
+        piece = image.crop(box).convert(mode)
+        colour.paste(piece.convert(mode[:-1]), box)
+        alpha.paste(piece.getchannel("A"), box)
+    return colour, alpha
+
+
+def _tiles(size: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
+    """Boxes (left, top, right, bottom) that cover a picture of that `size`."""
+    width, height = size
+    for top, left in itertools.product(range(0, height, _TILE), range(0, width, _TILE)):
+        yield left, top, min(left + _TILE, width), min(top + _TILE, height)
 
 
 def _raw_mode(image: ImageFile.ImageFile) -> str:
@@ -51,25 +72,35 @@ def _scale_colour_key(image: Image.Image, raw: str) -> None:
         image.info["transparency"] = tuple(part >> 8 for part in key)
 
 
-def _eight_bits(image: Image.Image, raw: str) -> Image.Image:
-    """Wide grey as L, or as LA with a transparent tone: a plain conversion turns 16 bits white and 0..1 black."""
-    values = np.asarray(image)
-    lowest, highest = float(values.min()), float(values.max())
+def _eight_bits(image: Image.Image, raw: str) -> tuple[Image.Image, Image.Image | None]:
+    """Wide grey as L, and its alpha if a tone is transparent: a plain conversion turns 16 bits white and 0..1 black."""
+    _check_white(image)
+    key, (tag, zero) = image.info.get("transparency"), _WHITE_IS_ZERO
+    inverted = getattr(image, "tag_v2", {}).get(tag) == zero  # Pillow sees to it in 8 bits only
+    white = 4095 if raw == "I;12" else 65535
+    grey = Image.new("L", image.size)
+    alpha = Image.new("L", image.size) if isinstance(key, int) else None
+    for box in _tiles(image.size):
+        values = np.asarray(image.crop(box))
+        if image.mode == "F":
+            levels = np.rint(values * 255).astype(np.uint8)
+        else:
+            levels = ((values.astype(np.uint32) * 255 + white // 2) // white).astype(np.uint8)
+        grey.paste(Image.fromarray(255 - levels if inverted else levels), box)
+        if alpha is not None:
+            alpha.paste(Image.fromarray(((values != key) * 255).astype(np.uint8)), box)
+    return grey, alpha
+
+
+def _check_white(image: Image.Image) -> None:
+    """NoWhite for wide pixels that are out of the range of which the white is known."""
+    extrema = [(part.min(), part.max()) for part in (np.asarray(image.crop(box)) for box in _tiles(image.size))]
+    lowest, highest = float(np.min(extrema)), float(np.max(extrema))
     if image.mode == "F":
         if not (lowest >= 0 and highest <= 1):  # also if one is not a number
             raise NoWhite(f"floating-point pixels from {lowest:g} to {highest:g}, where 0 to 1 is read")
-        grey = Image.fromarray(np.rint(values * 255).astype(np.uint8))
-    else:
-        if lowest < 0 or highest > 65535:
-            raise NoWhite(f"whole-number pixels from {lowest:.0f} to {highest:.0f}, where 0 to 65535 is read")
-        white = 4095 if raw == "I;12" else 65535
-        grey = Image.fromarray(((values.astype(np.uint32) * 255 + white // 2) // white).astype(np.uint8))
-    tag, zero = _WHITE_IS_ZERO
-    if getattr(image, "tag_v2", {}).get(tag) == zero:  # Pillow sees to it in 8 bits only
-        grey = ImageOps.invert(grey)
-    if isinstance(key := image.info.get("transparency"), int):
-        grey.putalpha(Image.fromarray(((values != key) * 255).astype(np.uint8)))
-    return grey
+    elif lowest < 0 or highest > 65535:
+        raise NoWhite(f"whole-number pixels from {lowest:.0f} to {highest:.0f}, where 0 to 65535 is read")
 
 
 def _plain(image: Image.Image) -> Image.Image:
@@ -130,14 +161,19 @@ def about_alpha(alpha: Image.Image) -> tuple[str, str]:
     return "image-alpha", f"{f'{share:.0%}' if share >= 0.01 else 'under 1%'} of it is transparent"
 
 
-def turn_upright(picture: Image.Image, source: Image.Image) -> None:
-    """Turn `picture` as the EXIF or XMP data of `source`, whose pixels it has, say; drop all such data. In place."""
+def orientation_of(source: Image.Image) -> int:
+    """How the EXIF or XMP data of a loaded image says it must be turned: EXIF's number, 1 for not at all."""
     try:
         orientation = source.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged EXIF raises many kinds, and is no reason to refuse good pixels
-        orientation = 1
+        return 1
+    return orientation if orientation in range(1, 9) else 1
+
+
+def turn_upright(picture: Image.Image, orientation: int) -> None:
+    """Turn `picture` as `orientation` says, and drop all that its file said of it. In place."""
     picture.info.clear()
-    if orientation in range(2, 9):
+    if orientation > 1:
         picture.getexif()[ExifTags.Base.Orientation] = orientation
         ImageOps.exif_transpose(picture, in_place=True)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from sd_lora.config import DataConfig
-from sd_lora.data.caption_files import CaptionError, CaptionText, read_caption_file, tidy
+from sd_lora.data.caption_files import MAX_CAPTIONS, CaptionError, CaptionText, read_caption_file, tidy
 from sd_lora.data.entries import Entry, TagRules
 from sd_lora.data.pictures import IMAGE_SUFFIXES
 from sd_lora.data.tree import File, Folder, Notes, key, shown, stem_of, suffix_of
@@ -65,6 +65,9 @@ class Subset:
             elif self.required:
                 code, detail = _LACKING[state]
                 notes.add(code, name, detail)
+        if len(captions) > MAX_CAPTIONS:
+            notes.add("caption-many", name, f"of its {len(captions)} captions the first {MAX_CAPTIONS} are read")
+        captions = captions[:MAX_CAPTIONS]
         return tuple(tidy(f"{self.prefix} {caption} {self.suffix}") for caption in captions)
 
 

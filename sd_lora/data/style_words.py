@@ -137,7 +137,7 @@ def _filtered(text: str) -> tuple[str, list[str]]:
     for part, end in zip(parts[::2], parts[1::2], strict=True):
         before = part.strip()
         after = before
-        for _ in range(_ROUNDS):
+        for _ in range(_ROUNDS if before else 0):
             again = _without(after, words)
             if again == after:
                 break

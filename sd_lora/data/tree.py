@@ -99,7 +99,10 @@ def walk(top: Path, notes: Notes, name: str = "", leave_out: Path | None = None,
         folder = Folder(parent.path / bare, parent.inner(bare), link or parent.linked)
         try:
             who = _identity(folder.path)
-            if who in seen or (link and _leads_up(folder.path, top)):
+            if link and who not in seen and _leads_up(folder.path, top):
+                notes.not_read.append(f"{folder.name}/ (a link to a folder that this one lies in)")
+                continue
+            if who in seen:
                 notes.not_read += [f"{folder.name}/ (a link to a folder that is read already)"] * link
                 continue
             seen.add(who)
@@ -170,10 +173,13 @@ def key(name: str) -> str:
 
 def shown(name: str) -> str:
     """`name` on one line; what is no character or would break the line is escaped, so that names stay different."""
-    if name.isprintable():
+    if name.isprintable() and "\\" not in name:
         return name
     odd = {"Cc", "Cs", "Zl", "Zp"}
-    return "".join(c.encode("unicode_escape").decode() if unicodedata.category(c) in odd else c for c in name)
+    escape = "\\" if os.sep == "/" else ""  # elsewhere it parts folders, and no name holds it
+    return "".join(
+        c.encode("unicode_escape").decode() if c == escape or unicodedata.category(c) in odd else c for c in name
+    )
 
 
 def relative(path: Path, base: Path) -> str:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from math import ceil
 
 from PIL import Image, ImageOps
 
@@ -69,11 +70,11 @@ def bucket_for(width: int, height: int, side: int, grain: int, config: DataConfi
         smaller = min(width, height) // grain * grain
         side = side if config.upscale or min(width, height) >= side else max(grain, smaller)
         return side, side
-    choices = buckets_of(side, grain)
+    choices = {(side, side), *_near(width, height, side, grain)}
     if not config.upscale:
-        own = max(grain, int((width * height) ** 0.5) // grain * grain)
-        larger = [*choices, *buckets_of(min(side, own), grain)]
-        choices = [c for c in larger if c[0] <= width and c[1] <= height] or [(grain, grain)]
+        own = min(side, max(grain, int((width * height) ** 0.5) // grain * grain))
+        larger = {*choices, (own, own), *_near(width, height, own, grain)}
+        choices = {c for c in larger if c[0] <= width and c[1] <= height} or {(grain, grain)}
     return min(choices, key=lambda c: (_cost(width, height, c, side), -c[0] * c[1], c))
 
 
@@ -83,17 +84,29 @@ def cropped_share(width: int, height: int, size: Size) -> float:
     return 1 - size[0] * size[1] / (width * height * scale * scale)
 
 
-@lru_cache(maxsize=64)
 def buckets_of(side: int, grain: int) -> list[Size]:
     """The sizes that images may be trained in: multiples of `grain`, up to four times as long as wide, of nearly the
     area of `side` × `side`, which is one of them."""
-    sizes = {(side, side)}
-    for width in range(grain, side * _LONGEST + 1, grain):
-        for height in range(grain, side * side // width + 1, grain):
-            long, short = max(width, height), min(width, height)
-            if width * height >= _SMALLEST_AREA * side * side and long <= _LONGEST * short:
-                sizes.add((width, height))
-    return sorted(sizes)
+    return sorted({(side, side)} | {(w, h) for w, heights in _columns(side, grain) for h in heights})
+
+
+def _columns(side: int, grain: int) -> Iterator[tuple[int, range]]:
+    """Each width of buckets, and the heights that go with it."""
+    for width in range(grain, 2 * side + 1, grain):
+        least = max(ceil(_SMALLEST_AREA * side * side / width), ceil(width / _LONGEST))
+        most = min(side * side // width, _LONGEST * width)
+        heights = range(ceil(least / grain) * grain, most + 1, grain)
+        if heights:
+            yield width, heights
+
+
+def _near(width: int, height: int, side: int, grain: int) -> Iterator[Size]:
+    """The buckets of which one is best for an image: for each width the two heights around the image's own shape, and
+    the largest. All buckets are hundreds of thousands where `side` is large."""
+    for across, heights in _columns(side, grain):
+        place = (across * height // width - heights.start) // grain
+        for k in {place, place + 1, len(heights) - 1}:
+            yield across, heights[min(max(k, 0), len(heights) - 1)]
 
 
 def _cost(width: int, height: int, size: Size, side: int) -> float:

@@ -42,8 +42,8 @@ class ModelFamily(ABC):
         """The kind of base that other programs would call it: one of `kinds.KINDS`."""
 
     @abstractmethod
-    def objective(self, pipe: Any) -> Objective:
-        """The noise schedule and prediction type the base model was trained with."""
+    def objective(self, pipe: Any, *, zero_terminal_snr: bool = False) -> Objective:
+        """The noise schedule and prediction type the base model was trained with; `zero_terminal_snr` rescales it."""
 
     @abstractmethod
     def native_size(self, pipe: Any) -> int:
@@ -57,6 +57,10 @@ class ModelFamily(ABC):
     @abstractmethod
     def images_key(self, pipe: Any) -> str:
         """A hash of all that `encode_images` depends on besides the pictures."""
+
+    @abstractmethod
+    def denoiser_key(self, pipe: Any) -> str:
+        """A hash by which the denoiser can be told from others of its kind, of a sample of its weights."""
 
     @abstractmethod
     def captions_key(self, pipe: Any) -> str:

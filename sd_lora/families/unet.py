@@ -83,11 +83,12 @@ class UNetFamily(ModelFamily):
             for name in self.text_encoders
         ]
 
-    def objective(self, pipe: Any) -> Objective:
+    def objective(self, pipe: Any, *, zero_terminal_snr: bool = False) -> Objective:
         config = pipe.scheduler.config
         if not hasattr(pipe.scheduler, "alphas_cumprod"):
             raise BaseModelError(f"scheduler {type(pipe.scheduler).__name__} has no noise schedule that can be trained")
-        return Objective(pipe.scheduler.alphas_cumprod.float(), config.prediction_type)
+        alphas = pipe.scheduler.alphas_cumprod.float()
+        return Objective(alphas, config.prediction_type, zero_terminal_snr=zero_terminal_snr)
 
     def native_size(self, pipe: Any) -> int:
         return int(pipe.unet.config.sample_size * pipe.vae_scale_factor)
@@ -97,6 +98,14 @@ class UNetFamily(ModelFamily):
 
     def images_key(self, pipe: Any) -> str:
         return _hash_of([pipe.vae], [self.name, str(pipe.vae.config.scaling_factor), str(pipe.vae.config.force_upcast)])
+
+    def denoiser_key(self, pipe: Any) -> str:
+        digest = hashlib.sha256()
+        for name, tensor in sorted(pipe.unet.state_dict().items()):
+            few = tensor.detach().flatten()[:: max(1, tensor.numel() // 64)].float().cpu()
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(few.numpy().tobytes())
+        return digest.hexdigest()
 
     def captions_key(self, pipe: Any) -> str:
         empty = str(pipe.config.get("force_zeros_for_empty_prompt"))

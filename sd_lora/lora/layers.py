@@ -12,6 +12,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from sd_lora.errors import AdapterError
 
@@ -28,6 +29,8 @@ class LoraLayer(nn.Module):
         super().__init__()
         self.rank, self.alpha = rank, alpha
         self._strength: float | Tensor = 1.0
+        #: shares of the inputs and of the ranks that are left out at random, set while training only
+        self.dropout = self.rank_dropout = 0.0
 
     @classmethod
     def from_target(cls, module: nn.Module, rank: int, alpha: float) -> Self:
@@ -63,7 +66,10 @@ class LoraLayer(nn.Module):
 
     def change(self, x: Tensor, target: nn.Module, output: Tensor) -> Tensor:  # noqa: ARG002
         """What is added at strength 1; plain LoRA needs no more than `x` for it."""
-        return self.up(self.down(x)) * self.scaling
+        inner = self.down(functional.dropout(x, self.dropout) if self.dropout else x)
+        if self.rank_dropout:
+            inner = self._fewer_ranks(inner)
+        return self.up(inner) * self.scaling
 
     def product(self) -> Tensor:
         """scaling · up @ down in the shape of the target's weight, float32."""
@@ -90,6 +96,12 @@ class LoraLayer(nn.Module):
 
     def extra_repr(self) -> str:
         return f"rank={self.rank}, alpha={self.alpha:g}"
+
+    def _fewer_ranks(self, inner: Tensor) -> Tensor:
+        """`inner` without some of its ranks, others for each sample; what stays is enlarged to the same mean."""
+        samples, ranks = inner.shape[0], (self.rank, 1, 1) if isinstance(self.down, nn.Conv2d) else (self.rank,)
+        places = (samples,) + (1,) * (inner.ndim - 1 - len(ranks)) + ranks
+        return inner * functional.dropout(torch.ones(places, device=inner.device, dtype=inner.dtype), self.rank_dropout)
 
     def _start(self, module: nn.Linear | nn.Conv2d) -> Self:
         """The first weights of a layer for `module`."""

@@ -17,8 +17,8 @@ from sd_lora.data.findings import sentences
 from sd_lora.data.listing import list_folder
 from sd_lora.data.pictures import PictureError, read_picture
 from sd_lora.data.style_words import style_words_in, without_style_words
-from sd_lora.data.tree import key
-from sd_lora.errors import ConfigError, DataError, SdLoraError
+from sd_lora.data.tree import key, reason, shown
+from sd_lora.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from sd_lora.families.captioner import Captioner
@@ -61,7 +61,8 @@ def caption_folder(
 
     Words that name a style are left out unless `keep_style`, so that the trigger word learns them; `prefix` comes
     before every draft. Nothing is ever overwritten. `watch` is told how many of how many images are done. An image that
-    cannot be read or described is refused and the others go on. Raises ConfigError, DataError or BaseModelError.
+    cannot be read or described, or whose caption cannot be written, is refused and the others go on. Raises
+    ConfigError, DataError or BaseModelError.
     """
     if not model:
         raise ConfigError(
@@ -82,10 +83,11 @@ def caption_folder(
     for number, (entry, new) in enumerate(waiting, 1):
         try:
             caption = _draft(captioner, entry, prefix, None if keep_style else report.removed)
+            new_one = dry_run or _write_new(new, caption)
         except DataError as error:
             report.refused.append((entry.name, error.detail if isinstance(error, PictureError) else str(error)))
         else:
-            if dry_run or _write_new(new, caption):
+            if new_one:
                 report.written.append((entry.name, caption))
             else:
                 report.kept.append(entry.name)
@@ -98,10 +100,11 @@ def _entries(folder: str | Path) -> tuple[Entry, ...]:
     """The images of the folder; DataError if there are none, or if their captions are kept elsewhere."""
     listing = list_folder(DataConfig(folder=str(folder)))
     if listing.layout in _TABLES:
-        raise DataError(_TABLES[listing.layout].format(folder))
+        raise DataError(_TABLES[listing.layout].format(shown(str(folder))))
     if not listing.entries:
         raise DataError(
-            "; ".join(sentences(listing.findings, "error")) or f"{folder} holds no images; name one that does"
+            "; ".join(sentences(listing.findings, "error"))
+            or f"{shown(str(folder))} holds no images; name one that does"
         )
     return listing.entries
 
@@ -151,7 +154,7 @@ def _draft(captioner: Captioner, entry: Entry, prefix: str, removed: dict[str, l
 
 
 def _write_new(file: Path, caption: str) -> bool:
-    """Write a caption file whole; False, and nothing changed, if there is one by now. SdLoraError if it cannot be."""
+    """Write a caption file whole; False, and nothing changed, if there is one by now. DataError if it cannot be."""
     content = f"{caption}\n".encode()
     partial = file.with_name(f".{file.name[:50]}.{os.getpid()}.partial")
     try:
@@ -166,8 +169,8 @@ def _write_new(file: Path, caption: str) -> bool:
     except FileExistsError:
         return False
     except OSError as error:
-        raise SdLoraError(
-            f"{file} cannot be written: {error.strerror or error}; allow it or copy the folder"
+        raise DataError(
+            f"{shown(str(file))} cannot be written: {reason(error)}; allow it, rename the image or copy the folder"
         ) from error
     finally:
         with contextlib.suppress(OSError):

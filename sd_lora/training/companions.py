@@ -16,8 +16,8 @@ from sd_lora.preview import png
 EXPORT_NAME = "pytorch_lora_weights.safetensors"
 
 
-def write_sidecars(file: Path, metadata: dict[str, str], picture: Image.Image) -> None:
-    """Write ``<stem>.json`` and the preview ``<stem>.png`` beside adapter `file`.
+def write_sidecars(file: Path, metadata: dict[str, str], picture: Image.Image | None) -> None:
+    """Write ``<stem>.json`` and the preview ``<stem>.png``, if there is a picture, beside adapter `file`.
 
     No preferred weight is given until one has been measured: a program would take it for a recommendation.
     """
@@ -28,19 +28,22 @@ def write_sidecars(file: Path, metadata: dict[str, str], picture: Image.Image) -
         "notes": metadata["modelspec.usage_hint"],
     }
     write_atomically(file.with_suffix(".json"), json.dumps(facts, indent=2, ensure_ascii=False).encode())
-    write_atomically(file.with_suffix(".png"), png(picture))
+    if picture is not None:
+        write_atomically(file.with_suffix(".png"), png(picture))
 
 
-def export_diffusers(adapter: Adapter, folder: Path, dtype: str, picture: Image.Image) -> Path:
+def export_diffusers(adapter: Adapter, folder: Path, dtype: str, picture: Image.Image | None) -> Path:
     """Write `adapter` to `folder` in diffusers' layout, with a model card and its picture, ready for a hub."""
     folder.mkdir(exist_ok=True)
     path = adapter.save(folder / EXPORT_NAME, dtype=dtype, layout="diffusers")
-    write_atomically(folder / "preview.png", png(picture))
-    write_atomically(folder / "README.md", model_card(adapter).encode())
+    if picture is not None:
+        write_atomically(folder / "preview.png", png(picture))
+    card = model_card(adapter, pictured=picture is not None)
+    write_atomically(folder / "README.md", card.encode())
     return path
 
 
-def model_card(adapter: Adapter) -> str:
+def model_card(adapter: Adapter, *, pictured: bool = True) -> str:
     """A model card in Markdown with the front matter that hubs read."""
     metadata = adapter.metadata
     name, base, trigger = metadata["ss_output_name"], metadata["sdlora.base"], metadata["sdlora.trigger"]
@@ -55,14 +58,14 @@ def model_card(adapter: Adapter) -> str:
     )
     prompt = f"a lighthouse at dusk, in {trigger} style" if trigger else "a lighthouse at dusk"
     call = f"To call the style, end the prompt with `, in {trigger} style`." if trigger else "It needs no trigger word."
+    preview = "\n![preview](preview.png)\n" if pictured else ""
     kind = "DoRA" if metadata["sdlora.variant"] == "dora" else "LoRA"
     return f"""---
 {data.to_yaml()}
 ---
 
 # {name}
-
-![preview](preview.png)
+{preview}
 
 A style {kind} for {base}, trained on {metadata["ss_num_train_images"]} images for {metadata["ss_steps"]} steps with
 sd_lora {metadata["sdlora.version"]}. {call}

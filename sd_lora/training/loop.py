@@ -5,102 +5,254 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from sd_lora.config import OptimizerConfig, RunConfig, TrainingConfig
-from sd_lora.data import Batch, EncodedSet, generator_for
-from sd_lora.errors import TrainingStopped, some
-from sd_lora.families import Conditioning, ModelFamily
-from sd_lora.objectives import Objective
+from sd_lora.config import RunConfig
+from sd_lora.data import generator_for
+from sd_lora.families import ModelFamily
+from sd_lora.lora import LoraLayer
+from sd_lora.training.averages import Average, replaced
+from sd_lora.training.checkpoints import State
+from sd_lora.training.guards import Guards, check_finite, stopped
+from sd_lora.training.memory import checkpoint_activations, give_back, is_out_of_memory, too_large, used_memory
+from sd_lora.training.optimizers import (
+    ParameterGroup,
+    cap_norms,
+    make_optimizer,
+    optimizer_state,
+    rate_share,
+    restore_optimizer,
+    set_rate,
+    settle,
+)  # fmt: skip
+from sd_lora.training.step import QUARTERS, Computation, Material
+
+#: steps in a row that the gradient scaler of float16 may skip
+_MOST_SKIPPED = 25
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """What happened in one step: `step` counts from 1 to `steps`; `seconds` is the step's own time."""
+    """What happened in one step: `step` counts from 1 to `steps`; `loss` is weighted, `by_noise` the plain loss in each
+    quarter of the noise schedule, from little noise to much, where the step had any; `memory` is in bytes, `seconds`
+    is the step's own time; `alarms` are sentences for the user."""
 
     step: int
     steps: int
     loss: float
     learning_rate: float
     seconds: float
+    grad_norm: float | None = None
+    by_noise: list[float | None] = field(default_factory=list)
+    memory: int = 0
+    alarms: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class Material:
-    """What is trained on: encoded examples and the base model's objective; `encode` turns captions into conditioning
-    in the loop, where text encoders are trained too."""
+class Trained:
+    """What is trained: `parameters` by name, in `groups` of one rate each, and the `layers` that they belong to, with
+    the base's modules (`targets`) under the same names."""
 
-    data: EncodedSet
-    objective: Objective
-    encode: Callable[[Sequence[str]], Conditioning] | None = None
+    parameters: Mapping[str, nn.Parameter]
+    groups: Sequence[ParameterGroup]
+    layers: Mapping[str, LoraLayer] = field(default_factory=dict)
+    targets: Mapping[str, nn.Module] = field(default_factory=dict)
 
 
-def training_steps(
-    accelerator: Accelerator,
-    family: ModelFamily,
-    denoiser: nn.Module,
-    parameters: Mapping[str, list[nn.Parameter]],
-    material: Material,
-    config: RunConfig,
-) -> Iterator[StepReport]:
-    """Train the injected layers on `material` for ``config.training.steps`` steps. `parameters` are those of the layers
-    in the denoiser (``denoiser``) and in the text encoders (``text``).
+class Trainer:
+    """Trains the injected layers; `done` steps are behind it.
 
     Order, noise, timesteps, dropout and mirroring are pure functions of (seed, step); the global batch is shared out
-    among the processes. Raises TrainingStopped when the loss or a gradient is no finite number.
+    among the processes, and within one into micro-batches. So a state restored goes on as if nothing had happened.
     """
-    training = config.training
-    steps = training.steps or 0
-    optimizer: Any = accelerator.prepare(_optimizer(parameters, config.optimizer))
-    trained = [parameter for group in parameters.values() for parameter in group]
-    try:
-        for step in range(steps):
-            started = time.perf_counter()
-            share = schedule(step, steps, config.optimizer)
-            for group in optimizer.param_groups:
-                group["lr"] = group["peak"] * share
-            total, names = torch.zeros((), device=accelerator.device), []
-            for loss, own in _losses(accelerator, family, denoiser, material, (step, training)):
-                accelerator.backward(loss)
-                total, names = total + loss.detach(), names + own
-            _average_gradients(accelerator, trained)
-            norm = accelerator.clip_grad_norm_(trained, config.optimizer.clip_norm)
-            value = float(accelerator.reduce(total, "mean"))  # type: ignore[arg-type]
-            # In float16 the gradient scaler looks for its scale by overflowing now and then, and skips those steps.
-            overflowing = norm is not None and accelerator.scaler is None and not math.isfinite(float(norm))
-            if overflowing or not math.isfinite(value):
-                what = "a gradient" if math.isfinite(value) else "the loss"
-                raise TrainingStopped(
-                    f"training stopped at step {step + 1}: {what} is no finite number (images of the step: "
-                    f"{some(names)}); lower optimizer.learning_rate, which is {config.optimizer.learning_rate:g}"
-                )
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            rate = config.optimizer.learning_rate * share
-            yield StepReport(step + 1, steps, value, rate, time.perf_counter() - started)
-    finally:
-        accelerator.free_memory()
 
+    def __init__(
+        self, accelerator: Accelerator, family: ModelFamily, denoiser: nn.Module, trained: Trained,
+        material: Material, config: RunConfig,
+    ) -> None:  # fmt: skip
+        self._accelerator, self._denoiser, self._trained, self._config = accelerator, denoiser, trained, config
+        self.computation = Computation(family, denoiser, material, config.training, accelerator.device)
+        self._optimizer = make_optimizer(trained.groups, config.optimizer, accelerator.device)
+        self._prepared: Any = accelerator.prepare(self._optimizer)
+        self._guards = Guards(trained.layers, trained.targets)
+        self._skipped, self._broken, self._alarms = 0, False, list[str]()
+        self.steps, self.done = config.training.steps or 0, 0
+        #: signals that asked any of the processes to stop, 0: none; set by `stop` and shared in each step
+        self.stop: Callable[[], int] = lambda: 0
+        self.stopping = 0
+        share = config.training.batch_size // accelerator.num_processes
+        self._mine = range(accelerator.process_index * share, (accelerator.process_index + 1) * share)
+        self.micro_batch = min(config.training.micro_batch or share, share)
+        self.checkpointing = bool(config.training.gradient_checkpointing)
+        if self.checkpointing:
+            checkpoint_activations(denoiser)
+        averages = config.training.average != "none"
+        self.average = Average(trained.parameters, self.steps, config.training) if averages else None
 
-def schedule(step: int, steps: int, config: OptimizerConfig) -> float:
-    """Share of the peak rate at `step` (from 0): linear warm-up, then cosine down to ``final`` at the last step."""
-    warm = round(config.warmup * steps)
-    if step < warm:
-        return (step + 1) / (warm + 1)
-    progress = (step - warm) / max(1, steps - 1 - warm)
-    return config.final + (1 - config.final) * 0.5 * (1 + math.cos(math.pi * progress))
+    def run(self) -> Iterator[StepReport]:
+        """Train what is left, a report a step.
 
+        Raises TrainingStopped when a loss, gradient or weight is no finite number: the weights are then those of the
+        last step that was whole. Raises OutOfMemory when a step does not fit even in the leanest way.
+        """
+        try:
+            while self.done < self.steps:
+                yield self._step(self.done)
+        finally:
+            self._accelerator.free_memory()
 
-def _optimizer(parameters: Mapping[str, list[nn.Parameter]], config: OptimizerConfig) -> torch.optim.Optimizer:
-    """AdamW with a group for the denoiser's layers and, if there are any, one for the text encoders'."""
-    peaks = {"denoiser": config.learning_rate, "text": config.text_learning_rate or config.learning_rate}
-    groups = [{"params": own, "peak": peaks[name]} for name, own in parameters.items() if own]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, betas=config.betas, weight_decay=config.weight_decay)
+    def state(self) -> State:
+        """All that the rest of the run depends on besides the config. TrainingStopped if any of it is not finite."""
+        tensors, facts = optimizer_state(self._optimizer)
+        weights = {name: parameter.detach() for name, parameter in self._trained.parameters.items()}
+        parts = {"adapter": weights, "optimizer": tensors}
+        if self.average is not None and self.average.tensors:
+            parts["average"] = self.average.tensors
+        for part, named in parts.items():
+            check_finite(named, f"the {part} state", self.done, [])
+        scaler = self._accelerator.scaler
+        more = {"scaler": scaler.state_dict()} if scaler is not None else {}
+        return State(self.done, parts, {"optimizer": facts, "skipped": self._skipped, **more})
+
+    @torch.no_grad()
+    def restore(self, state: State) -> None:
+        """Go on from `state`, one of the same config."""
+        for name, parameter in self._trained.parameters.items():
+            parameter.copy_(state.tensors["adapter"][name])
+        restore_optimizer(self._optimizer, state.tensors["optimizer"], state.facts["optimizer"])
+        if self.average is not None:
+            self.average.tensors = {
+                name: tensor.to(self._accelerator.device) for name, tensor in state.tensors.get("average", {}).items()
+            }
+        if self._accelerator.scaler is not None:
+            self._accelerator.scaler.load_state_dict(state.facts["scaler"])
+        self.done, self._skipped = state.step, state.facts["skipped"]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the weights are those after step `done`: not if they were found to be no numbers."""
+        return not self._broken
+
+    @contextmanager
+    def usable(self) -> Iterator[None]:
+        """For the length of a ``with`` block the weights are those to use: some optimizers train at another place."""
+        with replaced(self._trained.parameters, {}), settle(self._optimizer):
+            yield
+
+    def _step(self, step: int) -> StepReport:
+        started, optimizer = time.perf_counter(), self._config.optimizer
+        share = rate_share(step, self.steps, optimizer)
+        set_rate(self._optimizer, share)
+        total, names, norm = self._gradients(step)
+        loss = total[0].item() / self._accelerator.num_processes
+        self.stopping = int(total[1].item())
+        if not math.isfinite(loss):
+            raise stopped("the loss", step + 1, names)
+        self._check_gradient(norm, step, names)
+        self._prepared.step()
+        self._prepared.zero_grad(set_to_none=True)
+        if optimizer.max_norm:
+            cap_norms(list(self._trained.layers.values()), optimizer.max_norm)
+        self._check_weights(step, names)
+        if self.average is not None:
+            self.average.update(step)
+        self.done = step + 1
+        alarms, self._alarms = [*self._alarms, *self._guards.look(self.done)], []
+        sums, counts = total[2 : 2 + QUARTERS].tolist(), total[2 + QUARTERS :].tolist()
+        by_noise = [s / n if n else None for s, n in zip(sums, counts, strict=True)]
+        return StepReport(
+            self.done, self.steps, loss, optimizer.learning_rate * share, time.perf_counter() - started,
+            norm, by_noise, used_memory(self._accelerator.device), alarms,
+        )  # fmt: skip
+
+    def _gradients(self, step: int) -> tuple[Tensor, list[str], float | None]:
+        """The gradients of `step`, in the parameters and clipped; what was summed up on the way (see `_attempt`), the
+        images' names, and the norm before clipping.
+
+        A step that does not fit into memory is tried once more in the leanest way."""
+        try:
+            return self._attempt(step)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            lean = self.micro_batch == 1 and self.checkpointing
+            if lean or self._accelerator.num_processes > 1:
+                raise self._too_large(step) from error
+        # the failed attempt's tensors are free only here, outside of the except clause
+        self._alarms.append(
+            f"step {step + 1} did not fit into memory with {self.micro_batch} images at once; from here on one at a time, "
+            "with gradient checkpointing, which takes longer and changes nothing else"
+        )
+        self._prepared.zero_grad(set_to_none=True)
+        give_back(self._accelerator.device)
+        self.micro_batch, self.checkpointing = 1, True
+        checkpoint_activations(self._denoiser)
+        try:
+            return self._attempt(step)
+        except Exception as error:
+            if is_out_of_memory(error):
+                raise self._too_large(step) from error
+            raise
+
+    def _attempt(self, step: int) -> tuple[Tensor, list[str], float | None]:
+        """As `_gradients`; the sums over processes are the loss, the signals to stop, and the losses by noise."""
+        accelerator = self._accelerator
+        total, names = torch.zeros(2 + 2 * QUARTERS, device=accelerator.device), list[str]()
+        with self._dropouts(step):
+            for part in self.computation.parts(step, self._mine, self.micro_batch):
+                accelerator.backward(part.loss)
+                total[0] += part.loss.detach()
+                total[2:] += part.by_noise
+                names += part.names
+        total[1] = float(self.stop())
+        summed: Any = accelerator.reduce(total, "sum")
+        parameters = list(self._trained.parameters.values())
+        _average_gradients(accelerator, parameters)
+        norm = accelerator.clip_grad_norm_(parameters, self._config.optimizer.clip_norm)
+        return summed, names, None if norm is None else float(norm)
+
+    @contextmanager
+    def _dropouts(self, step: int) -> Iterator[None]:
+        """Dropout in the layers. It draws from torch's own generators: they are seeded for the step, and put back."""
+        lora = self._config.lora
+        if not (lora.dropout or lora.rank_dropout):
+            yield
+            return
+        layers = self._trained.layers.values()
+        seed = generator_for(self._config.training.seed, step, f"dropout {self._mine.start}").initial_seed()
+        cuda = [self._accelerator.device] if self._accelerator.device.type == "cuda" else []
+        with torch.random.fork_rng(cuda):
+            torch.manual_seed(seed)
+            for layer in layers:
+                layer.dropout, layer.rank_dropout = lora.dropout, lora.rank_dropout
+            try:
+                yield
+            finally:
+                for layer in layers:
+                    layer.dropout = layer.rank_dropout = 0.0
+
+    def _check_gradient(self, norm: float | None, step: int, names: Sequence[str]) -> None:
+        """TrainingStopped for a gradient that is not finite. The scaler of float16 looks for its scale by overflowing
+        now and then, and skips those steps; too many in a row are no search."""
+        finite = norm is None or math.isfinite(norm)
+        self._skipped = 0 if finite else self._skipped + 1
+        if not finite and (self._accelerator.scaler is None or self._skipped > _MOST_SKIPPED):
+            raise stopped("a gradient", step + 1, names)
+
+    def _check_weights(self, step: int, names: Sequence[str]) -> None:
+        parameters = [parameter.detach() for parameter in self._trained.parameters.values()]
+        if not math.isfinite(float(torch.stack(torch._foreach_norm(parameters)).sum())):
+            self._broken = True
+            raise stopped("a weight", step + 1, names)
+
+    def _too_large(self, step: int) -> Exception:
+        return too_large(self._accelerator.device, step + 1, self.micro_batch, checkpointing=self.checkpointing)
 
 
 def _average_gradients(accelerator: Accelerator, parameters: Sequence[nn.Parameter]) -> None:
@@ -111,52 +263,3 @@ def _average_gradients(accelerator: Accelerator, parameters: Sequence[nn.Paramet
     mean: Any = accelerator.reduce(torch.cat([gradient.flatten() for gradient in gradients]), "mean")
     for gradient, part in zip(gradients, mean.split([gradient.numel() for gradient in gradients]), strict=True):
         gradient.copy_(part.view_as(gradient))
-
-
-def _losses(
-    accelerator: Accelerator,
-    family: ModelFamily,
-    denoiser: nn.Module,
-    material: Material,
-    moment: tuple[int, TrainingConfig],
-) -> Iterator[tuple[Tensor, list[str]]]:
-    """This process's share of the loss of one step, a part for each size of image in it, with the images' names.
-
-    The parts add up to the mean over the step's images: each image counts the same, whatever its size."""
-    step, training = moment
-    groups = material.data.schedule.groups(step)
-    generator = generator_for(training.seed, step, "noise")
-    noises = [torch.randn(len(g.places), *material.data.shape(g.size), generator=generator) for g in groups]
-    timesteps = material.objective.sample_timesteps(training.batch_size, training, generator)
-    share = training.batch_size // accelerator.num_processes
-    mine = range(accelerator.process_index * share, (accelerator.process_index + 1) * share)
-    for group, noise in zip(groups, noises, strict=True):
-        batch = material.data.batch(group, step, training.caption_dropout, mine)
-        if batch is not None:
-            rows = [row for row, place in enumerate(group.places) if place in mine]
-            times = timesteps[[group.places[row] for row in rows]]
-            loss = _loss(accelerator.device, family, denoiser, material, (batch, noise[rows], times), moment)
-            yield loss * (len(rows) / share), batch.names
-
-
-def _loss(
-    device: torch.device,
-    family: ModelFamily,
-    denoiser: nn.Module,
-    material: Material,
-    drawn: tuple[Batch, Tensor, Tensor],
-    moment: tuple[int, TrainingConfig],
-) -> Tensor:
-    """The mean loss of a batch of one size with its noise and timesteps."""
-    (batch, noise, timesteps), (step, training) = drawn, moment
-    noised = material.objective.noised(
-        batch.latents.to(device), noise.to(device), timesteps.to(device), training.min_snr_gamma
-    )
-    conditioning = {key: states.to(device) for key, states in batch.conditioning.items()}
-    precision = next(denoiser.parameters()).dtype
-    with torch.autocast(device.type, precision, enabled=precision is not torch.float32):
-        if material.encode is not None:
-            with torch.set_grad_enabled(training.text_steps is None or step < training.text_steps):
-                conditioning |= material.encode(batch.captions)
-        prediction = family.denoise(denoiser, noised.latents, noised.timesteps, conditioning)
-    return material.objective.loss(prediction, noised, None if batch.weights is None else batch.weights.to(device))

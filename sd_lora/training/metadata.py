@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sd_lora.adapter import Adapter, base_name
-from sd_lora.config import RunConfig
+from sd_lora.config import RunConfig, TrainingConfig
 from sd_lora.data import Example
 from sd_lora.families import ModelFamily
 from sd_lora.kinds import MARKS
@@ -43,7 +43,9 @@ def describe(
         "ss_learning_rate": rate,
         "ss_unet_lr": rate,
         "ss_text_encoder_lr": f"{text_rate:g}" if text_rate else "None",
-        "ss_optimizer": "torch.optim.adamw.AdamW",
+        "ss_optimizer": config.optimizer.name,
+        "ss_lr_scheduler": config.optimizer.schedule,
+        **_objective_facts(training),
         "ss_seed": str(training.seed),
         "ss_training_started_at": f"{time.time():.3f}",
         "ss_training_comment": f"trained with sd_lora {__version__}",
@@ -68,6 +70,19 @@ def describe(
         "sdlora.variant": variant,
     }
     return {**MARKS[family.kind(pipe)], **fields}
+
+
+def _objective_facts(training: TrainingConfig) -> dict[str, str]:
+    """What was trained otherwise than usual, by the names that kohya's scripts have for it."""
+    facts = {
+        "ss_min_snr_gamma": training.min_snr_gamma,
+        "ss_debiased_estimation": training.debiased,
+        "ss_zero_terminal_snr": training.zero_terminal_snr,
+        "ss_noise_offset": training.noise_offset,
+        "ss_multires_noise_discount": training.multires_noise,
+        "ss_ip_noise_gamma": training.input_perturbation,
+    }
+    return {"ss_loss_type": training.loss, **{name: str(fact) for name, fact in facts.items() if fact}}
 
 
 def at_step(metadata: dict[str, str], config: RunConfig, epoch_size: int, step: int) -> dict[str, str]:

@@ -46,7 +46,8 @@ def resolve_text_rate(config: RunConfig, adapter: Adapter, family: ModelFamily) 
         raise ConfigError(f"training.text_steps is {asked}, more than the {steps} steps of the run")
     if trains_text(adapter, family):
         optimizer = config.optimizer
-        rate = optimizer.text_learning_rate or 0.5 * optimizer.learning_rate
+        half = optimizer.learning_rate * (1 if optimizer.name == "prodigy" else 0.5)  # prodigy has one rate for all
+        rate = optimizer.text_learning_rate or half
         return dataclasses.replace(config, optimizer=dataclasses.replace(optimizer, text_learning_rate=rate))
     if idle:
         raise ConfigError(

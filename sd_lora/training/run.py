@@ -1,72 +1,40 @@
-"""One run from config to adapter: check everything, then make the folder, then train."""
+"""One run from config to adapter: check everything, make the folder, train, save; or go on where it was stopped."""
 
 from __future__ import annotations
 
-import dataclasses
+import contextlib
 import warnings
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 
-from sd_lora.adapter import Adapter, base_name
-from sd_lora.check.doctor import Examined, examine
+from sd_lora.adapter import Adapter
+from sd_lora.check.plan import schedule_for
 from sd_lora.config import RunConfig
-from sd_lora.data import Cache, EncodedSet, Encoders, Example, Schedule, cache_folder, sentences
-from sd_lora.data.listing import list_folder
-from sd_lora.device import choose_device, choose_dtype
-from sd_lora.errors import AdapterError, ConfigError, DataError
-from sd_lora.families import ModelFamily, family_of_source, find_base, load_base
+from sd_lora.data import Cache, EncodedSet, Encoders, cache_folder
+from sd_lora.errors import AdapterError, ConfigError, StorageError, TrainingStopped
 from sd_lora.preview import Previewer, PreviewGrid
 from sd_lora.training.accelerator import accelerator_for
+from sd_lora.training.checkpoints import Checkpoints
 from sd_lora.training.companions import export_diffusers, write_sidecars
-from sd_lora.training.loop import Material, StepReport, training_steps
-from sd_lora.training.metadata import at_step, describe
-from sd_lora.training.plan import notes_on, plan_adapter, resolve_text_rate, trains_text
+from sd_lora.training.lock import RunLock
+from sd_lora.training.loop import StepReport, Trained, Trainer
+from sd_lora.training.memory import OutOfMemory
+from sd_lora.training.metadata import at_step
+from sd_lora.training.optimizers import ParameterGroup
+from sd_lora.training.plan import trains_text
+from sd_lora.training.prepare import Counter, Run, prepare
+from sd_lora.training.resume import check_same, facts_of
 from sd_lora.training.run_folder import RunFolder
+from sd_lora.training.step import Material
+from sd_lora.training.stopping import RunInterrupted
+from sd_lora.training.trackers import start_trackers, track
+from sd_lora.training.validation import Validation
 
 Watcher = Callable[[StepReport], None]
-#: called with how many of how many are done
-Counter = Callable[[int, int], None]
-
-
-@dataclass
-class Run:
-    """A run whose inputs have all been checked; `config` is resolved, `notes` are warnings for the user."""
-
-    config: RunConfig
-    path: Path
-    layout: str
-    examples: list[Example]
-    schedule: Schedule
-    family: ModelFamily
-    pipe: Any
-    adapter: Adapter
-    device: torch.device
-    dtype: torch.dtype
-    notes: list[str]
-
-    @property
-    def images(self) -> int:
-        """How many images the style is learnt from."""
-        return sum(not example.prior for example in self.examples)
-
-    def summary(self) -> str:
-        """What was understood of the folder, and what is about to be trained: two lines."""
-        data, training = self.config.data, self.config.training
-        precision = str(self.dtype).removeprefix("torch.")
-        ranks = sorted({w.rank for w in self.adapter.weights.values()})
-        rank = f"{ranks[0]}" if len(ranks) == 1 else f"{ranks[0]} to {ranks[-1]}"
-        return (
-            f"{data.folder}: {self.layout}\n"
-            f"{self.images} images at {data.resolution} px, base model {base_name(self.pipe)}: "
-            f"{len(self.adapter.weights)} modules of rank {rank}, {training.steps} steps of "
-            f"{training.batch_size} images, {self.device.type}, {precision}"
-        )
 
 
 def train(config: RunConfig, *, watch: Watcher | None = None) -> Adapter:
@@ -74,105 +42,207 @@ def train(config: RunConfig, *, watch: Watcher | None = None) -> Adapter:
 
     `watch` is called with every StepReport. Raises SdLoraError, with nothing written, if any input cannot be used.
     """
-    run = prepare(config)
+    return _warned(prepare(config), watch)
+
+
+def resume(folder: str | Path, *, watch: Watcher | None = None) -> Adapter:
+    """Go on with the run in `folder` from its newest checkpoint to the end, as if it had never been stopped.
+
+    Raises SdLoraError if it is no run, is running, or its images, captions or base model have changed.
+    """
+    run = RunFolder(Path(folder))
+    config = run.read_config()
+    if run.is_finished:
+        return Adapter.load(run.adapter)
+    return _warned(prepare(config, resumed=True), watch)
+
+
+def _warned(run: Run, watch: Watcher | None) -> Adapter:
     for note in run.notes:
-        warnings.warn(note, stacklevel=2)
+        _warn(note)
     return run_training(run, watch=watch)
 
 
-def prepare(config: RunConfig, *, on_look: Counter | None = None) -> Run:
-    """Check every input and resolve every default of `config`; writes nothing. `on_look` is called with how many of how
-    many images have been looked at."""
-    source = find_base(config.model.base, config.model.revision)
-    family = family_of_source(source)
-    folder = Path(config.data.folder).expanduser().resolve()
-    name = config.output.name or config.data.trigger or folder.stem
-    path = Path(config.output.folder or f"runs/{folder.stem}").expanduser()
-    RunFolder.check_free(path)
-    listing = list_folder(config.data)
-    device = choose_device(config.model)
-    dtype = choose_dtype(config.model, device)
-    pipe, _ = load_base(
-        config.model.base, dtype, revision=config.model.revision, config=config.model.config,
-        prediction_type=config.model.prediction_type,
-    )  # fmt: skip
-    found = examine(config, listing, family, pipe, watch=on_look)
-    schedule = _usable(found, config)
-    if config.preview.inference_steps > pipe.scheduler.config.num_train_timesteps:
-        raise ConfigError(f"preview.inference_steps is {config.preview.inference_steps}, more than the base model has")
-    config = dataclasses.replace(
-        config,
-        data=dataclasses.replace(config.data, resolution=found.side),
-        training=dataclasses.replace(config.training, steps=found.steps),
-        preview=dataclasses.replace(config.preview, prompts=config.preview.prompts or _prompts(found.examples)),
-        output=dataclasses.replace(config.output, folder=str(path), name=_usable_name(name)),
-    )
-    adapter = plan_adapter(config, family, pipe)
-    config = resolve_text_rate(config, adapter, family)
-    notes = [*sentences(found.findings, "warning"), *notes_on(adapter, config, pipe)]
-    adapter.metadata = describe(config, family, pipe, found.examples, adapter)
-    adapter.label = config.output.name
-    return Run(config, path, listing.summary, found.examples, schedule, family, pipe, adapter, device, dtype, notes)
+def _warn(note: str) -> None:
+    warnings.warn(note, stacklevel=4)
 
 
-def _usable(found: Examined, config: RunConfig) -> Schedule:
-    """The schedule of a folder that can be trained on. DataError with all errors that were found; ConfigError for
-    settings that cannot act on these images."""
-    errors = sentences(found.findings, "error")
-    if errors or found.schedule is None:
-        raise DataError(f"{config.data.folder} cannot be trained on: {'; '.join(errors)}")
-    data, examples = config.data, found.examples
-    idle = []
-    if data.prior_weight != 1 and not any(example.prior for example in examples):
-        idle.append("data.prior_weight has no effect because there are no regularisation images")
-    varied = data.shuffle_tags or data.tag_dropout
-    if varied and not any("," in caption for example in examples for caption in example.written):
-        idle.append("data.shuffle_tags and data.tag_dropout have no effect because no caption has commas")
-    if idle:
-        raise ConfigError("; ".join(idle))
-    return found.schedule
-
-
-def run_training(run: Run, *, watch: Watcher | None = None, on_encode: Counter | None = None) -> Adapter:
+def run_training(
+    run: Run, *, watch: Watcher | None = None, on_encode: Counter | None = None, stop: Callable[[], int] | None = None,
+    on_note: Callable[[str], None] = _warn,
+) -> Adapter:  # fmt: skip
     """Make the run folder and train. Consumes `run`: its pipeline loses text encoders that are not trained.
-    `on_encode` is called with how many of how many images and captions have been encoded."""
-    config, pipe, family = run.config, run.pipe, run.family
-    with accelerator_for(run.device, run.dtype) as accelerator:
-        if config.training.batch_size % accelerator.num_processes:
+
+    `on_encode` is called with how many of how many images and captions have been encoded. When `stop` gives the number
+    of a signal, the step is finished, the state saved, and RunInterrupted raised. `on_note` is called with what a user
+    should know of a run that goes on, as sentences.
+    """
+    trackers = run.config.training.trackers
+    with accelerator_for(run.device, run.dtype, trackers, run.path) as accelerator:
+        if run.config.training.batch_size % accelerator.num_processes:
             raise ConfigError(
-                f"training.batch_size is {config.training.batch_size}, which {accelerator.num_processes} processes "
+                f"training.batch_size is {run.config.training.batch_size}, which {accelerator.num_processes} processes "
                 "cannot share; use a multiple"
             )
-        leads = accelerator.is_main_process
-        folder = RunFolder.create(run.path, config) if leads else RunFolder(run.path)
-        accelerator.wait_for_everyone()
-        data, previewer = _encode(run, accelerator, on_encode)
-        denoiser = getattr(pipe, family.denoiser).to(accelerator.device)
-        run.adapter.inject(pipe)
-        parameters = {
-            "denoiser": run.adapter.parameters(family.denoiser),
-            "text": run.adapter.parameters(*family.text_encoders),
-        }
-        encode = partial(family.encode_captions, pipe) if parameters["text"] else None
-        material = Material(data, family.objective(pipe), encode)
-        for report in training_steps(accelerator, family, denoiser, parameters, material, config):
-            if leads:
-                folder.record(report)
-                if report.step < report.steps and _due(report.step, config.preview.every):
-                    _draw_samples(run, previewer, folder, report.step)
-                if report.step < report.steps and _due(report.step, config.training.save_every):
-                    _save(run, folder.kept_adapter(report.step), report.step)
-            if watch is not None:
-                watch(report)
-        run.adapter.eject()
-        if leads:
-            _finish(run, previewer, folder)
-        accelerator.wait_for_everyone()
+        folder = RunFolder(run.path)
+        with _owned(run, folder, accelerator):
+            session = _Session(run, folder, accelerator, (on_encode, on_note))
+            session.train(watch, stop)
+            accelerator.wait_for_everyone()
     return Adapter.load(folder.adapter)
 
 
+@contextlib.contextmanager
+def _owned(run: Run, folder: RunFolder, accelerator: Accelerator) -> Iterator[None]:
+    """The run folder, made or taken over by the main process, for the length of a ``with`` block."""
+    if not accelerator.is_main_process:
+        accelerator.wait_for_everyone()
+        yield
+        return
+    if not run.resumed:
+        folder.create(run.config)
+    with RunLock(folder.path):
+        accelerator.wait_for_everyone()
+        yield
+
+
+class _Session:
+    """A run at work: the adapter is injected, the data encoded, and the newest checkpoint, if any, taken up."""
+
+    def __init__(
+        self, run: Run, folder: RunFolder, accelerator: Accelerator,
+        tell: tuple[Counter | None, Callable[[str], None]],
+    ) -> None:  # fmt: skip
+        self._run, self._folder, self._leads = run, folder, accelerator.is_main_process
+        self._accelerator = accelerator
+        on_encode, self._note = tell
+        config, pipe, family = run.config, run.pipe, run.family
+        self._data, held, self._previewer = _encode(run, accelerator, on_encode)
+        denoiser = getattr(pipe, family.denoiser).to(accelerator.device)
+        self._facts = facts_of(run, self._data, accelerator.num_processes)
+        run.adapter.inject(pipe)
+        encode = partial(family.encode_captions, pipe) if trains_text(run.adapter, family) else None
+        objective = family.objective(pipe, zero_terminal_snr=config.training.zero_terminal_snr)
+        material = Material(self._data, objective, encode)
+        self._trainer = Trainer(accelerator, family, denoiser, _trained(run), material, config)
+        self._checkpoints = Checkpoints(folder.checkpoints, config.training.keep_checkpoints)
+        self._validation = None
+        if held is not None:
+            self._validation = Validation(self._trainer.computation, self._data, held, config.training.seed)
+        if config.training.trackers and self._leads:
+            start_trackers(accelerator, config)
+        state = self._checkpoints.newest() if run.resumed else None
+        notes = list(self._checkpoints.passed_over)
+        if state is not None:
+            notes += check_same(state.facts["run"], self._facts, run.path)
+            self._trainer.restore(state)
+        for note in notes:
+            self._note(note)
+        if run.resumed and self._leads:
+            folder.rewind(self._trainer.done)
+
+    def train(self, watch: Watcher | None, stop: Callable[[], int] | None) -> None:
+        """Train what is left, saving and drawing on the way."""
+        trainer, training, every = self._trainer, self._run.config.training, self._run.config.preview.every
+        trainer.stop = stop or trainer.stop
+        try:
+            for report in trainer.run():
+                if self._leads:
+                    self._folder.record(report)
+                    self._watch_closely(report)
+                    last = report.step == report.steps
+                    if _due(report.step, training.checkpoint_every) or last or trainer.stopping:
+                        self._save_state()
+                    if not last and _due(report.step, every):
+                        self._draw_samples(report.step)
+                    if not last and _due(report.step, training.save_every):
+                        self._save_adapter(self._folder.kept_adapter(report.step), report.step)
+                if watch is not None:
+                    watch(report)
+                if trainer.stopping and report.step < report.steps:
+                    raise self._interrupted(report)
+        except (TrainingStopped, OutOfMemory) as error:
+            raise type(error)(f"{error}; {self._kept()}") from error
+        if self._leads:
+            self._finish()
+
+    def _watch_closely(self, report: StepReport) -> None:
+        """Alarms, trackers and the validation loss."""
+        for alarm in report.alarms:
+            self._note(alarm)
+        training = self._run.config.training
+        if training.trackers:
+            track(self._accelerator, report)
+        due = _due(report.step, training.validate_every) or report.step == report.steps
+        if self._validation is not None and due:
+            with self._trainer.usable():
+                self._folder.record_validation(self._validation.measure(report.step))
+
+    def _interrupted(self, report: StepReport) -> RunInterrupted:
+        if self._leads:
+            self._folder.draw_loss()
+        return RunInterrupted(
+            f"stopped after step {report.step} of {report.steps}, and saved; go on with: sd-lora resume "
+            f"{self._run.path}", self._trainer.stopping,
+        )  # fmt: skip
+
+    def _kept(self) -> str:
+        """Where the last good state is: that of the step before, if its weights are whole and it can be saved."""
+        if self._leads and self._trainer.is_whole and self._trainer.done:
+            with contextlib.suppress(TrainingStopped, StorageError):
+                self._save_state()
+        steps = self._checkpoints.steps()
+        return f"the state after step {steps[-1]} is kept in {self._folder.checkpoints}" if steps else "nothing was kept"
+
+    def _save_state(self) -> None:
+        state = self._trainer.state()
+        state.facts["run"] = self._facts
+        self._folder.sync()
+        self._checkpoints.save(state)
+
+    def _save_adapter(self, path: Path, step: int) -> None:
+        """Save the adapter with the facts of `step`; what the output dtype cannot hold is kept in float32 beside it."""
+        run, average = self._run, self._trainer.average
+        run.adapter.metadata = at_step(run.adapter.metadata, run.config, run.schedule.epoch_size, step)
+        with self._trainer.usable():
+            _save(run.adapter, path, run.config)
+        if average is not None and average.tensors:
+            with average.applied():
+                _save(run.adapter, path.with_name(f"{path.stem}-{run.config.training.average}.safetensors"), run.config)
+
+    def _draw_samples(self, step: int) -> PreviewGrid | None:
+        """Draw the losses and the sample grid; a picture that cannot be drawn is told, and ends nothing."""
+        run = self._run
+        try:
+            self._folder.draw_loss()
+            run.pipe.vae.to(run.device)
+            with self._trainer.usable():
+                grid = self._previewer.grid(run.config.preview.prompts)
+            grid.save(self._folder.sample_sheet(step))
+            return grid
+        except Exception as error:  # whatever it is, the training is worth more
+            self._note(f"the samples of step {step} could not be drawn: {error}")
+        finally:
+            run.pipe.vae.to("cpu")
+        return None
+
+    def _finish(self) -> None:
+        """Save and draw what is left at the end; the adapter first, so that no failure can cost the training."""
+        run, folder, steps = self._run, self._folder, self._trainer.steps
+        self._save_adapter(folder.adapter, steps)
+        grid = self._draw_samples(steps)
+        run.adapter.eject()
+        picture = None
+        if grid is not None:
+            picture = grid.images[0][min(range(len(grid.strengths)), key=lambda i: abs(grid.strengths[i] - 1))]
+        write_sidecars(folder.adapter, run.adapter.metadata, picture)
+        export_diffusers(Adapter.load(folder.adapter), folder.export, run.config.output.dtype, picture)
+
+
 @torch.no_grad()
-def _encode(run: Run, accelerator: Accelerator, watch: Counter | None) -> tuple[EncodedSet, Previewer]:
+def _encode(
+    run: Run, accelerator: Accelerator, watch: Counter | None
+) -> tuple[EncodedSet, EncodedSet | None, Previewer]:
     """Encode pictures and captions that the cache lacks, and preview prompts; then the text encoders are let go and the
     VAE set aside. Text encoders that are trained stay, and captions and prompts are encoded whenever they are used."""
     pipe, family, config = run.pipe, run.family, run.config
@@ -189,6 +259,11 @@ def _encode(run: Run, accelerator: Accelerator, watch: Counter | None) -> tuple[
         data.encode((accelerator.process_index, accelerator.num_processes))
         accelerator.wait_for_everyone()
     data.encode(watch=watch)
+    held = None
+    if run.held:
+        side, grain = config.data.resolution, family.grain(pipe)
+        held = EncodedSet(run.held, schedule_for(run.held, config, side, grain), encoders, cache)
+        held.encode()
     previewer = Previewer(pipe, run.adapter, config.preview, size=config.data.resolution)
     if not text:
         negative = family.encode_captions(pipe, [""])
@@ -198,47 +273,31 @@ def _encode(run: Run, accelerator: Accelerator, watch: Counter | None) -> tuple[
         for component in family.text_encoders:
             setattr(pipe, component, None)
     pipe.vae.to("cpu")
-    return data, previewer
+    return data, held, previewer
 
 
-def _finish(run: Run, previewer: Previewer, folder: RunFolder) -> None:
-    """Save and draw what is left at the end; the adapter first, so that nothing that fails can cost the training."""
-    steps = run.config.training.steps or 0
-    _save(run, folder.adapter, steps)
-    folder.draw_loss()
-    grid = _draw_samples(run, previewer, folder, steps)
-    picture = grid.images[0][min(range(len(grid.strengths)), key=lambda i: abs(grid.strengths[i] - 1))]
-    write_sidecars(folder.adapter, run.adapter.metadata, picture)
-    export_diffusers(run.adapter, folder.export, run.config.output.dtype, picture)
+def _trained(run: Run) -> Trained:
+    """The adapter's layers, which are injected, in groups: denoiser or text encoders, and up matrices by themselves."""
+    optimizer, family = run.config.optimizer, run.family
+    layers, targets = run.adapter.layers, run.adapter.targets
+    parameters, groups = {}, dict[tuple[bool, bool], ParameterGroup]()
+    for name, layer in layers.items():
+        text = name.split(".", 1)[0] in family.text_encoders
+        peak = (optimizer.text_learning_rate if text else None) or optimizer.learning_rate
+        for role, parameter in layer.named_parameters():
+            parameters[f"{name}.{role}"] = parameter
+            up = role.startswith("up.") and optimizer.plus_ratio != 1
+            groups.setdefault((text, up), ParameterGroup([], peak, up)).params.append(parameter)
+    return Trained(parameters, list(groups.values()), layers, targets)
 
 
-def _draw_samples(run: Run, previewer: Previewer, folder: RunFolder, step: int) -> PreviewGrid:
-    run.pipe.vae.to(run.device)
-    grid = previewer.grid(run.config.preview.prompts)
-    grid.save(folder.sample_sheet(step))
-    run.pipe.vae.to("cpu")
-    return grid
-
-
-def _save(run: Run, path: Path, step: int) -> None:
-    """Save the adapter with the facts of `step`; what the output dtype cannot hold is kept in float32 beside it."""
-    run.adapter.metadata = at_step(run.adapter.metadata, run.config, run.schedule.epoch_size, step)
+def _save(adapter: Adapter, path: Path, config: RunConfig) -> None:
     try:
-        run.adapter.save(path, dtype=run.config.output.dtype)
+        adapter.save(path, dtype=config.output.dtype)
     except AdapterError as error:
-        spare = run.adapter.save(path.with_name(f"{path.stem}-float32.safetensors"), dtype="float32")
+        spare = adapter.save(path.with_name(f"{path.stem}-float32.safetensors"), dtype="float32")
         raise AdapterError(f"{error}; it was kept as {spare}") from error
 
 
 def _due(step: int, every: int) -> bool:
     return every > 0 and step % every == 0
-
-
-def _prompts(examples: list[Example]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(example.caption for example in examples if not example.prior))[:3]
-
-
-def _usable_name(name: str) -> str:
-    """Other programs write an adapter's name into prompts as ``<lora:NAME:1>``."""
-    cleaned = "".join("-" if c in ":<>," else c for c in name).strip() or "style"
-    return f"{cleaned}-style" if cleaned.lower() == "none" else cleaned

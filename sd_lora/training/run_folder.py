@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
-from dataclasses import asdict
+import os
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TypeVar
 
-from sd_lora.config import RunConfig
-from sd_lora.errors import ConfigError
+from sd_lora.atomic import write_atomically
+from sd_lora.config import RunConfig, read_config
+from sd_lora.errors import ConfigError, StorageError
 from sd_lora.training.loop import StepReport
+from sd_lora.training.validation import ValidationReport
+
+Report = TypeVar("Report")
 
 
 class RunFolder:
@@ -18,8 +25,10 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.adapter, self.export = path / "adapter.safetensors", path / "diffusers"
+        self.checkpoints = path / "checkpoints"
         self.config, self.log, self.loss_curve = path / "config.toml", path / "log.jsonl", path / "loss.png"
         self._reports: list[StepReport] = []
+        self._validations: list[ValidationReport] = []
 
     @staticmethod
     def check_free(path: Path) -> None:
@@ -29,23 +38,46 @@ class RunFolder:
         except OSError as error:
             raise ConfigError(f"output folder {path} cannot be made: {error.strerror}") from error
         if taken:
-            raise ConfigError(f"output folder {path} exists; name a new one with --out, or remove it")
+            again = f'go on with it by "sd-lora resume {path}", ' if (path / "config.toml").is_file() else ""
+            raise ConfigError(f"output folder {path} exists; {again}name a new one with --out, or remove it")
         parent = next(p for p in path.absolute().parents if p.exists())
         if not parent.is_dir():
             raise ConfigError(
                 f"output folder {path} cannot be made because {parent} is a file; name another with --out"
             )
 
-    @classmethod
-    def create(cls, path: Path, config: RunConfig) -> RunFolder:
-        cls.check_free(path)
+    def create(self, config: RunConfig) -> None:
+        """Make the folder with ``config.toml`` in it. ConfigError if it is there already or cannot be made."""
+        self.check_free(self.path)
         try:
-            (path / "samples").mkdir(parents=True)
-            folder = cls(path)
-            folder.config.write_text(config.to_toml(), "utf-8")
+            (self.path / "samples").mkdir(parents=True)
         except OSError as error:
-            raise ConfigError(f"output folder {path} cannot be written: {error.strerror}") from error
-        return folder
+            raise ConfigError(f"output folder {self.path} cannot be written: {error.strerror}") from error
+        write_atomically(self.config, config.to_toml().encode())
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether a run has come to its end here: the export is the last thing that is written."""
+        return self.adapter.is_file() and (self.export / "README.md").is_file()
+
+    def read_config(self) -> RunConfig:
+        """The config of the run in this folder, wherever it lies now. ConfigError if there is none."""
+        if not self.config.is_file():
+            raise ConfigError(f"{self.path} is no run: it has no config.toml; name the folder that --out made")
+        config = read_config(self.config)
+        return replace(config, output=replace(config.output, folder=str(self.path)))
+
+    def rewind(self, step: int) -> None:
+        """Forget the log of the steps after `step`, which are about to be trained again."""
+        self._reports = [report for report in _lines(self.log, StepReport) if report.step <= step]
+        write_atomically(self.log, "".join(_line(report) for report in self._reports).encode())
+        validations = _lines(self.path / "validation.jsonl", ValidationReport)
+        self._validations = [report for report in validations if report.step <= step]
+
+    def sync(self) -> None:
+        """Have the log on disk, before a checkpoint of its last step is."""
+        with contextlib.suppress(FileNotFoundError), self.log.open("rb") as file:
+            os.fsync(file.fileno())
 
     def sample_sheet(self, step: int) -> Path:
         return self.path / "samples" / f"step-{step:06d}.png"
@@ -57,22 +89,39 @@ class RunFolder:
     def record(self, report: StepReport) -> None:
         """Append one line to the log."""
         self._reports.append(report)
-        with self.log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(report)) + "\n")
+        try:
+            with self.log.open("a", encoding="utf-8") as file:
+                file.write(_line(report))
+        except OSError as error:
+            raise StorageError(
+                f"{self.log} cannot be written: {error.strerror}; make room, then: sd-lora resume {self.path}"
+            ) from error
+
+    def record_validation(self, report: ValidationReport) -> None:
+        """Write ``validation.jsonl`` and draw ``validation.png``."""
+        from sd_lora.training.validation import draw
+
+        self._validations = [known for known in self._validations if known.step < report.step] + [report]
+        lines = [json.dumps(asdict(known)) + "\n" for known in self._validations]
+        write_atomically(self.path / "validation.jsonl", "".join(lines).encode())
+        draw(self._validations, self.path / "validation.png")
 
     def draw_loss(self) -> None:
-        """Write ``loss.png``: the loss of every step and its running mean."""
-        from matplotlib.figure import Figure
+        """Write ``loss.png`` (`loss_curve.draw`)."""
+        from sd_lora.training.loss_curve import draw
 
-        steps = [report.step for report in self._reports]
-        losses = [report.loss for report in self._reports]
-        width = max(1, len(losses) // 20)
-        smooth = [sum(losses[max(0, i - width + 1) : i + 1]) / min(width, i + 1) for i in range(len(losses))]
-        figure = Figure(figsize=(8, 4), dpi=100, layout="constrained")
-        axes = figure.subplots()
-        axes.plot(steps, losses, color="#b8c4d6", linewidth=0.8, label="each step")
-        axes.plot(steps, smooth, color="#20478f", linewidth=2, label=f"mean of {width} steps")
-        axes.set(xlabel="step", ylabel="loss", title="Training loss", ylim=(0, None))
-        axes.legend(frameon=False)
-        axes.spines[["top", "right"]].set_visible(False)
-        figure.savefig(self.loss_curve)
+        draw(self._reports, self.loss_curve)
+
+
+def _lines(path: Path, kind: type[Report]) -> list[Report]:
+    """The reports in a file of lines, of which some may have been cut short; none if there is no such file."""
+    reports = []
+    with contextlib.suppress(FileNotFoundError):
+        for line in path.read_text("utf-8", "replace").splitlines():
+            with contextlib.suppress(ValueError, TypeError):
+                reports.append(kind(**json.loads(line)))
+    return reports
+
+
+def _line(report: StepReport) -> str:
+    return json.dumps(asdict(report)) + "\n"

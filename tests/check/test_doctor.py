@@ -160,6 +160,31 @@ def test_what_is_wrong_is_found_and_was_not_before(
     assert CODES[expected].severity == ("error" if code else CODES[expected].severity)
 
 
+def test_captions_of_regularisation_images_are_looked_at(folder: Path) -> None:
+    prior = folder.parent / "prior"
+    prior.mkdir()
+    for i, caption in enumerate(("a house " * 40, "a zwq house", "[Trigger] of a house")):
+        render(sample_scene(i + 9), "woodcut", 128).save(prior / f"{i}.png")
+        (prior / f"{i}.txt").write_text(caption)
+    code, found = checked(folder, "--trigger", "zwq", f"data.regularisation={json.dumps(str(prior))}")
+    told = {(f["code"], f["file"]) for f in found["findings"]}
+    assert {("caption-long", "../prior/0.png"), ("trigger-prior", "../prior/1.png")} < told
+    assert ("trigger-unset", "../prior/2.png") in told
+    assert code == 2
+
+
+@pytest.mark.parametrize("trigger", ["zwq ", "\u200b", "[trigger]", "zwq " * 90 + "q"])
+def test_a_trigger_word_that_cannot_be_used_is_an_error(trigger: str, folder: Path) -> None:
+    code, found = checked(folder, "--trigger", trigger)
+    assert (code, codes(found, "error")) == (2, {"trigger-unusable"})
+
+
+def test_images_that_are_shown_by_one_name_are_all_looked_at(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sd_lora.data.tree.shown", lambda name: "0.png" if name == "1.png" else name)
+    (folder / "0.txt").write_text("a red house on a hill " * 20)
+    assert "caption-long" in codes(checked(folder)[1])
+
+
 def test_a_bad_image_may_be_left_out(folder: Path) -> None:
     broken(folder)
     code, found = checked(folder, "data.skip_bad=true")

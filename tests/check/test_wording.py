@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from sd_lora.check.wording import wording
+from sd_lora.check.wording import prior_wording, wording
 from sd_lora.data import Finding
 
 
@@ -25,7 +25,7 @@ class Words:
 
 def found(*captions: str | tuple[str, ...], trigger: str = "zwq") -> list[Finding]:
     texts = [(caption,) if isinstance(caption, str) else caption for caption in captions]
-    return wording({f"{i}.png": own for i, own in enumerate(texts)}, trigger, Words())
+    return wording([(f"{i}.png", own) for i, own in enumerate(texts)], trigger, Words())
 
 
 def codes(findings: list[Finding]) -> list[str]:
@@ -91,3 +91,38 @@ def test_trigger_words() -> None:
     assert finding.code == "trigger-partly"
     assert "1 of 6 captions" in finding.detail
     assert found("[trigger] of a cat", "a dog asleep, in zwq style") == []
+
+
+@pytest.mark.parametrize(
+    ("trigger", "told"),
+    [
+        (" zwq", '"zwq" does not'), ("zwq ", '"zwq" does not'), ("z\0wq", '"z wq" does not'), ("z  wq", '"z wq" does'),
+        ("\u200b", "not seen and nothing else"), ("[trigger]", "stands for"), ("[ Trigger ]", "stands for"),
+        ("zwq " * 6 + "zwq", "11 tokens of at most 10"), ("zwq " * 89 + "zwq", "94 tokens of at most 10"),
+    ],
+)  # fmt: skip
+def test_trigger_words_that_would_not_be_trained(trigger: str, told: str) -> None:
+    (finding,) = found(*DIFFERENT, trigger=trigger)
+    assert (finding.code, finding.severity) == ("trigger-unusable", "error")
+    assert told in finding.message
+    assert finding.message.isprintable()
+
+
+def test_a_trigger_word_may_be_as_long_as_what_is_read() -> None:
+    assert "trigger-unusable" not in codes(found(*DIFFERENT, trigger="zwq " * 5 + "zwq"))
+
+
+def test_captions_of_regularisation_images() -> None:
+    captions = [
+        ("0.png", ("a house",)), ("1.png", ("a zwq house",)), ("2.png", ("a very very very very very very old house",)),
+        ("3.png", ("[trigger] house",)),
+    ]  # fmt: skip
+    assert [(f.code, f.file) for f in prior_wording(captions, "zwq", Words())] == [
+        ("caption-long", "2.png"), ("trigger-prior", "1.png"),
+    ]  # fmt: skip
+    assert codes(prior_wording(captions, "", Words())) == ["caption-long"]
+
+
+def test_two_images_of_one_name_are_both_looked_at() -> None:
+    captions = [("a.png", ("one two three four five six seven",)), ("a.png", ("a cat",))]
+    assert "caption-long" in codes(wording(captions, "zwq", Words()))

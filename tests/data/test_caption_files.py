@@ -20,7 +20,7 @@ RUSSIAN, JAPANESE, CHINESE, KOREAN = (
     "강가의 빨간 집과 나무",
 )
 GREEK = "κόκκινο σπίτι δίπλα στο ποτάμι"
-LONG = "a red house, " * 5000
+LONG = "a red house, " * 4900
 
 #: what is in the file → its captions and encoding, or a part of why there are none
 GOOD: dict[str, tuple[bytes, list[str], str]] = {
@@ -67,7 +67,7 @@ GOOD: dict[str, tuple[bytes, list[str], str]] = {
     "private use": ("a \ue000 cat".encode(), ["a \ue000 cat"], ""),
     "long": (LONG.encode(), [LONG.strip()], ""),
     "many lines": (b"a cat\n" * 1000, ["a cat"] * 1000, ""),
-    "just under 1 MB": (b"a" * 1_000_000, ["a" * 1_000_000], ""),
+    "just 64 kB": (b"a" * 64_000, ["a" * 64_000], ""),
     "UTF-8 French": (FRENCH.encode(), [FRENCH], ""),
     "UTF-8 Arabic": (ARABIC.encode(), [ARABIC], ""),
     "UTF-8 Hebrew": (HEBREW.encode(), [HEBREW], ""),
@@ -109,8 +109,8 @@ BAD: dict[str, tuple[bytes, str]] = {
     "all bytes": (bytes(range(1, 256)), "no text in any known encoding"),
     "noise": (bytes((i * 89 + 13) % 255 + 1 for i in range(3000)), "no text in any known encoding"),
     "a few odd bytes": (b"\x8b\xaf\xad\x1as\xbd2\x8d", "no text in any known encoding"),
-    "over 1 MB": (b"a" * 1_000_001, "1.0 MB"),
-    "far over 1 MB": (b"a cat\n" * 1_000_000, "6.0 MB"),
+    "over 64 kB": (b"a" * 64_001, "64 kB are read at most"),
+    "far over 64 kB": (b"a cat\n" * 1_000_000, "6000 kB"),
 }
 
 

@@ -27,6 +27,11 @@ from sd_lora.data.examples import example_of, with_captions
         ("[trigger] of a house", "", "[trigger] of a house"),
         ("a house", "c++", "a house, in c++ style"),
         ("a c++ house", "c++", "a c++ house"),
+        ("[Trigger] of a house", "W", "W of a house"),
+        ("[ TRIGGER ] of a house", r"\W", r"\W of a house"),
+        ("a house, in cafe\u0301 style", "caf\xe9", "a house, in caf\xe9 style"),
+        ("a house, in caf\xe9 style", "cafe\u0301", "a house, in caf\xe9 style"),
+        ("a house", "cafe\u0301", "a house, in caf\xe9 style"),
     ],
 )
 def test_the_trigger_word_is_there_once(caption: str, trigger: str, expected: str) -> None:
@@ -35,6 +40,7 @@ def test_the_trigger_word_is_there_once(caption: str, trigger: str, expected: st
 
 def test_what_names_a_trigger() -> None:
     assert names_trigger("[trigger] house", "")
+    assert names_trigger("[ Trigger ] house", "")
     assert not names_trigger("a house", "")
     assert not names_trigger("inkwashed", "inkwash")
 
@@ -72,13 +78,78 @@ def test_the_separator_ends_the_fixed_part() -> None:
 
 
 def test_tags_are_left_out_as_often_as_asked() -> None:
-    tags = ", ".join(f"t{i}" for i in range(40))
+    tags = ", ".join(f"t{i}" for i in range(41))
     found = versions(tags, TagRules(dropout=0.3, keep=1), 60, (0,))
-    shares = [text.count("t") / 40 for text in found[1:]]
-    assert sum(shares) / len(shares) == pytest.approx(0.7, abs=0.04)
+    assert len(found) == 60
+    shares = [(text.count("t") - 1) / 40 for text in found]
+    assert sum(shares) / len(shares) == pytest.approx(0.7, abs=0.02)
+    assert shares[0] == max(shares)
     assert all(text.startswith("t0") for text in found)
     order = [int(tag[1:]) for tag in found[1].split(", ")]
     assert order == sorted(order)
+
+
+@pytest.mark.parametrize("dropout", [0.05, 0.5])
+def test_few_tags_are_left_out_as_often_as_many(dropout: float) -> None:
+    """Most versions of two tags are the same; each counts."""
+    entries = [Entry(Path(), f"{i}.png", ("cat, red",), rules=TagRules(dropout=dropout)) for i in range(300)]
+    plain = [example_of(entry, (8, 8), DataConfig()) for entry in entries]
+    found = with_captions(plain, entries, DataConfig(caption_variants=8), 0, lambda _: [])
+    drawn = [caption for example in found for caption in example.captions]
+    assert len(drawn) == 8 * len(found)
+    for tag in ("cat", "red"):
+        assert sum(tag not in text for text in drawn) / len(drawn) == pytest.approx(dropout, abs=0.03)
+
+
+def test_versions_of_an_image_do_not_depend_on_the_others() -> None:
+    def captions(*names: str) -> dict[str, tuple[str, ...]]:
+        entries = [Entry(Path(), name, ("a, b, c, d, e",), rules=TagRules(shuffle=True)) for name in names]
+        plain = [example_of(entry, (8, 8), DataConfig()) for entry in entries]
+        return {e.name: e.captions for e in with_captions(plain, entries, DataConfig(), 0, lambda _: [])}
+
+    few, more = captions("b.png", "c.png"), captions("a.png", "b.png", "c.png")
+    assert few == {name: more[name] for name in few}
+    assert len(set(more.values())) == 3
+
+
+@pytest.mark.parametrize(
+    ("caption", "fitting", "kept"),
+    [
+        ("红" * 95, 50, "红" * 50), ("a house " + "家" * 95, 50, "a house " + "家" * 42),
+        ("ก\u0e49" * 60, 51, "ก\u0e49" * 25), ("one two " * 9, 50, "one two " * 5 + "one two"),
+        ("tag one, tag two,, tag three", 17, "tag one, tag two"), ("tag one, tag two", 13, "tag one, tag"),
+        ("one,two,three,four,five,six,seven", 20, "one,two,three,four"), ("x" * 60_000, 300, "x" * 300),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("trigger", ["", "W"])
+def test_a_caption_is_cut_at_words_or_where_there_are_none_at_characters(
+    caption: str, fitting: int, kept: str, trigger: str
+) -> None:
+    phrase = ", in W style" if trigger else ""
+    whole, lost = shortened(caption, trigger, lambda text: len(text.removesuffix(phrase)) <= fitting)
+    assert whole == kept.strip() + phrase
+    assert lost
+    assert caption.startswith(kept.strip())
+    assert caption.endswith(lost)
+
+
+def test_a_very_long_caption_may_fit_wholly() -> None:
+    caption = "word " * 600 + "end"
+    assert shortened(caption, "W", lambda _: True) == (f"{caption}, in W style", "")
+    entry = Entry(Path("a.png"), "a.png", (caption, "short"))
+    (example,) = with_captions([example_of(entry, (8, 8), DataConfig())], [entry], DataConfig(), 0, lambda _: [])
+    assert example.captions == (caption, "short")
+
+
+def test_what_is_far_longer_than_read_is_hardly_looked_at() -> None:
+    seen = []
+
+    def fits(text: str) -> bool:
+        seen.append(len(text))
+        return len(text) <= 300
+
+    shortened("word " * 12_000, "W", fits)
+    assert sum(seen) < 10_000
 
 
 @pytest.mark.parametrize(("words", "left"), [(4, 4), (12, 5), (100, 5)])

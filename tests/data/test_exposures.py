@@ -107,6 +107,16 @@ def test_regularisation_images_are_half_of_all_exposures() -> None:
     assert [counts[i] for i in range(4, 7)] == [16] * 3
 
 
+def test_repeats_of_regularisation_images_count_relative_to_one_another() -> None:
+    priors = [Seen(SQUARE, captions=3, repeats=10, prior=True), Seen(SQUARE, repeats=2, prior=True)]
+    exposures = seen_in(Schedule([*squares(4), *priors], 4, 0), 36)
+    counts = Counter(e.image for e in exposures)
+    assert counts == {0: 18, 1: 18, 2: 18, 3: 18, 4: 60, 5: 12}
+    often = [e for e in exposures if e.image == 4]
+    assert sorted(e.visit for e in often) == list(range(60))
+    assert Counter(e.caption for e in often) == {0: 20, 1: 20, 2: 20}
+
+
 def test_the_count_of_a_plan_is_what_happens() -> None:
     schedule = Schedule(mixed(), 4, 0)
     planned = schedule.count(30)

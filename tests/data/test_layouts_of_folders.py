@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import pytest
-from layout_table import BARE, KOHYA, MASKS, PRIOR, SIDECARS, Case, Files, jsonl, photos
+from layout_table import BARE, KOHYA, MASKS, PRIOR, SIDECARS, Case, Files, jsonl, parquet, photos
 from rows_table import METADATA, ONE, TOML, toml
 
 from sd_lora.config import DataConfig
@@ -118,6 +118,8 @@ def test_the_layout_is_told_in_one_line(
         (toml(f"{ONE}keep_token=1", "ink/a.png"), "setting-unknown", "keep_token = 1 is no setting of kohya's"),
         (toml(f"{ONE}num_repeats=0", "ink/a.png"), "setting-unknown",
         "num_repeats = 0 cannot be used: input should be greater"),
+        ({**photos("a.png"), "photos/metadata.jsonl": jsonl({"file_name": "a.png", "text": "b", "caption": "c"})},
+        "column-unread", "metadata.jsonl: not read is caption (1 row);"),
         (photos("10_ink/a.png", "1_b/c.png"), "repeats", "repeats: 10_ink ×10, 1_b ×1;"),
         (photos("2024_ink/a.png"), "layout-number", "2024_ink/: its number is read as part of its name;"),
     ],
@@ -213,8 +215,69 @@ def test_without_the_library_for_parquet_the_extra_is_named(tmp_path: Path, monk
 def test_a_metadata_file_that_is_too_large_is_refused_unread(tmp_path: Path) -> None:
     build(tmp_path, photos("a.png"))
     with (tmp_path / "photos/metadata.jsonl").open("wb") as file:
-        file.truncate(256_000_001)  # sparse
-    assert "metadata.jsonl: over 256 MB" in said(listing(tmp_path), "entry-broken")
+        file.truncate(32_000_001)  # sparse
+    assert "metadata.jsonl: over 32 MB" in said(listing(tmp_path), "entry-broken")
+
+
+def test_parquet_that_unpacks_to_much_text_is_refused(tmp_path: Path) -> None:
+    """A dictionary holds the text once, and the file's own figures do not tell how often it is meant."""
+    import pyarrow
+
+    names, texts = (pyarrow.array([text] * 50_000).dictionary_encode() for text in ("a.png", "x" * 2000))
+    build(tmp_path, {**photos("a.png"), "photos/metadata.parquet": parquet(file_name=names, text=texts)})
+    assert (tmp_path / "photos/metadata.parquet").stat().st_size < 100_000
+    assert "over 32 MB of text" in said(listing(tmp_path), "entry-broken")
+
+
+def test_a_parquet_column_that_is_there_twice_is_named(tmp_path: Path) -> None:
+    import pyarrow
+    from pyarrow import parquet as pq
+
+    build(tmp_path, photos("a.png"))
+    names, texts = pyarrow.array(["a.png"]), pyarrow.array(["c"])
+    table = pyarrow.table([names, texts, texts], names=["file_name", "text", "text"])
+    pq.write_table(table, tmp_path / "photos/metadata.parquet")
+    assert "it has the column text twice" in said(listing(tmp_path), "entry-broken")
+
+
+@pytest.mark.parametrize("row", ["{", '{"file_name": "b.png", "text": "c"}'])
+def test_of_many_rows_that_cannot_be_used_some_are_named(row: str, tmp_path: Path) -> None:
+    good = jsonl({"file_name": "a.png", "text": "c"})
+    build(tmp_path, {**photos("a.png"), "photos/metadata.jsonl": f"{good}\n" + f"{row}\n" * 3000})
+    found = listing(tmp_path)
+    assert [entry.captions for entry in found.entries] == [("c",)]
+    assert len(found.findings) == 51
+    assert found.findings[-1].detail == "2950 more rows"
+
+
+def test_more_rows_than_are_read_are_refused(tmp_path: Path) -> None:
+    build(tmp_path, {**photos("a.png"), "photos/metadata.jsonl": '{"file_name": "a.png"}\n' * 100_001})
+    assert "over 100000 rows" in said(listing(tmp_path), "entry-broken")
+
+
+def test_the_encoding_of_a_large_table_is_told_by_its_odd_lines(tmp_path: Path) -> None:
+    rows = "".join(f"{number}.png,a plain caption\n" for number in range(20_000))
+    text = f"file_name,text\n{rows}a.png,un château près de la rivière\n"
+    build(tmp_path, {**photos("a.png"), "photos/metadata.csv": (text + rows).encode("cp1252")})
+    started = time.process_time()
+    found = listing(tmp_path)
+    assert time.process_time() - started < 3  # decoding all of it in every encoding takes longer
+    assert [entry.captions for entry in found.entries] == [("un château près de la rivière",)]
+    assert "read as cp1252" in said(found, "caption-encoding")
+
+
+@pytest.mark.parametrize("lines", [256, 257])
+def test_more_captions_than_are_read_are_told(lines: int, tmp_path: Path) -> None:
+    captions = [f"caption {number}" for number in range(lines)]
+    rows = jsonl({"file_name": "b.png", "text": captions})
+    build(tmp_path, photos("a.png", a="\n".join(captions)))
+    build(tmp_path, {"rows/b.png": "x", "rows/metadata.jsonl": rows})
+    for folder, name in (("photos", "a.png"), ("rows", "b.png")):
+        found = listing(tmp_path, folder)
+        assert [entry.captions for entry in found.entries] == [tuple(captions[:256])]
+        told = "caption-many" in {finding.code for finding in found.findings}
+        assert told is (lines > 256)
+        assert not told or f"{name}: of its 257 captions the first 256 are read" in said(found, "caption-many")
 
 
 def test_a_pipe_among_the_captions_blocks_nothing(tmp_path: Path) -> None:

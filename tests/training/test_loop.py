@@ -15,9 +15,11 @@ from sd_lora.config import OptimizerConfig, RunConfig, parse_config
 from sd_lora.data import Batch, Group, Schedule, Seen, View, generator_for
 from sd_lora.errors import TrainingStopped
 from sd_lora.objectives import Objective
-from sd_lora.training import StepReport, training_steps
+from sd_lora.training import StepReport, Trainer
 from sd_lora.training.accelerator import accelerator_for
-from sd_lora.training.loop import Material, schedule
+from sd_lora.training.loop import Trained
+from sd_lora.training.optimizers import ParameterGroup, rate_share
+from sd_lora.training.step import Material
 
 ALPHAS = torch.cumprod(1 - torch.linspace(1e-3, 2e-2, 1000), dim=0)
 
@@ -69,10 +71,10 @@ def trained(
         denoiser = nn.Conv2d(4, 4, 3, padding=1)
     material = Material(data or ToySet(settings), Objective(ALPHAS, "epsilon"))
     with accelerator_for(torch.device("cpu"), torch.float32) as accelerator:
-        steps = training_steps(
-            accelerator, family or ToyFamily(), denoiser, {"denoiser": list(denoiser.parameters())}, material, settings
-        )
-        reports = list(steps)
+        named = dict(denoiser.named_parameters())
+        learnt = Trained(named, [ParameterGroup(list(named.values()), settings.optimizer.learning_rate)])
+        trainer = Trainer(accelerator, family or ToyFamily(), denoiser, learnt, material, settings)
+        reports = list(trainer.run())
     return reports, torch.cat([p.detach().flatten() for p in denoiser.parameters()])
 
 
@@ -81,7 +83,7 @@ def trained(
 
 def rates(steps: int, **settings: float) -> list[float]:
     config = OptimizerConfig(learning_rate=2.0, **settings)
-    return [config.learning_rate * schedule(step, steps, config) for step in range(steps)]
+    return [config.learning_rate * rate_share(step, steps, config) for step in range(steps)]
 
 
 def test_the_rate_rises_linearly_peaks_and_falls_to_the_final_share() -> None:
@@ -119,7 +121,7 @@ def test_every_step_is_reported() -> None:
     reports, _ = trained(config("optimizer.warmup=0.5"))
     assert [report.step for report in reports] == [1, 2, 3, 4, 5, 6]
     assert {report.steps for report in reports} == {6}
-    expected = [1e-2 * schedule(i, 6, config("optimizer.warmup=0.5").optimizer) for i in range(6)]
+    expected = [1e-2 * rate_share(i, 6, config("optimizer.warmup=0.5").optimizer) for i in range(6)]
     assert [report.learning_rate for report in reports] == expected
     assert all(report.loss > 0 and report.seconds > 0 for report in reports)
 
@@ -186,18 +188,18 @@ def test_a_step_of_several_sizes_weighs_every_image_alike() -> None:
     denoiser = nn.Conv2d(4, 4, 3, padding=1)
     start = [p.detach().clone() for p in denoiser.parameters()]
     losses: list[Tensor] = []
-    plain, step = Objective.loss, torch.optim.AdamW.step
+    plain, step = Objective.losses, torch.optim.AdamW.step
 
-    def watched(self: Objective, prediction: Tensor, noised: Any, places: Tensor | None = None) -> Tensor:
+    def watched(self: Objective, prediction: Tensor, noised: Any, *rest: Any) -> Tensor:
         losses.extend((prediction.detach() - noised.target).square().mean(dim=(1, 2, 3)))
-        return plain(self, prediction, noised, places)
+        return plain(self, prediction, noised, *rest)
 
     def remembered(self: torch.optim.AdamW, *args: Any, **kwargs: Any) -> Any:
         gradients.extend(p.grad.clone() for p in denoiser.parameters())
         return step(self, *args, **kwargs)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Objective, "loss", watched)
+        patch.setattr(Objective, "losses", watched)
         patch.setattr(torch.optim.AdamW, "step", remembered)
         reports, _ = trained(settings, family, denoiser, toy)
     assert len(losses) == 3
@@ -235,13 +237,13 @@ def test_places_of_weight_zero_teach_nothing() -> None:
 
 def test_a_loss_that_is_no_number_stops_and_names_the_images(monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[int] = []
-    plain = Objective.loss
+    plain = Objective.losses
 
     def third_is_nan(self: Objective, *args: Any) -> Tensor:
         calls.append(1)
         return plain(self, *args) * (float("nan") if len(calls) == 3 else 1)
 
-    monkeypatch.setattr(Objective, "loss", third_is_nan)
+    monkeypatch.setattr(Objective, "losses", third_is_nan)
     with pytest.raises(TrainingStopped) as caught:
         trained(config())
     message = str(caught.value)

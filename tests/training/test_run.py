@@ -24,6 +24,7 @@ from sd_lora.tinybase.styles import render
 from sd_lora.tinybase.world import sample_scene
 from sd_lora.training.run import Run, prepare, run_training
 
+CHECKPOINT = ("adapter.safetensors", "optimizer.safetensors", "state.json", "manifest.json")
 CAPTION = "a perfectly secret caption number"
 QUICK = ("training.batch_size=2", "preview.inference_steps=2", "model.device=cpu", "data.trigger=zwq")
 
@@ -97,7 +98,9 @@ def test_the_run_folder_is_whole(done: Done) -> None:
     cached = {file for file in files if file.startswith("cache/")}
     assert len(cached) == 3 + 3 + 1  # pictures, captions, and no caption
     files -= cached
+    kept = {"checkpoints/step-000005/" + name for name in CHECKPOINT}
     assert files == {
+        *kept, ".lock",
         "adapter.safetensors", "config.toml", "log.jsonl", "loss.png", "adapters/step-000002.safetensors",
         "adapters/step-000004.safetensors", "samples/step-000004.png", "samples/step-000005.png", "adapter.json",
         "adapter.png", "diffusers/pytorch_lora_weights.safetensors", "diffusers/README.md", "diffusers/preview.png",

@@ -1,0 +1,46 @@
+"""The picture of a run's losses: every step, the running mean, and the mean in each quarter of the noise schedule."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import accumulate
+from pathlib import Path
+
+from sd_lora.training.loop import StepReport
+
+_RAW, _SMOOTH = "#b8c4d6", "#20478f"
+#: from little noise to much
+_QUARTERS = ("#7fb069", "#e0b13c", "#d97a3a", "#9c2f4f")
+_NAMES = ("least noise", "less", "more", "most noise")
+
+
+def draw(reports: Sequence[StepReport], path: Path) -> None:
+    """Write the picture to `path`; nothing if there are no steps yet."""
+    from matplotlib.figure import Figure
+
+    if not reports:
+        return
+    width = max(1, len(reports) // 20)
+    figure = Figure(figsize=(8, 6.4), dpi=100, layout="constrained")
+    whole, parts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    steps, losses = [r.step for r in reports], [r.loss for r in reports]
+    whole.plot(steps, losses, color=_RAW, linewidth=0.8, label="each step")
+    whole.plot(steps, smoothed(losses, width), color=_SMOOTH, linewidth=2, label=f"mean of {width} steps")
+    whole.set(ylabel="loss", title="Training loss", ylim=(0, None))
+    for quarter, colour in enumerate(_QUARTERS):
+        own = [(r.step, v) for r in reports if len(r.by_noise) > quarter and (v := r.by_noise[quarter]) is not None]
+        if own:
+            x, y = zip(*own, strict=True)
+            parts.plot(x, smoothed(y, width), color=colour, linewidth=1.5, label=_NAMES[quarter])
+    parts.set(xlabel="step", ylabel="unweighted loss", title="By noise level", ylim=(0, None))
+    for axes in (whole, parts):
+        axes.spines[["top", "right"]].set_visible(False)
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend(frameon=False, ncols=4, fontsize="small")
+    figure.savefig(path)
+
+
+def smoothed(values: Sequence[float], width: int) -> list[float]:
+    """The mean of each value and the `width` - 1 before it."""
+    sums = [0.0, *accumulate(values)]
+    return [(sums[i + 1] - sums[max(0, i + 1 - width)]) / min(width, i + 1) for i in range(len(values))]

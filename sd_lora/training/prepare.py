@@ -1,0 +1,140 @@
+"""From a config to a run whose inputs have all been checked; nothing is written yet."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sd_lora.adapter import Adapter, base_name
+from sd_lora.check.doctor import Examined, examine
+from sd_lora.config import RunConfig
+from sd_lora.data import Example, Schedule, sentences
+from sd_lora.data.listing import list_folder
+from sd_lora.data.tree import shown
+from sd_lora.device import choose_device, choose_dtype
+from sd_lora.errors import ConfigError, DataError
+from sd_lora.families import ModelFamily, family_of_source, find_base, load_base
+from sd_lora.training.metadata import describe
+from sd_lora.training.optimizers import check_optimizer
+from sd_lora.training.plan import notes_on, plan_adapter, resolve_text_rate
+from sd_lora.training.run_folder import RunFolder
+from sd_lora.training.trackers import check_trackers
+
+#: called with how many of how many are done
+Counter = Callable[[int, int], None]
+
+
+@dataclass
+class Run:
+    """A run whose inputs have all been checked; `config` is resolved, `notes` are warnings for the user."""
+
+    config: RunConfig
+    path: Path
+    layout: str
+    examples: list[Example]
+    schedule: Schedule
+    family: ModelFamily
+    pipe: Any
+    adapter: Adapter
+    device: torch.device
+    dtype: torch.dtype
+    notes: list[str]
+    #: images that are not trained on, to measure the validation loss
+    held: list[Example] = field(default_factory=list)
+    #: whether it goes on in a run folder that is there already
+    resumed: bool = False
+
+    @property
+    def images(self) -> int:
+        """How many images the style is learnt from."""
+        return sum(not example.prior for example in self.examples)
+
+    def summary(self) -> str:
+        """What was understood of the folder, and what is about to be trained: two lines."""
+        data, training = self.config.data, self.config.training
+        precision = str(self.dtype).removeprefix("torch.")
+        ranks = sorted({w.rank for w in self.adapter.weights.values()})
+        rank = f"{ranks[0]}" if len(ranks) == 1 else f"{ranks[0]} to {ranks[-1]}"
+        return (
+            f"{data.folder}: {self.layout}\n"
+            f"{self.images} images at {data.resolution} px, base model {base_name(self.pipe)}: "
+            f"{len(self.adapter.weights)} modules of rank {rank}, {training.steps} steps of "
+            f"{training.batch_size} images, {self.device.type}, {precision}"
+        )
+
+
+def prepare(config: RunConfig, *, on_look: Counter | None = None, resumed: bool = False) -> Run:
+    """Check every input and resolve every default of `config`; writes nothing. `on_look` is called with how many of how
+    many images have been looked at. The run folder must be free, or be one to go on in if `resumed`."""
+    source = find_base(config.model.base, config.model.revision)
+    family = family_of_source(source)
+    folder = Path(config.data.folder).expanduser().resolve()
+    name = config.output.name or config.data.trigger or folder.stem
+    path = Path(config.output.folder or f"runs/{folder.stem}").expanduser()
+    if not resumed:
+        RunFolder.check_free(path)
+    listing = list_folder(config.data)
+    device = choose_device(config.model)
+    check_optimizer(config.optimizer, device)
+    check_trackers(config.training.trackers)
+    dtype = choose_dtype(config.model, device)
+    pipe, _ = load_base(
+        config.model.base, dtype, revision=config.model.revision, config=config.model.config,
+        prediction_type=config.model.prediction_type,
+    )  # fmt: skip
+    found = examine(config, listing, family, pipe, watch=on_look)
+    schedule = _usable(found, config)
+    if config.preview.inference_steps > pipe.scheduler.config.num_train_timesteps:
+        raise ConfigError(f"preview.inference_steps is {config.preview.inference_steps}, more than the base model has")
+    config = dataclasses.replace(
+        config,
+        model=dataclasses.replace(config.model, base=_absolute_base(config.model.base)),
+        data=dataclasses.replace(_absolute(config.data, "folder", "regularisation", "cache"), resolution=found.side),
+        lora=_absolute(config.lora, "init"),
+        training=dataclasses.replace(config.training, steps=found.steps),
+        preview=dataclasses.replace(config.preview, prompts=config.preview.prompts or _prompts(found.examples)),
+        output=dataclasses.replace(config.output, folder=str(path), name=_usable_name(name)),
+    )
+    adapter = plan_adapter(config, family, pipe)
+    config = resolve_text_rate(config, adapter, family)
+    notes = [*sentences(found.findings, "warning"), *notes_on(adapter, config, pipe)]
+    adapter.metadata = describe(config, family, pipe, found.examples, adapter)
+    adapter.label = config.output.name
+    return Run(
+        config, path, listing.summary, found.examples, schedule, family, pipe, adapter, device, dtype, notes,
+        found.held, resumed,
+    )  # fmt: skip
+
+
+def _usable(found: Examined, config: RunConfig) -> Schedule:
+    """The schedule of a folder that can be trained on. DataError with all errors that were found."""
+    errors = sentences(found.findings, "error")
+    if errors or found.schedule is None:
+        raise DataError(f"{shown(config.data.folder)} cannot be trained on: {'; '.join(errors)}")
+    return found.schedule
+
+
+def _prompts(examples: list[Example]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(example.caption for example in examples if not example.prior))[:3]
+
+
+def _usable_name(name: str) -> str:
+    """Other programs write an adapter's name into prompts as ``<lora:NAME:1>``."""
+    cleaned = "".join("-" if c in ":<>," else c for c in name).strip() or "style"
+    return f"{cleaned}-style" if cleaned.lower() == "none" else cleaned
+
+
+def _absolute(section: Any, *keys: str) -> Any:
+    """`section` of a config with absolute paths, so that the run can be resumed from anywhere."""
+    paths = {key: str(Path(getattr(section, key)).expanduser().absolute()) for key in keys if getattr(section, key)}
+    return dataclasses.replace(section, **paths)
+
+
+def _absolute_base(base: str) -> str:
+    path = Path(base).expanduser()
+    return str(path.absolute()) if path.exists() and base != "tiny" else base
