@@ -93,6 +93,8 @@ def _train(config: RunConfig, *, resumed: bool = False) -> None:
     with progress_bar("looking at the images") as look:
         run = prepare(config, on_look=look, resumed=resumed)
     typer.echo(run.summary())
+    for reason in run.plan()["reasons"]:
+        typer.echo(f"  {reason}")
     for note in run.notes:
         typer.echo(f"warning: {note}", err=True)
     with TrainingProgress() as progress, StopSignals() as signals:

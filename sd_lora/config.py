@@ -57,8 +57,6 @@ class ModelConfig:
     #: auto: bfloat16 on CUDA devices that have it, float32 elsewhere. LoRA weights are float32 always.
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    #: hold the denoiser's frozen weights in fewer bits, on a CUDA device: int8 and fp8 need torchao, nf4 bitsandbytes
-    quantize: Literal["none", "int8", "nf4", "fp8"] = "none"
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -31,7 +31,7 @@ Trigger = Annotated[str, typer.Option(help='Captions become "<caption>, in TRIGG
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`, in the order in which the help lists them."""
-    for command in (check, caption):
+    for command in (check, plan, caption):
         app.command()(command)
 
 
@@ -80,6 +80,33 @@ def check(
         _print_check(found, config.model.base, report)
     if found.has_errors:
         raise typer.Exit(2)
+
+
+def plan(
+    folder: ImageFolder,
+    overrides: Overrides = None,
+    base: Base = "",
+    preset: Preset = "",
+    trigger: Trigger = "",
+    as_json: AsJson = False,
+) -> None:
+    """Say what a training would be here, and why: exposures, steps, what is computed at once, time and memory."""
+    given = {"model.base": base, "data.folder": str(folder), "data.trigger": trigger}
+    config = run_config(preset, given, overrides)
+    quiet_libraries()
+    from sd_lora.check.model import duration
+    from sd_lora.training.prepare import prepare
+
+    with progress_bar("looking at the images") as watch:
+        run = prepare(config, on_look=watch, planned=True)
+    facts = run.plan()
+    if as_json:
+        print_json(facts)
+        return
+    typer.echo(run.summary())
+    for reason in facts["reasons"]:
+        typer.echo(f"  {reason}")
+    typer.echo(f"about {duration(facts['seconds'])} for {facts['steps']} steps, samples not counted")
 
 
 def caption(

@@ -84,8 +84,8 @@ class TrainingProgress:
             self._said = now
             left = (report.steps - report.step) / rate
             print(
-                f"step {report.step}/{report.steps}  loss {self._mean:.4f}  lr {report.learning_rate:.2g}  {_rate(rate)}  "
-                f"{report.memory / 2**30:.1f} GB  {duration(left)} left",
+                f"step {report.step}/{report.steps}  loss {self._mean:.4f}  lr {report.learning_rate:.2g}  "
+                f"{_rate(rate)}  {report.memory / 2**30:.1f} GB  {duration(left)} left",
                 flush=True,
             )
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sd_lora.config import RunConfig, parse_config, read_config
+from sd_lora.data_commands import run_config
 from sd_lora.errors import ConfigError
 from sd_lora.presets import load_config, preset_names
 
@@ -191,3 +192,42 @@ def test_true_is_no_number(override: str) -> None:
     with pytest.raises(ConfigError, match="takes no true or false"):
         parse_config([], [override])
     assert parse_config([], ["data.flip=false"]).data.flip is False
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "training.batch_size=4097", "training.steps=10000001", "data.resolution=4104", "data.more_resolutions=64,8192",
+        "data.prior_weight=1e300",
+    ],
+)  # fmt: skip
+def test_values_that_no_machine_bears_are_refused(override: str) -> None:
+    assert override.partition("=")[0] in refusal(override)
+    parse_config([], ["training.batch_size=4096", "training.steps=10000000", "data.resolution=4096"])
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("data.shuffle_tags=true", "data.caption_variants=1"), ("data.tag_dropout=0.5", "data.caption_variants=1"),
+        ("data.more_resolutions=64,96,64",),
+    ],
+)  # fmt: skip
+def test_options_that_cannot_act_are_refused(overrides: tuple[str, ...]) -> None:
+    assert overrides[-1].partition("=")[0] in refusal(*overrides)
+
+
+@pytest.mark.parametrize("text", ["d\x7f", 'a "b"', "C:\\x", "[1]", "true", "a\nb", "\udcff"])
+def test_options_are_taken_as_they_are(text: str) -> None:
+    assert load_config("", options={"data": {"folder": text}}).data.folder == text
+    assert run_config("", {"data.folder": text, "data.trigger": ""}, ["lora.rank=3"]).data.folder == text
+
+
+def test_an_option_of_bytes_that_are_no_text_is_told_so() -> None:
+    with pytest.raises(ConfigError, match=r"data\.trigger holds bytes that are no text"):
+        load_config("", options={"data": {"trigger": "\udcff"}})
+
+
+def test_an_option_chooses_the_preset_and_overrides_come_last() -> None:
+    assert load_config(options={"model": {"base": "/models/sd15"}}).lora == load_config("sd15-style").lora
+    assert load_config("", "lora.rank=3", options={"lora": {"rank": 5}}).lora.rank == 3

@@ -71,7 +71,7 @@ def check_folder(config: RunConfig, *, thumbnails: bool = False, watch: Watch | 
     found = examine(config, listing, family, pipe, thumbnails=thumbnails, watch=watch)
     plan = None
     if found.schedule is not None:
-        plan = plan_for(found.schedule, found.steps, measure(family, pipe, device, found.schedule, found.steps))
+        plan = plan_for(found.schedule, found.steps, measure(family, pipe, device, found.schedule).of(found.steps))
     order = {entry.name: number for number, entry in enumerate(listing.entries)}
     rows = [
         ImageRow(e.name, tuple(triggered(c, _trigger(config, e)) for c in e.written or ("",)), e.width, e.height,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import psutil
@@ -18,13 +19,18 @@ from sd_lora.families import ModelFamily
 
 #: multiply-adds (weights × latent places × pictures) that a CPU is asked for in a probe; more is probed smaller
 _PROBE = 2.5e11
+#: steps that are timed at most, and seconds after which no further one is
+_TRIES, _TRY_SECONDS = 5, 1.0
+
+
+def default_exposures(images: int, *, prior: bool = False) -> int:
+    """clamp(120 · images, 1200, 4000), and twice as many beside regularisation images."""
+    return min(max(120 * images, 1200), 4000) * (2 if prior else 1)
 
 
 def default_steps(images: int, batch_size: int, *, prior: bool = False) -> int:
-    """clamp(120 · images, 1200, 4000) exposures, twice as many beside regularisation images, in steps of
-    `batch_size`."""
-    exposures = min(max(120 * images, 1200), 4000) * (2 if prior else 1)
-    return max(1, round(exposures / batch_size))
+    """The steps of `batch_size` that come nearest to the default exposures."""
+    return max(1, round(default_exposures(images, prior=prior) / batch_size))
 
 
 def hold_out(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
@@ -68,10 +74,25 @@ def plan_for(schedule: Schedule, steps: int, cost: tuple[float | None, int | Non
     return Plan(len(schedule.images), steps * schedule.batch_size, steps, schedule.batch_size, rows, *cost)
 
 
+@dataclass(frozen=True)
+class Cost:
+    """What a step costs on a device: its `seconds`, the bytes that are `resident` beside it, the bytes that its
+    `activations` take for the backward pass, and on what the figures stand."""
+
+    seconds: float
+    resident: int
+    activations: int
+    basis: str
+
+    def of(self, steps: int) -> tuple[float, int, str]:
+        """Seconds and bytes of a run of `steps` steps, and their basis."""
+        return self.seconds * steps, self.resident + self.activations, self.basis
+
+
 def measure(
-    family: ModelFamily, pipe: Any, device: torch.device, schedule: Schedule, steps: int
-) -> tuple[float, int, str]:
-    """Seconds and bytes that `steps` steps need on `device`, from one step of the base model here and now.
+    family: ModelFamily, pipe: Any, device: torch.device, schedule: Schedule, *, checkpointing: bool = False
+) -> Cost:
+    """What a step of the base model costs on `device`, from steps here and now; with gradient `checkpointing`, if so.
 
     A base that is large for a CPU is tried on fewer pixels and one picture, and the figures scaled: a rough estimate.
     """
@@ -90,14 +111,23 @@ def measure(
         part.to(device)
     saved = _Saved()
     _step(family, pipe, device, probe, 1, saved)  # the first call of its kind is slow
-    saved.bytes = 0
-    started = time.perf_counter()
-    _step(family, pipe, device, probe, batch, saved)
-    seconds = (time.perf_counter() - started) * scale * steps
+    if checkpointing:
+        denoiser.enable_gradient_checkpointing()
+    try:
+        began, seconds = time.perf_counter(), list[float]()
+        # cheap steps are timed more than once: on a busy machine any one may be slow
+        while not seconds or (len(seconds) < _TRIES and time.perf_counter() - began < _TRY_SECONDS):
+            saved.forget()
+            started = time.perf_counter()
+            _step(family, pipe, device, probe, batch, saved)
+            seconds.append(time.perf_counter() - started)
+    finally:
+        if checkpointing:
+            denoiser.disable_gradient_checkpointing()
     resident = torch.cuda.memory_allocated() if device.type == "cuda" else psutil.Process().memory_info().rss
-    how = "one step of the base model, timed here"
+    how = "a step of the base model, timed here"
     how += f" at {probe.size[0]} × {probe.size[1]} px and scaled by {scale:.0f}" if scale > 1 else ""
-    return seconds, int(resident + saved.bytes * scale), how
+    return Cost(min(seconds) * scale, int(resident), int(saved.bytes * scale), how)
 
 
 class _Saved:
@@ -106,6 +136,10 @@ class _Saved:
     def __init__(self) -> None:
         self.bytes = 0
         self._known: set[int] = set()
+
+    def forget(self) -> None:
+        self.bytes = 0
+        self._known.clear()
 
     def pack(self, tensor: Tensor) -> Tensor:
         if not isinstance(tensor, torch.nn.Parameter) and tensor.data_ptr() not in self._known:

@@ -118,7 +118,8 @@ class Trainer:
             check_finite(named, f"the {part} state", self.done, [])
         scaler = self._accelerator.scaler
         more = {"scaler": scaler.state_dict()} if scaler is not None else {}
-        return State(self.done, parts, {"optimizer": facts, "skipped": self._skipped, **more})
+        lean = {"micro_batch": self.micro_batch, "checkpointing": self.checkpointing}
+        return State(self.done, parts, {"optimizer": facts, "skipped": self._skipped, **lean, **more})
 
     @torch.no_grad()
     def restore(self, state: State) -> None:
@@ -133,6 +134,10 @@ class Trainer:
         if self._accelerator.scaler is not None:
             self._accelerator.scaler.load_state_dict(state.facts["scaler"])
         self.done, self._skipped = state.step, state.facts["skipped"]
+        self.micro_batch = min(self.micro_batch, state.facts["micro_batch"])
+        if state.facts["checkpointing"] and not self.checkpointing:
+            self.checkpointing = True
+            checkpoint_activations(self._denoiser)
 
     @property
     def is_whole(self) -> bool:
@@ -186,8 +191,8 @@ class Trainer:
                 raise self._too_large(step) from error
         # the failed attempt's tensors are free only here, outside of the except clause
         self._alarms.append(
-            f"step {step + 1} did not fit into memory with {self.micro_batch} images at once; from here on one at a time, "
-            "with gradient checkpointing, which takes longer and changes nothing else"
+            f"step {step + 1} did not fit into memory with {self.micro_batch} images at once; from here on one at a "
+            "time, with gradient checkpointing, which takes longer and changes nothing else"
         )
         self._prepared.zero_grad(set_to_none=True)
         give_back(self._accelerator.device)

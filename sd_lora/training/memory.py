@@ -39,6 +39,13 @@ def free_memory(device: torch.device) -> int:
     return int(psutil.virtual_memory().available)
 
 
+def usable_memory(device: torch.device) -> int:
+    """Bytes that this process may have on `device` in all: what it holds and what is free."""
+    if device.type == "cuda":
+        return int(torch.cuda.memory_allocated(device)) + free_memory(device)
+    return int(psutil.Process().memory_info().rss) + free_memory(device)
+
+
 def give_back(device: torch.device) -> None:
     """Return what the allocator holds unused."""
     if device.type == "cuda":

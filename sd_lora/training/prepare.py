@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 
 from sd_lora.adapter import Adapter, base_name
 from sd_lora.check.doctor import Examined, examine
+from sd_lora.check.plan import default_exposures, measure
 from sd_lora.config import RunConfig
 from sd_lora.data import Example, Schedule, sentences
 from sd_lora.data.listing import list_folder
@@ -19,6 +20,8 @@ from sd_lora.data.tree import shown
 from sd_lora.device import choose_device, choose_dtype
 from sd_lora.errors import ConfigError, DataError
 from sd_lora.families import ModelFamily, family_of_source, find_base, load_base
+from sd_lora.training.means import Means, choose_means
+from sd_lora.training.memory import usable_memory
 from sd_lora.training.metadata import describe
 from sd_lora.training.optimizers import check_optimizer
 from sd_lora.training.plan import notes_on, plan_adapter, resolve_text_rate
@@ -45,7 +48,9 @@ class Run:
     dtype: torch.dtype
     notes: list[str]
     #: images that are not trained on, to measure the validation loss
-    held: list[Example] = field(default_factory=list)
+    held: list[Example]
+    #: how its steps are computed, and why
+    means: Means
     #: whether it goes on in a run folder that is there already
     resumed: bool = False
 
@@ -67,16 +72,39 @@ class Run:
             f"{training.batch_size} images, {self.device.type}, {precision}"
         )
 
+    def plan(self) -> dict[str, Any]:
+        """What the run will be, for JSON; `reasons` are sentences."""
+        training, precision = self.config.training, str(self.dtype).removeprefix("torch.")
+        steps, prior = training.steps or 0, len(self.examples) - self.images
+        exposures, rule = steps * training.batch_size, default_exposures(self.images, prior=prior > 0)
+        by_rule = "by the rule" if abs(exposures - rule) < training.batch_size else f"as set; the rule gives {rule:,}"
+        why = "as set" if self.config.model.dtype != "auto" else "the default on this device"
+        return {
+            "images": self.images, "regularisation_images": prior, "held_out": len(self.held), "exposures": exposures,
+            "steps": steps, "batch_size": training.batch_size, "micro_batch": training.micro_batch,
+            "gradient_checkpointing": training.gradient_checkpointing, "device": self.device.type,
+            "precision": str(self.dtype).removeprefix("torch."), "seconds": self.means.seconds * steps,
+            "memory_bytes": self.means.memory,
+            "reasons": [
+                f"{steps} steps of {training.batch_size} images are {exposures:,} exposures, {by_rule}",
+                *self.means.reasons,
+                f"computed in {precision}, {why}; layers and optimizer in float32",
+            ],
+        }  # fmt: skip
 
-def prepare(config: RunConfig, *, on_look: Counter | None = None, resumed: bool = False) -> Run:
+
+def prepare(
+    config: RunConfig, *, on_look: Counter | None = None, resumed: bool = False, planned: bool = False
+) -> Run:
     """Check every input and resolve every default of `config`; writes nothing. `on_look` is called with how many of how
-    many images have been looked at. The run folder must be free, or be one to go on in if `resumed`."""
+    many images have been looked at. The run folder must be free, unless a run goes on in it (`resumed`) or is
+    only planned."""
     source = find_base(config.model.base, config.model.revision)
     family = family_of_source(source)
     folder = Path(config.data.folder).expanduser().resolve()
     name = config.output.name or config.data.trigger or folder.stem
     path = Path(config.output.folder or f"runs/{folder.stem}").expanduser()
-    if not resumed:
+    if not (resumed or planned):
         RunFolder.check_free(path)
     listing = list_folder(config.data)
     device = choose_device(config.model)
@@ -102,12 +130,17 @@ def prepare(config: RunConfig, *, on_look: Counter | None = None, resumed: bool 
     )
     adapter = plan_adapter(config, family, pipe)
     config = resolve_text_rate(config, adapter, family)
+    means = choose_means(
+        config.training, config.training.batch_size, usable_memory(device),
+        lambda checkpointing: measure(family, pipe, device, schedule, checkpointing=checkpointing),
+    )  # fmt: skip
+    config = dataclasses.replace(config, training=means.applied(config.training))
     notes = [*sentences(found.findings, "warning"), *notes_on(adapter, config, pipe)]
     adapter.metadata = describe(config, family, pipe, found.examples, adapter)
     adapter.label = config.output.name
     return Run(
         config, path, listing.summary, found.examples, schedule, family, pipe, adapter, device, dtype, notes,
-        found.held, resumed,
+        found.held, means, resumed,
     )  # fmt: skip
 
 

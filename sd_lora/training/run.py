@@ -120,6 +120,8 @@ class _Session:
         self._data, held, self._previewer = _encode(run, accelerator, on_encode)
         denoiser = getattr(pipe, family.denoiser).to(accelerator.device)
         self._facts = facts_of(run, self._data, accelerator.num_processes)
+        if config.training.compile:
+            denoiser.compile()
         run.adapter.inject(pipe)
         encode = partial(family.encode_captions, pipe) if trains_text(run.adapter, family) else None
         objective = family.objective(pipe, zero_terminal_snr=config.training.zero_terminal_snr)
@@ -192,7 +194,9 @@ class _Session:
             with contextlib.suppress(TrainingStopped, StorageError):
                 self._save_state()
         steps = self._checkpoints.steps()
-        return f"the state after step {steps[-1]} is kept in {self._folder.checkpoints}" if steps else "nothing was kept"
+        if not steps:
+            return "nothing was kept"
+        return f"the state after step {steps[-1]} is kept in {self._folder.checkpoints}"
 
     def _save_state(self) -> None:
         state = self._trainer.state()

@@ -214,3 +214,9 @@ def test_pictures_of_any_size_are_looked_at_and_have_a_thumbnail(size: tuple[int
     assert small.format == "JPEG"
     assert max(small.size) == min(176, max(size))
     assert abs(small.width / small.height - picture.width / picture.height) < 0.02 or min(small.size) < 20
+
+
+def test_a_picture_too_narrow_for_a_block_is_not_cut_into_millions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image.Image, "crop", lambda *_: pytest.fail("there is no block in it"))
+    for size in ((7, 5000), (5000, 7), (1, 1)):
+        assert quality._blocks(Image.new("RGB", size)).shape == (0, 8, 8, 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -17,7 +18,7 @@ from sd_lora.check.quality import thumbnail
 from sd_lora.check.report import write_report
 from sd_lora.cli import app
 from sd_lora.data import CODES
-from sd_lora.errors import SdLoraError
+from sd_lora.errors import ConfigError, SdLoraError
 
 PICTURE = thumbnail(Image.new("RGB", (30, 20), "teal"))
 HOSTILE = [
@@ -170,3 +171,27 @@ def test_the_command_writes_the_page_even_when_there_are_errors(tmp_path: Path) 
     assert "broken.png" in read.text
     assert "image-unreadable" in read.text
     assert len(read.values("src")) == 4
+
+
+@pytest.mark.parametrize(
+    "name", ["a0.png", "notes", "a.html.txt", "pipe.html", "folder.html", "link.html", "no/a.html"]
+)
+def test_nothing_but_a_page_is_replaced_by_a_report(name: str, tmp_path: Path) -> None:
+    (tmp_path / "a0.png").write_bytes(PICTURE)
+    os.mkfifo(tmp_path / "pipe.html")
+    (tmp_path / "folder.html").mkdir()
+    (tmp_path / "link.html").symlink_to("a0.png")
+    before = sorted((path, path.lstat()) for path in tmp_path.rglob("*"))
+    done = CliRunner().invoke(app, ["check", str(tmp_path), "--report", str(tmp_path / name)])
+    assert isinstance(done.exception, ConfigError)
+    assert name in str(done.exception)
+    with pytest.raises(ConfigError, match="--report is a page"):
+        write_report(check([], []), tmp_path / name)
+    assert sorted((path, path.lstat()) for path in tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["a.html", "A.HTM"])
+def test_an_earlier_report_is_replaced(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text("old")
+    write_report(check([], []), tmp_path / name)
+    assert "nothing to remark" in (tmp_path / name).read_text("utf-8")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
+import shutil
 import threading
 import time
 from collections.abc import Callable
@@ -17,8 +19,8 @@ from PIL import Image
 from torch import Tensor
 
 from sd_lora.config import DataConfig
-from sd_lora.data import Cache, EncodedSet, Encoders, Example, Schedule, Seen, views_of
-from sd_lora.data.cache import key_of
+from sd_lora.data import Cache, EncodedSet, Encoders, Example, Schedule, Seen, encoded, views_of
+from sd_lora.data.cache import cache_folder, check_cache, key_of
 from sd_lora.errors import DataError
 
 COUNT = 6
@@ -34,11 +36,13 @@ class Setting:
             draw(self.folder / name, i)
         self.captions = [f"caption {i}" for i in range(COUNT)]
         self.config, self.side, self.keys, self.masks = DataConfig(), 32, ("vae 1", "text 1"), dict[int, Path]()
-        self.background = ""
+        self.background, self.size = "", (48, 32)
 
     def examples(self) -> list[Example]:
         return [
-            Example(self.folder / name, name, 48, 32, (caption,), mask=self.masks.get(i), background=self.background)
+            Example(
+                self.folder / name, name, *self.size, (caption,), mask=self.masks.get(i), background=self.background
+            )
             for i, (name, caption) in enumerate(zip(self.images, self.captions, strict=True))
         ]
 
@@ -401,3 +405,80 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyP
 def test_keys_depend_on_every_fact_and_on_nothing_else() -> None:
     assert key_of(a=1, b=[1, 2]) == key_of(b=[1, 2], a=1)
     assert len({key_of(), key_of(a=1), key_of(a="1"), key_of(a=[1]), key_of(b=1), key_of(a=1.5)}) == 6
+
+
+def test_a_mask_that_changes_while_it_is_encoded_is_not_kept_as_the_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    s = Setting(tmp_path)
+    mask(s, 255)
+    original = encoded.read_bytes
+
+    def read(file: Path) -> bytes:
+        content = original(file)
+        if file == s.masks[0]:
+            mask(s, 0)  # as soon as it was read
+        return content
+
+    monkeypatch.setattr(encoded, "read_bytes", read)
+    s.encoded()
+    monkeypatch.undo()
+    for level in (255, 0):
+        mask(s, level)
+        data = s.encoded()
+        assert data.cache.load(data._latents[0, 0])["mask"].unique().tolist() == [level / 255]
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_an_image_replaced_since_it_was_looked_at_is_refused(known: bool, ready: Setting) -> None:
+    Image.new("RGB", (96, 64), "teal").save(ready.folder / "0.png")
+    if known:  # encoded before, as what it is
+        (ready.folder / "1.png").write_bytes((ready.folder / "0.png").read_bytes())
+        ready.size = (96, 64)
+        ready.images, ready.captions = ["1.png"], ["a"]
+        ready.made()
+        ready.size, ready.images = (48, 32), ["0.png"]
+    with pytest.raises(DataError, match=r"0\.png was replaced .*48 × 32 pixels, now 96 × 64"):
+        ready.encoded()
+
+
+@pytest.mark.parametrize(
+    ("configured", "why"),
+    [
+        ("*/file", "it is a file"), ("*/file/in/it", "*/file is a file"), ("/dev/null", "it is a file"),
+        ("*/gone", "a link that leads nowhere"), ("a\0b", "its name holds a NUL"), ("~nosuchuser/x", "no such user"),
+        (f"*/{'a' * 300}", "file name too long"), ("*/shut/x", "writing to */shut is not allowed"),
+    ],
+)  # fmt: skip
+def test_a_cache_that_will_not_do_is_told_before_anything_is_written(
+    configured: str, why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "gone").symlink_to("nowhere")
+    (tmp_path / "shut").mkdir()
+    allowed = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "shut" and allowed(path, mode))
+    before = sorted(tmp_path.rglob("*"))
+    for use in (check_cache, lambda text: Cache(cache_folder(text, tmp_path))):
+        with pytest.raises(DataError) as caught:
+            use(configured.replace("*", str(tmp_path)))
+        assert why.replace("*", str(tmp_path)) in str(caught.value)
+        assert str(caught.value).endswith("name another with data.cache")
+        assert str(caught.value).isprintable()
+    check_cache("")
+    check_cache(str(tmp_path / "new" / "one"))
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+@pytest.mark.parametrize("parent", [False, True])
+def test_what_lies_where_an_entry_belongs_is_named(parent: bool, ready: Setting) -> None:
+    entry = entries(ready)[0]
+    if parent:
+        shutil.rmtree(entry.parent)
+        entry.parent.write_text("x")
+    else:
+        entry.unlink()
+        entry.mkdir()
+    said = f"{entry.parent} is a file where a folder" if parent else f"{entry} is a folder where an entry"
+    with pytest.raises(DataError, match=re.escape(said)):
+        ready.made()

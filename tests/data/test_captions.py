@@ -150,6 +150,11 @@ def test_what_is_far_longer_than_read_is_hardly_looked_at() -> None:
 
     shortened("word " * 12_000, "W", fits)
     assert sum(seen) < 10_000
+    entry = Entry(Path("a.png"), "a.png", ("word, " * 10_000,), rules=TagRules(shuffle=True))
+    plain = example_of(entry, (8, 8), DataConfig())
+    seen.clear()
+    with_captions([plain], [entry], DataConfig(), 0, lambda texts: [i for i, t in enumerate(texts) if not fits(t)])
+    assert sum(seen) < 10_000
 
 
 @pytest.mark.parametrize(("words", "left"), [(4, 4), (12, 5), (100, 5)])

@@ -122,3 +122,14 @@ def test_the_count_of_a_plan_is_what_happens() -> None:
     planned = schedule.count(30)
     assert sum(planned.values()) == 120
     assert Counter({i: n for (i, _), n in planned.items()}) == Counter(e.image for e in seen_in(schedule, 30))
+
+
+def test_whole_epochs_are_counted_without_going_through_them() -> None:
+    sizes = tuple((View((side, side)),) for side in (32, 48, 64))
+    own = [Seen(sizes, 2, 3, repeats) for repeats in (2, 4, 10)]
+    priors = [Seen(sizes[:2], prior=True, repeats=repeats) for repeats in (1, 3)]
+    for images, steps in ((own, 23), ([*own, *priors], 41), ([*own[:1], *priors], 30), (mixed()[:5], 7)):
+        schedule = Schedule(images, 7, 3)
+        seen = [schedule.exposure(position) for position in range(7 * steps)]
+        assert schedule.count(steps) == Counter((e.image, schedule.view(e).size) for e in seen)
+    assert sum(Schedule([*own, *priors], 4096, 0).count(10**7).values()) == 4096 * 10**7

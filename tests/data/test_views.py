@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from sd_lora.config import DataConfig
-from sd_lora.data import Framing, View, views_of
-from sd_lora.data.views import bucket_for, buckets_of, cropped_share
+from sd_lora.data import Framing, View, views, views_of
+from sd_lora.data.views import _cost, bucket_for, buckets_of, cropped_share
 
 SIZES = [(512, 64), (768, 64), (1024, 32), (64, 16), (16, 4)]
 ASPECTS = [
@@ -94,3 +96,18 @@ def test_the_framing_tells_size_and_crop(
     size: tuple[int, int], view: View, mirrored: bool, expected: Framing
 ) -> None:  # fmt: skip
     assert view.framing(*size, mirrored) == expected
+
+
+@pytest.mark.parametrize(("side", "grain"), [(64, 8), (100, 8), (128, 16), (520, 64)])
+def test_the_bucket_is_the_best_of_all(side: int, grain: int) -> None:
+    for width, height in itertools.product((1, 7, 60, 64, 130, 511, 900, 4000), repeat=2):
+        every = buckets_of(side, grain)
+        best = min(every, key=lambda c: (_cost(width, height, c, side), -c[0] * c[1], c))
+        assert bucket_for(width, height, side, grain, DataConfig()) == best
+
+
+def test_the_largest_size_has_its_bucket_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(views, "_cost", lambda *arguments: seen.append(arguments) or _cost(*arguments))
+    assert bucket_for(3000, 2001, 4096, 8, DataConfig()) == (5016, 3344)
+    assert len(seen) < 5000  # of 109,000

@@ -272,3 +272,16 @@ def test_a_device_that_is_none_is_refused(photos: Path, blip: Path, run: Run) ->
     result = run(photos, "--model", blip, "--device", "toaster")
     assert isinstance(result.exception, ConfigError)
     assert "toaster" in str(result.exception)
+
+
+def test_a_caption_that_cannot_be_written_does_not_keep_the_others_from_it(
+    photos: Path, blip: Path, says: Callable[[str], None]
+) -> None:
+    """Beside another image of its stem it would be NAME.png.txt, which is too long a name."""
+    says("a cat")
+    for suffix in (".png", ".jpg"):
+        (photos / f"{'a' * 251}{suffix}").write_bytes((photos / "a.png").read_bytes())
+    report = draft(photos, blip)
+    assert [name for name, _ in report.written] == ["a.png", "c.jpg"]
+    assert [name for name, _ in report.refused] == [f"{'a' * 251}.jpg", f"{'a' * 251}.png"]
+    assert "file name too long" in report.refused[0][1]
