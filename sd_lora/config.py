@@ -16,6 +16,7 @@ import tomli_w
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
+from sd_lora.config_effects import without_effect
 from sd_lora.errors import ConfigError, nearest
 
 _STRICT = ConfigDict(extra="forbid", strict=False, allow_inf_nan=False)
@@ -291,30 +292,10 @@ def parse_config(tables: Sequence[tuple[str, Mapping[str, Any]]], overrides: Seq
     except ValidationError as error:
         problems += [_sentence(detail) for detail in error.errors()]
     if config is not None:
-        problems += _without_effect(config)
+        problems += without_effect(config)
     if problems or config is None:
         raise ConfigError("; ".join(dict.fromkeys(problems)))
     return config
-
-
-def _without_effect(config: RunConfig) -> list[str]:
-    """Options that were set but cannot act beside the others."""
-    training, plain, data = config.training, TrainingConfig(), config.data
-    problems = []
-    if not (data.shuffle_tags or data.tag_dropout) and data.keep_tags:
-        problems.append("data.keep_tags has no effect alone; set data.shuffle_tags or data.tag_dropout")
-    if (data.shuffle_tags or data.tag_dropout) and data.caption_variants == 1:
-        problems.append(
-            "data.caption_variants=1 leaves nothing to data.shuffle_tags and data.tag_dropout; set it higher"
-        )
-    if len(set(data.more_resolutions)) < len(data.more_resolutions):
-        problems.append("data.more_resolutions names a size twice; leave one out")
-    idle = [k for k in ("log_snr_mean", "log_snr_std") if getattr(training, k) != getattr(plain, k)]
-    if training.timesteps == "uniform" and idle:
-        problems += [
-            f"training.{key} has no effect with uniform timesteps; set training.timesteps=mixed" for key in idle
-        ]
-    return problems
 
 
 def read_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:

@@ -10,7 +10,20 @@ if TYPE_CHECKING:
 
 def without_effect(config: RunConfig) -> list[str]:
     """All of them, a sentence each."""
-    return [*_of_training(config), *_of_objective(config)]
+    return [*_of_data(config), *_of_training(config), *_of_objective(config)]
+
+
+def _of_data(config: RunConfig) -> list[str]:
+    data, varied = config.data, config.data.shuffle_tags or config.data.tag_dropout > 0
+    problems = [
+        (not varied and data.keep_tags > 0,
+            "data.keep_tags has no effect alone; set data.shuffle_tags or data.tag_dropout"),
+        (varied and data.caption_variants == 1,
+            "data.caption_variants=1 leaves nothing to data.shuffle_tags and data.tag_dropout; set it higher"),
+        (len(set(data.more_resolutions)) < len(data.more_resolutions),
+            "data.more_resolutions names a size twice; leave one out"),
+    ]  # fmt: skip
+    return [sentence for wrong, sentence in problems if wrong]
 
 
 def _of_training(config: RunConfig) -> list[str]:

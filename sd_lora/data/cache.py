@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -166,7 +167,7 @@ def _status(place: Path) -> os.stat_result | None:
         return place.stat()
     except (FileNotFoundError, NotADirectoryError):
         if place.is_symlink():
-            raise OSError("a link that leads nowhere") from None
+            raise FileNotFoundError(errno.ENOENT, "a link that leads nowhere") from None
         return None
 
 

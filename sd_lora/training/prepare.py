@@ -93,9 +93,7 @@ class Run:
         }  # fmt: skip
 
 
-def prepare(
-    config: RunConfig, *, on_look: Counter | None = None, resumed: bool = False, planned: bool = False
-) -> Run:
+def prepare(config: RunConfig, *, on_look: Counter | None = None, resumed: bool = False, planned: bool = False) -> Run:
     """Check every input and resolve every default of `config`; writes nothing. `on_look` is called with how many of how
     many images have been looked at. The run folder must be free, unless a run goes on in it (`resumed`) or is
     only planned."""

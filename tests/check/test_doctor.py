@@ -15,9 +15,8 @@ from typer.testing import CliRunner
 
 from sd_lora import check_folder, load_base, load_config
 from sd_lora.check.plan import measure, plan_for, schedule_for
-from sd_lora.check.settings import excessive_repeats
 from sd_lora.cli import app
-from sd_lora.data import CODES, Entry, Example
+from sd_lora.data import CODES, Example
 from sd_lora.errors import ConfigError
 from sd_lora.tinybase.styles import render
 from sd_lora.tinybase.world import sample_scene
@@ -290,62 +289,6 @@ def test_a_base_too_large_for_a_probe_is_scaled(monkeypatch: pytest.MonkeyPatch)
     seconds, memory, how = measure(family, pipe, torch.device("cpu"), schedule).of(10)
     assert "scaled by" in how
     assert seconds > 0 < memory
-
-
-def tagged(folder: Path, *captions: str) -> None:
-    for i, caption in enumerate(captions):
-        (folder / f"{i}.txt").write_text(caption)
-
-
-@pytest.mark.parametrize(
-    ("captions", "overrides", "idle"),
-    [
-        ((), ["data.prior_weight=5"], "data.prior_weight"), ((), ["data.shuffle_tags=true"], "data.shuffle_tags"),
-        ((), ["data.tag_dropout=0.5"], "data.tag_dropout"), ((), ["data.more_resolutions=64"], "data.more_resolutions"),
-        ((), ["data.caption_variants=3"], "data.caption_variants"), ((), ["data.more_resolutions=96"], ""),
-        (("a, b, c",), ["data.shuffle_tags=true", "data.caption_variants=3"], ""),
-        (("a, b, c",), ["data.tag_dropout=0.5", "data.keep_tags=3"], "data.tag_dropout"),
-        (("a, b, c",), ["data.tag_dropout=0.5", "data.keep_tags=2"], ""),
-        (("a, b, c",), ["data.shuffle_tags=true", "data.keep_tags=2"], "data.shuffle_tags"),
-        (("a, b, c",), ["data.shuffle_tags=true", "data.keep_tags=1"], ""),
-    ],
-)  # fmt: skip
-def test_settings_that_cannot_act_are_errors(
-    captions: tuple[str, ...], overrides: list[str], idle: str, folder: Path
-) -> None:
-    tagged(folder, *captions)
-    code, found = checked(folder, *overrides)
-    said = [f["message"] for f in found["findings"] if f["code"] == "setting-idle"]
-    assert [message.partition(" ")[0] for message in said] == [idle] * bool(idle)
-    assert code == (2 if idle else 0)
-
-
-@pytest.mark.parametrize("override", ["data.caption_lines=joined", 'data.caption_suffixes=[".md"]'])
-def test_settings_of_caption_files_cannot_act_on_a_table(override: str, folder: Path) -> None:
-    rows = "".join(json.dumps({"file_name": f"{i}.png", "text": f"caption {i}"}) + "\n" for i in range(5))
-    (folder / "metadata.jsonl").write_text(rows)
-    assert "setting-idle" not in codes(checked(folder)[1])
-    assert "setting-idle" in codes(checked(folder, override)[1], "error")
-
-
-def test_repeats_that_make_an_epoch_of_hundreds_of_thousands_are_refused(folder: Path) -> None:
-    settings = "[[datasets]]\n[[datasets.subsets]]\nimage_dir = '.'\nnum_repeats = 9999\n"
-    (folder / "one").mkdir()
-    for name in ("4.png", "4.txt"):
-        (folder / name).rename(folder / "one" / name)
-    (folder / "set.toml").write_text(f"{settings}[[datasets.subsets]]\nimage_dir = 'one'\n")
-    assert "repeats-large" not in codes(checked(folder)[1])
-    entries = [Entry(Path(f"{i}.png"), f"{i}.png", repeats=9999 if i else 1) for i in range(32)]
-    assert [f.code for f in excessive_repeats(entries)] == ["repeats-large"]
-    assert "309,970 exposures" in excessive_repeats(entries)[0].message
-    assert excessive_repeats([replace(entry, repeats=9999) for entry in entries]) == []
-    assert excessive_repeats([replace(entry, prior=True) for entry in entries])
-
-
-def test_a_plan_of_the_most_that_may_be_asked_for_is_there_at_once(folder: Path) -> None:
-    code, found = checked(folder, "training.steps=10000000", "training.batch_size=4096")
-    assert code == 0
-    assert sum(row["exposures"] for row in found["plan"]["buckets"]) == 4096 * 10**7
 
 
 def test_the_name_of_a_folder_stays_on_its_line(folder: Path) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
+from sd_lora.check import quality
 from sd_lora.check.quality import duplicates, look_at, thumbnail
 from sd_lora.data import CODES
 from sd_lora.tinybase.styles import render

@@ -19,7 +19,7 @@ from sd_lora.data import pictures, pixels
 from sd_lora.data.pictures import PictureError, decode, read_bytes, read_picture
 
 FILES = [(case.name, case.content) for case in (*SEEN, *REFUSED) if isinstance(case.content, bytes)]
-#: peak of memory, in bytes for each pixel, of decoding a picture of 16 megapixels
+#: peak of memory, in bytes for each pixel, of decoding a picture of 36 megapixels
 DECODE = """
 import resource, sys
 from pathlib import Path
@@ -28,7 +28,7 @@ content = Path(sys.argv[1]).read_bytes()
 decode(Path(sys.argv[2]).read_bytes(), "small.tif")
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 decode(content, sys.argv[1])
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / 4000**2)
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024 / 6000**2)
 """
 
 
@@ -47,10 +47,10 @@ def test_the_squares_that_are_worked_on_do_not_show(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="counts memory in kB")
-@pytest.mark.parametrize("mode", ["F", "RGBA", "I;16", "P"])
-def test_decoding_takes_less_than_ten_bytes_for_each_pixel(mode: str, tmp_path: Path) -> None:
-    """A gigabyte for 100 megapixels; copies of the whole take up to 15."""
-    image = Image.new(mode, (4000, 4000))
+@pytest.mark.parametrize(("mode", "most"), [("F", 11), ("RGBA", 10.5), ("I;16", 8), ("P", 7)])
+def test_decoding_takes_few_bytes_for_each_pixel(mode: str, most: float, tmp_path: Path) -> None:
+    """A gigabyte for 100 megapixels; with copies of the whole it is half as much again."""
+    image = Image.new(mode, (6000, 6000))
     if mode == "P":
         image.putpalette([0, 0, 0, 9, 9, 9])
     kind, options = ("TIFF", {"compression": "tiff_lzw"}) if mode == "F" else ("PNG", {"compress_level": 1})
@@ -58,7 +58,7 @@ def test_decoding_takes_less_than_ten_bytes_for_each_pixel(mode: str, tmp_path: 
     image.save(file, kind, **options, **({"transparency": 0} if mode == "P" else {}))
     Image.new("F", (8, 8)).save(small, "TIFF")
     done = subprocess.run([sys.executable, "-c", DECODE, file, small], capture_output=True, text=True, check=True)
-    assert float(done.stdout) < 11.5  # what a decoder itself takes included
+    assert float(done.stdout) < most  # with what a decoder itself takes
 
 
 def test_a_file_that_is_no_picture_is_not_read_to_its_end(tmp_path: Path) -> None:

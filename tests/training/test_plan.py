@@ -3,16 +3,12 @@ and notes that go with the choice."""
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from diffusers import DiffusionPipeline
-from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from sd_lora import Adapter, AdapterError, ConfigError, load_config
@@ -171,25 +167,3 @@ def test_dora_is_trained_and_diffusers_draws_it_from_the_export(
         expected = draw(ours)
     assert (expected - base).abs().max() > 1e-3
     torch.testing.assert_close(draw(plain), expected, rtol=0, atol=1e-4)
-
-
-def test_two_processes_train_what_one_does(sd1: Path, image_folder: Path, tmp_path: Path) -> None:
-    """Gradients are averaged over the processes, those of the text encoder's layers too."""
-    script = tmp_path / "script.py"
-    config = settings(sd1, image_folder, tmp_path / "two", "lora.targets=attn,text", "model.device=cpu")
-    (tmp_path / "config.toml").write_text(config.to_toml(), "utf-8")
-    script.write_text(
-        "import sd_lora\n"
-        f"sd_lora.train(sd_lora.load_config({str(tmp_path / 'config.toml')!r}))\n"
-    )  # fmt: skip
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*command, str(script)], env=environment, check=False, capture_output=True, text=True, timeout=300
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    train(settings(sd1, image_folder, tmp_path / "one", "lora.targets=attn,text", "model.device=cpu"))
-    one, two = (load_file(tmp_path / name / "adapter.safetensors") for name in ("one", "two"))
-    assert set(one) == set(two)
-    for key, tensor in one.items():
-        torch.testing.assert_close(two[key], tensor, rtol=0, atol=2e-4)

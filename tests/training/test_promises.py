@@ -42,7 +42,7 @@ def test_a_preview_that_fails_costs_no_adapter(short: Short, tmp_path: Path, mon
         raise MemoryError
 
     monkeypatch.setattr(Previewer, "grid", fail)
-    with pytest.raises(MemoryError):
+    with pytest.warns(UserWarning, match="could not be drawn"):
         train(short())
     assert Adapter.load(tmp_path / "run" / "adapter.safetensors").weights
     assert (tmp_path / "run" / "loss.png").stat().st_size

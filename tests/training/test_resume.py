@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from small_runs import STEPS, body_of, config_of, go, interrupted, resumed, write_images
 from typer.testing import CliRunner
 
 import sd_lora
@@ -18,7 +19,6 @@ from sd_lora.errors import ConfigError, DataError
 from sd_lora.training.lock import RunLock
 from sd_lora.training.run_folder import RunFolder
 from sd_lora.training.stopping import RunInterrupted
-from small_runs import STEPS, body_of, config_of, go, interrupted, resumed, write_images
 
 OPTIMIZERS = {
     "adamw": (),

@@ -123,7 +123,7 @@ def test_the_log_has_one_line_a_step_and_is_what_was_watched(done: Done) -> None
 
 def test_the_pictures_in_it_open(done: Done) -> None:
     with Image.open(done.path / "loss.png") as curve:
-        assert curve.size == (800, 400)
+        assert curve.size == (800, 640)
     with Image.open(done.path / "samples" / "step-000005.png") as sheet:
         recipe = json.loads(sheet.text["sd_lora"])
     assert recipe["strengths"] == [0.0, 0.5, 1.0]
@@ -254,7 +254,7 @@ def test_only_the_targets_asked_for_are_trained(short: Callable[..., RunConfig])
 def test_a_loss_that_is_no_number_stops_the_run(
     short: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Objective, "loss", lambda *args: args[1].float().mean() * float("nan"))
+    monkeypatch.setattr(Objective, "losses", lambda *args: args[1].float().mean(dim=(1, 2, 3)) * float("nan"))
     config = short("nan")
     with pytest.raises(TrainingStopped, match=r"0\d\.png"):
         train(config)
