@@ -134,7 +134,7 @@ def train(case: str, base: Path) -> None:
     started = time.perf_counter()
     import sd_lora
     from sd_lora.demo import demo_scenes, write_captioned_folder
-    from sd_lora.training.prepare import prepare
+    from sd_lora.training.preparation import prepare
     from sd_lora.training.run import run_training
 
     pictures, run_folder = base.with_name(f"{case}-pictures"), base.with_name(f"{case}-run")

@@ -86,7 +86,7 @@ def resume(
 def _train(config: RunConfig, *, resumed: bool = False) -> None:
     quiet_libraries()
     from sd_lora.progress import TrainingProgress, print_run
-    from sd_lora.training.prepare import prepare
+    from sd_lora.training.preparation import prepare
     from sd_lora.training.run import run_training
     from sd_lora.training.stopping import StopSignals
 

@@ -135,13 +135,14 @@ class LoraConfig:
 class OptimizerConfig:
     """The optimizer, and how its rate rises and falls."""
 
-    #: adamw and adafactor are torch's own; the others need the extra sd-lora[optimizers], adamw8bit a CUDA device
+    #: adamw and adafactor are torch's own; adamw8bit needs sd-lora[cuda], the others
+    #: sd-lora[optimizers]
     name: Literal["adamw", "adamw8bit", "adafactor", "prodigy", "schedule-free", "lion"] = "adamw"
     #: the peak rate; rule of thumb: 1e-4 times the square root of the batch size
     learning_rate: Positive = 1e-4
     #: of the text encoders' layers; absent: half of `learning_rate`
     text_learning_rate: Positive | None = None
-    betas: tuple[Decay, Decay] = (0.9, 0.999)
+    betas: Annotated[tuple[Decay, Decay], BeforeValidator(_listed)] = (0.9, 0.999)
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     clip_norm: Positive = 1.0
     #: share of the steps in which the rate rises to its peak
@@ -189,7 +190,7 @@ class TrainingConfig:
     #: uniform, or half uniform and half log-SNR ~ N(mean, std)
     timesteps: Literal["uniform", "mixed"] = "uniform"
     #: the share of the noise schedule that is trained, from no noise (0) to nothing else (1)
-    timestep_range: tuple[Share, Share] = (0.0, 1.0)
+    timestep_range: Annotated[tuple[Share, Share], BeforeValidator(_listed)] = (0.0, 1.0)
     log_snr_mean: float = -3.0
     log_snr_std: Positive = 2.0
     #: l2, l1, or a pseudo-Huber loss that is robust against odd images where there is much noise (arXiv 2403.16728)

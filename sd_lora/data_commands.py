@@ -95,7 +95,7 @@ def plan(
     config = run_config(preset, given, overrides)
     quiet_libraries()
     from sd_lora.check.model import duration
-    from sd_lora.training.prepare import prepare
+    from sd_lora.training.preparation import prepare
 
     with progress_bar("looking at the images") as watch:
         run = prepare(config, on_look=watch, planned=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from PIL import ImageStat
@@ -146,7 +146,7 @@ def _look(entry: Entry, config: RunConfig, sizes: tuple[int, int], pictured: boo
     look = look_at(picture.image, trained=view.size, jpeg_quality=picture.jpeg_quality)
     transparent = any(code in ("image-alpha", "image-transparent") for code, _ in picture.remarks)
     findings += [Finding(code, entry.name, detail) for code, detail in (*picture.remarks, *look.remarks)]
-    example = example_of(entry, picture.image.size, data, transparent=transparent)
+    example = replace(example_of(entry, picture.image.size, data, transparent=transparent), digest=picture.digest)
     small = thumbnail(picture.image) if pictured else None
     return _Seen(entry, example, look, picture.digest, tuple(findings), small)
 

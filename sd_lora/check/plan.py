@@ -19,6 +19,8 @@ from sd_lora.families import ModelFamily
 
 #: multiply-adds (weights × latent places × pictures) that a CPU is asked for in a probe; more is probed smaller
 _PROBE = 2.5e11
+#: attention layers that see the latents at their full size
+_WIDE_LAYERS = 5
 #: steps that are timed at most, and seconds after which no further one is
 _TRIES, _TRY_SECONDS = 5, 1.0
 
@@ -99,14 +101,14 @@ def measure(
     largest = max((v for s in schedule.images for views in s.views for v in views), key=lambda v: v.size[0] * v.size[1])
     denoiser = getattr(pipe, family.denoiser)
     probe, batch = largest, schedule.batch_size
-    places = largest.size[0] * largest.size[1] / pipe.vae_scale_factor**2
-    work = sum(p.numel() for p in denoiser.parameters()) * places
-    if device.type == "cpu" and work * batch > _PROBE:
-        batch, shrink = 1, max(1.0, (work / _PROBE) ** 0.5)
-        grain = family.grain(pipe)
-        width, height = (max(grain, int(s / shrink) // grain * grain) for s in largest.size)
-        probe = View((width, height))
+    grain = family.grain(pipe)
+    if device.type == "cpu" and _work(pipe, denoiser, probe) * batch > _PROBE:
+        batch = 1
+        while _work(pipe, denoiser, probe) > _PROBE and min(probe.size) > grain:
+            width, height = (max(grain, int(0.8 * side) // grain * grain) for side in probe.size)
+            probe = View((width, height))
     scale = largest.size[0] * largest.size[1] * schedule.batch_size / (probe.size[0] * probe.size[1] * batch)
+    slower = _work(pipe, denoiser, largest) * schedule.batch_size / (_work(pipe, denoiser, probe) * batch)
     for part in (pipe.unet, pipe.vae, *(getattr(pipe, name) for name in family.text_encoders)):
         part.to(device)
     saved = _Saved()
@@ -127,7 +129,15 @@ def measure(
     resident = torch.cuda.memory_allocated() if device.type == "cuda" else psutil.Process().memory_info().rss
     how = "a step of the base model, timed here"
     how += f" at {probe.size[0]} × {probe.size[1]} px and scaled by {scale:.0f}" if scale > 1 else ""
-    return Cost(min(seconds) * scale, int(resident), int(saved.bytes * scale), how)
+    return Cost(min(seconds) * slower, int(resident), int(saved.bytes * scale), how)
+
+
+def _work(pipe: Any, denoiser: Any, view: View) -> float:
+    """Multiply-adds of a pass over one picture, roughly: weights at every place of the latents, and attention of every
+    place to every other, in a handful of layers of the first width."""
+    places = view.size[0] * view.size[1] / pipe.vae_scale_factor**2
+    weights = sum(p.numel() for p in denoiser.parameters())
+    return places * (weights + 2 * _WIDE_LAYERS * denoiser.config.block_out_channels[0] * places)
 
 
 class _Saved:
@@ -161,7 +171,8 @@ def _step(
     framing = [view.framing(*view.size)] * batch
     conditioning |= {key: rows.to(device) for key, rows in family.encode_framing(framing).items()}
     keep: Callable[[Tensor], Tensor] = saved.pack
-    noisy = torch.randn(shape, device=device, dtype=denoiser.dtype).requires_grad_()
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))  # nothing is taken from the global one
+    noisy = noise.to(device, denoiser.dtype).requires_grad_()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         prediction = family.denoise(denoiser, noisy, torch.zeros(batch, dtype=torch.long, device=device), conditioning)
     prediction.float().square().mean().backward()

@@ -18,7 +18,7 @@ from sd_lora.data.exposures import Group, Schedule
 from sd_lora.data.pictures import decode, decode_mask, read_bytes
 from sd_lora.data.seeds import generator_for
 from sd_lora.data.views import Framing, Size, View
-from sd_lora.errors import DataError
+from sd_lora.errors import DataError, TrainingStopped
 
 #: called with how many of how many images and captions are done
 Watch = Callable[[int, int], None]
@@ -46,6 +46,10 @@ class Encoders:
     framing: Callable[[Sequence[Framing]], dict[str, Tensor]]
     images_key: str = ""
     captions_key: str = ""
+
+
+class _NotFiniteError(Exception):
+    """Latents that are no numbers."""
 
 
 class EncodedSet:
@@ -123,6 +127,9 @@ class EncodedSet:
     def _encode_image(self, index: int) -> None:
         example, seen = self.examples[index], self.schedule.images[index]
         content = read_bytes(example.file)
+        digest = _digest(content)
+        if example.digest not in ("", digest):
+            raise DataError(f"{example.name} was changed while the run was prepared; start again")
         # once, as what is hashed here must be what is decoded
         masked = read_bytes(example.mask) if example.mask is not None else None
 
@@ -132,12 +139,17 @@ class EncodedSet:
 
         for resolution, views in enumerate(seen.views):
             key = key_of(
-                kind="latents", image=_digest(content), mask=_digest(masked), background=example.background,
+                kind="latents", image=digest, mask=_digest(masked), background=example.background,
                 size=[example.width, example.height], flips=seen.flips,
                 views=[[*view.size, view.position] for view in views], encoder=self._encoders.images_key,
             )  # fmt: skip
             self._latents[index, resolution] = key
-            self.cache.ensure(key, lambda own=views: self._latents_of(*decoded(), own, seen.flips))
+            try:
+                self.cache.ensure(key, lambda own=views: self._latents_of(*decoded(), own, seen.flips))
+            except _NotFiniteError as error:
+                raise TrainingStopped(
+                    f"the VAE gives no finite numbers for {example.name}; set model.dtype=float32"
+                ) from error
             size = views[0].size
             if size not in self._shapes:
                 self._shapes[size] = tuple(self.cache.load(key)["latents"].shape[2:])
@@ -148,6 +160,8 @@ class EncodedSet:
         """``latents`` (views, flips, c, h, w) and, with a mask, ``mask`` (views, flips, 1, h, w)."""
         pixels = (_stacked(_flipped(view.cut(picture), flips), 127.5, -1) for view in views)
         tensors = {"latents": torch.stack([self._encoders.images(rows) for rows in pixels])}
+        if not bool(torch.isfinite(tensors["latents"]).all()):
+            raise _NotFiniteError
         if mask is not None:
             height, width = tensors["latents"].shape[-2:]
             small = [

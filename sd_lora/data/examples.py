@@ -15,7 +15,7 @@ from sd_lora.data.entries import Entry
 class Example:
     """One image of the set. `width` and `height` are in pixels, upright; `written` are its captions as the user wrote
     them, `captions` as they are trained, each as often as it is drawn. `background` lies behind it, empty if it is
-    opaque."""
+    opaque. `digest` is that of the image's bytes, empty if it was not looked at."""
 
     file: Path
     name: str
@@ -28,6 +28,7 @@ class Example:
     prior: bool = False
     may_flip: bool = True
     background: str = ""
+    digest: str = ""
 
     @property
     def caption(self) -> str:

@@ -170,9 +170,10 @@ def _package(name: str) -> Any:
     try:
         return importlib.import_module(_PACKAGES[name])
     except ImportError as error:
+        extra = "cuda" if name == "adamw8bit" else "optimizers"
         raise ConfigError(
             f"optimizer.name={name} needs {_PACKAGES[name]}, which cannot be imported ({error}); "
-            'run pip install "sd-lora[optimizers]"'
+            f'run pip install "sd-lora[{extra}]"'
         ) from error
 
 

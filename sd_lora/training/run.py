@@ -26,12 +26,12 @@ from sd_lora.training.memory import OutOfMemory
 from sd_lora.training.metadata import at_step
 from sd_lora.training.optimizers import ParameterGroup
 from sd_lora.training.plan import trains_text
-from sd_lora.training.prepare import Counter, Run, prepare
-from sd_lora.training.resume import check_same, facts_of
+from sd_lora.training.preparation import Counter, Run, prepare
 from sd_lora.training.run_folder import RunFolder
 from sd_lora.training.step import Material
 from sd_lora.training.stopping import RunInterrupted
 from sd_lora.training.trackers import start_trackers, track
+from sd_lora.training.unchanged import check_same, facts_of
 from sd_lora.training.validation import Validation
 
 Watcher = Callable[[StepReport], None]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from sd_lora import Adapter, load_config
 from sd_lora.adapter_file import read_adapter
@@ -149,3 +152,40 @@ def test_training_leaves_the_base_loaded_anew_the_same(short: Short, random_sd_f
     run_training(run)
     fresh = load_base(random_sd_folder)[0].unet.state_dict()
     assert all(torch.equal(tensor, fresh[key]) for key, tensor in run.pipe.unet.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("overrides", "said"),
+    [
+        (("data.cache=~nosuch/x",), "no such user"),
+        (("data.cache=/dev/null",), "/dev/null"),
+        (("data.folder=~nosuch/x",), "does not exist"),
+        (('data.folder="a\\u0000b"',), "does not exist"),
+    ],
+)
+def test_odd_names_are_refused_in_a_sentence_and_leave_nothing(
+    overrides: tuple[str, ...], said: str, short: Short, tmp_path: Path
+) -> None:
+    with pytest.raises(SdLoraError, match=said) as caught:
+        train(short(*overrides))
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_whose_name_is_no_text_is_refused(short: Short, tmp_path: Path, image_folder: Path) -> None:
+    odd = tmp_path / os.fsdecode(b"n\xff")
+    image_folder.rename(odd)
+    with pytest.raises(SdLoraError, match="no text"):
+        train(replace(short(), data=replace(short().data, folder=str(odd))))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_picture_that_is_replaced_before_it_is_encoded_is_refused(
+    short: Short, image_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = prepare(short())
+    file = run.examples[0].file
+    with Image.open(file) as picture:
+        picture.convert("L").convert("RGB").save(file)
+    with pytest.raises(SdLoraError, match=rf"{file.name} was changed"):
+        run_training(run)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,11 +15,11 @@ from sd_lora.adapter import Adapter, base_name
 from sd_lora.check.doctor import Examined, examine
 from sd_lora.check.plan import default_exposures, measure
 from sd_lora.config import RunConfig
-from sd_lora.data import Example, Schedule, sentences
+from sd_lora.data import Example, Schedule, check_cache, sentences
 from sd_lora.data.listing import list_folder
 from sd_lora.data.tree import shown
 from sd_lora.device import choose_device, choose_dtype
-from sd_lora.errors import ConfigError, DataError
+from sd_lora.errors import ConfigError, DataError, printable
 from sd_lora.families import ModelFamily, family_of_source, find_base, load_base
 from sd_lora.training.means import Means, choose_means
 from sd_lora.training.memory import usable_memory
@@ -99,9 +100,10 @@ def prepare(config: RunConfig, *, on_look: Counter | None = None, resumed: bool 
     only planned."""
     source = find_base(config.model.base, config.model.revision)
     family = family_of_source(source)
-    folder = Path(config.data.folder).expanduser().resolve()
+    check_cache(config.data.cache)
+    folder = _absolute_path(config.data.folder)
     name = config.output.name or config.data.trigger or folder.stem
-    path = Path(config.output.folder or f"runs/{folder.stem}").expanduser()
+    path = Path(os.path.expanduser(config.output.folder or f"runs/{folder.stem}"))
     if not (resumed or planned):
         RunFolder.check_free(path)
     listing = list_folder(config.data)
@@ -134,6 +136,7 @@ def prepare(config: RunConfig, *, on_look: Counter | None = None, resumed: bool 
     )  # fmt: skip
     config = dataclasses.replace(config, training=means.applied(config.training))
     notes = [*sentences(found.findings, "warning"), *notes_on(adapter, config, pipe)]
+    _check_text(config)
     adapter.metadata = describe(config, family, pipe, found.examples, adapter)
     adapter.label = config.output.name
     return Run(
@@ -160,12 +163,28 @@ def _usable_name(name: str) -> str:
     return f"{cleaned}-style" if cleaned.lower() == "none" else cleaned
 
 
+def _check_text(config: RunConfig) -> None:
+    """ConfigError for names that config.toml cannot hold."""
+    try:
+        config.to_toml().encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError(
+            f"{printable(config.data.folder)} or another name of the run holds bytes that are no text, so that the "
+            "run could not be repeated or resumed; rename it"
+        ) from error
+
+
 def _absolute(section: Any, *keys: str) -> Any:
     """`section` of a config with absolute paths, so that the run can be resumed from anywhere."""
-    paths = {key: str(Path(getattr(section, key)).expanduser().absolute()) for key in keys if getattr(section, key)}
+    paths = {key: str(_absolute_path(getattr(section, key))) for key in keys if getattr(section, key)}
     return dataclasses.replace(section, **paths)
 
 
+def _absolute_path(text: str) -> Path:
+    """Never fails, unlike pathlib's own: whether there is such a path is asked, and told, where it is read."""
+    return Path(os.path.abspath(os.path.expanduser(text)))
+
+
 def _absolute_base(base: str) -> str:
-    path = Path(base).expanduser()
-    return str(path.absolute()) if path.exists() and base != "tiny" else base
+    path = _absolute_path(base)
+    return str(path) if base != "tiny" and path.exists() else base

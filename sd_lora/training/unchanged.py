@@ -10,7 +10,7 @@ import torch
 
 from sd_lora.data import EncodedSet
 from sd_lora.errors import DataError, some
-from sd_lora.training.prepare import Run
+from sd_lora.training.preparation import Run
 
 #: what may differ, at the price of other last bits
 _SURROUNDINGS = ("device", "dtype", "torch", "processes")
