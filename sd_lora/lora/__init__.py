@@ -3,6 +3,7 @@
 from sd_lora.lora.dora import DoraConv2d, DoraLinear
 from sd_lora.lora.inject import eject, fuse, inject, set_strength
 from sd_lora.lora.layers import LoraConv2d, LoraLayer, LoraLinear, Strength
+from sd_lora.lora.norms import cap_norms, delta_norms
 from sd_lora.lora.targets import Target, plan_targets
 from sd_lora.lora.variants import VARIANTS, new_layer
 
@@ -15,6 +16,8 @@ __all__ = [
     "LoraLinear",
     "Strength",
     "Target",
+    "cap_norms",
+    "delta_norms",
     "eject",
     "fuse",
     "inject",

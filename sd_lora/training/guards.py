@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from sd_lora.errors import TrainingStopped, some
-from sd_lora.lora import LoraLayer
+from sd_lora.lora import LoraLayer, delta_norms
 
 #: steps between two looks at all weights
 LOOK_EVERY = 10
 #: looks after which a change that has not grown at all is told
 _FLAT_LOOKS = 5
 #: how large a change of a weight may be, relative to the weight, before it is told
-_OVERGROWN = 1.0
+_OVERGROWN = 4.0
 
 
 class Guards:
@@ -32,7 +32,7 @@ class Guards:
         """Alarms after `step` steps, as sentences."""
         if not self._layers or step % LOOK_EVERY:
             return ()
-        norms = {name: delta_norm(layer) for name, layer in self._layers.items()}
+        norms = dict(zip(self._layers, delta_norms(list(self._layers.values())), strict=True))
         self._norms.append(sum(norm**2 for norm in norms.values()) ** 0.5)
         recent = self._norms[-_FLAT_LOOKS:]
         enough = len(recent) == _FLAT_LOOKS
@@ -45,19 +45,12 @@ class Guards:
             and f"the adapter has not changed for {LOOK_EVERY * (_FLAT_LOOKS - 1)} steps (step {step}); raise "
             "optimizer.learning_rate",
             "overgrown": grown
-            and f"at step {step} the change of {len(grown)} modules is larger than their own weights "
+            and f"at step {step} the change of {len(grown)} modules is over {_OVERGROWN:g} times their own weights "
             f"({some(grown, 3)}); lower optimizer.learning_rate or set optimizer.max_norm",
         }  # fmt: skip
         fresh = {alarm: text for alarm, text in found.items() if isinstance(text, str) and alarm not in self._told}
         self._told |= fresh.keys()
         return tuple(fresh.values())
-
-
-def delta_norm(layer: LoraLayer) -> float:
-    """The Frobenius norm of the layer's ΔW at strength 1, from the r × r Gram matrices of its parts."""
-    up, down = layer.up.weight.detach().float().flatten(1), layer.down.weight.detach().float().flatten(1)
-    squared = ((up.T @ up) * (down @ down.T)).sum().clamp(min=0)
-    return float(squared.sqrt()) * layer.scaling
 
 
 def check_finite(named: Mapping[str, Tensor], what: str, step: int, names: Sequence[str]) -> None:

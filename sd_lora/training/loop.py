@@ -16,14 +16,13 @@ from torch import Tensor, nn
 from sd_lora.config import RunConfig
 from sd_lora.data import generator_for
 from sd_lora.families import ModelFamily
-from sd_lora.lora import LoraLayer
+from sd_lora.lora import LoraLayer, cap_norms
 from sd_lora.training.averages import Average, replaced
 from sd_lora.training.checkpoints import State
 from sd_lora.training.guards import Guards, check_finite, stopped
 from sd_lora.training.memory import checkpoint_activations, give_back, is_out_of_memory, too_large, used_memory
 from sd_lora.training.optimizers import (
     ParameterGroup,
-    cap_norms,
     make_optimizer,
     optimizer_state,
     rate_share,

@@ -1,4 +1,4 @@
-"""What moves the layers: how the rate rises and falls, the optimizers and their exact state, the cap on a layer's norm.
+"""What moves the layers: how the rate rises and falls, the optimizers and their exact state.
 
 Optimizers are made for groups of parameters and driven by `set_rate`, from outside, so that a step's rate is a pure
 function of its number.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,6 @@ from torch import Tensor
 
 from sd_lora.config import OptimizerConfig
 from sd_lora.errors import AdapterError, ConfigError, some
-from sd_lora.lora.layers import LoraLayer
 
 # ---- the rate
 
@@ -331,31 +330,3 @@ def _parameters(optimizer: torch.optim.Optimizer) -> list[Tensor]:
 
 def _shapes(optimizer: torch.optim.Optimizer) -> list[list[list[int]]]:
     return [[list(parameter.shape) for parameter in group["params"]] for group in optimizer.param_groups]
-
-
-# ---- the cap
-
-
-@torch.no_grad()
-def cap_norms(layers: Iterable[LoraLayer], most: float) -> int:
-    """Scale the weights of every layer whose `product` has a Frobenius norm above `most` (> 0) so that it has not, up
-    and down alike, and return how many there were.
-
-    With Gram matrices (rank, rank): ‖up @ down‖² is the sum of (upᵀ up) ∘ (down downᵀ).
-    """
-    layers = list(layers)
-    if not layers:
-        return 0
-    squares = []
-    for layer in layers:
-        up, down = layer.up.weight.float().flatten(1), layer.down.weight.float().flatten(1)
-        squares.append(((up.T @ up) * (down @ down.T)).sum().clamp_min(0))
-    capped = 0
-    for layer, root in zip(layers, torch.stack(squares).sqrt().tolist(), strict=True):
-        norm = root * layer.scaling
-        if most < norm < math.inf:
-            factor = math.sqrt(most * (1 - 1e-5) / norm)  # a little less, lest rounding has it scaled again and again
-            layer.up.weight.mul_(factor)
-            layer.down.weight.mul_(factor)
-            capped += 1
-    return capped

@@ -1,5 +1,4 @@
-"""Schedules against closed forms; every optimizer learns and goes on exactly from its state; the cap against the dense
-norm."""
+"""Schedules against closed forms; every optimizer learns and goes on exactly from its state."""
 
 from __future__ import annotations
 
@@ -16,13 +15,12 @@ from torch import Tensor, nn
 
 from sd_lora.config import OptimizerConfig
 from sd_lora.errors import AdapterError, ConfigError
-from sd_lora.lora import LoraLayer, new_layer
+from sd_lora.lora import new_layer
 from sd_lora.training.accelerator import accelerator_for
 from sd_lora.training.optimizers import (
     OPTIMIZERS,
     SCHEDULES,
     ParameterGroup,
-    cap_norms,
     check_optimizer,
     make_optimizer,
     optimizer_state,
@@ -447,46 +445,3 @@ def test_all_problems_are_told_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_settings_that_act_pass(name: str) -> None:
     check_optimizer(config(name), CPU)
     check_optimizer(config(name, text_learning_rate=config(name).learning_rate), CPU)
-
-
-# ---- the cap
-
-
-def layers(alpha: float = 6.0, size: float = 0.3) -> list[LoraLayer]:
-    torch.manual_seed(3)
-    targets = nn.Linear(7, 5), nn.Conv2d(3, 4, 3), nn.Linear(4, 9)
-    made = [new_layer(target, rank, alpha) for target, rank in zip(targets, (3, 2, 8), strict=True)]
-    for layer in made:
-        nn.init.normal_(layer.up.weight, std=size)
-    return made
-
-
-def test_a_layer_above_the_cap_is_scaled_to_it_up_and_down_alike() -> None:
-    made = layers()
-    norms = [layer.product().norm().item() for layer in made]
-    before = [layer.product().detach() for layer in made]
-    ratio = made[1].up.weight.norm() / made[1].down.weight.norm()
-    most = sorted(norms)[1] * 0.99
-    assert cap_norms(made, most) == 2
-    for layer, norm, product in zip(made, norms, before, strict=True):
-        now = layer.product().detach()
-        if norm <= most:
-            assert torch.equal(now, product)
-        else:
-            assert most * (1 - 1e-4) < now.norm().item() <= most
-            torch.testing.assert_close(now, product * (most / norm), rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(made[1].up.weight.norm() / made[1].down.weight.norm(), ratio)
-    assert cap_norms(made, most) == 0
-    assert all(layer.up.weight.requires_grad for layer in made)
-
-
-def test_nothing_is_capped_below_the_cap() -> None:
-    made = layers()
-    weights = [layer.up.weight.detach().clone() for layer in made]
-    largest = max(layer.product().norm().item() for layer in made)
-    assert cap_norms(made, largest * 1.0001) == 0
-    assert cap_norms(made, largest * 0.9999) == 1
-    assert cap_norms([], 1.0) == 0
-    fresh = layers(size=0.0)
-    assert cap_norms(fresh, 1e-6) == 0
-    assert torch.equal(weights[0], layers()[0].up.weight)
