@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Annotated, Optional
@@ -184,6 +185,8 @@ def main() -> None:
         app()
     except SdLoraError as error:
         typer.echo(f"error: {error}", err=True)
+        if "--json" in sys.argv[1:]:  # who reads stdout finds a document there in any case
+            typer.echo(json.dumps({"error": str(error)}))
         sys.exit(error.exit_code)
     except KeyboardInterrupt:
         sys.exit(130)

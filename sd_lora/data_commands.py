@@ -137,9 +137,11 @@ def caption(
     if report.refused:
         count = len(report.written) + len(report.kept) + len(report.refused)
         reasons = some([f"{name}: {reason}" for name, reason in report.refused])
-        raise DataError(
-            f"{len(report.refused)} of {count} images in {printable(str(folder))} got no caption ({reasons})"
-        )
+        refusal = f"{len(report.refused)} of {count} images in {printable(str(folder))} got no caption ({reasons})"
+        if as_json:  # which is one document
+            typer.echo(f"error: {refusal}", err=True)
+            raise typer.Exit(2)
+        raise DataError(refusal)
 
 
 def _show(report: CaptionReport) -> None:
@@ -173,6 +175,10 @@ def _print_check(found: Check, base: str, report: Path | None) -> None:
             f"\nplan for base model {base}: {plan.exposures} exposures of {plan.images} images, {plan.steps} steps of "
             f"{plan.batch_size}{takes}"
         )
+        counts = [row.exposures for row in found.images if row.exposures]
+        low, high = min(counts, default=0), max(counts, default=0)
+        often = f"{low}" if low == high else f"{low} or {high}" if high == low + 1 else f"{low} to {high}"
+        typer.echo(f"each image is seen {often} times{'' if high <= low + 1 else '; --json has it for each'}")
         typer.echo(f"{'bucket':>12}  images  exposures")
         for row in plan.buckets:
             typer.echo(f"{f'{row.width} × {row.height}':>12}  {row.images:>6}  {row.exposures:>9}")

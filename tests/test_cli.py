@@ -162,7 +162,7 @@ def test_a_single_image_trains_with_a_warning(cli: Cli, captioned: Any, random_s
     folder = captioned("one", count=1)
     answer = cli("train", folder, "training.steps=2", *QUICK, "--base", random_sd_folder, "--out", "out")
     assert answer.code == 0, answer
-    assert "warning: one image only" in answer.err
+    assert "warning: set-small: one image only" in answer.err
     assert (tmp_path / "out" / "adapter.safetensors").is_file()
 
 

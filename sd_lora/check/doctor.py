@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -16,7 +17,7 @@ from sd_lora.check.quality import Look, duplicates, look_at, thumbnail
 from sd_lora.check.settings import excessive_repeats, idle_settings
 from sd_lora.check.wording import prior_wording, wording
 from sd_lora.config import RunConfig
-from sd_lora.data import Entry, Example, Finding, Listing, Schedule, triggered, views_of
+from sd_lora.data import Entry, Example, Finding, Listing, Schedule, views_of
 from sd_lora.data.captions import PLACEHOLDER, has_placeholder
 from sd_lora.data.examples import example_of, with_captions
 from sd_lora.data.listing import list_folder
@@ -26,6 +27,7 @@ from sd_lora.families import ModelFamily, load_base
 
 Watch = Callable[[int, int], None]
 _MOST_THUMBNAILS = 500
+_MOST_CAPTIONS = 8
 _LEAST_MASK = 0.01
 
 
@@ -73,9 +75,12 @@ def check_folder(config: RunConfig, *, thumbnails: bool = False, watch: Watch | 
     if found.schedule is not None:
         plan = plan_for(found.schedule, found.steps, measure(family, pipe, device, found.schedule).of(found.steps))
     order = {entry.name: number for number, entry in enumerate(listing.entries)}
+    times = Counter[str]()
+    for (image, _), count in found.schedule.count(found.steps).items() if found.schedule else ():
+        times[found.examples[image].name] += count
     rows = [
-        ImageRow(e.name, tuple(triggered(c, _trigger(config, e)) for c in e.written or ("",)), e.width, e.height,
-                 found.thumbnails.get(e.name))
+        ImageRow(e.name, tuple(dict.fromkeys(e.captions))[:_MOST_CAPTIONS], e.width, e.height,
+                 found.thumbnails.get(e.name), times[e.name] if found.schedule else None)
         for e in sorted((*found.examples, *found.held), key=lambda e: order[e.name])
     ]  # fmt: skip
     return Check(config.data.folder, listing.layout, listing.summary, rows, found.findings, plan)
@@ -108,8 +113,17 @@ def examine(
     schedule = schedule_for(examples, config, side, grain) if trained and not excessive else None
     prior = len(trained) < len(examples)
     steps = config.training.steps or default_steps(max(1, len(trained)), config.training.batch_size, prior=prior)
+    findings += _unseen(schedule, steps)
     pictures = {s.entry.name: s.thumbnail for s in good if s.thumbnail is not None}
     return Examined(listing, examples, findings, schedule, steps, side, pictures, held)
+
+
+def _unseen(schedule: Schedule | None, steps: int) -> list[Finding]:
+    """What is to be said if the run ends before every image was seen."""
+    if schedule is None or steps * schedule.batch_size >= schedule.epoch_size:
+        return []
+    exposures = f"{steps * schedule.batch_size:,} exposures"
+    return [Finding("images-unseen", None, f"{exposures} are planned, but {schedule.epoch_size:,} see each image once")]
 
 
 def _look_at_all(
@@ -145,7 +159,11 @@ def _look(entry: Entry, config: RunConfig, sizes: tuple[int, int], pictured: boo
     view = views_of(*picture.image.size, *sizes, data)[0]
     look = look_at(picture.image, trained=view.size, jpeg_quality=picture.jpeg_quality)
     transparent = any(code in ("image-alpha", "image-transparent") for code, _ in picture.remarks)
-    findings += [Finding(code, entry.name, detail) for code, detail in (*picture.remarks, *look.remarks)]
+    laid = f", laid on {data.background}"
+    findings += [
+        Finding(code, entry.name, detail + (laid if code == "image-alpha" else ""))
+        for code, detail in (*picture.remarks, *look.remarks)
+    ]
     example = replace(example_of(entry, picture.image.size, data, transparent=transparent), digest=picture.digest)
     small = thumbnail(picture.image) if pictured else None
     return _Seen(entry, example, look, picture.digest, tuple(findings), small)

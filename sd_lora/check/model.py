@@ -11,14 +11,15 @@ from sd_lora.data.findings import Finding
 
 @dataclass(frozen=True)
 class ImageRow:
-    """One image that can be trained on: its `captions` as they are trained, its upright size in pixels, and a small
-    JPEG if one was asked for."""
+    """One image that can be trained on: its first few `captions` as they are trained, its upright size in pixels, a
+    small JPEG if one was asked for, and how often the run sees it, if that is known."""
 
     name: str
     captions: tuple[str, ...]
     width: int
     height: int
     thumbnail: bytes | None = None
+    exposures: int | None = None
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class Check:
             "summary": self.summary,
             "examples": [
                 {"file": row.name, "caption": row.captions[0], "captions": list(row.captions), "width": row.width,
-                 "height": row.height}
+                 "height": row.height, "exposures": row.exposures}
                 for row in self.images
             ],
             "findings": [finding.to_json() for finding in self.findings],

@@ -22,6 +22,8 @@ Pixels = NDArray[np.uint8]
 _SIDE = 512
 _MOST_PIXELS = 40_000_000
 _MOST_AREAS = 16
+#: as many cost no time worth a word, however small they are trained
+_FEW_PIXELS = 4_000_000
 _MOST_CROPPED = 0.2
 #: how wide the sharpest edges of a blurred picture are at least: a share of its longer side, and pixels of the copy
 _BLURRED_SHARE, _BLURRED_PIXELS = 0.005, 1.8
@@ -130,7 +132,7 @@ def _about_size(size: tuple[int, int], trained: tuple[int, int]) -> Iterator[Rem
     cropped = cropped_share(width, height, trained)
     if scale > 1.05:
         yield "image-tiny" if scale > 2 else "image-small", f"{width} × {height}, enlarged {scale:.1f} times"
-    if width * height > min(_MOST_PIXELS, _MOST_AREAS * trained[0] * trained[1]):
+    if width * height > max(_FEW_PIXELS, min(_MOST_PIXELS, _MOST_AREAS * trained[0] * trained[1])):
         yield "image-huge", f"{width} × {height}, trained at {trained[0]} × {trained[1]}"
     if cropped > _MOST_CROPPED:
         yield "image-aspect", f"{width} × {height}, of which {cropped:.0%} is cropped away"

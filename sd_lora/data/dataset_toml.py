@@ -76,6 +76,15 @@ class _Settings(BaseModel):
         )  # fmt: skip
 
 
+def _looks_like_one(path: Path) -> bool:
+    """Whether a file that is no TOML was meant to be a dataset."""
+    try:
+        with path.open("rb") as file:
+            return b"[datasets" in file.read(_MAX_BYTES)
+    except OSError:
+        return False
+
+
 def read(source: Source) -> Reading | None:
     """What the one dataset TOML in the folder names; None if there is none, or more than one."""
     found = []
@@ -83,8 +92,9 @@ def read(source: Source) -> Reading | None:
         if suffix_of(name) == ".toml":
             try:
                 found += [file] * ("datasets" in _load(file.path))
-            except DataError:
-                continue
+            except DataError as error:
+                if _looks_like_one(file.path):
+                    source.notes.add("dataset-broken", file.name, str(error))
     if len(found) != 1:
         return None
     reading, seen = _read(found[0].path, source)

@@ -27,7 +27,9 @@ CODES: dict[str, Code] = {
     # the folder
     "no-images": Code("error", "folders hold no images", "name the folder that holds them"),
     "layout-mixed": Code("warning", "images lie beside kohya's folders", "move them into a folder such as 10_style"),
-    "layout-number": Code("info", "folders begin with a number that is no repeats", "name them like 10_style if it is"),
+    "layout-number": Code("info", "folders have a number in their name that was not taken for repeats",
+        "if it is repeats, give the folder right above it, or rename it like 10_style"),
+    "dataset-broken": Code("error", "dataset files cannot be read", "correct them, or set data.layout to another"),
     "not-read": Code("warning", "entries of the folder are not read", "move them elsewhere if that is meant"),
     "entry-outside": Code("error", "entries point out of the folder", "copy the files into the folder"),
     "entry-broken": Code("error", "rows of the metadata cannot be used", "correct or remove them"),
@@ -44,10 +46,10 @@ CODES: dict[str, Code] = {
     "image-oversized": Code("error", "images have over 100 megapixels", "scale them down, or set data.skip_bad"),
     "image-extension": Code("info", "images have another format's ending", "rename them"),
     "image-animated": Code("warning", "images are animated; only the first frame is read", "save the frame you mean"),
-    "image-alpha": Code("warning", "images are partly transparent", "choose the colour behind with data.background"),
+    "image-alpha": Code("warning", "images are partly transparent", "choose another colour with data.background"),
     "image-transparent": Code("warning", "images are almost wholly transparent", "remove their alpha channel"),
     "image-profile": Code("warning", "images have a colour profile that cannot be used", "save them in sRGB"),
-    "image-skipped": Code("warning", "images cannot be read and are left out", "repair them to train on them"),
+    "image-skipped": Code("warning", "images cannot be read and are left out", "repair or convert them"),
     "mask-size": Code("error", "masks have another shape than their image", "save them in the size of the image"),
     "mask-empty": Code("warning", "masks leave almost nothing to learn from", "white is what is learnt"),
     # picture quality
@@ -81,6 +83,7 @@ CODES: dict[str, Code] = {
     "trigger-unusable": Code("error", "trigger words cannot be used", "set data.trigger to a short word"),
     "trigger-unset": Code("error", "captions hold [trigger], but no trigger word is set", "set data.trigger"),
     # the set
+    "images-unseen": Code("warning", "sets are larger than the run", "raise training.steps, or give a smaller folder"),
     "set-small": Code("warning", "images only: the adapter may copy them", "use 4 or more"),
 }  # fmt: skip
 
@@ -92,6 +95,8 @@ class Finding:
     code: str
     file: str | None
     detail: str
+    #: what to do, where the table's remedy does not fit
+    advice: str = ""
 
     def __post_init__(self) -> None:
         if self.code not in CODES:
@@ -103,7 +108,7 @@ class Finding:
 
     @property
     def remedy(self) -> str:
-        return CODES[self.code].remedy
+        return self.advice or CODES[self.code].remedy
 
     @property
     def message(self) -> str:
@@ -137,4 +142,4 @@ def _sentence(code: str, found: list[Finding]) -> str:
     if len(found) == 1:
         return found[0].message
     named = [f"{f.file} ({f.detail})" if f.file else f.detail for f in found]
-    return f"{len(found)} {CODES[code].about}: {some(named)}; {CODES[code].remedy}"
+    return f"{len(found)} {CODES[code].about}: {some(named)}; {found[0].remedy}"

@@ -18,6 +18,14 @@ from sd_lora.data.sidecars import Reading, Source, Subset, captioned, read_leaf
 from sd_lora.data.tree import Folder, Notes, key, reason, relative, shown, suffix_of, walk
 from sd_lora.errors import DataError, some
 
+#: what to do about a finding in a layout, where that is something else than in folders with caption files
+_ADVICE = {
+    ("metadata", "caption-missing"): "give its row a text, or set data.default_caption",
+    ("metadata", "caption-empty"): "give its row a text, or set data.default_caption",
+    ("bare", "caption-missing"): "give a trigger word (--trigger), or write captions; sd-lora caption drafts them",
+    ("kohya-toml", "unlisted"): "name their folder in a subset",
+}
+
 
 def list_folder(config: DataConfig) -> Listing:
     """The images of ``config.folder`` and ``config.regularisation`` with their captions.
@@ -47,7 +55,8 @@ def list_folder(config: DataConfig) -> Listing:
         entries, summary = [*entries, *found.entries], f"{summary}; regularisation: {found.summary}"
     masks = sum(entry.mask is not None for entry in entries)
     summary += f"; {masks} with masks" if masks else ""
-    return Listing(layout, summary, tuple(sorted(entries, key=lambda entry: entry.name)), notes.all())
+    findings = [replace(f, advice=_ADVICE.get((layout, f.code), f.advice)) for f in notes.all()]
+    return Listing(layout, summary, tuple(sorted(entries, key=lambda entry: entry.name)), tuple(findings))
 
 
 def _understood(source: Source, layout: str) -> tuple[str, Reading]:

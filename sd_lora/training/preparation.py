@@ -15,7 +15,8 @@ from sd_lora.adapter import Adapter, base_name
 from sd_lora.check.doctor import Examined, examine
 from sd_lora.check.plan import default_exposures, measure
 from sd_lora.config import RunConfig
-from sd_lora.data import Example, Schedule, check_cache, sentences
+from sd_lora.data import CODES, Example, Schedule, check_cache, sentences
+from sd_lora.data.findings import grouped
 from sd_lora.data.listing import list_folder
 from sd_lora.data.tree import shown
 from sd_lora.device import choose_device, choose_dtype
@@ -135,7 +136,8 @@ def prepare(config: RunConfig, *, on_look: Counter | None = None, resumed: bool 
         lambda checkpointing: measure(family, pipe, device, schedule, checkpointing=checkpointing),
     )  # fmt: skip
     config = dataclasses.replace(config, training=means.applied(config.training))
-    notes = [*sentences(found.findings, "warning"), *notes_on(adapter, config, pipe)]
+    told = [f"{code}: {text}" for code, text in grouped(found.findings) if CODES[code].severity == "warning"]
+    notes = [*told, *notes_on(adapter, config, pipe)]
     _check_text(config)
     adapter.metadata = describe(config, family, pipe, found.examples, adapter)
     adapter.label = config.output.name

@@ -296,3 +296,64 @@ def test_the_name_of_a_folder_stays_on_its_line(folder: Path) -> None:
     done = CliRunner().invoke(app, ["check", str(odd), "--base", "tiny"])
     assert done.exit_code == 0
     assert done.stdout.splitlines()[0].endswith("a\\nb\\x7f: 5 images with captions beside them (.txt)")
+
+
+def test_how_often_each_image_is_seen_is_told(folder: Path) -> None:
+    _, found = checked(folder, "training.steps=5", "training.batch_size=2", "data.trigger=zwq")
+    assert [example["exposures"] for example in found["examples"]] == [2] * 5
+    assert not codes(found) & {"images-unseen"}
+    _, found = checked(folder, "training.steps=2", "training.batch_size=2", "data.trigger=zwq")
+    assert sorted(example["exposures"] for example in found["examples"]) == [0, 1, 1, 1, 1]
+    assert "images-unseen" in codes(found, "warning")
+    text = CliRunner().invoke(
+        app, ["check", str(folder), "--base", "tiny", "training.steps=6", "training.batch_size=2"]
+    )
+    assert "each image is seen 2 or 3 times" in text.stdout
+
+
+def test_a_caption_that_is_cut_is_shown_as_it_is_trained(folder: Path) -> None:
+    (folder / "0.txt").write_text("a cat " * 60, "utf-8")
+    _, found = checked(folder, "data.trigger=zwq")
+    assert len(found["examples"][0]["caption"]) < 200
+    assert found["examples"][0]["caption"].endswith(", in zwq style")
+
+
+def test_remedies_fit_the_layout(folder: Path) -> None:
+    (folder / "0.txt").unlink()
+    _, found = checked(folder)
+    (missing,) = [f for f in found["findings"] if f["code"] == "caption-missing"]
+    assert "NAME.txt" in missing["message"]
+    rows = [json.dumps({"file_name": f"{i}.png", **({"text": "a cat"} if i else {})}) for i in range(5)]
+    (folder / "metadata.jsonl").write_text("\n".join(rows), "utf-8")
+    _, found = checked(folder)
+    (missing,) = [f for f in found["findings"] if f["code"] == "caption-missing"]
+    assert "give its row a text" in missing["message"]
+    for file in folder.glob("*.[tj]*"):
+        file.unlink()
+    _, found = checked(folder)
+    assert {f["remedy"] for f in found["findings"] if f["code"] == "caption-missing"} == {
+        "give a trigger word (--trigger), or write captions; sd-lora caption drafts them"
+    }
+
+
+def test_a_dataset_file_that_cannot_be_read_is_an_error_not_another_layout(folder: Path) -> None:
+    (folder / "dataset.toml").write_text("[[datasets]\nbatch_size = 1\n", "utf-8")
+    code, found = checked(folder)
+    assert code == 2
+    (broken,) = [f for f in found["findings"] if f["code"] == "dataset-broken"]
+    assert broken["file"] == "dataset.toml"
+    code, found = checked(folder, "data.layout=sidecars")
+    assert code == 0
+    (folder / "dataset.toml").write_text("not toml at all", "utf-8")  # nothing to do with images
+    assert checked(folder)[0] == 0
+
+
+def test_with_json_an_error_is_a_document_too(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    from sd_lora.cli import main
+
+    monkeypatch.setattr("sys.argv", ["sd-lora", "check", str(folder / "nowhere"), "--json"])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2
+    out, err = capsys.readouterr()
+    assert json.loads(out)["error"] in err

@@ -72,10 +72,11 @@ def loss_of(family: ModelFamily, pipe: Any, pictures: torch.Tensor, seed: int = 
     latents = family.encode_images(pipe, pictures)
     noise = torch.randn(latents.shape, generator=generator)
     timesteps = objective.sample_timesteps(len(latents), TrainingConfig(), generator)
-    noised = objective.noised(latents, noise, timesteps, 5.0)
+    noised = objective.noised(latents, noise, timesteps, TrainingConfig(min_snr_gamma=5.0))
     conditioning = conditioning_for(family, pipe, CAPTIONS[: len(latents)])
     denoiser = getattr(pipe, family.denoiser)
-    return objective.loss(family.denoise(denoiser, noised.latents, timesteps, conditioning), noised)
+    prediction = family.denoise(denoiser, noised.latents, timesteps, conditioning)
+    return objective.loss(prediction, noised, TrainingConfig())
 
 
 def adapter_for(family: ModelFamily, pipe: Any, targets: list[str]) -> Adapter:
@@ -211,7 +212,7 @@ def test_the_objective_is_that_of_the_scheduler(family: ModelFamily, pipe: Any) 
     assert isinstance(objective, Objective)
     assert objective.prediction_type == pipe.scheduler.config.prediction_type
     latents, noise = torch.randn(1, 4, 8, 8), torch.randn(1, 4, 8, 8)
-    ours = objective.noised(latents, noise, torch.tensor([300]), None).latents
+    ours = objective.noised(latents, noise, torch.tensor([300]), TrainingConfig()).latents
     torch.testing.assert_close(ours, pipe.scheduler.add_noise(latents, noise, torch.tensor([300])))
 
 

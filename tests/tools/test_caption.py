@@ -155,15 +155,14 @@ def test_what_cannot_be_captioned_is_told_and_the_others_are_written(photos: Pat
     (photos / "odd.png").write_bytes((photos / "a.png").read_bytes())
     (photos / "odd.caption").write_bytes(b"\0\0\0")
     result = run(photos, "--model", blip, "--json")
-    assert isinstance(result.exception, DataError)
-    assert result.exception.exit_code == 2
-    assert "3 of 6 images" in str(result.exception)
+    assert result.exit_code == 2
+    assert "3 of 6 images" in result.stderr
     found = json.loads(result.stdout)
     reasons = {row["file"]: row["reason"] for row in found["refused"]}
     assert "no image" in reasons["broken.png"]
     assert "empty.txt is empty; remove it" in reasons["empty.png"]
     assert "odd.caption cannot be read" in reasons["odd.png"]
-    assert all(name in str(result.exception) for name in reasons)
+    assert all(name in result.stderr for name in reasons)
     assert [row["file"] for row in found["written"]] == ["a.png", "c.jpg"]
     assert (photos / "empty.txt").read_bytes() == b" \n"
     assert not (photos / "odd.txt").exists()
