@@ -156,7 +156,7 @@ def _show(report: CaptionReport) -> None:
 
 def _print_check(found: Check, base: str, report: Path | None) -> None:
     """The layout, the findings, a sentence for each kind, and the plan."""
-    from sd_lora.check.model import duration
+    from sd_lora.check.model import duration, how_often
     from sd_lora.data import CODES
     from sd_lora.data.findings import grouped
     from sd_lora.data.tree import shown
@@ -175,10 +175,7 @@ def _print_check(found: Check, base: str, report: Path | None) -> None:
             f"\nplan for base model {base}: {plan.exposures} exposures of {plan.images} images, {plan.steps} steps of "
             f"{plan.batch_size}{takes}"
         )
-        counts = [row.exposures for row in found.images if row.exposures]
-        low, high = min(counts, default=0), max(counts, default=0)
-        often = f"{low}" if low == high else f"{low} or {high}" if high == low + 1 else f"{low} to {high}"
-        typer.echo(f"each image is seen {often} times{'' if high <= low + 1 else '; --json has it for each'}")
+        typer.echo(how_often(found.images))
         typer.echo(f"{'bucket':>12}  images  exposures")
         for row in plan.buckets:
             typer.echo(f"{f'{row.width} × {row.height}':>12}  {row.images:>6}  {row.exposures:>9}")

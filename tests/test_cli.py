@@ -107,7 +107,7 @@ def test_train_names_a_truncated_picture(refused: Refused, image_folder: Path) -
 
 def test_train_names_a_picture_without_caption_and_the_remedy(refused: Refused, image_folder: Path) -> None:
     (image_folder / "03.txt").unlink()
-    assert "03.png: no caption; add NAME.txt" in refused("train", image_folder, "--base", "tiny")
+    assert "1 image has no caption: 03.png; add NAME.txt" in refused("train", image_folder, "--base", "tiny")
 
 
 @pytest.mark.parametrize(
@@ -171,7 +171,7 @@ def test_folders_of_any_name_are_found(name: str, refused: Refused, captioned: A
     """Nothing is trained: the next problem is reported only if the folder itself was understood."""
     folder = captioned(name, count=1)
     (folder / "00.txt").unlink()
-    assert "00.png: no caption" in refused("train", folder, "--base", "tiny")
+    assert "has no caption: 00.png; give a trigger word" in refused("train", folder, "--base", "tiny")
 
 
 # ---- preview

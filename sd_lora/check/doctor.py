@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -12,7 +11,7 @@ from typing import Any
 from PIL import ImageStat
 
 from sd_lora.check.model import Check, ImageRow
-from sd_lora.check.plan import default_steps, hold_out, measure, plan_for, schedule_for
+from sd_lora.check.plan import default_steps, exposures_of, hold_out, measure, plan_for, schedule_for
 from sd_lora.check.quality import Look, duplicates, look_at, thumbnail
 from sd_lora.check.settings import excessive_repeats, idle_settings
 from sd_lora.check.wording import prior_wording, wording
@@ -29,6 +28,12 @@ Watch = Callable[[int, int], None]
 _MOST_THUMBNAILS = 500
 _MOST_CAPTIONS = 8
 _LEAST_MASK = 0.01
+#: what makes an image that is left out one that is trained on, if not repair
+_TO_TRAIN = {
+    "image-unsupported": "save [it|them] as PNG to train on [it|them]",
+    "image-oversized": "scale [it|them] down to train on [it|them]",
+    "mask-size": "save the [mask|masks] in the size of the image to train on [it|them]",
+}
 
 
 @dataclass(frozen=True)
@@ -75,15 +80,18 @@ def check_folder(config: RunConfig, *, thumbnails: bool = False, watch: Watch | 
     if found.schedule is not None:
         plan = plan_for(found.schedule, found.steps, measure(family, pipe, device, found.schedule).of(found.steps))
     order = {entry.name: number for number, entry in enumerate(listing.entries)}
-    times = Counter[str]()
-    for (image, _), count in found.schedule.count(found.steps).items() if found.schedule else ():
-        times[found.examples[image].name] += count
+    times = exposures_of(found.schedule, found.steps) if found.schedule else [None] * len(found.examples)
+    seen = [*zip(found.examples, times, strict=True), *((example, None) for example in found.held)]
     rows = [
         ImageRow(e.name, tuple(dict.fromkeys(e.captions))[:_MOST_CAPTIONS], e.width, e.height,
-                 found.thumbnails.get(e.name), times[e.name] if found.schedule else None)
-        for e in sorted((*found.examples, *found.held), key=lambda e: order[e.name])
+                 found.thumbnails.get(e.name), count)
+        for e, count in sorted(seen, key=lambda pair: order[pair[0].name])
     ]  # fmt: skip
-    return Check(config.data.folder, listing.layout, listing.summary, rows, found.findings, plan)
+    left = sum(finding.code == "image-skipped" for finding in found.findings)
+    summary = f"{listing.summary}; {left} cannot be read and {'is' if left == 1 else 'are'} left out"
+    return Check(
+        config.data.folder, listing.layout, summary if left else listing.summary, rows, found.findings, plan
+    )  # fmt: skip
 
 
 def examine(
@@ -95,7 +103,9 @@ def examine(
     side, grain = config.data.resolution or family.native_size(pipe), family.grain(pipe)
     seen = list(_look_at_all(listing.entries, config, (side, grain), thumbnails, watch))
     good = [s for s in seen if s.example is not None and s.look is not None]
-    findings = [*listing.findings, *(finding for s in seen for finding in s.findings)]
+    lost = {s.entry.name for s in seen} - {s.entry.name for s in good}  # no caption would help them
+    listed = [f for f in listing.findings if f.file not in lost or f.code not in ("caption-missing", "caption-empty")]
+    findings = [*listed, *(finding for s in seen for finding in s.findings)]
     examples = with_captions(
         [s.example for s in good if s.example is not None], [s.entry for s in good], config.data, config.training.seed,
         lambda captions: family.overlong(pipe, captions),
@@ -113,17 +123,20 @@ def examine(
     schedule = schedule_for(examples, config, side, grain) if trained and not excessive else None
     prior = len(trained) < len(examples)
     steps = config.training.steps or default_steps(max(1, len(trained)), config.training.batch_size, prior=prior)
-    findings += _unseen(schedule, steps)
+    findings += _unseen(schedule, examples, steps)
     pictures = {s.entry.name: s.thumbnail for s in good if s.thumbnail is not None}
     return Examined(listing, examples, findings, schedule, steps, side, pictures, held)
 
 
-def _unseen(schedule: Schedule | None, steps: int) -> list[Finding]:
-    """What is to be said if the run ends before every image was seen."""
-    if schedule is None or steps * schedule.batch_size >= schedule.epoch_size:
+def _unseen(schedule: Schedule | None, examples: Sequence[Example], steps: int) -> list[Finding]:
+    """What is to be said if the run ends before every image to learn from was seen."""
+    if schedule is None:
         return []
-    exposures = f"{steps * schedule.batch_size:,} exposures"
-    return [Finding("images-unseen", None, f"{exposures} are planned, but {schedule.epoch_size:,} see each image once")]
+    times = [n for n, e in zip(exposures_of(schedule, steps), examples, strict=True) if not e.prior]
+    if all(times):
+        return []
+    detail = f"{times.count(0):,} of {len(times):,} images are never seen in {steps * schedule.batch_size:,} exposures"
+    return [Finding("images-unseen", None, detail)]
 
 
 def _look_at_all(
@@ -151,11 +164,14 @@ def _look(entry: Entry, config: RunConfig, sizes: tuple[int, int], pictured: boo
         if entry.mask is not None:
             share = ImageStat.Stat(read_mask(entry.mask, picture.image.size)).mean[0] / 255
             if share < _LEAST_MASK:
-                findings.append(Finding("mask-empty", entry.name, f"its mask leaves {share:.1%} of it"))
+                findings.append(Finding("mask-empty", entry.name, f"{_little(share)} of it is learnt"))
     except PictureError as error:
         file = entry.name if error.code != "mask-size" else f"{entry.name} and its mask"
-        code = "image-skipped" if data.skip_bad else error.code
-        return _Seen(entry, None, None, "", (Finding(code, file, error.detail),))
+        if data.skip_bad:
+            found = Finding("image-skipped", file, error.detail, _TO_TRAIN.get(error.code, ""))
+        else:
+            found = Finding(error.code, file, error.detail)
+        return _Seen(entry, None, None, "", (found,))
     view = views_of(*picture.image.size, *sizes, data)[0]
     look = look_at(picture.image, trained=view.size, jpeg_quality=picture.jpeg_quality)
     transparent = any(code in ("image-alpha", "image-transparent") for code, _ in picture.remarks)
@@ -167,6 +183,10 @@ def _look(entry: Entry, config: RunConfig, sizes: tuple[int, int], pictured: boo
     example = replace(example_of(entry, picture.image.size, data, transparent=transparent), digest=picture.digest)
     small = thumbnail(picture.image) if pictured else None
     return _Seen(entry, example, look, picture.digest, tuple(findings), small)
+
+
+def _little(share: float) -> str:
+    return f"{share:.1%}" if share >= 0.001 else "under 0.1%" if share else "nothing"
 
 
 class _Reader:

@@ -7,12 +7,13 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from sd_lora.data.findings import Finding
+from sd_lora.errors import some
 
 
 @dataclass(frozen=True)
 class ImageRow:
     """One image that can be trained on: its first few `captions` as they are trained, its upright size in pixels, a
-    small JPEG if one was asked for, and how often the run sees it, if that is known."""
+    small JPEG if one was asked for, and how often the run sees it; None if it is held out, or there is no plan."""
 
     name: str
     captions: tuple[str, ...]
@@ -75,6 +76,26 @@ class Check:
             "findings": [finding.to_json() for finding in self.findings],
             "plan": None if self.plan is None else asdict(self.plan),
         }  # fmt: skip
+
+
+def how_often(images: Sequence[ImageRow]) -> str:
+    """How often a run sees each image, by the folders they lie in if that differs: ``each image 80 times``."""
+    folders: dict[str, list[int]] = {}
+    for row in images:
+        if row.exposures is not None:
+            folders.setdefault(row.name.rpartition("/")[0] or "the others", []).append(row.exposures)
+    everywhere = [count for counts in folders.values() for count in counts]
+    if not everywhere:
+        return ""
+    if max(everywhere) - min(everywhere) <= 1 or len(folders) == 1:
+        return f"each image {_range(everywhere)} times"
+    each = [f"{name} {_range(counts)}" for name, counts in sorted(folders.items())]
+    return f"each image {_range(everywhere)} times: {some(each, 8)}"
+
+
+def _range(counts: Sequence[int]) -> str:
+    low, high = min(counts), max(counts)
+    return f"{low:,}" if low == high else f"{low:,} {'or' if high == low + 1 else 'to'} {high:,}"
 
 
 def duration(seconds: float) -> str:

@@ -65,6 +65,14 @@ def schedule_for(examples: Sequence[Example], config: RunConfig, side: int, grai
     return Schedule(seen, config.training.batch_size, config.training.seed)
 
 
+def exposures_of(schedule: Schedule, steps: int) -> list[int]:
+    """How often each image of `schedule` is seen in `steps` steps."""
+    times = [0] * len(schedule.images)
+    for (image, _), count in schedule.count(steps).items():
+        times[image] += count
+    return times
+
+
 def plan_for(schedule: Schedule, steps: int, cost: tuple[float | None, int | None, str] = (None, None, "")) -> Plan:
     """The plan of `steps` steps; `cost` is what `measure` gives for the whole run."""
     seen = schedule.count(steps)

@@ -13,7 +13,7 @@ import jinja2
 
 from sd_lora.atomic import write_atomically
 from sd_lora.check.model import Check, duration
-from sd_lora.data.findings import CODES, Finding, Severity, grouped
+from sd_lora.data.findings import CODES, Finding, Severity, grouped, headline, remedy_of
 from sd_lora.errors import ConfigError, printable
 
 _MOST_IMAGES = 500
@@ -23,7 +23,7 @@ _MOST_UNFOLDED = 8
 
 @dataclass(frozen=True)
 class Kind:
-    """All findings of one code; `title` is the one finding's detail, or says how many there are."""
+    """All findings of one code; `title` says how many there are, or what the one is that is about no file."""
 
     code: str
     severity: Severity
@@ -77,9 +77,8 @@ def _kinds(findings: Iterable[Finding]) -> list[Kind]:
         of.setdefault(finding.code, []).append(finding)
     kinds = []
     for code, _ in grouped(findings):
-        found, about = of[code], CODES[code]
-        title = found[0].detail if len(found) == 1 else f"{len(found)} {about.about}"
-        kinds.append(Kind(code, about.severity, title, about.remedy, tuple(found)))
+        found = of[code]
+        kinds.append(Kind(code, CODES[code].severity, headline(found), remedy_of(found), tuple(found)))
     return kinds
 
 

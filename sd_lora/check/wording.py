@@ -21,7 +21,8 @@ Captions = Sequence[tuple[str, tuple[str, ...]]]
 _STOP_WORDS = """
 a an the and or of on in at to by with from for near under over behind beside between into onto up down out is are was
 were be being has have had its it his her their this that these those there he she they one two three some small big
-large little very while as against above below next front back left right side top bottom
+large little very while as against above below next front back left right side top bottom first second third fourth
+fifth last another other number line text without some only also
 """
 _STOP = frozenset(_STOP_WORDS.split())
 
@@ -73,12 +74,18 @@ def _styles(captions: Captions, trigger: str) -> Iterator[Finding]:
 
 
 def _alike(captions: Captions) -> Iterator[Finding]:
-    """A caption that more than half of the images have."""
-    if len(captions) < _FEWEST:
-        return
-    for texts, count in Counter(texts for _, texts in captions if any(texts)).most_common(1):
-        if count > len(captions) / 2:
-            yield Finding("caption-same", None, f'{count} of {len(captions)} images have the caption "{texts[0][:60]}"')
+    """Captions that more than half of all images have, or of those in a folder, whose name may stand in for one."""
+    folders: dict[str, list[tuple[str, ...]]] = {"": [texts for _, texts in captions]}
+    for name, texts in captions:
+        if folder := name.rpartition("/")[0]:
+            folders.setdefault(folder, []).append(texts)
+    said = set[tuple[str, ...]]()
+    for folder, own in folders.items():
+        for texts, count in Counter(filter(any, own)).most_common(1):
+            if len(own) >= _FEWEST and count > len(own) / 2 and texts not in said:
+                said.add(texts)
+                what = f"{count} of {len(own)} images{f' in {folder}/' if folder else ''}"
+                yield Finding("caption-same", None, f'{what} have the caption "{texts[0][:60]}"')
 
 
 def _bias(captions: Captions, trigger: str) -> Iterator[Finding]:
@@ -101,8 +108,8 @@ def _trigger(captions: Captions, trigger: str, reader: Reader) -> Iterator[Findi
         yield Finding("trigger-known", None, f'"{trigger}" is a word that the base model knows already')
     own = [name for name, texts in captions if any(names_trigger(text, trigger) for text in texts)]
     if own and len(own) < len(captions):
-        detail = f'{len(own)} of {len(captions)} captions name "{trigger}" themselves, such as that of {own[0]}'
-        yield Finding("trigger-partly", None, detail)
+        says = f'[trigger] or "{trigger}" is in {len(own)} of {len(captions)} captions, such as that of {own[0]}'
+        yield Finding("trigger-partly", None, f'{says}, and the others get ", {trigger_phrase(trigger)}"')
 
 
 def _unusable(trigger: str, reader: Reader) -> list[Finding]:
@@ -113,11 +120,20 @@ def _unusable(trigger: str, reader: Reader) -> list[Finding]:
     elif plain != trigger:
         why = "the trigger word holds spaces or signs that are not seen"
         why += f'; "{plain[:60]}" does not' if plain else " and nothing else"
+    elif _is_phrase(trigger):
+        why = f'captions would end ", {trigger_phrase(trigger)}", as "{trigger[:60]}" is no word of its own'
     elif trigger and (count := reader.count([trigger_phrase(trigger)])[0]) > reader.limit:
         why = f'"{trigger[:60]}…" alone has {count} tokens of at most {reader.limit}'
     return [Finding("trigger-unusable", None, why)] if why else []
 
 
+def _is_phrase(trigger: str) -> bool:
+    """Whether `trigger` holds what comes before or after it anyway."""
+    words = trigger.lower().split()
+    return bool(words) and (words[0] == "in" or words[-1] in ("style", "of"))
+
+
 def _words(text: str) -> list[str]:
-    """The content words of `text`, in small letters; plurals as they are."""
-    return [word for word in re.findall(r"[^\W\d_]{3,}", text.lower()) if word not in _STOP]
+    """The content words of `text`, in small letters; plurals and counted tags (``1girl``) as they are."""
+    words = re.findall(r"[^\W_]+", text.lower())
+    return [word for word in words if sum(map(str.isalpha, word)) >= 3 and word not in _STOP]

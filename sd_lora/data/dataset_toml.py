@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import os
 import tomllib
@@ -16,10 +17,10 @@ from sd_lora.config import DataConfig
 from sd_lora.data.caption_files import decode_text
 from sd_lora.data.entries import Entry
 from sd_lora.data.kohya import Part, listed, note_repeats, plural
-from sd_lora.data.metadata import entries_of, note_rest
+from sd_lora.data.metadata import entries_of, note_rest, note_rows
 from sd_lora.data.metadata_rows import Row, RowsError, clipped, kind_of, read_text, texts_of
 from sd_lora.data.sidecars import Reading, Source, Subset, read_leaf
-from sd_lora.data.tree import Folder, Notes, reason, relative, shown, suffix_of, walk
+from sd_lora.data.tree import Folder, Notes, likely_folder, reason, relative, shown, suffix_of, walk
 from sd_lora.errors import DataError
 
 _MAX_BYTES = 250_000
@@ -94,7 +95,7 @@ def read(source: Source) -> Reading | None:
                 found += [file] * ("datasets" in _load(file.path))
             except DataError as error:
                 if _looks_like_one(file.path):
-                    source.notes.add("dataset-broken", file.name, str(error))
+                    source.notes.add("dataset-broken", file.name, clipped(str(error.__cause__)))
     if len(found) != 1:
         return None
     reading, seen = _read(found[0].path, source)
@@ -102,7 +103,7 @@ def read(source: Source) -> Reading | None:
         if os.path.realpath(folder.path) in seen:
             folder.files.clear()
         folder.files = {name: file for name, file in folder.files.items() if os.path.realpath(file.path) not in seen}
-    note_rest(source.folder, (), {found[0].path}, source.notes)
+    note_rest(source.folder, (), {found[0].path}, source.notes, "name [its|their] folder in a subset")
     return reading
 
 
@@ -143,8 +144,10 @@ def _image_folder(settings: _Settings, file: Path, seen: set[str], notes: Notes)
     where = _place(settings.image_dir or "", file.parent)
     given = f"image_dir {clipped(settings.image_dir or '')}"
     if not settings.image_dir or not os.path.isdir(where):
-        what = f"{given} is no folder" if settings.image_dir else "a subset has no image_dir"
-        notes.add("no-images", shown(file.name), what)
+        likely = likely_folder(where) if settings.image_dir else None
+        guess = f", did you mean {relative(likely, file.parent) or '.'}?" if likely else ""
+        what = f"{given} is no folder{guess}" if settings.image_dir else "a subset has no image_dir"
+        notes.add("no-images", shown(file.name), what, "name the folder that holds the images in image_dir")
         return None
     real = os.path.realpath(where)
     if real in seen:
@@ -174,36 +177,40 @@ def _images(settings: _Settings, folder: Folder, base: Path, source: Source) -> 
     except (RowsError, ValueError, RecursionError) as error:
         notes.add("entry-broken", label, f"no metadata in JSON: {clipped(str(error))}")
         return []
-    rows = list(_rows(content, folder, label, notes))
+    rows = _rows(content, folder, label, notes)
     entries, met = entries_of(rows, folder, subset, notes, by_stem=True)
     note_rest(folder, entries, {file} | met, notes)
     return entries
 
 
-def _rows(content: Mapping[str, Any], folder: Folder, label: str, notes: Notes) -> Iterator[Row]:
+def _rows(content: Mapping[str, Any], folder: Folder, label: str, notes: Notes) -> list[Row]:
     """Kohya's metadata: the path of an image → its caption and its tags, which are read as one caption."""
     top = os.path.join(os.path.abspath(folder.path), "")
+    rows: list[Row] = []
+    broken: list[tuple[str, str, str]] = []
     for name, values in content.items():
         try:
             if not isinstance(values, dict):
                 raise ValueError(f"{kind_of(values)}, not an object")
             said = [texts_of(values.get(key)) for key in ("caption", "tags")]
         except ValueError as error:
-            notes.add("entry-broken", label, f"{clipped(name)}: {error}")
+            broken.append(("entry-broken", label, f"{clipped(name)}: {error}"))
             continue
         caption = ", ".join(text for texts in said for text in texts or ())
         captions = (caption,) if caption else None if said == [None, None] else ()
-        yield Row(label, name.removeprefix(top), captions)
+        rows.append(Row(label, name.removeprefix(top), captions))
+    note_rows(broken, notes)
+    return rows
 
 
 def _subsets(content: Mapping[str, Any], name: str, notes: Notes) -> Iterator[_Settings]:
     """The settings of every subset, what comes down to it included; what cannot be used is noted once."""
     said: set[str] = set()
 
-    def note(detail: str) -> None:
+    def note(detail: str, advice: str = "") -> None:
         if detail not in said:
             said.add(detail)
-            notes.add("setting-unknown", name, detail)
+            notes.add("setting-unknown", name, detail, advice)
 
     for key in content.keys() - {"general", "datasets"}:
         note(f"[{clipped(key)}] is no part of a dataset file")
@@ -217,22 +224,24 @@ def _subsets(content: Mapping[str, Any], name: str, notes: Notes) -> Iterator[_S
             yield _settings({**general, **shared, **subset}, note)
 
 
-def _settings(given: dict[str, Any], note: Callable[[str], None]) -> _Settings:
+def _settings(given: dict[str, Any], note: Callable[..., None]) -> _Settings:
     for key in sorted(given.keys() - _Settings.model_fields.keys()):
         value = given.pop(key)
         shown_value = f"{clipped(key)} = {_shown(value)}"
         if key in _ELSEWHERE:
             note(f"{shown_value} is not read; here that is {_ELSEWHERE[key]}")
         elif key not in _WITHOUT:
-            note(f"{shown_value} is no setting of kohya's")
+            close = difflib.get_close_matches(key, [*_Settings.model_fields, *_ELSEWHERE, *_WITHOUT], n=1)
+            guess = f", did you mean {close[0]}?" if close else ""
+            note(f"{shown_value} is no setting of kohya's{guess}", "correct or remove [it|them]")
         elif value:  # what is switched off is not missed
-            note(f"{shown_value} has no like here")
+            note(f"{shown_value} is not known here", "remove [it|them]")
     try:
         return _Settings.model_validate(given)
     except ValidationError as error:
         wrong = {str(detail["loc"][0]): str(detail["msg"]) for detail in error.errors()}
     for key, why in wrong.items():
-        note(f"{key} = {_shown(given[key])} cannot be used: {why[:1].lower()}{why[1:]}")
+        note(f"{key} = {_shown(given[key])} cannot be used: {why[:1].lower()}{why[1:]}", "correct or remove [it|them]")
     return _Settings.model_validate({key: value for key, value in given.items() if key not in wrong})
 
 

@@ -5,18 +5,21 @@ Every code has a section of its own in docs/findings.md.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from sd_lora.errors import printable, some
 
 Severity = Literal["error", "warning", "info"]
+_NUMBER = re.compile(r"\[([^\]|]*)\|([^\]|]*)\]")
 
 
 @dataclass(frozen=True)
 class Code:
-    """A kind of finding: `about` continues the sentence "<n> images …" or "<n> files …", `remedy` says what to do."""
+    """A kind of finding: `about` continues the sentence "<n> …", `remedy` says what to do. ``[it|them]`` in either is
+    the first for one finding and the second for several."""
 
     severity: Severity
     about: str
@@ -25,63 +28,100 @@ class Code:
 
 CODES: dict[str, Code] = {
     # the folder
-    "no-images": Code("error", "folders hold no images", "name the folder that holds them"),
-    "layout-mixed": Code("warning", "images lie beside kohya's folders", "move them into a folder such as 10_style"),
-    "layout-number": Code("info", "folders have a number in their name that was not taken for repeats",
-        "if it is repeats, give the folder right above it, or rename it like 10_style"),
-    "dataset-broken": Code("error", "dataset files cannot be read", "correct them, or set data.layout to another"),
-    "not-read": Code("warning", "entries of the folder are not read", "move them elsewhere if that is meant"),
-    "entry-outside": Code("error", "entries point out of the folder", "copy the files into the folder"),
-    "entry-broken": Code("error", "rows of the metadata cannot be used", "correct or remove them"),
-    "column-unread": Code("warning", "columns of text are not read, as another is", "join them in one list of texts"),
-    "entry-missing": Code("error", "images that are listed do not exist", "correct the names or remove the rows"),
-    "unlisted": Code("warning", "images are in the folder but not listed, and not read", "add rows for them"),
-    "setting-unknown": Code("warning", "settings of the dataset file are not used", "set their like in this config"),
+    "no-images": Code("error", "[folder holds|folders hold] no images", "name the folder that holds them"),
+    "layout-mixed": Code("warning", "[image lies|images lie] beside kohya's folders",
+        "move [it|them] into a folder such as 10_style"),
+    "layout-number": Code("info", "[folder has a number|folders have numbers] that [is|are] not read as repeats",
+        "rename [it|them] like 10_style if repeats are meant"),
+    "dataset-broken": Code("error", "dataset [file|files] cannot be read", "correct [it|them], or set data.layout"),
+    "not-read": Code("warning", "[entry|entries] of the folder not read", "move them elsewhere if that is meant"),
+    "entry-outside": Code("error", "[entry points|entries point] out of the folder",
+        "copy the [file|files] into the folder"),
+    "entry-broken": Code("error", "[row|rows] of the metadata cannot be used", "correct or remove [it|them]"),
+    "column-unread": Code("warning", "[table has|tables have] text that is not read, as another column is",
+        "join them in one list of texts"),
+    "entry-missing": Code("error", "listed [image does|images do] not exist",
+        "correct the [name or remove the row|names or remove the rows]"),
+    "unlisted": Code("warning", "[image is|images are] in the folder but not listed, and not read",
+        "add [a row for it|rows for them]"),
+    "setting-unknown": Code("warning", "[setting|settings] of the dataset file not used",
+        "set [its|their] like in this config"),
     "repeats-large": Code("error", "epochs would be too long", "give smaller repeats; only their ratio counts"),
-    "setting-idle": Code("error", "settings have no effect on these images", "leave them out"),
-    "repeats": Code("info", "repeats were read", "only their ratio counts; training.steps sets how long to train"),
+    "setting-idle": Code("error", "[setting has|settings have] no effect on these images", "leave [it|them] out"),
+    "repeats": Code("info", "lists of repeats", "only their ratio counts; training.steps sets how long to train"),
     # decoding
-    "image-unreadable": Code("error", "files cannot be read as images", "repair or remove them, or set data.skip_bad"),
-    "image-unsupported": Code("error", "files are of a kind that is not read", "save them as PNG, or data.skip_bad"),
-    "image-oversized": Code("error", "images have over 100 megapixels", "scale them down, or set data.skip_bad"),
-    "image-extension": Code("info", "images have another format's ending", "rename them"),
-    "image-animated": Code("warning", "images are animated; only the first frame is read", "save the frame you mean"),
-    "image-alpha": Code("warning", "images are partly transparent", "choose another colour with data.background"),
-    "image-transparent": Code("warning", "images are almost wholly transparent", "remove their alpha channel"),
-    "image-profile": Code("warning", "images have a colour profile that cannot be used", "save them in sRGB"),
-    "image-skipped": Code("warning", "images cannot be read and are left out", "repair or convert them"),
-    "mask-size": Code("error", "masks have another shape than their image", "save them in the size of the image"),
-    "mask-empty": Code("warning", "masks leave almost nothing to learn from", "white is what is learnt"),
+    "image-unreadable": Code("error", "[file|files] cannot be read as [an image|images]",
+        "repair or remove [it|them], or set data.skip_bad"),
+    "image-unsupported": Code("error", "[file is|files are] of a kind that is not read",
+        "save [it|them] as PNG, or set data.skip_bad"),
+    "image-oversized": Code("error", "[image is|images are] too large, with over 100 megapixels",
+        "scale [it|them] down, or set data.skip_bad"),
+    "image-extension": Code("info", "[image has|images have] another format's ending", "rename [it|them]"),
+    "image-animated": Code("warning", "[image is|images are] animated; only the first frame is read",
+        "save the frame you mean"),
+    "image-alpha": Code("warning", "[image is|images are] partly transparent",
+        "choose another colour with data.background"),
+    "image-transparent": Code("warning", "[image is|images are] almost wholly transparent",
+        "remove [its|their] alpha channel"),
+    "image-profile": Code("warning", "[image has|images have] a colour profile that cannot be used",
+        "save [it|them] in sRGB"),
+    "image-skipped": Code("warning", "[image|images] cannot be read and [is|are] left out",
+        "repair [it|them] to train on [it|them]"),
+    "mask-size": Code("error", "[mask has|masks have] another shape than [its|their] image",
+        "save [it|them] in the size of the image"),
+    "mask-empty": Code("warning", "[mask leaves|masks leave] almost nothing to learn from",
+        "white is what is learnt"),
     # picture quality
-    "image-tiny": Code("warning", "images are far too small and are much enlarged", "use larger originals"),
-    "image-small": Code("warning", "images are enlarged", "use larger originals or set data.upscale=false"),
-    "image-huge": Code("info", "images are far larger than trained", "scale them down to save time"),
-    "image-blurred": Code("warning", "images are blurred", "use sharper ones, unless blur is the style"),
-    "image-compressed": Code("warning", "images are heavily compressed", "use better copies; artefacts are learnt"),
-    "image-bordered": Code("warning", "images have borders of one colour", "crop them, or the border is learnt"),
-    "image-blank": Code("warning", "images show next to nothing", "remove them"),
-    "image-aspect": Code("warning", "images are so long that much is cropped away", "crop them yourself"),
-    "image-duplicate": Code("warning", "images are there more than once", "remove the copies, or they count double"),
-    "image-near-duplicate": Code("warning", "images are almost the same", "keep one of each, or they count double"),
+    "image-tiny": Code("warning", "[image is|images are] far too small and much enlarged",
+        "use [a larger original|larger originals]"),
+    "image-small": Code("warning", "[image is|images are] enlarged",
+        "use [a larger original|larger originals] or set data.upscale=false"),
+    "image-huge": Code("info", "[image is|images are] far larger than trained", "scale [it|them] down to save time"),
+    "image-blurred": Code("warning", "[image is|images are] blurred",
+        "use [a sharper one|sharper ones], unless blur is the style"),
+    "image-compressed": Code("warning", "[image is|images are] heavily compressed",
+        "use [a better copy|better copies]; artefacts are learnt"),
+    "image-bordered": Code("warning", "[image has a border|images have borders] of one colour",
+        "crop [it|them], or the border is learnt"),
+    "image-blank": Code("warning", "[image shows|images show] next to nothing", "remove [it|them]"),
+    "image-aspect": Code("warning", "[image is|images are] so long that much is cropped away",
+        "crop [it|them] yourself"),
+    "image-duplicate": Code("warning", "[image is|images are] there more than once",
+        "remove the [copy, or it counts|copies, or they count] double"),
+    "image-near-duplicate": Code("warning", "[image is|images are] almost the same as another",
+        "keep one of each, or they count double"),
     # captions
-    "caption-missing": Code("error", "images have no caption", "add NAME.txt beside each, or data.default_caption"),
-    "caption-empty": Code("error", "images have an empty caption", "write one, or set data.default_caption"),
-    "caption-unreadable": Code("error", "caption files cannot be read as text", "save them as UTF-8 text"),
-    "caption-shared": Code("error", "images share a caption file", "give them different names"),
-    "caption-twice": Code("warning", "images have two caption files, of which one is read", "remove the other"),
-    "caption-encoding": Code("warning", "caption files are not UTF-8; their encoding was guessed", "save as UTF-8"),
-    "caption-lines": Code("info", "captions have several lines, each a caption", "or set data.caption_lines=joined"),
-    "caption-many": Code("warning", "images have more captions than are read", "choose the best of them"),
-    "caption-long": Code("warning", "captions are longer than the text encoder reads", "shorten them"),
-    "caption-style": Code("warning", "captions name a style", "describe content only; the trigger learns style"),
-    "caption-same": Code("warning", "images have the same caption", "say what differs between them"),
-    "subject-bias": Code("warning", "words are in almost every caption", "add other subjects, or they join the style"),
+    "caption-missing": Code("error", "[image has|images have] no caption",
+        "add NAME.txt beside [it|each], or data.default_caption"),
+    "caption-empty": Code("error", "[image has|images have] an empty caption",
+        "write one, or set data.default_caption"),
+    "caption-unreadable": Code("error", "caption [file|files] cannot be read as text",
+        "save [it|them] as UTF-8 text"),
+    "caption-shared": Code("error", "[image shares its|images share their] caption file with another",
+        "give them different names"),
+    "caption-twice": Code("warning", "[image has|images have] two caption files, of which one is read",
+        "remove the other"),
+    "caption-encoding": Code("warning", "caption [file is|files are] not UTF-8; the encoding was guessed",
+        "save [it|them] as UTF-8"),
+    "caption-lines": Code("info", "caption [file has|files have] several lines, each a caption",
+        "if it is one caption, set data.caption_lines=joined"),
+    "caption-many": Code("warning", "[image has|images have] more captions than are read", "choose the best of them"),
+    "caption-long": Code("warning", "[caption is|captions are] longer than the text encoder reads",
+        "shorten [it|them]"),
+    "caption-style": Code("warning", "[caption names|captions name] a style",
+        "describe content only; the trigger learns style"),
+    "caption-same": Code("warning", "captions are the same", "say what differs between the images"),
+    "subject-bias": Code("warning", "words are in almost every caption",
+        "add images without [it, or it joins|them, or they join] the style"),
     "trigger-none": Code("info", "trigger words were given", "set data.trigger to call the style by a word"),
     "trigger-known": Code("warning", "trigger words already mean something to the base", "choose a word it lacks"),
-    "trigger-partly": Code("warning", "captions name the trigger word and others do not", "use [trigger] or none"),
-    "trigger-prior": Code("warning", "regularisation images name the trigger word", "leave it out of their captions"),
+    "trigger-partly": Code("warning", "captions name the trigger word and others do not",
+        "put [trigger] into all or into none"),
+    "trigger-prior": Code("warning", "regularisation [image names|images name] the trigger word",
+        "leave it out of the [caption|captions]"),
     "trigger-unusable": Code("error", "trigger words cannot be used", "set data.trigger to a short word"),
-    "trigger-unset": Code("error", "captions hold [trigger], but no trigger word is set", "set data.trigger"),
+    "trigger-unset": Code("error", "[caption holds|captions hold] [trigger], but no trigger word is set",
+        "set data.trigger"),
     # the set
     "images-unseen": Code("warning", "sets are larger than the run", "raise training.steps, or give a smaller folder"),
     "set-small": Code("warning", "images only: the adapter may copy them", "use 4 or more"),
@@ -108,7 +148,7 @@ class Finding:
 
     @property
     def remedy(self) -> str:
-        return self.advice or CODES[self.code].remedy
+        return numbered(self.advice or CODES[self.code].remedy, 1)
 
     @property
     def message(self) -> str:
@@ -130,7 +170,7 @@ def grouped(findings: Iterable[Finding]) -> list[tuple[str, str]]:
         kinds.setdefault(finding.code, []).append(finding)
     order = ("error", "warning", "info")
     codes = sorted((code for code in CODES if code in kinds), key=lambda code: order.index(CODES[code].severity))
-    return [(code, _sentence(code, kinds[code])) for code in codes]
+    return [(code, _sentence(kinds[code])) for code in codes]
 
 
 def sentences(findings: Iterable[Finding], severity: Severity) -> list[str]:
@@ -138,8 +178,26 @@ def sentences(findings: Iterable[Finding], severity: Severity) -> list[str]:
     return [sentence for code, sentence in grouped(findings) if CODES[code].severity == severity]
 
 
-def _sentence(code: str, found: list[Finding]) -> str:
-    if len(found) == 1:
-        return found[0].message
-    named = [f"{f.file} ({f.detail})" if f.file else f.detail for f in found]
-    return f"{len(found)} {CODES[code].about}: {some(named)}; {found[0].remedy}"
+def numbered(text: str, count: int) -> str:
+    """`text` of the table for so many findings: of ``[it|them]`` one or the other."""
+    return _NUMBER.sub(lambda found: found[1 if count == 1 else 2], text)
+
+
+def remedy_of(found: Sequence[Finding]) -> str:
+    """What to do about findings of one code; all that, if it is not the same for each."""
+    texts = dict.fromkeys(numbered(f.advice or CODES[f.code].remedy, len(found)) for f in found)
+    return "; ".join(texts)
+
+
+def headline(found: Sequence[Finding]) -> str:
+    """What findings of one code have in common: ``2 images are blurred``. One about no file says so itself."""
+    if len(found) == 1 and not found[0].file:
+        return found[0].detail
+    return f"{len(found)} {numbered(CODES[found[0].code].about, len(found))}"
+
+
+def _sentence(found: Sequence[Finding]) -> str:
+    title = headline(found)
+    named = [f"{f.file} ({f.detail})" if f.file and f.detail not in title else f.file or f.detail for f in found]
+    listed = "" if len(found) == 1 and not found[0].file else f": {some(named)}"
+    return printable(f"{title}{listed}; {remedy_of(found)}")

@@ -60,8 +60,8 @@ def read(source: Source) -> Reading | None:
                 note_number(folder, notes)
         entries += found
     parts = [Part(leaf.folder.name or source.word, counts[id(leaf)], leaf.repeats, leaf.prior) for leaf in leaves]
-    note_repeats(parts, notes)
     loose = len(entries) - sum(counts.values())
+    note_repeats([*parts, Part("images beside them", loose, 1, source.prior)] if loose else parts, notes)
     beside = f", {loose} beside them" if loose else ""
     return Reading(entries, f"{plural(len(entries))} in kohya's folders: {listed(parts)}{beside}")
 
@@ -76,18 +76,30 @@ def listed(parts: Sequence[Part]) -> str:
 
 
 def note_repeats(parts: Sequence[Part], notes: Notes) -> None:
-    if any(part.repeats > 1 for part in parts):
-        notes.add("repeats", None, f"repeats: {some([f'{part.name} ×{part.repeats}' for part in parts], 8)}")
+    """Say how often images are seen, if some are seen more often than others of their kind."""
+    if len({(part.prior, part.repeats) for part in parts}) > len({part.prior for part in parts}):
+        notes.add("repeats", None, some([f"{part.name} ×{part.repeats}" for part in parts], 8))
 
 
 def note_number(folder: Folder, notes: Notes) -> None:
     """Say that a number at the start of a folder's name was not read as repeats."""
-    if _NUMBERED.fullmatch(folder.path.name):
-        deep = repeats_of(folder.path.name) is not None
+    if not _NUMBERED.fullmatch(folder.path.name):
+        return
+    if repeats_of(folder.path.name):
+        above = shown(str(folder.path.parent))
         notes.add(
-            "layout-number", f"{folder.name}/",
-            "lies too deep for its number to be repeats" if deep else "its number is read as part of its name",
+            "layout-number", f"{folder.name}/", "it lies too deep for its number to be repeats",
+            f"give {above} as the folder if they are meant",
         )  # fmt: skip
+    else:
+        notes.add("layout-number", f"{folder.name}/", "its number is read as part of its name")
+
+
+def unread(source: Source) -> str:
+    """A clause on the folders whose number is not read as repeats; empty if there are none."""
+    names = [f.name for f in source.folder.below() if _NUMBERED.fullmatch(f.path.name) and not repeats_of(f.path.name)]
+    why = "numbers such as a year, or with a leading zero, are no repeats"
+    return f" ({some(names)} does not count: {why})" if names else ""
 
 
 def repeats_of(name: str) -> tuple[int, str] | None:

@@ -4,7 +4,6 @@ The first step of reading data; it opens no image."""
 
 from __future__ import annotations
 
-import difflib
 import os
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,16 +14,10 @@ from sd_lora.data import dataset_toml, kohya, metadata
 from sd_lora.data.entries import Entry, Listing
 from sd_lora.data.kohya import note_number, plural
 from sd_lora.data.sidecars import Reading, Source, Subset, captioned, read_leaf
-from sd_lora.data.tree import Folder, Notes, key, reason, relative, shown, suffix_of, walk
+from sd_lora.data.tree import Folder, Notes, likely_folder, reason, relative, shown, suffix_of, walk
 from sd_lora.errors import DataError, some
 
-#: what to do about a finding in a layout, where that is something else than in folders with caption files
-_ADVICE = {
-    ("metadata", "caption-missing"): "give its row a text, or set data.default_caption",
-    ("metadata", "caption-empty"): "give its row a text, or set data.default_caption",
-    ("bare", "caption-missing"): "give a trigger word (--trigger), or write captions; sd-lora caption drafts them",
-    ("kohya-toml", "unlisted"): "name their folder in a subset",
-}
+_BARE = "give a trigger word (--trigger WORD), or write captions, which sd-lora caption drafts"
 
 
 def list_folder(config: DataConfig) -> Listing:
@@ -55,8 +48,7 @@ def list_folder(config: DataConfig) -> Listing:
         entries, summary = [*entries, *found.entries], f"{summary}; regularisation: {found.summary}"
     masks = sum(entry.mask is not None for entry in entries)
     summary += f"; {masks} with masks" if masks else ""
-    findings = [replace(f, advice=_ADVICE.get((layout, f.code), f.advice)) for f in notes.all()]
-    return Listing(layout, summary, tuple(sorted(entries, key=lambda entry: entry.name)), tuple(findings))
+    return Listing(layout, summary, tuple(sorted(entries, key=lambda entry: entry.name)), notes.all())
 
 
 def _understood(source: Source, layout: str) -> tuple[str, Reading]:
@@ -65,7 +57,10 @@ def _understood(source: Source, layout: str) -> tuple[str, Reading]:
         if layout in ("auto", name) and (reading := read(source)):
             return name, reading
         if layout == name:
-            source.notes.add("no-images", None, f"data.layout={name} needs {sought}, and there is none")
+            unread = kohya.unread(source) if name == "kohya" else ""
+            what = f"data.layout={name} needs {sought}, and there is none{unread}"
+            if not any(finding.code == "dataset-broken" for finding in source.notes.findings):
+                source.notes.add("no-images", None, what)
     return layout, Reading([], "no images")
 
 
@@ -104,7 +99,7 @@ def _beside(source: Source) -> Reading | None:
 
 
 def _bare(source: Source) -> Reading:
-    subset = replace(_plain(source), suffixes=(), required=not source.config.trigger)
+    subset = replace(_plain(source), suffixes=(), required=not source.config.trigger, remedy=_BARE)
     entries, where = _everywhere(source, subset)
     return Reading(entries, f"{plural(len(entries))} without captions{_by_default(source)}{where}")
 
@@ -138,24 +133,9 @@ def _existing(setting: str, given: str) -> Path:
     if given and os.path.isdir(path):
         return path
     what = "is a file" if os.path.isfile(path) else "does not exist"
-    likely = _likely(path) if given else None
+    likely = likely_folder(path) if given else None
     advice = f"did you mean {shown(str(likely))}?" if likely else "name a folder of images"
     raise DataError(f"{setting} {shown(given) or '(none given)'} {what}; {advice}")
-
-
-def _likely(path: Path) -> Path | None:
-    """The existing folder that is most like `path`."""
-    if os.path.isfile(path):
-        return path.parent
-    parent = next(parent for parent in path.parents if os.path.isdir(parent))
-    first, *rest = path.relative_to(parent).parts
-    try:
-        names = {key(entry.name): entry.name for entry in os.scandir(parent) if entry.is_dir()}
-    except OSError:
-        return None
-    close = difflib.get_close_matches(key(first), names, n=1)
-    found = parent / names[close[0]] if close else None
-    return found.joinpath(*rest) if found and os.path.isdir(found.joinpath(*rest)) else found
 
 
 def _walked(setting: str, top: Path, notes: Notes, name: str = "", leave_out: Path | None = None) -> Folder:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PureWindowsPath
 
 from sd_lora.data.entries import Entry
@@ -50,7 +50,7 @@ def _read(home: Folder, file: File, source: Source) -> Reading:
     if table.unread:
         unread = [f"{column} ({count} row{'' if count == 1 else 's'})" for column, count in table.unread.items()]
         notes.add("column-unread", file.name, f"not read {'is' if len(unread) == 1 else 'are'} {', '.join(unread)}")
-    _note_rows([("entry-broken", f"{file.name} {place}", why) for place, why in table.broken], notes)
+    note_rows([("entry-broken", f"{file.name} {place}", why) for place, why in table.broken], notes)
     entries, met = entries_of(table.rows, home, Subset.of(source.config, prior=source.prior), notes)
     note_rest(source.folder, entries, {file.path} | met, notes)
     several = sum(len(entry.captions) > 1 for entry in entries)
@@ -68,6 +68,7 @@ def entries_of(
     """
     finder = _Finder(home, by_stem)
     images: dict[Path, _Image] = {}
+    subset = replace(subset, remedy="give its row a text, or set data.default_caption")
     refused = []
     for row in rows:
         sought = row.name
@@ -82,7 +83,7 @@ def entries_of(
         image.mask = image.mask or mask
         image.captions.update(dict.fromkeys(row.captions or ()))
         image.empty |= row.captions is not None
-    _note_rows(refused, notes)
+    note_rows(refused, notes)
     beside = {}
     for folder in home.below():
         masks = masks_of(folder)
@@ -97,7 +98,7 @@ def entries_of(
     return entries, finder.met
 
 
-def _note_rows(refused: Sequence[tuple[str, str, str]], notes: Notes) -> None:
+def note_rows(refused: Sequence[tuple[str, str, str]], notes: Notes) -> None:
     """Note rows that cannot be used: the code of a finding, the file and the detail."""
     counts = Counter[str]()
     for code, file, detail in refused:
@@ -109,14 +110,15 @@ def _note_rows(refused: Sequence[tuple[str, str, str]], notes: Notes) -> None:
             notes.add(code, None, f"{count - _MOST_NAMED} more rows")
 
 
-def note_rest(top: Folder, entries: Iterable[Entry], known: set[Path], notes: Notes) -> None:
-    """Note the images in or below `top` that are in no entry as unlisted, and all other files as not read."""
+def note_rest(top: Folder, entries: Iterable[Entry], known: set[Path], notes: Notes, advice: str = "") -> None:
+    """Note the images in or below `top` that are in no entry as unlisted, with `advice` if rows are none, and all other
+    files as not read."""
     known = known | {entry.file for entry in entries} | {entry.mask for entry in entries if entry.mask}
     for folder in top.below():
         pictures = {file.path for file in without_masks(folder, masks_of(folder)).values()}
         for file in folder.files.values():
             if file.path not in known and file.path in pictures:
-                notes.add("unlisted", file.name, "it is not listed")
+                notes.add("unlisted", file.name, "not listed", advice)
             elif file.path not in known:
                 notes.not_read.append(file.name)
 

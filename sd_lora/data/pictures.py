@@ -38,7 +38,7 @@ _OPENED = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "AVIF")
 IMAGE_SUFFIXES = frozenset(_FORMAT_OF)
 
 _KINDS = {
-    "a JPEG XL file, whose readers have a licence that does not fit": ".jxl",
+    "a JPEG XL file, for which no reader has a licence that fits": ".jxl",
     "a file of layers": ".psd .psb .xcf .kra .clip",
     "a drawing of shapes, not of pixels": ".svg .svgz .eps .ai .emf .wmf",
     "a camera's raw file": ".raw .arw .cr2 .cr3 .crw .dng .erf .nef .nrw .orf .pef .raf .rw2 .sr2 .srw .x3f .3fr",

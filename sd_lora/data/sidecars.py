@@ -20,7 +20,7 @@ from sd_lora.errors import some
 State = Literal["found", "missing", "empty", "unreadable"]
 _LACKING = {
     "missing": ("caption-missing", "no caption"),
-    "empty": ("caption-empty", "its caption is empty"),
+    "empty": ("caption-empty", "an empty caption"),
 }
 _MASK = re.compile(r"(.+)(_mask|-masklabel)", re.IGNORECASE | re.DOTALL)
 
@@ -38,6 +38,8 @@ class Subset:
     fallback: str = ""
     #: a caption that is missing is an error
     required: bool = True
+    #: what to do about it, if not to write a file
+    remedy: str = ""
     repeats: int = 1
     prior: bool = False
     may_flip: bool = True
@@ -64,7 +66,7 @@ class Subset:
                 notes.captioned[""] += 1
             elif self.required:
                 code, detail = _LACKING[state]
-                notes.add(code, name, detail)
+                notes.add(code, name, detail, self.remedy)
         if len(captions) > MAX_CAPTIONS:
             notes.add("caption-many", name, f"of its {len(captions)} captions the first {MAX_CAPTIONS} are read")
         captions = captions[:MAX_CAPTIONS]

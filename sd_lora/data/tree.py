@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 import unicodedata
 from collections import Counter, deque
@@ -66,8 +67,8 @@ class Notes:
     #: captions by the ending of their file; those filled in count under the empty ending
     captioned: Counter[str] = field(default_factory=Counter)
 
-    def add(self, code: str, file: str | None, detail: str) -> None:
-        self.findings.append(Finding(code, file, detail))
+    def add(self, code: str, file: str | None, detail: str, advice: str = "") -> None:
+        self.findings.append(Finding(code, file, detail, advice))
 
     def all(self) -> tuple[Finding, ...]:
         """The findings; all that is not read in one."""
@@ -151,6 +152,21 @@ def _identity(folder: Path) -> tuple[int, int]:
 
 def _leads_up(link: Path, top: Path) -> bool:
     return Path(os.path.realpath(top)).is_relative_to(os.path.realpath(link))
+
+
+def likely_folder(path: Path) -> Path | None:
+    """The existing folder that is most like `path`."""
+    if os.path.isfile(path):
+        return path.parent
+    parent = next(parent for parent in path.parents if os.path.isdir(parent))
+    first, *rest = path.relative_to(parent).parts
+    try:
+        names = {key(entry.name): entry.name for entry in os.scandir(parent) if entry.is_dir()}
+    except OSError:
+        return None
+    close = difflib.get_close_matches(key(first), names, n=1)
+    found = parent / names[close[0]] if close else None
+    return found.joinpath(*rest) if found and os.path.isdir(found.joinpath(*rest)) else found
 
 
 def reason(error: OSError) -> str:

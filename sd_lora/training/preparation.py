@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,10 +149,13 @@ def prepare(config: RunConfig, *, on_look: Counter | None = None, resumed: bool 
 
 
 def _usable(found: Examined, config: RunConfig) -> Schedule:
-    """The schedule of a folder that can be trained on. DataError with all errors that were found."""
+    """The schedule of a folder that can be trained on. DataError with all errors that were found, each on its line if
+    there are several."""
     errors = sentences(found.findings, "error")
     if errors or found.schedule is None:
-        raise DataError(f"{shown(config.data.folder)} cannot be trained on: {'; '.join(errors)}")
+        folder, again = shown(config.data.folder), printable(shlex.quote(config.data.folder))
+        listed = f" {errors[0]}. " if len(errors) == 1 else "".join(f"\n  {error}" for error in errors) + "\n"
+        raise DataError(f"{folder} cannot be trained on:{listed}sd-lora check {again} shows all that was found")
     return found.schedule
 
 

@@ -190,7 +190,20 @@ def test_a_bad_image_may_be_left_out(folder: Path) -> None:
     code, found = checked(folder, "data.skip_bad=true")
     assert code == 0
     assert "image-skipped" in codes(found, "warning")
+    assert found["summary"].endswith("; 1 cannot be read and is left out")
     assert [e["file"] for e in found["examples"]] == ["0.png", "1.png", "3.png", "4.png"]
+
+
+def test_the_remedy_for_an_image_that_is_left_out_fits_it(folder: Path) -> None:
+    (folder / "2.png").rename(folder / "2.psd")
+    (folder / "2.psd").write_bytes(b"8BPS")
+    (folder / "2.txt").unlink()
+    (folder / "3.png").write_bytes(b"")
+    _, found = checked(folder, "data.skip_bad=true")
+    remedies = {f["file"]: f["remedy"] for f in found["findings"] if f["code"] == "image-skipped"}
+    assert remedies == {"2.psd": "save it as PNG to train on it", "3.png": "repair it to train on it"}
+    assert "caption-missing" not in codes(found)  # no caption would help
+    assert "caption-missing" not in codes(checked(folder)[1])
 
 
 def test_an_empty_folder_still_answers(tmp_path: Path) -> None:
@@ -228,8 +241,8 @@ def test_the_text_names_layout_findings_and_plan(folder: Path, tmp_path: Path) -
     assert done.exit_code == 2
     lines = done.stdout.splitlines()
     assert "5 images" in lines[0]
-    assert lines[1].startswith("error    caption-missing: 2.png")
-    assert any(line.startswith("warning  image-small: 0.png") for line in lines)
+    assert lines[1].startswith("error    caption-missing: 1 image has no caption: 2.png;")
+    assert any(line.startswith("warning  image-small: 1 image is enlarged: 0.png") for line in lines)
     assert "plan for base model tiny" in done.stdout
     assert "64 × 64" in done.stdout
     page = report.read_text("utf-8")
@@ -308,7 +321,34 @@ def test_how_often_each_image_is_seen_is_told(folder: Path) -> None:
     text = CliRunner().invoke(
         app, ["check", str(folder), "--base", "tiny", "training.steps=6", "training.batch_size=2"]
     )
-    assert "each image is seen 2 or 3 times" in text.stdout
+    assert "each image 2 or 3 times\n" in text.stdout
+
+
+def test_where_images_are_not_seen_alike_it_is_told_by_folder(folder: Path) -> None:
+    for name in ("10_ink", "1_sketch"):
+        (folder / name).mkdir()
+    for i in range(4):
+        (folder / f"{i}.png").rename(folder / ("10_ink" if i < 2 else "1_sketch") / f"{i}.png")
+    arguments = ["check", str(folder), "--base", "tiny", "training.steps=23", "training.batch_size=2"]
+    told = CliRunner().invoke(app, arguments).stdout
+    assert "each image 2 to 20 times: 10_ink 20, 1_sketch 2, the others 2\n" in told
+
+
+def test_an_image_that_is_held_out_is_not_seen(folder: Path) -> None:
+    _, found = checked(folder, "training.hold_out=0.2", "training.validate_every=50")
+    assert [example["exposures"] for example in found["examples"]].count(None) == 1
+    assert "images-unseen" not in codes(found)
+
+
+def test_regularisation_images_need_not_all_be_seen(folder: Path) -> None:
+    prior = folder.parent / "prior"
+    prior.mkdir()
+    for i in range(8):
+        render(sample_scene(i + 9), "woodcut", 128).save(prior / f"{i}.png")
+    priors = f"data.regularisation={json.dumps(str(prior))}"
+    _, found = checked(folder, priors, "training.steps=5", "training.batch_size=2")
+    assert min(example["exposures"] for example in found["examples"]) == 0
+    assert "images-unseen" not in codes(found)
 
 
 def test_a_caption_that_is_cut_is_shown_as_it_is_trained(folder: Path) -> None:
@@ -332,7 +372,7 @@ def test_remedies_fit_the_layout(folder: Path) -> None:
         file.unlink()
     _, found = checked(folder)
     assert {f["remedy"] for f in found["findings"] if f["code"] == "caption-missing"} == {
-        "give a trigger word (--trigger), or write captions; sd-lora caption drafts them"
+        "give a trigger word (--trigger WORD), or write captions, which sd-lora caption drafts"
     }
 
 

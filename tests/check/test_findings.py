@@ -33,13 +33,38 @@ def test_an_unknown_code_is_a_bug() -> None:
 
 def test_one_finding_is_its_message_and_several_are_one_sentence() -> None:
     one = Finding("image-blurred", "a.png", "soft")
-    assert one.message == f"a.png: soft; {CODES['image-blurred'].remedy}"
-    assert sentences([one], "warning") == [one.message]
+    assert one.message == "a.png: soft; use a sharper one, unless blur is the style"
+    told = "1 image is blurred: a.png (soft); use a sharper one, unless blur is the style"
+    assert sentences([one], "warning") == [told]
     assert sentences([one], "error") == []
     many = [Finding("image-blurred", f"{i}.png", "soft") for i in range(9)]
     (sentence,) = sentences(many, "warning")
     assert sentence.startswith("9 images are blurred: 0.png (soft), ")
     assert "and 4 more" in sentence
+    assert sentence.endswith("; use sharper ones, unless blur is the style")
+
+
+def test_a_finding_about_no_file_says_itself_what_it_is() -> None:
+    assert sentences([Finding("set-small", None, "one image only")], "warning") == ["one image only; use 4 or more"]
+
+
+def test_what_the_lead_says_already_is_not_said_again() -> None:
+    (sentence,) = sentences([Finding("caption-missing", "a.png", "no caption")], "error")
+    assert sentence.startswith("1 image has no caption: a.png; add NAME.txt beside it,")
+
+
+def test_a_finding_may_have_a_remedy_of_its_own() -> None:
+    own = Finding("unlisted", "a.png", "not listed", "name [its|their] folder")
+    assert own.remedy == own.to_json()["remedy"] == "name its folder"
+    (sentence,) = sentences([own, Finding("unlisted", "b.png", "not listed")], "warning")
+    assert sentence.endswith("a.png, b.png; name their folder; add rows for them")
+
+
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("code", CODES)
+def test_no_sentence_holds_a_choice(code: str, count: int) -> None:
+    (sentence,) = sentences([Finding(code, f"{i}.png", "x") for i in range(count)], CODES[code].severity)
+    assert "|" not in sentence
 
 
 def test_errors_come_first_in_the_order_of_the_table() -> None:

@@ -70,6 +70,16 @@ def test_captions_that_are_all_the_same() -> None:
     assert "caption-same" not in codes(found("same", "same", "same"))
 
 
+def test_captions_that_are_all_the_same_in_a_folder() -> None:
+    """As where the word of kohya's folder stands in for each."""
+    captions = [(f"3_a/{i}.png", (text,)) for i, text in enumerate((*DIFFERENT, "a boat out"))]
+    captions += [(f"5_other/{i}.png", ("other woodcut",)) for i in range(4)]
+    (finding,) = wording(captions, "zwq", Words())
+    assert (finding.code, finding.detail) == (
+        "caption-same", '4 of 4 images in 5_other/ have the caption "other woodcut"'
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(("count", "biased"), [(5, True), (4, True), (3, False)])
 def test_a_word_in_almost_every_caption(count: int, biased: bool) -> None:
     captions = [
@@ -78,6 +88,12 @@ def test_a_word_in_almost_every_caption(count: int, biased: bool) -> None:
     findings = found(*captions)
     assert ("subject-bias" in codes(findings)) is biased
     assert all('"lighthouse"' in finding.detail for finding in findings)
+
+
+def test_counted_tags_are_named_as_they_are_written() -> None:
+    (finding,) = found(*(f"1girl, {thing}, 2" for thing in ("sea", "hill", "roof", "moon")))
+    assert (finding.code, finding.detail) == ("subject-bias", '"1girl" is in the captions of 4 of 4 images')
+    assert found(*(f"second line number {thing}" for thing in ("sea", "hill", "roof", "moon"))) == []
 
 
 def test_small_words_and_the_trigger_are_no_subject() -> None:
@@ -91,6 +107,9 @@ def test_trigger_words() -> None:
     assert finding.code == "trigger-partly"
     assert "1 of 6 captions" in finding.detail
     assert found("[trigger] of a cat", "a dog asleep, in zwq style") == []
+    (finding,) = found("[trigger] of a cat", "a dog, zwq", *DIFFERENT)
+    assert '[trigger] or "zwq" is in 2 of 7 captions' in finding.message
+    assert 'the others get ", in zwq style"' in finding.message
 
 
 @pytest.mark.parametrize(
@@ -98,6 +117,7 @@ def test_trigger_words() -> None:
     [
         (" zwq", '"zwq" does not'), ("zwq ", '"zwq" does not'), ("z\0wq", '"z wq" does not'), ("z  wq", '"z wq" does'),
         ("\u200b", "not seen and nothing else"), ("[trigger]", "stands for"), ("[ Trigger ]", "stands for"),
+        ("in the style of", ", in in the style of style"), ("zwq style", ", in zwq style style"),
         ("zwq " * 6 + "zwq", "11 tokens of at most 10"), ("zwq " * 89 + "zwq", "94 tokens of at most 10"),
     ],
 )  # fmt: skip

@@ -121,13 +121,50 @@ def test_the_layout_is_told_in_one_line(
         "num_repeats = 0 cannot be used: input should be greater"),
         ({**photos("a.png"), "photos/metadata.jsonl": jsonl({"file_name": "a.png", "text": "b", "caption": "c"})},
         "column-unread", "metadata.jsonl: not read is caption (1 row);"),
-        (photos("10_ink/a.png", "1_b/c.png"), "repeats", "repeats: 10_ink ×10, 1_b ×1;"),
+        (photos("10_ink/a.png", "1_b/c.png"), "repeats", "10_ink ×10, 1_b ×1;"),
         (photos("2024_ink/a.png"), "layout-number", "2024_ink/: its number is read as part of its name;"),
+        (photos("a.png", "set/10_b/c.png", **{"a": "1", "set/10_b/c": "2"}), "layout-number",
+        "repeats; give */photos/set as the folder if they are meant"),
+        (photos("5_ink/a.png", "5_ink/b.png", "c.png"), "repeats", "5_ink ×5, images beside them ×1;"),
+        ({**photos("a.png"), "photos/metadata.jsonl": jsonl({"file_name": "a.png"})}, "caption-missing",
+        "a.png: no caption; give its row a text"),
+        (photos("a.png"), "caption-missing", "a.png: no caption; give a trigger word (--trigger WORD), or write"),
+        (toml(ONE, "ink/a.png", "b.png"), "unlisted", "b.png: not listed; name its folder in a subset"),
+        (toml(f"{ONE}color_aug=true", "ink/a.png"), "setting-unknown",
+        "color_aug = true is not known here; remove it"),
+        (toml(f"{ONE}num_repeat=3", "ink/a.png"), "setting-unknown",
+        "num_repeat = 3 is no setting of kohya's, did you mean num_repeats?; correct or remove it"),
+        (toml("[[datasets]]\n[[datasets.subsets]]\nimage_dir='imgs'\n", "img/a.png"), "no-images",
+        "set.toml: image_dir imgs is no folder, did you mean img?; name the folder"),
+        (toml("[[datasets]\n", "a.png", a="c"), "dataset-broken", "set.toml: Expected ']]' at the end"),
     ],
 )  # fmt: skip
 def test_a_finding_says_what_and_where(files: Files, code: str, told: str, tmp_path: Path) -> None:
     build(tmp_path, files)
     assert told.replace("*", str(tmp_path)) in said(listing(tmp_path), code)
+
+
+@pytest.mark.parametrize("files", [photos("2023_trip/a.png"), photos("img/2023_trip/a.png")])
+def test_a_folder_that_is_none_of_kohyas_is_named_if_they_were_asked_for(files: Files, tmp_path: Path) -> None:
+    build(tmp_path, files)
+    assert "2023_trip does not count: numbers such as a year" in said(listing(tmp_path, layout="kohya"), "no-images")
+
+
+def test_a_dataset_file_that_is_broken_is_not_said_to_be_none(tmp_path: Path) -> None:
+    build(tmp_path, toml("[[datasets]\n", "a.png", a="c"))
+    codes = [finding.code for finding in listing(tmp_path, layout="kohya-toml").findings]
+    assert "dataset-broken" in codes
+    assert "no-images" not in codes
+
+
+@pytest.mark.parametrize("layout", ["metadata", "sidecars"])
+def test_regularisation_images_have_remedies_of_their_own_layout(layout: str, tmp_path: Path) -> None:
+    build(tmp_path, {**photos("a.png", a="c"), "reg/b.png": "x", "reg/c.png": "x", "reg/c.txt": " "})
+    if layout == "metadata":
+        (tmp_path / "photos/metadata.jsonl").write_text(jsonl({"file_name": "a.png", "text": "c"}))
+    found = listing(tmp_path, regularisation="reg")
+    assert found.layout == layout
+    assert "give its row" not in " ".join(finding.message for finding in found.findings)
 
 
 @pytest.mark.parametrize(
@@ -191,6 +228,17 @@ def test_kohyas_metadata_may_name_absolute_paths(tmp_path: Path) -> None:
     found = listing(tmp_path)
     assert [entry.captions for entry in found.entries] == [("c",)]
     assert [finding.code for finding in found.findings] == ["entry-outside"]
+
+
+def test_of_many_broken_rows_of_kohyas_metadata_some_are_named(tmp_path: Path) -> None:
+    build(tmp_path, toml(f"{ONE}metadata_file='m.json'", "ink/a.png"))
+    (tmp_path / "photos/m.json").write_text(json.dumps({"a.png": {"caption": "c"}, **dict.fromkeys("bcd" * 900, 1)}))
+    assert len(listing(tmp_path).findings) == 3
+    rows = {"a.png": {"caption": "c"}, **{f"{number}.png": 1 for number in range(3000)}}
+    (tmp_path / "photos/m.json").write_text(json.dumps(rows))
+    found = listing(tmp_path).findings
+    assert len(found) == 51
+    assert found[-1].detail == "2950 more rows"
 
 
 def test_a_folder_that_may_not_be_entered_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -145,20 +145,27 @@ def test_runs_share_a_cache_and_encode_nothing_twice(
 
 def test_an_image_that_cannot_be_read_stops_or_is_left_out(short: Short, folder: Path) -> None:
     (folder / "2.png").write_bytes((folder / "2.png").read_bytes()[:60])
-    with pytest.raises(DataError, match=r"cannot be trained on: 2\.png: .*; .*data\.skip_bad"):
+    with pytest.raises(
+        DataError,
+        match=r"cannot be trained on: 1 file cannot be read as an image: 2\.png \(.*data\.skip_bad\. sd-lora check ",
+    ):
         prepare(short())
     run = prepare(short("data.skip_bad=true"))
     assert [example.name for example in run.examples] == ["0.png", "1.png", "3.png", "4.png", "5.png"]
     assert any("2.png" in note for note in run.notes)
 
 
-def test_all_errors_of_a_folder_are_told_at_once(short: Short, folder: Path, tmp_path: Path) -> None:
+def test_all_errors_of_a_folder_are_told_at_once_a_line_each(short: Short, folder: Path, tmp_path: Path) -> None:
     (folder / "1.txt").unlink()
     (folder / "3.png").write_bytes(b"")
     (folder / "4.png").write_text("<html>")
     with pytest.raises(DataError) as caught:
         prepare(short())
-    assert "\n" not in str(caught.value)
+    first, *errors, hint = str(caught.value).splitlines()
+    assert first.endswith("cannot be trained on:")
+    told = ["  2 files cannot be read as images", "  1 image has no caption"]
+    assert [error.partition(":")[0] for error in errors] == told
+    assert hint == f"sd-lora check {folder} shows all that was found"
     for word in ("1.png", "3.png", "4.png", "2 files cannot be read", "data.default_caption"):
         assert word in str(caught.value)
     assert not (tmp_path / "run").exists()
