@@ -17,7 +17,7 @@ from sd_lora.config import RunConfig
 from sd_lora.data import generator_for
 from sd_lora.families import ModelFamily
 from sd_lora.lora import LoraLayer, cap_norms
-from sd_lora.training.averages import Average, replaced
+from sd_lora.training.averages import Average
 from sd_lora.training.checkpoints import State
 from sd_lora.training.guards import Guards, check_finite, stopped
 from sd_lora.training.memory import checkpoint_activations, give_back, is_out_of_memory, too_large, used_memory
@@ -97,8 +97,9 @@ class Trainer:
     def run(self) -> Iterator[StepReport]:
         """Train what is left, a report a step.
 
-        Raises TrainingStopped when a loss, gradient or weight is no finite number: the weights are then those of the
-        last step that was whole. Raises OutOfMemory when a step does not fit even in the leanest way.
+        Raises TrainingStopped when a loss, gradient or weight is no finite number; `is_whole` then says whether the
+        weights are those of the last step that was whole. Raises OutOfMemory when a step does not fit even in the
+        leanest way.
         """
         try:
             while self.done < self.steps:
@@ -146,7 +147,7 @@ class Trainer:
     @contextmanager
     def usable(self) -> Iterator[None]:
         """For the length of a ``with`` block the weights are those to use: some optimizers train at another place."""
-        with replaced(self._trained.parameters, {}), settle(self._optimizer):
+        with settle(self._optimizer):
             yield
 
     def _step(self, step: int) -> StepReport:

@@ -19,8 +19,9 @@ Report = TypeVar("Report")
 
 
 class RunFolder:
-    """Holds ``config.toml``, ``log.jsonl``, ``loss.png``, ``samples/``, ``adapters/``, ``adapter.safetensors`` with its
-    sidecars, and ``diffusers/``, the same adapter for a hub."""
+    """Holds ``config.toml``, ``log.jsonl``, ``loss.png``, ``samples/``, ``checkpoints/``, ``adapters/``,
+    ``adapter.safetensors`` with its sidecars, ``diffusers/``, the same adapter for a hub, and where it is measured
+    ``validation.jsonl`` and ``validation.png``."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
