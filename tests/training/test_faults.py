@@ -110,7 +110,7 @@ def test_a_number_that_is_none_stops_the_run_and_the_last_good_state_is_kept(
 ) -> None:
     run = tmp_path / "run"
     more = ("training.average=ema",) if fault == "average" else ()
-    config = config_of(random_sd_folder, images, run, "training.checkpoint_every=3", "data.flip=false", *more)
+    config = config_of(random_sd_folder, images, run, "training.checkpoint_every=4", "data.flip=false", *more)
     with monkeypatch.context() as patch:
         FAULTS[fault](patch, step, value)
         with pytest.raises(TrainingStopped) as caught:
