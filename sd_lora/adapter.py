@@ -20,6 +20,7 @@ from sd_lora.base_names import name_of_base
 from sd_lora.errors import AdapterError, nearest, some
 from sd_lora.layouts import name_of_module
 from sd_lora.lora import VARIANTS, LoraLayer, Target, eject, fuse, inject, new_layer
+from sd_lora.quantize import is_quantized
 from sd_lora.strengths import Strengths, strengths_by_module
 
 COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
@@ -209,6 +210,8 @@ class Adapter:
                 f"{self.label}{trained} does not fit base model {base_name(pipe)}: {'; '.join(problems)}"
             )
         found = {name: modules[name] for name in weights}
+        if self.variant == "dora" and any(is_quantized(module.weight) for module in found.values()):
+            raise AdapterError(f"{self.label} is a DoRA, which needs the base whole; leave model.quantize out")
         if any(module.weight.is_meta for module in found.values()):
             raise AdapterError(
                 f"the weights of {base_name(pipe)} are offloaded module by module, where no layer can follow them; "

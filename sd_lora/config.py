@@ -58,6 +58,8 @@ class ModelConfig:
     #: auto: bfloat16 on CUDA devices that have it, float32 elsewhere. LoRA weights are float32 always.
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    #: hold the frozen denoiser's linear layers in fewer bits; on CUDA devices, with sd-lora[cuda]
+    quantize: Literal["none", "int8", "fp8", "nf4"] = "none"
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Self
@@ -18,9 +18,8 @@ from torch import Tensor
 from sd_lora.adapter import Adapter, base_name
 from sd_lora.atomic import write_atomically
 from sd_lora.config import ModelConfig, PreviewConfig
-from sd_lora.device import choose_device, choose_dtype
 from sd_lora.errors import AdapterError
-from sd_lora.families import load_base
+from sd_lora.families import open_base
 from sd_lora.lora.layers import checked_strength
 from sd_lora.sheet import draw_sheet
 from sd_lora.version import __version__
@@ -90,14 +89,10 @@ class Previewer:
         if not base and loaded.base != "tiny":
             trained = f"was trained on {loaded.base}" if loaded.base else "does not say what it was trained on"
             raise AdapterError(f"{adapter} {trained}; name the base model's folder with --base")
-        device = choose_device(model)
-        pipe, _ = load_base(
-            base or "tiny", choose_dtype(model, device), revision=model.revision, config=model.config,
-            prediction_type=model.prediction_type,
-        )  # fmt: skip
-        pipe.to(device)
-        with loaded.injected(pipe):  # whether it fits is known before anything is drawn
-            return cls(pipe, loaded, settings)
+        opened = open_base(replace(model, base=base or "tiny"))
+        opened.pipe.to(opened.device)
+        with loaded.injected(opened.pipe):  # whether it fits is known before anything is drawn
+            return cls(opened.pipe, loaded, settings)
 
     def prepare(self, prompt: str, arguments: Mapping[str, Tensor]) -> None:
         """Give the encoded form of a prompt (pipeline arguments, batch of one), so that the pipeline's text encoders

@@ -21,8 +21,7 @@ from sd_lora.data.captions import PLACEHOLDER, has_placeholder
 from sd_lora.data.examples import example_of, with_captions
 from sd_lora.data.listing import list_folder
 from sd_lora.data.pictures import PictureError, check_colour, read_mask, read_picture
-from sd_lora.device import choose_device, choose_dtype
-from sd_lora.families import ModelFamily, load_base
+from sd_lora.families import ModelFamily, open_base
 
 Watch = Callable[[int, int], None]
 _MOST_THUMBNAILS = 500
@@ -70,15 +69,12 @@ def check_folder(config: RunConfig, *, thumbnails: bool = False, watch: Watch | 
     cannot be opened; what is wrong with single images and captions is among the findings.
     """
     listing = list_folder(config.data)
-    device = choose_device(config.model)
-    pipe, family = load_base(
-        config.model.base, choose_dtype(config.model, device), revision=config.model.revision,
-        config=config.model.config, prediction_type=config.model.prediction_type,
-    )  # fmt: skip
-    found = examine(config, listing, family, pipe, thumbnails=thumbnails, watch=watch)
+    base = open_base(config.model)
+    found = examine(config, listing, base.family, base.pipe, thumbnails=thumbnails, watch=watch)
     plan = None
     if found.schedule is not None:
-        plan = plan_for(found.schedule, found.steps, measure(family, pipe, device, found.schedule).of(found.steps))
+        cost = measure(base.family, base.pipe, base.device, found.schedule).of(found.steps)
+        plan = plan_for(found.schedule, found.steps, cost)
     order = {entry.name: number for number, entry in enumerate(listing.entries)}
     times = exposures_of(found.schedule, found.steps) if found.schedule else [None] * len(found.examples)
     seen = [*zip(found.examples, times, strict=True), *((example, None) for example in found.held)]

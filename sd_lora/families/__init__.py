@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from sd_lora.config import ModelConfig
+from sd_lora.device import choose_device, choose_dtype
 from sd_lora.errors import BaseModelError
 from sd_lora.families import sources
 from sd_lora.families.base import Conditioning, ModelFamily
@@ -16,12 +19,13 @@ from sd_lora.families.sd import SdFamily
 from sd_lora.families.sdxl import SdxlFamily
 from sd_lora.families.single_file import load_single_file, save_single_file, with_prediction_type
 from sd_lora.families.sources import BaseSource
+from sd_lora.quantize import check_quantize, quantize
 
 FAMILIES: tuple[ModelFamily, ...] = (SdFamily(), SdxlFamily())
 
 __all__ = [
     "FAMILIES", "BaseSource", "Conditioning", "ModelFamily", "family_of", "family_of_source", "find_base", "load_base",
-    "save_single_file",
+    "open_base", "save_single_file",
 ]  # fmt: skip
 
 
@@ -77,3 +81,28 @@ def load_base(
     if prediction_type != "auto":
         pipe.scheduler = with_prediction_type(pipe.scheduler, prediction_type)
     return pipe, family
+
+
+@dataclass(frozen=True)
+class OpenBase:
+    """A base model as a config asks for it: its frozen pipeline, still on the CPU, and where and how it computes."""
+
+    pipe: Any
+    family: ModelFamily
+    device: torch.device
+    dtype: torch.dtype
+
+
+def open_base(model: ModelConfig) -> OpenBase:
+    """The base model that `model` names. Raises ConfigError for a device or precision that is not there before anything
+    is loaded, and BaseModelError."""
+    device = choose_device(model)
+    dtype = choose_dtype(model, device)
+    if model.quantize != "none":
+        check_quantize(model.quantize, device)
+    pipe, family = load_base(
+        model.base, dtype, revision=model.revision, config=model.config, prediction_type=model.prediction_type
+    )
+    if model.quantize != "none":
+        quantize(getattr(pipe, family.denoiser), model.quantize)
+    return OpenBase(pipe, family, device, dtype)

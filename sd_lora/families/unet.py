@@ -18,6 +18,7 @@ from sd_lora.errors import BaseModelError
 from sd_lora.families.base import Conditioning, ModelFamily
 from sd_lora.families.sources import variant_of
 from sd_lora.objectives import Objective
+from sd_lora.quantize import plain_weight
 
 _TEXT = "text_encoder*"
 
@@ -102,7 +103,7 @@ class UNetFamily(ModelFamily):
     def denoiser_key(self, pipe: Any) -> str:
         digest = hashlib.sha256()
         for name, tensor in sorted(pipe.unet.state_dict().items()):
-            few = tensor.detach().flatten()[:: max(1, tensor.numel() // 64)].float().cpu()
+            few = plain_weight(tensor.detach()).flatten()[:: max(1, tensor.numel() // 64)].float().cpu()
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(few.numpy().tobytes())
         return digest.hexdigest()

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from sd_lora.errors import TrainingStopped, some
 from sd_lora.lora import LoraLayer, delta_norms
+from sd_lora.quantize import plain_weight
 
 #: steps between two looks at all weights
 LOOK_EVERY = 10
@@ -71,4 +72,4 @@ def stopped(what: str, step: int, names: Sequence[str]) -> TrainingStopped:
 def _norm_of(module: nn.Module) -> float:
     weight = module.weight
     assert isinstance(weight, Tensor)
-    return float(torch.linalg.vector_norm(weight.detach().float()))
+    return float(torch.linalg.vector_norm(plain_weight(weight.detach()).float()))

@@ -24,6 +24,8 @@ def plan_adapter(config: RunConfig, family: ModelFamily, pipe: Any) -> Adapter:
         with adapter.injected(pipe):  # whether it fits is known before anything is made
             pass
     else:
+        if config.lora.variant == "dora" and config.model.quantize != "none":
+            raise ConfigError("lora.variant=dora needs the base's weights whole; leave model.quantize out")
         components = {name: getattr(pipe, name) for name in (family.denoiser, *family.text_encoders)}
         targets = plan_targets(
             components, family.target_groups, config.lora.targets, (config.lora.rank, config.lora.alpha),

@@ -20,9 +20,9 @@ from sd_lora.data import CODES, Example, Schedule, check_cache, sentences
 from sd_lora.data.findings import grouped
 from sd_lora.data.listing import list_folder
 from sd_lora.data.tree import shown
-from sd_lora.device import choose_device, choose_dtype
+from sd_lora.device import choose_device
 from sd_lora.errors import ConfigError, DataError, printable
-from sd_lora.families import ModelFamily, family_of_source, find_base, load_base
+from sd_lora.families import ModelFamily, family_of_source, find_base, open_base
 from sd_lora.training.means import Means, choose_means
 from sd_lora.training.memory import usable_memory
 from sd_lora.training.metadata import describe
@@ -109,14 +109,10 @@ def prepare(config: RunConfig, *, on_look: Counter | None = None, resumed: bool 
     if not (resumed or planned):
         RunFolder.check_free(path)
     listing = list_folder(config.data)
-    device = choose_device(config.model)
-    check_optimizer(config.optimizer, device)
+    check_optimizer(config.optimizer, choose_device(config.model))
     check_trackers(config.training.trackers)
-    dtype = choose_dtype(config.model, device)
-    pipe, _ = load_base(
-        config.model.base, dtype, revision=config.model.revision, config=config.model.config,
-        prediction_type=config.model.prediction_type,
-    )  # fmt: skip
+    base = open_base(config.model)
+    pipe, device, dtype = base.pipe, base.device, base.dtype
     found = examine(config, listing, family, pipe, watch=on_look)
     schedule = _usable(found, config)
     if config.preview.inference_steps > pipe.scheduler.config.num_train_timesteps:

@@ -174,7 +174,7 @@ class Full:
         patch.setattr(Objective, "losses", losses)
 
 
-@pytest.mark.parametrize("step", [1, 2, 4, STEPS])
+@pytest.mark.parametrize("step", [1, 2, 3, 4, STEPS])
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_step_that_does_not_fit_is_tried_once_more_in_the_leanest_way(
     kind: str, step: int, random_sd_folder: Path, images: Path, tmp_path: Path, monkeypatch: Patch
