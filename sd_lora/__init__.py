@@ -11,13 +11,38 @@ from sd_lora.version import __version__
 if TYPE_CHECKING:
     from sd_lora.adapter import Adapter
     from sd_lora.check.doctor import check_folder
-    from sd_lora.check.model import Check
+    from sd_lora.check.model import Check, duration, how_often
     from sd_lora.config import ModelConfig, RunConfig
-    from sd_lora.data.findings import Finding
+    from sd_lora.config_help import setting_help
+    from sd_lora.data.captions import triggered
+    from sd_lora.data.editing import CaptionChanged, CaptionEditor
+    from sd_lora.data.findings import Finding, grouped
+    from sd_lora.data.pictures import IMAGE_SUFFIXES
     from sd_lora.errors import AdapterError, BaseModelError, ConfigError, DataError, SdLoraError, TrainingStopped
     from sd_lora.families import load_base
+    from sd_lora.library import AdapterSummary, read_summary
     from sd_lora.presets import load_config, preset_names
     from sd_lora.preview import Previewer, PreviewGrid
+    from sd_lora.run_control import resume_run, start_run, stop_run
+    from sd_lora.run_state import RunState, list_runs, read_run, run_status
+    from sd_lora.service import (
+        MixedAdapter,
+        PreviewBusy,
+        PreviewCell,
+        PreviewEvent,
+        PreviewJob,
+        PreviewLimits,
+        PreviewProgress,
+        PreviewRow,
+        PreviewService,
+        PreviewStopped,
+        PreviewWaiting,
+        a1111_line,
+        parse_strengths,
+        png_with_recipe,
+        read_recipe,
+        split_tags,
+    )
     from sd_lora.tinybase import tiny_base_path
     from sd_lora.tools.convert import convert_adapter
     from sd_lora.tools.extract import extract_adapter
@@ -36,40 +61,83 @@ _HOME = {
     "inspect_adapter": "tools.inspect", "StepReport": "training", "train": "training", "resume": "training",
     "ModelConfig": "config",
     "convert_adapter": "tools.convert", "extract_adapter": "tools.extract", "fuse_adapter": "tools.fuse",
+    "CaptionChanged": "data.editing", "CaptionEditor": "data.editing", "IMAGE_SUFFIXES": "data.pictures",
+    "duration": "check.model",
+    "grouped": "data.findings", "how_often": "check.model", "triggered": "data.captions",
     "Check": "check.model", "check_folder": "check.doctor", "Finding": "data.findings",
     "merge_adapters": "tools.merge", "resize_adapter": "tools.resize", "verify_adapter": "tools.verify",
+    "AdapterSummary": "library", "read_summary": "library",
+    "MixedAdapter": "service", "PreviewBusy": "service", "PreviewCell": "service", "PreviewEvent": "service",
+    "PreviewJob": "service", "PreviewLimits": "service", "PreviewProgress": "service", "PreviewRow": "service",
+    "PreviewService": "service", "PreviewStopped": "service", "PreviewWaiting": "service", "a1111_line": "service",
+    "parse_strengths": "service", "png_with_recipe": "service", "read_recipe": "service", "split_tags": "service",
+    "RunState": "run_state", "list_runs": "run_state", "read_run": "run_state", "run_status": "run_state",
+    "resume_run": "run_control", "start_run": "run_control", "stop_run": "run_control", "setting_help": "config_help",
 }  # fmt: skip
 
 __all__ = [
+    "IMAGE_SUFFIXES",
     "Adapter",
     "AdapterError",
     "AdapterReport",
+    "AdapterSummary",
     "BaseModelError",
+    "CaptionChanged",
+    "CaptionEditor",
     "Check",
     "ConfigError",
     "DataError",
     "Finding",
+    "MixedAdapter",
     "ModelConfig",
+    "PreviewBusy",
+    "PreviewCell",
+    "PreviewEvent",
     "PreviewGrid",
+    "PreviewJob",
+    "PreviewLimits",
+    "PreviewProgress",
+    "PreviewRow",
+    "PreviewService",
+    "PreviewStopped",
+    "PreviewWaiting",
     "Previewer",
     "RunConfig",
+    "RunState",
     "SdLoraError",
     "StepReport",
     "TrainingStopped",
     "__version__",
+    "a1111_line",
     "check_folder",
     "convert_adapter",
+    "duration",
     "extract_adapter",
     "fuse_adapter",
+    "grouped",
+    "how_often",
     "inspect_adapter",
+    "list_runs",
     "load_base",
     "load_config",
     "merge_adapters",
+    "parse_strengths",
+    "png_with_recipe",
     "preset_names",
+    "read_recipe",
+    "read_run",
+    "read_summary",
     "resize_adapter",
     "resume",
+    "resume_run",
+    "run_status",
+    "setting_help",
+    "split_tags",
+    "start_run",
+    "stop_run",
     "tiny_base_path",
     "train",
+    "triggered",
     "verify_adapter",
 ]
 

@@ -189,10 +189,11 @@ class Adapter:
             layer.strength = found[name]
         self._strength = copy.deepcopy(value) if isinstance(value, Mapping) else value
 
-    def _fitting_modules(self, pipe: Any) -> tuple[dict[str, nn.Module], Collection[str]]:
-        """The modules that the adapter sits on, and the names of all that the base has. AdapterError if it misfits."""
-        modules, weights = modules_of(pipe), self.weights
-        problems, count = _other_kind(self.metadata, pipe), f"of its {len(weights)} modules"
+    def misfits(self, pipe: Any, modules: Mapping[str, nn.Module] | None = None) -> list[str]:
+        """Why it cannot act on `pipe`, a clause each; nothing if it can. `modules`: those of `pipe`, if known."""
+        modules = modules_of(pipe) if modules is None else modules
+        weights, problems = self.weights, _other_kind(self.metadata, pipe)
+        count = f"of its {len(weights)} modules"
         for component in COMPONENTS:
             left = [name for name in weights if name.split(".")[0] == component]
             if left and getattr(pipe, component, pipe) is None:
@@ -204,11 +205,18 @@ class Adapter:
             problems.append(f"{len(missing)} {count} do not exist there ({some(missing, 2)})")
         if wrong:
             problems.append(f"{len(wrong)} {count} have another shape ({some(wrong, 2)})")
+        return problems
+
+    def _fitting_modules(self, pipe: Any) -> tuple[dict[str, nn.Module], Collection[str]]:
+        """The modules that the adapter sits on, and the names of all that the base has. AdapterError if it misfits."""
+        modules = modules_of(pipe)
+        problems = self.misfits(pipe, modules)
         if problems:
             trained = f" (trained on {self.base})" if self.base else ""
             raise AdapterError(
                 f"{self.label}{trained} does not fit base model {base_name(pipe)}: {'; '.join(problems)}"
             )
+        weights = self.weights
         found = {name: modules[name] for name in weights}
         if self.variant == "dora" and any(is_quantized(module.weight) for module in found.values()):
             raise AdapterError(f"{self.label} is a DoRA, which needs the base whole; leave model.quantize out")

@@ -147,9 +147,11 @@ def check_written(path: Path, weights: Mapping[str, Weights], dtype: str) -> Non
     error = sum(_squared_difference(read[name], w) for name, w in weights.items()) ** 0.5
     whole = sum(_squared_difference(w, None) for w in weights.values()) ** 0.5
     if error > whole * {"float32": 1e-5, "float16": 0.1, "bfloat16": 0.1}[dtype]:
+        little = error > whole / 2  # most of it vanished
         raise AdapterError(
             f"what was written as {dtype} differs from the adapter by {error / (whole or error):.0%} of its change; "
-            "its values are too small for that type, save as float32"
+            "its values are too small for that type, save as float32 (in training: output.dtype=float32)"
+            + (", but the adapter has learnt almost nothing: raise optimizer.learning_rate" if little else "")
         )
 
 

@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-import json
+import shlex
 import sys
+from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
-import typer
+try:
+    import typer
 
-from sd_lora import data_commands, tool_commands
-from sd_lora.config import RunConfig
-from sd_lora.data_commands import Base, ImageFolder, Overrides, Preset, Trigger, run_config
-from sd_lora.errors import ConfigError, SdLoraError
-from sd_lora.quiet import quiet_libraries
-from sd_lora.tinybase.world import HELD_OUT_STYLES
-from sd_lora.tool_commands import AdapterPath, numbers, progress_bar
-from sd_lora.version import __version__
+    from sd_lora import data_commands, entry, tool_commands
+    from sd_lora.config import RunConfig
+    from sd_lora.data_commands import Base, ImageFolder, Overrides, Preset, Trigger, images_config
+    from sd_lora.errors import ConfigError
+    from sd_lora.quiet import quiet_libraries
+    from sd_lora.tinybase.world import HELD_OUT_STYLES
+    from sd_lora.tool_commands import AdapterPath, numbers, progress_bar
+    from sd_lora.version import __version__
+except KeyboardInterrupt:  # Ctrl-C in the first moment
+    sys.exit(130)
 
+if TYPE_CHECKING:
+    from sd_lora.training.run_folder import RunFolder
 app = typer.Typer(
     name="sd-lora",
     help="Style LoRA for Stable Diffusion: from a folder of captioned images to a measured adapter.",
@@ -52,24 +59,25 @@ def demo(
 
 @app.command()
 def train(
-    folder: ImageFolder,
+    folder: ImageFolder = None,
     overrides: Overrides = None,
     base: Base = "",
     preset: Preset = "",
     trigger: Trigger = "",
-    out: Annotated[Optional[Path], typer.Option(help="The run folder to make.")] = None,  # noqa: UP045
+    out: Annotated[Optional[Path], typer.Option(help="The run folder to make.", show_default="runs/FOLDER")] = None,  # noqa: UP045
     init: Annotated[str, typer.Option(metavar="ADAPTER", help="An adapter to train further.")] = "",
 ) -> None:
-    """Train a style adapter on a folder of captioned images."""
-    given = {
-        "model.base": base, "data.folder": str(folder), "data.trigger": trigger, "output.folder": str(out or ""),
-        "lora.init": init,
-    }  # fmt: skip
-    _train(run_config(preset, given, overrides))
+    """Train a style adapter on a folder of captioned images.
+
+    Every setting, its default and what it means: sd-lora presets show tiny-style --all
+    """
+    given = {"model.base": base, "data.trigger": trigger, "output.folder": str(out or ""), "lora.init": init}
+    _train(images_config(folder, preset, given, overrides))
 
 
-@app.command()
+@app.command(context_settings={"allow_extra_args": True})
 def resume(
+    context: typer.Context,
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The run folder of a training that was stopped.")],
 ) -> None:
     """Go on with a training that was stopped, or killed, to the same end as if it had not been."""
@@ -77,11 +85,22 @@ def resume(
     from sd_lora.training.run_folder import RunFolder
 
     folder = RunFolder(run)
-    config = folder.read_config()
+    config, settings = folder.read_config(), ", ".join(context.args)
+    then = _further(folder, config, context.args) if folder.is_finished else "leave that out to go on with it as it is"
+    if settings:
+        raise ConfigError(f"a run's settings are fixed, but {settings} was given for {run}; {then}")
     if folder.is_finished:
-        typer.echo(f"{run} is finished: {folder.adapter}")
+        typer.echo(f"{run} is finished: {folder.adapter}; {then}")
         return
     _train(config, resumed=True)
+
+
+def _further(folder: RunFolder, config: RunConfig, settings: Sequence[str]) -> str:
+    """How to train the adapter of a finished run further, with other `settings`."""
+    given = ["--preset", str(folder.config), "--init", str(folder.adapter), "--out", "NEW", *settings]
+    if config.lora.variant != "lora":  # the adapter has a variant of its own
+        given.append("lora.variant=lora")
+    return f"to train its adapter further: {shlex.join(['sd-lora', 'train', *given])}"
 
 
 def _train(config: RunConfig, *, resumed: bool = False) -> None:
@@ -93,15 +112,22 @@ def _train(config: RunConfig, *, resumed: bool = False) -> None:
 
     with progress_bar("looking at the images") as look:
         run = prepare(config, on_look=look, resumed=resumed)
-    typer.echo(run.summary())
-    for reason in run.plan()["reasons"]:
-        typer.echo(f"  {reason}")
+    data_commands.print_plan(run)
+    if going_on := run.going_on():
+        typer.echo(going_on)
     for note in run.notes:
         typer.echo(f"warning: {note}", err=True)
-    with TrainingProgress() as progress, StopSignals() as signals:
-        run_training(
-            run, watch=progress.show, on_encode=progress.encoding, stop=lambda: signals.received, on_note=progress.note
-        )
+    try:
+        with TrainingProgress(run.path / "log.jsonl") as progress, StopSignals(progress.stopping) as signals:
+            run_training(
+                run, watch=progress.show, on_encode=progress.encoding, stop=lambda: signals.received,
+                on_note=progress.note,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        if (run.path / "config.toml").is_file():
+            again = shlex.join(["sd-lora", "resume", str(run.path)])
+            typer.echo(f"stopped without saving the last steps; go on with: {again}", err=True)
+        raise
     print_run(run.path, run.config)
 
 
@@ -141,6 +167,25 @@ def preview(
     typer.echo(f"wrote {previewer.grid(prompt, values).save(out)}")
 
 
+@app.command()
+def webui(
+    base: Base = "tiny",
+    runs: Annotated[Path, typer.Option(help="Where runs lie, and new ones go.")] = Path("runs"),
+    data: Annotated[Optional[Path], typer.Option(help="Where folders of images lie; default: RUNS/datasets.")] = None,  # noqa: UP045
+    adapters: Annotated[Optional[list[Path]], typer.Option(help="A further folder of adapters.")] = None,  # noqa: UP045
+    host: Annotated[str, typer.Option(help="The address to serve at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 7860,
+    auth: Annotated[
+        str, typer.Option(metavar="USER:PASSWORD", help="Needed unless only this machine can reach it.")
+    ] = "",
+) -> None:
+    """Serve the page: preview adapters at every strength, train, and look after folders of images."""
+    quiet_libraries()
+    # The page lies above the command line and is opened by name.
+    page = import_module("sd_lora.webui.app")
+    page.launch(base, runs, host=host, port=port, auth=auth, data=data or "", libraries=adapters or ())
+
+
 data_commands.register(app)
 tool_commands.register(app)
 
@@ -150,16 +195,21 @@ def presets(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         from sd_lora.presets import preset_names, preset_summary
 
-        for name in preset_names():
-            typer.echo(f"{name:<14} {preset_summary(name)}")
+        names = preset_names()
+        for name in names:
+            typer.echo(f"{name:<{max(map(len, names))}}  {preset_summary(name)}")
 
 
 @presets_app.command("show")
-def show_preset(name: str) -> None:
+def show_preset(
+    name: str,
+    every: Annotated[bool, typer.Option("--all", help="Every setting there is, with what it means.")] = False,
+) -> None:
     """Print a preset's TOML."""
-    from sd_lora.presets import preset_text
+    from sd_lora.config_help import setting_help
+    from sd_lora.presets import all_settings, preset_text
 
-    typer.echo(preset_text(name), nl=False)
+    typer.echo(all_settings(name, setting_help()) if every else preset_text(name), nl=False)
 
 
 @presets_app.command("copy")
@@ -181,12 +231,4 @@ def _global(
 
 def main() -> None:
     """Entry point: a user's error is one sentence and its exit code; anything else is a bug and keeps its traceback."""
-    try:
-        app()
-    except SdLoraError as error:
-        typer.echo(f"error: {error}", err=True)
-        if "--json" in sys.argv[1:]:  # who reads stdout finds a document there in any case
-            typer.echo(json.dumps({"error": str(error)}))
-        sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        sys.exit(130)
+    entry.run(app)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from sd_lora.config import RunConfig
+from sd_lora.entry import processes
 from sd_lora.errors import ConfigError, DataError, printable, some
 from sd_lora.quiet import quiet_libraries
 from sd_lora.tool_commands import BASE_HELP, AsJson, print_json, progress_bar
@@ -16,10 +18,16 @@ from sd_lora.tool_commands import BASE_HELP, AsJson, print_json, progress_bar
 if TYPE_CHECKING:
     from sd_lora.check.model import Check
     from sd_lora.tools.caption import CaptionReport
+    from sd_lora.training.preparation import Run
 
 Base = Annotated[str, typer.Option(help=BASE_HELP.replace("(embedded)", "(embedded, the default)"))]
 ImageFolder = Annotated[
-    Path, typer.Argument(metavar="FOLDER", help="Images with captions, in any common layout, or kohya's dataset TOML.")
+    Optional[Path],  # noqa: UP045 (typer reads the annotation)
+    typer.Argument(
+        metavar="FOLDER",
+        help="Images with captions, in any common layout, or kohya's dataset TOML; if left out, the --preset file's.",
+        show_default=False,
+    ),
 ]
 Overrides = Annotated[
     Optional[list[str]],  # noqa: UP045 (typer reads the annotation)
@@ -52,8 +60,41 @@ def run_config(preset: str, given: Mapping[str, str], overrides: Sequence[str] |
     return load_config(preset, *(overrides or ()), options=options)
 
 
+def images_config(
+    folder: Path | None, preset: str, given: Mapping[str, str], overrides: Sequence[str] | None
+) -> RunConfig:  # fmt: skip
+    """As `run_config`, on the images in `folder`, or in the preset's own. ConfigError if neither is given."""
+    from sd_lora.presets import settings_named
+
+    settings, place = list(overrides or ()), str(folder or "")
+    key, equals, _ = place.partition("=")
+    if equals and settings_named(key) and not os.path.exists(place):  # no folder, and the first setting in its place
+        settings, place = [place, *settings], ""
+    config = run_config(preset, {**given, "data.folder": place}, settings)
+    if not config.data.folder:
+        raise ConfigError("no images are given; name their FOLDER, or a --preset FILE.toml that has data.folder")
+    return config
+
+
+def print_plan(run: Run) -> None:
+    """What was understood of the images, what the run will be, and why."""
+    from sd_lora.check.model import duration
+
+    facts, (_, count) = run.plan(), processes()
+    typer.echo(run.summary())
+    for reason in facts["reasons"]:
+        typer.echo(f"  {reason}")
+    if count > 1:
+        each, rest = divmod(facts["batch_size"], count)
+        typer.echo(f"{count} processes" + ("" if rest else f", {each} {'image' if each == 1 else 'images'} each"))
+    left, alone = facts["steps"] - (run.resumed_from or 0), " in one process" if count > 1 else ""
+    if left > 0:
+        seconds = facts["seconds"] / facts["steps"] * left
+        typer.echo(f"about {duration(seconds)} for {left} steps{alone}, samples not counted")
+
+
 def check(
-    folder: ImageFolder,
+    folder: ImageFolder = None,
     overrides: Overrides = None,
     base: Base = "",
     preset: Preset = "",
@@ -62,7 +103,7 @@ def check(
     as_json: AsJson = False,
 ) -> None:
     """Look at a folder as training would: layout, images, captions, and what a run on it will be."""
-    config = run_config(preset, {"model.base": base, "data.folder": str(folder), "data.trigger": trigger}, overrides)
+    config = images_config(folder, preset, {"model.base": base, "data.trigger": trigger}, overrides)
     quiet_libraries()
     from sd_lora.check.doctor import check_folder
     from sd_lora.check.report import check_target, write_report
@@ -83,7 +124,7 @@ def check(
 
 
 def plan(
-    folder: ImageFolder,
+    folder: ImageFolder = None,
     overrides: Overrides = None,
     base: Base = "",
     preset: Preset = "",
@@ -91,22 +132,16 @@ def plan(
     as_json: AsJson = False,
 ) -> None:
     """Say what a training would be here, and why: exposures, steps, what is computed at once, time and memory."""
-    given = {"model.base": base, "data.folder": str(folder), "data.trigger": trigger}
-    config = run_config(preset, given, overrides)
+    config = images_config(folder, preset, {"model.base": base, "data.trigger": trigger}, overrides)
     quiet_libraries()
-    from sd_lora.check.model import duration
     from sd_lora.training.preparation import prepare
 
     with progress_bar("looking at the images") as watch:
         run = prepare(config, on_look=watch, planned=True)
-    facts = run.plan()
     if as_json:
-        print_json(facts)
-        return
-    typer.echo(run.summary())
-    for reason in facts["reasons"]:
-        typer.echo(f"  {reason}")
-    typer.echo(f"about {duration(facts['seconds'])} for {facts['steps']} steps, samples not counted")
+        print_json(run.plan())
+    else:
+        print_plan(run)
 
 
 def caption(

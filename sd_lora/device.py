@@ -1,4 +1,4 @@
-"""Which device and precision to use."""
+"""Which device and precision to use, and when its memory is full."""
 
 from __future__ import annotations
 
@@ -26,3 +26,20 @@ def choose_dtype(config: ModelConfig, device: torch.device) -> torch.dtype:
     if config.dtype == "float16" and device.type == "cpu":
         raise ConfigError("model.dtype is float16, which the CPU does not train in; use float32 or bfloat16")
     return getattr(torch, config.dtype)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that memory is used up: the CPU's allocator and MPS raise plain RuntimeErrors."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(
+        text in str(error) for text in ("can't allocate memory", "not enough memory", "out of memory")
+    )
+
+
+def give_back(device: torch.device) -> None:
+    """Return what the allocator holds unused."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()

@@ -30,9 +30,10 @@ class Noised:
 def draw_noise(count: int, shape: Sequence[int], config: TrainingConfig, generator: torch.Generator) -> Tensor:
     """Noise (count, c, h, w) for latents of `shape` (c, h, w).
 
-    ``multires_noise`` adds coarser noises, and the sum has unit variance at every place again. ``noise_offset`` adds
-    a constant to each channel of each picture (N. Guttenberg, "Diffusion with Offset Noise", Cross Labs, 2023), after
-    which the variance is 1 + offset².
+    ``multires_noise`` adds coarser noises, and the sum has unit variance at every place again ("pyramid noise",
+    J. Whitaker, wandb.ai/johnowhitaker/multires_noise, 2023). ``noise_offset`` adds a constant to each channel of each
+    picture, after which the variance is 1 + offset² (N. Guttenberg, "Diffusion with Offset Noise", 2023,
+    crosslabs.org/blog/diffusion-with-offset-noise).
     """
     noise = torch.randn(count, *shape, generator=generator)
     if config.multires_noise:
@@ -62,6 +63,10 @@ class Denoising(ABC):
         nearest = self._at_log_snr(wanted, config)
         from_mixture = torch.rand(count, generator=generator) < 0.5
         return torch.where(from_mixture, nearest, uniform)[order]
+
+    def check_range(self, config: TrainingConfig) -> None:
+        """ConfigError if no timestep lies in ``timestep_range``."""
+        self._bounds(config)
 
     def noised(
         self,
@@ -125,6 +130,10 @@ class Denoising(ABC):
         return wanted / self._own_weight(snr)
 
     @abstractmethod
+    def _bounds(self, config: TrainingConfig) -> tuple[float, float]:
+        """Where ``timestep_range`` begins and ends. ConfigError if it is empty."""
+
+    @abstractmethod
     def _at_shares(self, strata: Tensor, config: TrainingConfig) -> Tensor:
         """The timesteps at `strata` (n,), shares of ``timestep_range``."""
 
@@ -172,9 +181,11 @@ class Objective(Denoising):
 
     def _at_log_snr(self, wanted: Tensor, config: TrainingConfig) -> Tensor:
         first, end = self._bounds(config)
-        if end - first < len(self.log_snr):
-            wanted = _truncated(wanted, self.log_snr[end - 1], self.log_snr[first], config)
-        return first + (self.log_snr[None, first:end] - wanted[:, None]).abs().argmin(dim=1)
+        log_snr = self.log_snr[first:end]
+        ends = log_snr[log_snr.isfinite()]  # where there is no signal at all, it is infinite
+        if len(ends):
+            wanted = _truncated(wanted, ends[-1], ends[0], config)
+        return first + (log_snr[None, :] - wanted[:, None]).abs().argmin(dim=1)
 
     def _bounds(self, config: TrainingConfig) -> tuple[int, int]:
         """The first timestep of the range, and the one after its last."""
@@ -270,7 +281,8 @@ def _drawn(shape: torch.Size, generator: torch.Generator | Sequence[torch.Genera
 
 def _with_coarser_noises(noise: Tensor, discount: float, generator: torch.Generator) -> Tensor:
     """`noise` (n, c, h, w) plus noises of 1/2, 1/4, … of its size down to one value, enlarged and weighed by discount,
-    discount², … (J. Whitaker, "Multi-Resolution Noise for Diffusion Model Training", 2023); unit variance."""
+    discount², … (J. Whitaker, "Multi-Resolution Noise for Diffusion Model Training", a report on wandb, 2023); unit
+    variance."""
     full = (noise.shape[2], noise.shape[3])
     size, weight, variance = full, 1.0, 1.0
     while max(size) > 1:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Self
@@ -21,6 +22,7 @@ from sd_lora.config import ModelConfig, PreviewConfig
 from sd_lora.errors import AdapterError
 from sd_lora.families import open_base
 from sd_lora.lora.layers import checked_strength
+from sd_lora.painter import Painter, Strokes, native_size
 from sd_lora.sheet import draw_sheet
 from sd_lora.version import __version__
 
@@ -69,7 +71,7 @@ class Previewer:
         self.pipe, self.adapter, self.settings = pipe, adapter, settings or PreviewConfig()
         self.batch_size = batch_size
         #: side of the pictures in pixels; the base model's own if none is given
-        self.size = size or int(pipe.unet.config.sample_size * pipe.vae_scale_factor)
+        self.size = size or native_size(pipe)
         self._prepared: dict[str, dict[str, Tensor]] = {}
 
     @classmethod
@@ -118,31 +120,18 @@ class Previewer:
         return PreviewGrid(tuple(prompts), columns, images, self._recipe(prompts, columns, seed))
 
     def _row(self, prompt: str, strengths: Sequence[float], seed: int) -> Iterator[Image.Image]:
-        noise = self._noise(seed)
-        for start in range(0, len(strengths), self.batch_size):
-            chunk = torch.tensor(strengths[start : start + self.batch_size])
-            count = len(chunk)
-            self.adapter.strength = chunk
-            yield from self.pipe(
-                **self._prompt_arguments(prompt, count),
-                latents=noise.expand(count, -1, -1, -1),
-                height=self.size,
-                width=self.size,
-                guidance_scale=self.settings.guidance,
-                num_inference_steps=self.settings.inference_steps,
-            ).images
+        settings = self.settings
+        strokes = Strokes(self.size, self.size, settings.inference_steps, settings.guidance, seed)
+        painter = Painter(self.pipe, self.batch_size)
+        return painter.row(partial(self._prompt_arguments, prompt), strengths, self._set_strength, strokes)
+
+    def _set_strength(self, strengths: Tensor) -> None:
+        self.adapter.strength = strengths
 
     def _prompt_arguments(self, prompt: str, count: int) -> dict[str, Any]:
         if prompt in self._prepared:
             return {key: value.expand(count, *value.shape[1:]) for key, value in self._prepared[prompt].items()}
         return {"prompt": [prompt] * count}
-
-    def _noise(self, seed: int) -> Tensor:
-        unet = self.pipe.unet
-        side = self.size // self.pipe.vae_scale_factor
-        shape = (1, unet.config.in_channels, side, side)
-        noise = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-        return noise.to(unet.device, unet.dtype)
 
     @contextmanager
     def _attached(self) -> Iterator[None]:

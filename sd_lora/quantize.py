@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 import torch
@@ -60,7 +59,6 @@ def plain_weight(weight: Tensor) -> Tensor:
 
 
 def _torchao(kind: str) -> Any:
-    logging.getLogger("torchao").setLevel(logging.ERROR)  # kernels that other devices have are none of the user's
     try:
         from torchao import quantization
     except ImportError as error:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import pytest
@@ -17,6 +22,9 @@ from safetensors.torch import load_file, save_file
 
 from sd_lora import Adapter, load_base
 from sd_lora.cli import main
+from sd_lora.data_commands import print_plan
+from sd_lora.training.run_folder import RunFolder
+from sd_lora.training.stopping import RunInterrupted
 from sd_lora.version import __version__
 
 QUICK = ("model.device=cpu", "training.batch_size=2", "preview.inference_steps=2")
@@ -102,7 +110,7 @@ def test_train_names_a_truncated_picture(refused: Refused, image_folder: Path) -
     (image_folder / "02.png").write_bytes(whole[: len(whole) // 2])
     error = refused("train", image_folder, "--base", "tiny")
     assert "02.png (the file is cut short" in error
-    assert "data.skip_bad" in error
+    assert "data.skip_bad=true" in error
 
 
 def test_train_names_a_picture_without_caption_and_the_remedy(refused: Refused, image_folder: Path) -> None:
@@ -118,6 +126,10 @@ def test_train_names_a_picture_without_caption_and_the_remedy(refused: Refused, 
         (["lora.rank=0"], "lora.rank"),
         (["optimizer.learning_rate=nan"], "optimizer.learning_rate"),
         (["lora.rank"], "section.key=value"),
+        (["steps=20"], '"steps=20" is no override; did you mean "training.steps=20"?'),
+        (["--steps", "20"], 'no such option: --steps; did you mean "training.steps=20"?'),
+        (["--lora.rank=8"], 'no such option: --lora.rank; did you mean "lora.rank=8"?'),
+        (["--bogus"], "no such option: --bogus"),
         (["--preset", "nope"], 'no preset "nope"'),
         (["--preset", "nope.toml"], "nope.toml does not exist"),
         (["--trigger", "a,b"], "data.trigger"),
@@ -155,7 +167,72 @@ def test_train_makes_the_run_folder_and_says_what_next(
     assert Adapter.load(run / "adapter.safetensors").trigger == "zwq"
     for said in ("step 2/2", "runs/images/adapter.safetensors", "images/loss.png", "sd-lora preview", "load_lora_"):
         assert said in answer.out
+    assert re.search(r"^about \d+ s for 2 steps, samples not counted$", answer.out, re.MULTILINE)
+    assert "processes" not in answer.out
     assert "one image only" not in answer.err
+
+
+def test_a_run_is_repeated_and_trained_further_by_the_commands_that_are_named(
+    cli: Cli, refused: Refused, image_folder: Path, random_sd_folder: Path, tmp_path: Path
+) -> None:
+    quick = (*QUICK, "training.steps=1", "--base", random_sd_folder, "--out", "my run")
+    assert cli("train", image_folder, *quick, "lora.variant=dora").code == 0
+    assert cli("train", "--preset", "my run/config.toml", "--out", "again").code == 0
+    first, again = (load_file(tmp_path / run / "adapter.safetensors") for run in ("my run", "again"))
+    assert all(torch.equal(first[key], again[key]) for key in first)
+
+    said = refused("resume", "my run", "training.steps=2")
+    assert "a run's settings are fixed, but training.steps=2 was given for my run" in said
+    _, _, command = said.partition("to train its adapter further: ")
+    answer = cli("resume", "my run")
+    assert (answer.code, answer.out.startswith("my run is finished")) == (0, True)
+    assert command.replace(" training.steps=2", "") in answer.out
+    assert cli(*shlex.split(command)[1:]).code == 0
+    assert (tmp_path / "NEW" / "log.jsonl").read_text("utf-8").count("\n") == 2
+
+
+def test_settings_given_to_a_run_that_is_not_finished_are_refused(cli: Cli, refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.toml").write_text('[data]\nfolder = "images"\n', "utf-8")
+    assert "leave that out to go on with it as it is" in refused("resume", "run", "training.steps=2")
+
+
+@pytest.mark.parametrize("args", [(), ("--preset", "tiny-style"), ("training.steps=2",)])
+@pytest.mark.parametrize("command", ["train", "plan", "check"])
+def test_images_must_be_given(command: str, args: tuple[str, ...], refused: Refused) -> None:
+    assert "no images are given" in refused(command, *args)
+
+
+def test_a_second_ctrl_c_says_how_to_go_on(
+    cli: Cli, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(run: Any, **_: object) -> None:
+        RunFolder(run.path).create(run.config)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sd_lora.training.run.run_training", interrupted)
+    answer = cli("train", image_folder, "training.steps=2", *QUICK, "--out", "my run")
+    assert answer.code == 130
+    assert answer.err == "stopped without saving the last steps; go on with: sd-lora resume 'my run'\n"
+
+
+def test_a_run_that_goes_on_says_where(cli: Cli, image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def untrained(run: Any, **_: object) -> None:
+        if not run.resumed:
+            RunFolder(run.path).create(run.config)
+
+    monkeypatch.setattr("sd_lora.training.run.run_training", untrained)
+    monkeypatch.setattr("sd_lora.progress.print_run", lambda *_: None)
+    begun, resumed = cli("train", image_folder, "training.steps=2", *QUICK, "--out", "run"), cli("resume", "run")
+    assert (begun.code, resumed.code) == (0, 0)
+    assert "starting anew" not in begun.out
+    assert resumed.out.endswith("starting anew\n")
+
+
+def test_the_help_of_train_names_defaults_and_the_list_of_settings(cli: Cli) -> None:
+    said = cli("train", "--help").out
+    assert "runs/FOLDER" in said
+    assert "sd-lora presets show tiny-style --all" in said
 
 
 def test_a_single_image_trains_with_a_warning(cli: Cli, captioned: Any, random_sd_folder: Path, tmp_path: Path) -> None:
@@ -277,6 +354,61 @@ def test_a_bug_keeps_its_traceback(cli: Cli, monkeypatch: pytest.MonkeyPatch, ad
         main()
 
 
+def test_with_json_a_usage_error_is_a_document_too(cli: Cli) -> None:
+    answer = cli("plan", "pics", "--json", "--bogus")
+    assert answer.code == 2
+    assert json.loads(answer.out)["error"].startswith("no such option: --bogus")
+
+
+def test_of_several_processes_the_first_speaks(cli: Cli, image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sd_lora.entry._GRACE", 0.0)
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    try:
+        for number, said in ((0, ("looked", "error: nowhere")), (1, ("", "error: process 1: nowhere"))):
+            monkeypatch.setenv("RANK", str(number))
+            assert bool(cli("presets").out) == bool(said[0])
+            answer = cli("resume", "nowhere")
+            assert (answer.code, answer.out) == (2, "")
+            assert answer.err.startswith(said[1])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_signal_that_stops_all_processes_is_told_by_the_first(cli: Cli, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stopped(*_: object) -> None:
+        raise RunInterrupted("stopped after step 3", 15)
+
+    monkeypatch.setattr("sd_lora.tools.inspect.inspect_adapter", stopped)
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    for number, said in ((0, "error: stopped after step 3\n"), (1, "")):
+        monkeypatch.setenv("RANK", str(number))
+        assert cli("inspect", "a.safetensors") == Answer(143, "", said)
+
+
+@pytest.mark.parametrize(
+    ("count", "said"),
+    [
+        (None, []),
+        ("1", []),
+        ("2", ["2 processes, 4 images each"]),
+        ("8", ["8 processes, 1 image each"]),
+        ("3", ["3 processes"]),
+    ],
+)
+def test_the_plan_says_how_many_processes_share_the_run(
+    count: str | None, said: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    if count:
+        monkeypatch.setenv("WORLD_SIZE", count)
+    facts = {"reasons": [], "batch_size": 8, "seconds": 80.0, "steps": 40}
+    run: Any = SimpleNamespace(summary=lambda: "photos", plan=lambda: facts, resumed_from=10)
+    print_plan(run)
+    _, *lines, last = capsys.readouterr().out.splitlines()
+    assert lines == said
+    assert last.startswith("about 60 s for 30 steps")
+
+
 # ---- the real thing
 
 
@@ -288,6 +420,38 @@ def process(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
 def test_the_module_is_the_command(tmp_path: Path) -> None:
     done = process("--version", cwd=tmp_path)
     assert (done.returncode, done.stdout.strip()) == (0, f"sd-lora {__version__}")
+
+
+CTRL_C = "import os, signal, time; os.kill(os.getpid(), signal.SIGINT); time.sleep(1)"
+COMMAND = """
+import typer
+from sd_lora.entry import run
+
+app = typer.Typer()
+
+@app.command()
+def go():
+    import slow
+    print("went on")
+
+run(app)
+"""
+
+
+def test_ctrl_c_while_the_command_line_is_imported(tmp_path: Path) -> None:
+    (tmp_path / "typer.py").write_text(CTRL_C, "utf-8")
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    command = [sys.executable, "-m", "sd_lora", "--version"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_ctrl_c_while_a_command_imports_ends_it_at_once(tmp_path: Path) -> None:
+    """Even in a module that would not let an exception through, as compiled ones do not."""
+    (tmp_path / "slow.py").write_text(f"try:\n    {CTRL_C}\nexcept BaseException:\n    pass\n", "utf-8")
+    command = [sys.executable, "-c", COMMAND]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
 def test_an_error_in_a_real_process(tmp_path: Path) -> None:

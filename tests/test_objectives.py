@@ -98,9 +98,9 @@ def test_other_predictions_are_refused(kind: str) -> None:
         (
             "v_prediction",
             TrainingConfig(timesteps="mixed", min_snr_gamma=5.0),
-            [699, 153, 372, 436],
-            0.5282920598983765,
-            53.578556060791016,
+            [668, 153, 372, 414],
+            0.5648043155670166,
+            52.321285247802734,
             0.9066881537437439,
         ),
     ],
@@ -108,7 +108,8 @@ def test_other_predictions_are_refused(kind: str) -> None:
 def test_a_seeded_step_is_what_it_has_always_been(
     kind: str, config: TrainingConfig, timesteps: list[int], loss: float, latents: float, following: float
 ) -> None:
-    # Numbers of the first release's objective; only a change of seeded runs that is meant may change them.
+    # Numbers of the first release's objective, and of its mixture since that is truncated: only a change of seeded
+    # runs that is meant may change them.
     objective, own = Objective(ALPHAS, kind), generator(5)
     noise = draw_noise(4, (4, 6, 5), config, own)
     drawn = objective.sample_timesteps(4, config, own)

@@ -105,6 +105,17 @@ def test_the_mixture_is_truncated_to_the_range_and_does_not_gather_at_its_end(ob
     assert 0.35 < higher < 0.65  # a quarter of the uniform half, and most of the other
 
 
+@pytest.mark.parametrize("zero_terminal", [False, True])
+@pytest.mark.parametrize("mean", [-3.0, -6.0])
+def test_the_mixture_over_all_timesteps_does_not_gather_at_the_last(mean: float, zero_terminal: bool) -> None:
+    objective = Objective(ALPHAS, "v_prediction", zero_terminal_snr=zero_terminal)
+    drawn = many(objective, TrainingConfig(timesteps="mixed", log_snr_mean=mean, log_snr_std=2.0), 128)
+    share = torch.bincount(drawn, minlength=1000) / len(drawn)
+    near = share[980:998].mean()
+    assert share[998:].max() < 4 * near
+    assert share[:20].max() < 4 * share[20:60].mean()
+
+
 @pytest.mark.parametrize("objective", OBJECTIVES, ids=["schedule", "flow"])
 @pytest.mark.parametrize(("mean", "end"), [(60.0, 500), (-60.0, 1000)])
 def test_a_mixture_far_outside_the_range_is_its_nearer_end(objective: Denoising, mean: float, end: int) -> None:

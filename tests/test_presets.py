@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from sd_lora.cli import app
-from sd_lora.config import RunConfig
+from sd_lora.config import SECTIONS, RunConfig
 from sd_lora.errors import ConfigError
-from sd_lora.presets import copy_preset, default_preset, load_config, preset_names, preset_summary, preset_text
+from sd_lora.presets import (
+    all_settings,
+    copy_preset,
+    default_preset,
+    load_config,
+    preset_names,
+    preset_summary,
+    preset_text,
+)  # fmt: skip
 
 REPO = Path(__file__).parents[1]
 
@@ -91,3 +101,39 @@ def test_the_commands_list_show_and_copy(tmp_path: Path) -> None:
     assert copied.exit_code == 0
     assert "mine.toml" in copied.stdout
     assert (tmp_path / "mine.toml").read_text("utf-8") == preset_text("tiny-style")
+
+
+def test_all_settings_are_shown_with_their_meaning_and_can_be_used(tmp_path: Path) -> None:
+    for name in preset_names():
+        shown = CliRunner().invoke(app, ["presets", "show", name, "--all"]).stdout
+        for section, kind in SECTIONS.items():
+            assert f"\n[{section}]\n" in shown
+            for field in fields(kind):
+                assert re.search(rf"^(# )?{field.name} =", shown, re.MULTILINE), field.name
+        (tmp_path / f"{name}.toml").write_text(shown, "utf-8")
+        assert load_config(str(tmp_path / f"{name}.toml")) == load_config(name)
+        assert "# the colour behind transparent images: a name or #rrggbb\nbackground = " in shown
+        assert "# images in a step, over all processes\nbatch_size = " in shown
+        assert "\n# one of auto, cpu, cuda, mps\ndevice = " in shown
+        assert "\n# micro_batch =\n" in shown
+
+
+def test_all_settings_hold_tables_and_odd_characters(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = '# odd\n[lora.ranks]\n"unet.mid_block.*" = 8\n"a \\"b\\" č" = 4\n[data]\ntrigger = "č\\t\\u0001"\n'
+    monkeypatch.setattr("sd_lora.presets.preset_text", lambda _: text)
+    (tmp_path / "odd.toml").write_text(all_settings("odd", {}), "utf-8")
+    assert load_config(str(tmp_path / "odd.toml")) == load_config("odd")
+
+
+def test_the_list_is_aligned() -> None:
+    lines = CliRunner().invoke(app, ["presets"]).stdout.splitlines()
+    assert len({line.index(preset_summary(line.split()[0])) for line in lines}) == 1
+
+
+def test_a_setting_without_its_section_is_named_in_full() -> None:
+    with pytest.raises(ConfigError, match=r'"rank=8" is no override; did you mean "lora\.rank=8"'):
+        load_config("tiny-style", "rank=8")
+    with pytest.raises(ConfigError, match=r'did you mean "model.dtype=float32" or "output.dtype=float32"'):
+        load_config("tiny-style", "dtype=float32")
+    with pytest.raises(ConfigError, match=r"section.key=value"):
+        load_config("tiny-style", "nothing=8")

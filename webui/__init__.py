@@ -1,1 +1,1 @@
-"""The Gradio page. It will stand here; until then `sd-lora preview` draws its strength sheets."""
+"""The Gradio page (`sd-lora webui`)."""

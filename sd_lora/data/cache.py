@@ -21,12 +21,17 @@ from torch import Tensor
 
 from sd_lora.atomic import open_to_others
 from sd_lora.data.tree import reason, shown
-from sd_lora.errors import DataError
+from sd_lora.errors import DataError, StorageError
 
 #: changes whenever entries are made in another way, so that old ones are not taken for new ones
 SCHEMA = 1
 _DIGEST = 32
 _ABANDONED = 24 * 3600.0
+#: what to do about an OSError besides naming another folder, by its number
+_ADVICE = {
+    errno.ENOSPC: "make room, or ", getattr(errno, "EDQUOT", -1): "make room within your quota, or ",
+    errno.EACCES: "allow it, or ", errno.EPERM: "allow it, or ",
+}  # fmt: skip
 
 
 class Cache:
@@ -47,7 +52,7 @@ class Cache:
             folder.mkdir(parents=True, exist_ok=True)
             self._sweep()
         except OSError as error:
-            raise _unusable(folder, reason(error)) from error
+            raise _unwritable(folder, error) from error
 
     def ensure(self, key: str, make: Callable[[], Mapping[str, Tensor]]) -> None:
         """Make the entry `key` unless it is there, whole."""
@@ -99,9 +104,7 @@ class Cache:
             os.replace(partial, path)
             partial = None
         except OSError as error:
-            raise DataError(
-                f"cache folder {self.folder} cannot be written: {error.strerror}; make room, or set data.cache"
-            ) from error
+            raise _unwritable(self.folder, error) from error
         finally:
             if partial is not None:
                 with suppress(OSError):
@@ -173,6 +176,13 @@ def _status(place: Path) -> os.stat_result | None:
 
 def _unusable(folder: Path, why: str) -> DataError:
     return DataError(f"cache folder {shown(str(folder))} cannot be used: {why}; name another with data.cache")
+
+
+def _unwritable(folder: Path, error: OSError) -> StorageError:
+    advice = _ADVICE.get(error.errno or 0, "")
+    return StorageError(
+        f"cache folder {shown(str(folder))} cannot be written: {error.strerror}; {advice}name another with data.cache"
+    )
 
 
 def key_of(**facts: Any) -> str:

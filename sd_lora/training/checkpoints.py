@@ -74,13 +74,14 @@ class Checkpoints:
             self._prune(state.step)
         return target
 
-    def newest(self) -> State | None:
-        """The newest valid checkpoint; newer ones that are not are named in `passed_over`."""
+    def newest(self, *, whole: bool = True) -> State | None:
+        """The newest valid checkpoint, without its tensors if it need not be `whole`; newer ones that are not valid are
+        named in `passed_over`."""
         self.passed_over = []
         for step in reversed(self._present()):
             path = self._path(step)
             try:
-                return _load(path, _verified(path, step))
+                return _load(path, _verified(path, step), whole)
             except _InvalidError as error:
                 self.passed_over.append(f"checkpoint {path} is passed over: {error}")
         return None
@@ -284,11 +285,12 @@ def _read_json(path: Path) -> tuple[dict[str, Any], bytes]:
     return found, content
 
 
-def _load(folder: Path, manifest: dict[str, Any]) -> State:
+def _load(folder: Path, manifest: dict[str, Any], whole: bool) -> State:
+    wanted = manifest["tensors"] if whole else {}
     try:
         facts = _read_json(folder / STATE)[0]["facts"]
-        tensors: dict[str, dict[str, Tensor]] = {stem: {} for stem in manifest["tensors"]}
-        for stem, name in ((stem, name) for stem, names in manifest["tensors"].items() for name in names):
+        tensors: dict[str, dict[str, Tensor]] = {stem: {} for stem in wanted}
+        for stem, name in ((stem, name) for stem, names in wanted.items() for name in names):
             with safe_open(folder / name, "pt") as file:
                 keys = file.keys()
                 # Cloned: what safetensors gives lies in the mapped file, which may go.

@@ -9,7 +9,7 @@ from huggingface_hub import ModelCardData
 from PIL import Image
 
 from sd_lora.adapter import Adapter
-from sd_lora.atomic import write_atomically
+from sd_lora.atomic import storing, write_atomically
 from sd_lora.kinds import VERSIONS, kind_marked
 from sd_lora.preview import png
 
@@ -34,7 +34,8 @@ def write_sidecars(file: Path, metadata: dict[str, str], picture: Image.Image | 
 
 def export_diffusers(adapter: Adapter, folder: Path, dtype: str, picture: Image.Image | None) -> Path:
     """Write `adapter` to `folder` in diffusers' layout, with a model card and its picture, ready for a hub."""
-    folder.mkdir(exist_ok=True)
+    with storing(folder):
+        folder.mkdir(exist_ok=True)
     path = adapter.save(folder / EXPORT_NAME, dtype=dtype, layout="diffusers")
     if picture is not None:
         write_atomically(folder / "preview.png", png(picture))
@@ -47,7 +48,11 @@ def model_card(adapter: Adapter, *, pictured: bool = True) -> str:
     """A model card in Markdown with the front matter that hubs read."""
     metadata = adapter.metadata
     name, base, trigger = metadata["ss_output_name"], metadata["sdlora.base"], metadata["sdlora.trigger"]
-    where = base if "/" in base else f"path/to/{base}"
+    if base == "tiny":
+        needed, source, place = "sd_lora", "sd_lora.tiny_base_path()", ""
+    else:
+        source = f'"{base if "/" in base else f"path/to/{base}"}", torch_dtype=torch.float16'
+        needed, place = "torch", '.to("cuda")'
     xl = metadata["sdlora.family"] == "sdxl"
     data = ModelCardData(
         base_model=base if "/" in base else None,
@@ -71,10 +76,10 @@ A style {kind} for {base}, trained on {metadata["ss_num_train_images"]} images f
 sd_lora {metadata["sdlora.version"]}. {call}
 
 ```python
-import torch
+import {needed}
 from diffusers import DiffusionPipeline
 
-pipe = DiffusionPipeline.from_pretrained("{where}", torch_dtype=torch.float16).to("cuda")
+pipe = DiffusionPipeline.from_pretrained({source}){place}
 pipe.load_lora_weights("path/to/this/folder", weight_name="{EXPORT_NAME}")
 image = pipe({json.dumps(prompt, ensure_ascii=False)}).images[0]
 ```

@@ -63,8 +63,7 @@ class RunLock:
             if error.errno not in (errno.EACCES, errno.EAGAIN, errno.EDEADLK):
                 raise
             raise ConfigError(
-                f"run folder {self.folder} is in use by {_described(handle)}; wait until it ends or stop it, or name "
-                "another folder with --out"
+                f"run folder {self.folder} is in use by {_described(handle)}; wait until it ends, or stop it"
             ) from error
 
 

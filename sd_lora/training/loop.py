@@ -15,12 +15,14 @@ from torch import Tensor, nn
 
 from sd_lora.config import RunConfig
 from sd_lora.data import generator_for
+from sd_lora.device import give_back, is_out_of_memory
+from sd_lora.errors import AdapterError
 from sd_lora.families import ModelFamily
 from sd_lora.lora import LoraLayer, cap_norms
 from sd_lora.training.averages import Average
 from sd_lora.training.checkpoints import State
 from sd_lora.training.guards import Guards, check_finite, stopped
-from sd_lora.training.memory import checkpoint_activations, give_back, is_out_of_memory, too_large, used_memory
+from sd_lora.training.memory import checkpoint_activations, too_large, used_memory
 from sd_lora.training.optimizers import (
     ParameterGroup,
     make_optimizer,
@@ -38,9 +40,9 @@ _MOST_SKIPPED = 25
 
 @dataclass(frozen=True)
 class StepReport:
-    """What happened in one step: `step` counts from 1 to `steps`; `loss` is weighted, `by_noise` the plain loss in each
-    quarter of the noise schedule, from little noise to much, where the step had any; `memory` is in bytes, `seconds`
-    is the step's own time; `alarms` are sentences for the user."""
+    """What happened in one step: `step` counts from 1 to `steps`; `loss` is weighted, `by_noise` is without the weights
+    of noise levels and regularisation images, in each quarter of the noise schedule, from little noise to much, where
+    the step had any; `memory` is in bytes, `seconds` is the step's own time; `alarms` are sentences for the user."""
 
     step: int
     steps: int
@@ -123,9 +125,15 @@ class Trainer:
 
     @torch.no_grad()
     def restore(self, state: State) -> None:
-        """Go on from `state`, one of the same config."""
-        for name, parameter in self._trained.parameters.items():
-            parameter.copy_(state.tensors["adapter"][name])
+        """Go on from `state`, one of the same config. AdapterError if it is of other modules or ranks."""
+        saved, own = state.tensors["adapter"], self._trained.parameters
+        if {name: t.shape for name, t in saved.items()} != {name: p.shape for name, p in own.items()}:
+            raise AdapterError(
+                f"the checkpoint of step {state.step} is of other modules or ranks than config.toml asks for now; set "
+                "them back"
+            )
+        for name, parameter in own.items():
+            parameter.copy_(saved[name])
         restore_optimizer(self._optimizer, state.tensors["optimizer"], state.facts["optimizer"])
         if self.average is not None:
             self.average.tensors = {

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from io import BytesIO
 from itertools import accumulate
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from sd_lora.atomic import write_atomically
 from sd_lora.training.loop import StepReport
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 _RAW, _SMOOTH = "#b8c4d6", "#20478f"
 #: from little noise to much
@@ -15,8 +21,9 @@ _NAMES = ("least noise", "less", "more", "most noise")
 
 
 def draw(reports: Sequence[StepReport], path: Path) -> None:
-    """Write the picture to `path`; nothing if there are no steps yet."""
+    """Write the picture to `path`; nothing if there are no steps yet. StorageError if it cannot be written."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     if not reports:
         return
@@ -33,11 +40,19 @@ def draw(reports: Sequence[StepReport], path: Path) -> None:
             x, y = zip(*own, strict=True)
             parts.plot(x, smoothed(y, width), color=colour, linewidth=1.5, label=_NAMES[quarter])
     parts.set(xlabel="step", ylabel="unweighted loss", title="By noise level", ylim=(0, None))
+    parts.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
     for axes in (whole, parts):
         axes.spines[["top", "right"]].set_visible(False)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, ncols=4, fontsize="small")
-    figure.savefig(path)
+    write_figure(figure, path)
+
+
+def write_figure(figure: Figure, path: Path) -> None:
+    """Write `figure` to `path` as PNG, whole or not at all. StorageError if it cannot be."""
+    content = BytesIO()
+    figure.savefig(content, format="png")
+    write_atomically(path, content.getvalue())
 
 
 def smoothed(values: Sequence[float], width: int) -> list[float]:

@@ -29,15 +29,17 @@ class Means:
         )
 
 
-def choose_means(training: TrainingConfig, share: int, free: int, probe: Callable[[bool], Cost]) -> Means:
+def choose_means(
+    training: TrainingConfig, share: int, free: int, probe: Callable[[bool], Cost], *, given: str = "as set"
+) -> Means:  # fmt: skip
     """Micro-batch and checkpointing for `share` images of a step in `free` bytes (with what is resident already), so
     that as much as fits is computed at once; what `training` says itself is kept. `probe` measures a step of the whole
-    batch, with checkpointing or without.
+    batch, with checkpointing or without. `given` is why what `training` says is so.
     """
-    given, most = training.micro_batch, int(_MOST * free)
+    asked, most = training.micro_batch, int(_MOST * free)
     checkpointing = training.gradient_checkpointing or False
     cost, reasons = probe(checkpointing), list[str]()
-    needed = given or 1
+    needed = asked or 1
     if training.gradient_checkpointing is None and _bytes(cost, needed, training.batch_size) > most:
         checkpointing, leaner = True, probe(True)
         reasons.append(
@@ -46,11 +48,11 @@ def choose_means(training: TrainingConfig, share: int, free: int, probe: Callabl
         )
         cost = leaner
     elif training.gradient_checkpointing is not None:
-        reasons.append(f"{'gradient' if checkpointing else 'no gradient'} checkpointing, as set")
-    micro = given or _largest(cost, share, training.batch_size, most)
+        reasons.append(f"{'gradient' if checkpointing else 'no gradient'} checkpointing, {given}")
+    micro = asked or _largest(cost, share, training.batch_size, most)
     micro = min(micro, share)
-    if given:
-        reasons.append(f"{_images(micro)} at once, as set")
+    if asked:
+        reasons.append(f"{_images(micro)} at once, {given}")
     elif micro == share:
         reasons.append(f"all {share} images of a step at once, which fit" if share > 1 else "one image a step")
     else:

@@ -15,15 +15,6 @@ class OutOfMemory(SdLoraError):
     exit_code = 5
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that memory is used up: the CPU's allocator and MPS raise plain RuntimeErrors."""
-    if isinstance(error, MemoryError | torch.OutOfMemoryError):
-        return True
-    return isinstance(error, RuntimeError) and any(
-        text in str(error) for text in ("can't allocate memory", "not enough memory", "out of memory")
-    )
-
-
 def used_memory(device: torch.device) -> int:
     """Bytes in use: the device's peak on CUDA, this process's resident memory elsewhere."""
     if device.type == "cuda":
@@ -44,14 +35,6 @@ def usable_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.memory_allocated(device)) + free_memory(device)
     return int(psutil.Process().memory_info().rss) + free_memory(device)
-
-
-def give_back(device: torch.device) -> None:
-    """Return what the allocator holds unused."""
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
-    elif device.type == "mps":
-        torch.mps.empty_cache()
 
 
 def checkpoint_activations(denoiser: nn.Module) -> None:

@@ -157,6 +157,8 @@ def _without_effect(config: OptimizerConfig) -> list[str]:
         (free and betas and config.betas[0] == 0, "optimizer.betas: schedule-free needs a first one above 0"),
         (free and config.max_norm > 0, "optimizer.max_norm cannot act with schedule-free, whose weights are an "
             "average; leave it out or set another optimizer.name"),
+        (config.warmup == 1 and config.schedule != "constant", "optimizer.warmup=1 leaves no step to the "
+            f"{config.schedule} schedule; lower it or set optimizer.schedule=constant"),
         (config.schedule == "constant" and config.final != plain.final, "optimizer.final has no effect with a "
             "constant schedule; leave it out or set another optimizer.schedule"),
         (config.schedule != "polynomial" and config.power != plain.power, "optimizer.power has no effect with a "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 from typing import Any
 
 from sd_lora.adapter import Adapter, base_name, modules_of
@@ -14,13 +15,19 @@ from sd_lora.lora import plan_targets
 _NEVER_ELSEWHERE = ("conv_in", "conv_out", "time_embedding.", "add_embedding.")
 
 
-def plan_adapter(config: RunConfig, family: ModelFamily, pipe: Any) -> Adapter:
-    """The adapter that `config` asks for, checked against the base model, not yet injected."""
+def plan_adapter(config: RunConfig, family: ModelFamily, pipe: Any, kept: Path | None = None) -> Adapter:
+    """The adapter that `config` asks for, checked against the base model, not yet injected. `kept` is the run's own
+    copy of ``lora.init``, if it has one."""
     modules_of(pipe)  # refuses fused projections
     if config.lora.init:
         if config.lora.variant != "lora":
             raise ConfigError("lora.variant has no effect with lora.init: the file decides; leave one out")
-        adapter = Adapter.load(config.lora.init)
+        adapter = Adapter.load(kept or config.lora.init)
+        if adapter.variant == "dora" and config.optimizer.max_norm:
+            raise ConfigError(
+                f"optimizer.max_norm cannot act on {config.lora.init}, which is a DoRA, whose magnitude is free; leave "
+                "it out"
+            )
         with adapter.injected(pipe):  # whether it fits is known before anything is made
             pass
     else:
@@ -39,14 +46,20 @@ def plan_adapter(config: RunConfig, family: ModelFamily, pipe: Any) -> Adapter:
 def resolve_text_rate(config: RunConfig, adapter: Adapter, family: ModelFamily) -> RunConfig:
     """`config` with the text encoders' learning rate filled in, if layers of theirs are trained.
 
-    Raises ConfigError for settings of the text encoders that would have no effect.
+    Raises ConfigError for settings of the text encoders that would have no effect, or leave nothing to train.
     """
     idle = [f"{s}.{k}" for s, k in (("optimizer", "text_learning_rate"), ("training", "text_steps"))
             if getattr(getattr(config, s), k) is not None]  # fmt: skip
     asked, steps = config.training.text_steps or 0, config.training.steps or 0
-    if asked > steps:
-        raise ConfigError(f"training.text_steps is {asked}, more than the {steps} steps of the run")
+    if asked >= steps > 0:
+        much = "more than the" if asked > steps else "no less than the"
+        raise ConfigError(f"training.text_steps is {asked}, {much} {steps} steps of the run; lower it or leave it out")
     if trains_text(adapter, family):
+        if asked and all(_is_text(name, family) for name in adapter.weights):
+            raise ConfigError(
+                f"training.text_steps is {asked}, after which nothing would be trained in the other {steps - asked} "
+                "steps, as every layer is in a text encoder; leave it out or add a target of the denoiser"
+            )
         optimizer = config.optimizer
         half = optimizer.learning_rate * (1 if optimizer.name == "prodigy" else 0.5)  # prodigy has one rate for all
         rate = optimizer.text_learning_rate or half
@@ -61,7 +74,11 @@ def resolve_text_rate(config: RunConfig, adapter: Adapter, family: ModelFamily) 
 
 def trains_text(adapter: Adapter, family: ModelFamily) -> bool:
     """Whether `adapter` has layers in a text encoder."""
-    return any(name.split(".", 1)[0] in family.text_encoders for name in adapter.weights)
+    return any(_is_text(name, family) for name in adapter.weights)
+
+
+def _is_text(name: str, family: ModelFamily) -> bool:
+    return name.split(".", 1)[0] in family.text_encoders
 
 
 def notes_on(adapter: Adapter, config: RunConfig, pipe: Any) -> list[str]:

@@ -23,6 +23,7 @@ from sd_lora.data.tree import shown
 from sd_lora.device import choose_device
 from sd_lora.errors import ConfigError, DataError, printable
 from sd_lora.families import ModelFamily, family_of_source, find_base, open_base
+from sd_lora.training.checkpoints import Checkpoints
 from sd_lora.training.means import Means, choose_means
 from sd_lora.training.memory import usable_memory
 from sd_lora.training.metadata import describe
@@ -30,6 +31,7 @@ from sd_lora.training.optimizers import check_optimizer
 from sd_lora.training.plan import notes_on, plan_adapter, resolve_text_rate
 from sd_lora.training.run_folder import RunFolder
 from sd_lora.training.trackers import check_trackers
+from sd_lora.training.unchanged import check_definition, definition
 
 #: called with how many of how many are done
 Counter = Callable[[int, int], None]
@@ -56,6 +58,8 @@ class Run:
     means: Means
     #: whether it goes on in a run folder that is there already
     resumed: bool = False
+    #: the step of the checkpoint that it goes on from; None without one
+    resumed_from: int | None = None
 
     @property
     def images(self) -> int:
@@ -64,24 +68,37 @@ class Run:
 
     def summary(self) -> str:
         """What was understood of the folder, and what is about to be trained: two lines."""
+        held = f" of {self.images + len(self.held)} images, {len(self.held)} held out," if self.held else " images"
         data, training = self.config.data, self.config.training
         precision = str(self.dtype).removeprefix("torch.")
         ranks = sorted({w.rank for w in self.adapter.weights.values()})
         rank = f"{ranks[0]}" if len(ranks) == 1 else f"{ranks[0]} to {ranks[-1]}"
         return (
             f"{data.folder}: {self.layout}\n"
-            f"{self.images} images at {data.resolution} px, base model {base_name(self.pipe)}: "
+            f"{self.images}{held} at {data.resolution} px, base model {base_name(self.pipe)}: "
             f"{len(self.adapter.weights)} modules of rank {rank}, {training.steps} steps of "
             f"{training.batch_size} images, {self.device.type}, {precision}"
         )
+
+    def going_on(self) -> str:
+        """Where a run that is resumed goes on; nothing for a new one."""
+        steps = self.config.training.steps or 0
+        if not self.resumed:
+            return ""
+        if self.resumed_from is None:
+            return "there is no whole checkpoint: starting anew"
+        if self.resumed_from >= steps:
+            return f"all {steps} steps are done: saving what is left"
+        return f"going on after step {self.resumed_from} of {steps}"
 
     def plan(self) -> dict[str, Any]:
         """What the run will be, for JSON; `reasons` are sentences."""
         training, precision = self.config.training, str(self.dtype).removeprefix("torch.")
         steps, prior = training.steps or 0, len(self.examples) - self.images
         exposures, rule = steps * training.batch_size, default_exposures(self.images, prior=prior > 0)
-        by_rule = "by the rule" if abs(exposures - rule) < training.batch_size else f"as set; the rule gives {rule:,}"
-        why = "as set" if self.config.model.dtype != "auto" else "the default on this device"
+        given = "as the run began" if self.resumed else "as set or by the preset"
+        by_rule = "by the rule" if abs(exposures - rule) < training.batch_size else f"{given}; the rule gives {rule:,}"
+        why = given if self.config.model.dtype != "auto" else "the default on this device"
         return {
             "images": self.images, "regularisation_images": prior, "held_out": len(self.held), "exposures": exposures,
             "steps": steps, "batch_size": training.batch_size, "micro_batch": training.micro_batch,
@@ -92,8 +109,19 @@ class Run:
                 f"{steps} steps of {training.batch_size} images are {exposures:,} exposures, {by_rule}",
                 *self.means.reasons,
                 f"computed in {precision}, {why}; layers and optimizer in float32",
+                *self._at_the_end_only(),
             ],
         }  # fmt: skip
+
+    def _at_the_end_only(self) -> list[str]:
+        """What never comes up in so few steps; a preset may have set it, so that it is no error."""
+        training, steps = self.config.training, self.config.training.steps or 0
+        settings = {
+            "training.save_every": training.save_every, "training.validate_every": training.validate_every,
+            "preview.every": self.config.preview.every,
+        }  # fmt: skip
+        rare = [f"{key}={value}" for key, value in settings.items() if value > steps]
+        return [f"{' and '.join(rare)} in {steps} steps: after the last one only"] if rare else []
 
 
 def prepare(config: RunConfig, *, on_look: Counter | None = None, resumed: bool = False, planned: bool = False) -> Run:
@@ -104,8 +132,10 @@ def prepare(config: RunConfig, *, on_look: Counter | None = None, resumed: bool 
     family = family_of_source(source)
     check_cache(config.data.cache)
     folder = _absolute_path(config.data.folder)
-    name = config.output.name or config.data.trigger or folder.stem
-    path = Path(os.path.expanduser(config.output.folder or f"runs/{folder.stem}"))
+    called = folder.stem if os.path.isfile(folder) else folder.name
+    name = config.output.name or config.data.trigger or called
+    path = Path(os.path.expanduser(config.output.folder or f"runs/{called}"))
+    began = Checkpoints(RunFolder(path).checkpoints, 1).newest(whole=False) if resumed else None
     if not (resumed or planned):
         RunFolder.check_free(path)
     listing = list_folder(config.data)
@@ -113,24 +143,28 @@ def prepare(config: RunConfig, *, on_look: Counter | None = None, resumed: bool 
     check_trackers(config.training.trackers)
     base = open_base(config.model)
     pipe, device, dtype = base.pipe, base.device, base.dtype
+    family.objective(pipe, zero_terminal_snr=config.training.zero_terminal_snr).check_range(config.training)
     found = examine(config, listing, family, pipe, watch=on_look)
     schedule = _usable(found, config)
     if config.preview.inference_steps > pipe.scheduler.config.num_train_timesteps:
         raise ConfigError(f"preview.inference_steps is {config.preview.inference_steps}, more than the base model has")
     config = dataclasses.replace(
         config,
-        model=dataclasses.replace(config.model, base=_absolute_base(config.model.base)),
+        model=dataclasses.replace(_absolute(config.model, "config"), base=_absolute_base(config.model.base)),
         data=dataclasses.replace(_absolute(config.data, "folder", "regularisation", "cache"), resolution=found.side),
         lora=_absolute(config.lora, "init"),
         training=dataclasses.replace(config.training, steps=found.steps),
         preview=dataclasses.replace(config.preview, prompts=config.preview.prompts or _prompts(found.examples)),
         output=dataclasses.replace(config.output, folder=str(path), name=_usable_name(name)),
     )
-    adapter = plan_adapter(config, family, pipe)
+    adapter = plan_adapter(config, family, pipe, RunFolder(path).kept_init if resumed else None)
     config = resolve_text_rate(config, adapter, family)
+    if began is not None:
+        check_definition(began.facts.get("run", {}), definition(config, adapter, dtype), path)
     means = choose_means(
         config.training, config.training.batch_size, usable_memory(device),
         lambda checkpointing: measure(family, pipe, device, schedule, checkpointing=checkpointing),
+        given="as the run began" if resumed else "as set",
     )  # fmt: skip
     config = dataclasses.replace(config, training=means.applied(config.training))
     told = [f"{code}: {text}" for code, text in grouped(found.findings) if CODES[code].severity == "warning"]
@@ -140,7 +174,7 @@ def prepare(config: RunConfig, *, on_look: Counter | None = None, resumed: bool 
     adapter.label = config.output.name
     return Run(
         config, path, listing.summary, found.examples, schedule, family, pipe, adapter, device, dtype, notes,
-        found.held, means, resumed,
+        found.held, means, resumed, began.step if began is not None else None,
     )  # fmt: skip
 
 

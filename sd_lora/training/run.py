@@ -8,18 +8,16 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
-import torch
 from accelerate import Accelerator
 
 from sd_lora.adapter import Adapter
-from sd_lora.check.plan import schedule_for
 from sd_lora.config import RunConfig
-from sd_lora.data import Cache, EncodedSet, Encoders, cache_folder
 from sd_lora.errors import AdapterError, ConfigError, StorageError, TrainingStopped
-from sd_lora.preview import Previewer, PreviewGrid
+from sd_lora.preview import PreviewGrid
 from sd_lora.training.accelerator import accelerator_for
 from sd_lora.training.checkpoints import Checkpoints
 from sd_lora.training.companions import export_diffusers, write_sidecars
+from sd_lora.training.encoding import encode
 from sd_lora.training.lock import RunLock
 from sd_lora.training.loop import StepReport, Trained, Trainer
 from sd_lora.training.memory import OutOfMemory
@@ -48,7 +46,7 @@ def train(config: RunConfig, *, watch: Watcher | None = None) -> Adapter:
 def resume(folder: str | Path, *, watch: Watcher | None = None) -> Adapter:
     """Go on with the run in `folder` from its newest checkpoint to the end, as if it had never been stopped.
 
-    Raises SdLoraError if it is no run, is running, or its images, captions or base model have changed.
+    Raises SdLoraError if it is no run, is running, or its settings, images, captions or base model have changed.
     """
     run = RunFolder(Path(folder))
     config = run.read_config()
@@ -117,27 +115,29 @@ class _Session:
         self._accelerator = accelerator
         on_encode, self._note = tell
         config, pipe, family = run.config, run.pipe, run.family
-        self._data, held, self._previewer = _encode(run, accelerator, on_encode)
+        encoded = encode(run, accelerator, on_encode)
+        self._previewer = encoded.previewer
         denoiser = getattr(pipe, family.denoiser).to(accelerator.device)
-        self._facts = facts_of(run, self._data, accelerator.num_processes)
+        self._facts = facts_of(run, encoded, accelerator.num_processes)
         if config.training.compile:
             denoiser.compile()
         run.adapter.inject(pipe)
-        encode = partial(family.encode_captions, pipe) if trains_text(run.adapter, family) else None
+        captions = partial(family.encode_captions, pipe) if trains_text(run.adapter, family) else None
         objective = family.objective(pipe, zero_terminal_snr=config.training.zero_terminal_snr)
-        material = Material(self._data, objective, encode)
+        prior = {example.name: config.data.prior_weight for example in run.examples if example.prior}
+        material = Material(encoded.data, objective, captions, prior)
         self._trainer = Trainer(accelerator, family, denoiser, _trained(run), material, config)
         self._checkpoints = Checkpoints(folder.checkpoints, config.training.keep_checkpoints)
         self._validation = None
-        if held is not None:
-            self._validation = Validation(self._trainer.computation, self._data, held, config.training.seed)
-        if config.training.trackers and self._leads:
-            start_trackers(accelerator, config)
+        if encoded.held is not None:
+            self._validation = Validation(self._trainer.computation, encoded.data, encoded.held, config.training.seed)
         state = self._checkpoints.newest() if run.resumed else None
         notes = list(self._checkpoints.passed_over)
         if state is not None:
             notes += check_same(state.facts["run"], self._facts, run.path)
             self._trainer.restore(state)
+        if config.training.trackers and self._leads:
+            start_trackers(accelerator, config)
         for note in notes:
             self._note(note)
         if run.resumed and self._leads:
@@ -182,7 +182,10 @@ class _Session:
 
     def _interrupted(self, report: StepReport) -> RunInterrupted:
         if self._leads:
-            self._folder.draw_loss()
+            try:
+                self._folder.draw_loss()
+            except Exception as error:  # what is trained is saved, and the run ends as it was asked to
+                self._note(f"{self._folder.loss_curve.name} could not be drawn: {error}")
         return RunInterrupted(
             f"stopped after step {report.step} of {report.steps}, and saved; go on with: sd-lora resume "
             f"{self._run.path}", self._trainer.stopping,
@@ -241,43 +244,6 @@ class _Session:
             picture = grid.images[0][min(range(len(grid.strengths)), key=lambda i: abs(grid.strengths[i] - 1))]
         write_sidecars(folder.adapter, run.adapter.metadata, picture)
         export_diffusers(Adapter.load(folder.adapter), folder.export, run.config.output.dtype, picture)
-
-
-@torch.no_grad()
-def _encode(
-    run: Run, accelerator: Accelerator, watch: Counter | None
-) -> tuple[EncodedSet, EncodedSet | None, Previewer]:
-    """Encode pictures and captions that the cache lacks, and preview prompts; then the text encoders are let go and the
-    VAE set aside. Text encoders that are trained stay, and captions and prompts are encoded whenever they are used."""
-    pipe, family, config = run.pipe, run.family, run.config
-    pipe.to(run.device)
-    text = trains_text(run.adapter, family)
-    encoders = Encoders(
-        lambda images: family.encode_images(pipe, images).cpu(),
-        None if text else lambda captions: {k: v.cpu() for k, v in family.encode_captions(pipe, captions).items()},
-        family.encode_framing, family.images_key(pipe), "" if text else family.captions_key(pipe),
-    )  # fmt: skip
-    cache = Cache(cache_folder(config.data.cache, run.path))
-    data = EncodedSet(run.examples, run.schedule, encoders, cache, config.data.prior_weight)
-    if accelerator.num_processes > 1:
-        data.encode((accelerator.process_index, accelerator.num_processes))
-        accelerator.wait_for_everyone()
-    data.encode(watch=watch)
-    held = None
-    if run.held:
-        side, grain = config.data.resolution, family.grain(pipe)
-        held = EncodedSet(run.held, schedule_for(run.held, config, side, grain), encoders, cache)
-        held.encode()
-    previewer = Previewer(pipe, run.adapter, config.preview, size=config.data.resolution)
-    if not text:
-        negative = family.encode_captions(pipe, [""])
-        for prompt in config.preview.prompts:
-            arguments = family.pipeline_arguments(family.encode_captions(pipe, [prompt]), negative)
-            previewer.prepare(prompt, arguments)
-        for component in family.text_encoders:
-            setattr(pipe, component, None)
-    pipe.vae.to("cpu")
-    return data, held, previewer
 
 
 def _trained(run: Run) -> Trained:

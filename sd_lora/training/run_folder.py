@@ -9,9 +9,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TypeVar
 
-from sd_lora.atomic import write_atomically
+from pydantic import TypeAdapter
+
+from sd_lora.atomic import storing, write_atomically
 from sd_lora.config import RunConfig, read_config
-from sd_lora.errors import ConfigError, StorageError
+from sd_lora.errors import AdapterError, ConfigError, StorageError
+from sd_lora.safetensors_header import read_header
 from sd_lora.training.loop import StepReport
 from sd_lora.training.validation import ValidationReport
 
@@ -20,14 +23,15 @@ Report = TypeVar("Report")
 
 class RunFolder:
     """Holds ``config.toml``, ``log.jsonl``, ``loss.png``, ``samples/``, ``checkpoints/``, ``adapters/``,
-    ``adapter.safetensors`` with its sidecars, ``diffusers/``, the same adapter for a hub, and where it is measured
-    ``validation.jsonl`` and ``validation.png``."""
+    ``adapter.safetensors`` with its sidecars, ``diffusers/``, the same adapter for a hub, where it is measured
+    ``validation.jsonl`` and ``validation.png``, and where it began with an adapter ``init.safetensors``, a copy."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.adapter, self.export = path / "adapter.safetensors", path / "diffusers"
         self.checkpoints = path / "checkpoints"
         self.config, self.log, self.loss_curve = path / "config.toml", path / "log.jsonl", path / "loss.png"
+        self._init = path / "init.safetensors"
         self._reports: list[StepReport] = []
         self._validations: list[ValidationReport] = []
 
@@ -48,18 +52,29 @@ class RunFolder:
             )
 
     def create(self, config: RunConfig) -> None:
-        """Make the folder with ``config.toml`` in it. ConfigError if it is there already or cannot be made."""
+        """Make the folder with ``config.toml`` in it, and a copy of the adapter that it begins with.
+
+        ConfigError if it is there already, StorageError if it cannot be made."""
         self.check_free(self.path)
-        try:
+        init = _content(Path(config.lora.init)) if config.lora.init else None
+        with storing(self.path):
             (self.path / "samples").mkdir(parents=True)
-        except OSError as error:
-            raise ConfigError(f"output folder {self.path} cannot be written: {error.strerror}") from error
+        if init is not None:
+            write_atomically(self._init, init)
         write_atomically(self.config, config.to_toml().encode())
 
     @property
     def is_finished(self) -> bool:
-        """Whether a run has come to its end here: the export is the last thing that is written."""
-        return self.adapter.is_file() and (self.export / "README.md").is_file()
+        """Whether a run has come to its end here, with a whole adapter: the export is the last thing that is
+        written."""
+        with contextlib.suppress(AdapterError):
+            return bool(read_header(self.adapter)) and (self.export / "README.md").is_file()
+        return False
+
+    @property
+    def kept_init(self) -> Path | None:
+        """The copy of the adapter that the run began with, if there is one."""
+        return self._init if self._init.is_file() else None
 
     def read_config(self) -> RunConfig:
         """The config of the run in this folder, wherever it lies now. ConfigError if there is none."""
@@ -77,26 +92,27 @@ class RunFolder:
 
     def sync(self) -> None:
         """Have the log on disk, before a checkpoint of its last step is."""
-        with contextlib.suppress(FileNotFoundError), self.log.open("rb") as file:
+        with storing(self.log), contextlib.suppress(FileNotFoundError), self.log.open("rb") as file:
             os.fsync(file.fileno())
 
     def sample_sheet(self, step: int) -> Path:
         return self.path / "samples" / f"step-{step:06d}.png"
 
     def kept_adapter(self, step: int) -> Path:
-        (self.path / "adapters").mkdir(exist_ok=True)
-        return self.path / "adapters" / f"step-{step:06d}.safetensors"
+        path = self.path / "adapters" / f"step-{step:06d}.safetensors"
+        with storing(path):
+            path.parent.mkdir(exist_ok=True)
+        return path
 
     def record(self, report: StepReport) -> None:
         """Append one line to the log."""
         self._reports.append(report)
         try:
-            with self.log.open("a", encoding="utf-8") as file:
+            with storing(self.log), self.log.open("a", encoding="utf-8") as file:
                 file.write(_line(report))
-        except OSError as error:
-            raise StorageError(
-                f"{self.log} cannot be written: {error.strerror}; make room, then: sd-lora resume {self.path}"
-            ) from error
+        except StorageError as error:
+            again = f", then: sd-lora resume {self.path}" if self.path.is_dir() else ""
+            raise StorageError(f"{error}{again}") from error
 
     def record_validation(self, report: ValidationReport) -> None:
         """Write ``validation.jsonl`` and draw ``validation.png``."""
@@ -115,13 +131,26 @@ class RunFolder:
 
 
 def _lines(path: Path, kind: type[Report]) -> list[Report]:
-    """The reports in a file of lines, of which some may have been cut short; none if there is no such file."""
-    reports = []
-    with contextlib.suppress(FileNotFoundError):
-        for line in path.read_text("utf-8", "replace").splitlines():
-            with contextlib.suppress(ValueError, TypeError):
-                reports.append(kind(**json.loads(line)))
+    """The reports in a file of lines; none if there is no such file. Lines that were cut short, or hold what no report
+    does, are left out."""
+    reports, known = [], TypeAdapter(kind)
+    try:
+        lines = path.read_bytes().splitlines()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StorageError(f"{path} cannot be read: {error.strerror}; allow it, or move it away") from error
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            reports.append(known.validate_json(line, strict=True))
     return reports
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise AdapterError(f"{path} cannot be read: {error.strerror}; name an adapter file") from error
 
 
 def _line(report: StepReport) -> str:

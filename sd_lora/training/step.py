@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
@@ -20,11 +20,12 @@ QUARTERS = 4
 @dataclass(frozen=True)
 class Material:
     """What is trained on: encoded examples and the base model's objective; `encode` turns captions into conditioning
-    in the loop, where text encoders are trained too."""
+    in the loop, where text encoders are trained too. `prior` are the weights of regularisation images by name."""
 
     data: EncodedSet
     objective: Objective
     encode: Callable[[Sequence[str]], Conditioning] | None = None
+    prior: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ class Computation:
         self, step: int, batch: Batch, drawn: tuple[Tensor, Tensor, list[torch.Generator]]
     ) -> tuple[Tensor, Tensor]:
         """The loss (n,) of each image of a batch with its noise, its timestep and what its perturbation is drawn from;
-        and their plain losses by noise, as in `Part`."""
+        and their plain losses by noise, as in `Part`: without the weights of noise levels and regularisation images."""
         device, training, objective = self.device, self.training, self.material.objective
         noise, timesteps, dice = drawn
         noised = objective.noised(batch.latents.to(device), noise.to(device), timesteps.to(device), training, dice)
@@ -85,7 +86,10 @@ class Computation:
             prediction = self.family.denoise(self.denoiser, noised.latents, noised.timesteps, conditioning)
         places = None if batch.weights is None else batch.weights.to(device)
         losses = objective.losses(prediction, noised, training, places)
-        return losses, _by_noise(losses.detach() / noised.weight, noised.share)
+        weight, prior = noised.weight, self.material.prior
+        if prior:
+            weight = weight * torch.tensor([prior.get(name, 1.0) for name in batch.names], device=device)
+        return losses, _by_noise(losses.detach() / weight, noised.share)
 
 
 def _by_noise(losses: Tensor, share: Tensor) -> Tensor:

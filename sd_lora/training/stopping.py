@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
+from collections.abc import Callable
 from types import FrameType
 from typing import Any, Self
 
@@ -20,12 +21,13 @@ class RunInterrupted(SdLoraError):
 
 class StopSignals:
     """While it is entered, the first SIGINT or SIGTERM is kept in `received` (0: none); the second acts as it would
-    without it. Only the main thread hears signals, so in any other nothing is changed."""
+    without it. Only the main thread hears signals, so in any other nothing is changed. `on_first` is called with the
+    first, from the signal handler."""
 
     _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self) -> None:
-        self.received = 0
+    def __init__(self, on_first: Callable[[int], None] | None = None) -> None:
+        self.received, self._on_first = 0, on_first
         self._before: dict[int, Any] = {}
 
     def __enter__(self) -> Self:
@@ -39,6 +41,8 @@ class StopSignals:
     def _hear(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         self.received = number
         self._restore()
+        if self._on_first is not None:
+            self._on_first(number)
 
     def _restore(self) -> None:
         for number, handler in self._before.items():

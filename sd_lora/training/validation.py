@@ -13,6 +13,7 @@ import torch
 
 from sd_lora.data import EncodedSet, generator_for
 from sd_lora.data.exposures import Exposure, Group
+from sd_lora.training.loss_curve import write_figure
 from sd_lora.training.step import QUARTERS, Computation
 
 #: noise levels at which each image is tried, evenly over the schedule
@@ -62,8 +63,10 @@ class Validation:
 
 
 def draw(reports: Sequence[ValidationReport], path: Path) -> None:
-    """The picture of the validation losses over the steps, and by noise level at the last."""
+    """The picture of the validation losses over the steps, and by noise level at the last. StorageError if it cannot be
+    written."""
     from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
 
     figure = Figure(figsize=(8, 6.4), dpi=100, layout="constrained")
     over, levels = figure.subplots(2, 1)
@@ -75,9 +78,11 @@ def draw(reports: Sequence[ValidationReport], path: Path) -> None:
         levels.plot(range(1, LEVELS + 1), by_level, color=colour, marker=".", label=name)
     over.set(xlabel="step", ylabel="loss", title="Validation loss")
     levels.set(
-        xlabel="noise level", ylabel="loss", title=f"By noise level, after step {reports[-1].step}", ylim=(0, None)
-    )
+        xlabel=f"noise level, from least (1) to most ({LEVELS})", ylabel="loss",
+        title=f"By noise level, after step {reports[-1].step}", ylim=(0, None),
+    )  # fmt: skip
     for axes in (over, levels):
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.spines[["top", "right"]].set_visible(False)
         axes.legend(frameon=False)
-    figure.savefig(path)
+    write_figure(figure, path)

@@ -21,7 +21,7 @@ from torch import Tensor
 from sd_lora.config import DataConfig
 from sd_lora.data import Cache, EncodedSet, Encoders, Example, Schedule, Seen, encoded, views_of
 from sd_lora.data.cache import cache_folder, check_cache, key_of
-from sd_lora.errors import DataError
+from sd_lora.errors import DataError, StorageError
 
 COUNT = 6
 
@@ -397,9 +397,21 @@ def test_a_full_disk_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyP
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(DataError, match="No space left on device; make room"):
+    with pytest.raises(StorageError, match=r"No space left on device; make room, or name another with data\.cache"):
         cache.ensure(key_of(x=1), lambda: {"x": torch.zeros(3)})
     assert not list((tmp_path / "cache").glob("*/*"))
+
+
+@pytest.mark.parametrize(("number", "advice"), [(28, "make room, or name another"), (30, "; name another")])
+def test_a_folder_that_cannot_be_made_is_the_disk_s_fault(
+    number: int, advice: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(Path, "mkdir", fail)
+    with pytest.raises(StorageError, match=f"cannot be written: {os.strerror(number)}.*{advice}"):
+        Cache(tmp_path / "cache")
 
 
 def test_keys_depend_on_every_fact_and_on_nothing_else() -> None:

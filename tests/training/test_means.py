@@ -51,6 +51,9 @@ def test_what_is_set_is_kept_and_said() -> None:
     assert (found.micro_batch, found.gradient_checkpointing) == (8, False)
     assert "8 images at once, as set" in found.reasons
     assert "no gradient checkpointing, as set" in found.reasons
+    again = choose_means(TrainingConfig(batch_size=2, micro_batch=1, gradient_checkpointing=False), 2, GB,
+                         lambda _: Cost(1, 1, 1, "a step"), given="as the run began")  # fmt: skip
+    assert [reason for reason in again.reasons if reason.endswith(", as the run began")] == again.reasons[:2]
     assert chosen(24, gradient_checkpointing=True).gradient_checkpointing
     assert chosen(4, micro_batch=8).gradient_checkpointing  # eight must fit
 
@@ -62,6 +65,15 @@ def test_a_run_keeps_what_was_chosen(random_sd_folder: Path, tmp_path: Path, mon
     monkeypatch.setattr("sd_lora.training.preparation.usable_memory", lambda _: 1)
     lean = prepare(config_of(random_sd_folder, images, tmp_path / "run")).config.training
     assert (lean.micro_batch, lean.gradient_checkpointing) == (1, True)
+
+
+def test_what_comes_at_the_end_only_is_said(random_sd_folder: Path, tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images")
+    plain = prepare(config_of(random_sd_folder, images, tmp_path / "run", "preview.every=0")).plan()["reasons"]
+    assert not any("after the last one only" in reason for reason in plain)
+    rare = ("training.save_every=8", "preview.every=9")
+    reasons = prepare(config_of(random_sd_folder, images, tmp_path / "run", *rare)).plan()["reasons"]
+    assert reasons[-1] == "training.save_every=8 and preview.every=9 in 7 steps: after the last one only"
 
 
 def test_the_command_says_what_a_run_will_be_and_writes_nothing(random_sd_folder: Path, tmp_path: Path) -> None:

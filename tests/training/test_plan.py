@@ -83,6 +83,10 @@ def test_captions_steer_training_through_the_text_encoder(sd1: Path, image_folde
         (["optimizer.text_learning_rate=1e-4"], 'text_learning_rate has no effect .* add "text" to lora.targets'),
         (["training.text_steps=2"], "training.text_steps has no effect"),
         (["training.text_steps=9", "lora.targets=attn,text"], "text_steps is 9, more than the 4 steps"),
+        (["training.text_steps=4", "lora.targets=attn,text"], "text_steps is 4, no less than the 4 steps"),
+        (["training.text_steps=2", "lora.targets=text"], "nothing would be trained in the other 2 steps"),
+        (["optimizer.warmup=1"], "optimizer.warmup=1 leaves no step to the cosine schedule"),
+        (["training.timestep_range=0.5,0.5004"], "none of the 1000 timesteps of the base model"),
         (["lora.targets=*.q_proj,*.v_proj"], "in part .*; train q_proj, k_proj, v_proj and out_proj together"),
         (["lora.targets=attn,style-block"], 'target "style-block" matches no'),
         (["lora.init=nowhere.safetensors"], "nowhere.safetensors cannot be read"),
@@ -136,6 +140,15 @@ def test_training_goes_on_from_an_adapter(sd1: Path, image_folder: Path, tmp_pat
         torch.testing.assert_close(change, was, rtol=0, atol=2e-3 * was.abs().max().item() + 1e-6)
         assert not torch.equal(w.up, before.up) or was.abs().max() == 0
     assert after.metadata["sdlora.targets"] == "those of start.safetensors"
+
+
+def test_the_norm_of_a_dora_that_is_trained_further_is_not_capped(
+    sd1: Path, image_folder: Path, tmp_path: Path
+) -> None:
+    start = tmp_path / "start.safetensors"
+    prepare(settings(sd1, image_folder, tmp_path / "made", "lora.variant=dora")).adapter.save(start)
+    with pytest.raises(ConfigError, match=r"optimizer\.max_norm cannot act on .*start\.safetensors, which is a DoRA"):
+        prepare(settings(sd1, image_folder, tmp_path / "run", f"lora.init={start}", "optimizer.max_norm=0.5"))
 
 
 def test_an_adapter_of_another_base_is_not_trained_further(

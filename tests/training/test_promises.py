@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from PIL import Image
 
 from sd_lora import Adapter, load_config
@@ -17,7 +19,7 @@ from sd_lora.adapter_file import read_adapter
 from sd_lora.config import RunConfig
 from sd_lora.demo import train_demo
 from sd_lora.errors import AdapterError, BaseModelError, ConfigError, SdLoraError
-from sd_lora.families import load_base
+from sd_lora.families import load_base, save_single_file
 from sd_lora.preview import Previewer
 from sd_lora.training.run import prepare, run_training, train
 
@@ -57,6 +59,35 @@ def test_what_float16_cannot_hold_is_kept_in_float32(short: Short, tmp_path: Pat
     assert read_adapter(tmp_path / "run" / "adapter-float32.safetensors")[0]
 
 
+def test_an_adapter_that_has_learnt_next_to_nothing_is_told_what_to_set(short: Short) -> None:
+    with pytest.raises(AdapterError, match=r"output\.dtype=float32\), but .* nothing: raise optimizer\.learning"):
+        train(short("optimizer.learning_rate=1e-12", "training.steps=1", "optimizer.warmup=0"))
+
+
+def test_a_folder_with_a_dot_in_its_name_keeps_it(
+    short: Short, tmp_path: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    image_folder.rename(tmp_path / "my.style")
+    run = prepare(short("data.folder=my.style", "output.folder="))
+    assert (run.path, run.config.output.name) == (Path("runs/my.style"), "my.style")
+    table = tmp_path / "my.set.toml"
+    table.write_text('[[datasets]]\n[[datasets.subsets]]\nimage_dir = "my.style"\ncaption_extension = ".txt"\n')
+    assert prepare(short("data.folder=my.set.toml", "output.folder=")).path == Path("runs/my.set")
+
+
+def test_the_config_of_a_checkpoint_file_is_found_from_anywhere(
+    short: Short, bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shutil.copytree(bases["sd1"], tmp_path / "numbers")
+    save_single_file(load_base(bases["sd1"])[0], tmp_path / "base.safetensors", torch.float32)
+    monkeypatch.chdir(tmp_path)
+    config = prepare(short("model.base=base.safetensors", "model.config=numbers")).config
+    assert config.model.config == str(tmp_path / "numbers")
+    monkeypatch.chdir("/")
+    prepare(config)
+
+
 def test_an_adapter_kept_on_the_way_tells_its_own_step(short: Short, tmp_path: Path) -> None:
     train(short("training.steps=3", "training.save_every=1", "data.trigger=zwq"))
     kept = [read_adapter(tmp_path / "run" / "adapters" / f"step-00000{n}.safetensors")[1] for n in (1, 2)]
@@ -91,13 +122,15 @@ def test_what_is_not_read_is_said(short: Short, image_folder: Path) -> None:
         ('preview.prompts=[" "]', "preview.prompts"),
         ('data.trigger=" "', "data.trigger"),
         ("preview.inference_steps=1001", "inference_steps"),
+        ("training.timestep_range=0.5,0.5004", "none of the 1000 timesteps"),
+        ("training.zero_terminal_snr=true", "v_prediction, but this one predicts epsilon"),
     ],
 )
 def test_what_cannot_work_is_refused_before_anything_is_written(
     override: str, said: str, short: Short, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConfigError, match=said):
-        prepare(short(override))
+    with pytest.raises((ConfigError, BaseModelError), match=said):
+        prepare(short(override), planned=True)
     assert not (tmp_path / "run").exists()
 
 
@@ -146,8 +179,6 @@ def test_strengths_may_be_a_plain_list(random_sd: Any, trained_adapter: Callable
 
 
 def test_training_leaves_the_base_loaded_anew_the_same(short: Short, random_sd_folder: Path) -> None:
-    import torch
-
     run = prepare(short())
     run_training(run)
     fresh = load_base(random_sd_folder)[0].unet.state_dict()

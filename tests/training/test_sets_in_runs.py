@@ -21,7 +21,7 @@ from sd_lora.families.sdxl import SdxlFamily
 from sd_lora.families.unet import UNetFamily
 from sd_lora.tinybase.styles import render
 from sd_lora.tinybase.world import sample_scene
-from sd_lora.training import run as run_module
+from sd_lora.training import encoding
 from sd_lora.training.run import Run, prepare, run_training, train
 
 Short = Callable[..., RunConfig]
@@ -130,7 +130,7 @@ def test_runs_share_a_cache_and_encode_nothing_twice(
             super().__init__(*arguments)
             caches.append(self)
 
-    monkeypatch.setattr(run_module, "Cache", Watched)
+    monkeypatch.setattr(encoding, "Cache", Watched)
     shared = f"data.cache={json.dumps(str(tmp_path / 'shared'))}"
     train(short(name="alone"))
     train(short(shared, name="first"))

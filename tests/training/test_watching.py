@@ -38,6 +38,18 @@ def test_losses_are_told_apart_by_noise(random_sd_folder: Path, images: Path, tm
     assert any(r.loss != pytest.approx(sum(v for v in r.by_noise if v) / 2) for r in go(weighted))
 
 
+def test_losses_by_noise_are_without_the_weights_of_regularisation_images(
+    random_sd_folder: Path, images: Path, tmp_path: Path
+) -> None:
+    prior, found = write_images(tmp_path / "prior", 2), []
+    for name, weight in (("plain", 1.0), ("heavy", 5.0)):
+        more = (f"data.regularisation={prior}", f"data.prior_weight={weight}", "training.steps=1")
+        found += go(config_of(random_sd_folder, images, tmp_path / name, "training.batch_size=4", *more))
+    plain, heavy = found
+    assert heavy.by_noise == pytest.approx(plain.by_noise, rel=1e-5)
+    assert heavy.loss > 1.5 * plain.loss
+
+
 def test_the_validation_loss_is_of_images_that_are_not_trained(
     random_sd_folder: Path, images: Path, tmp_path: Path
 ) -> None:

@@ -1,0 +1,32 @@
+"""The preview service: what page, command line and programs draw with."""
+
+from sd_lora.service.job import MixedAdapter, PreviewJob, PreviewLimits, PreviewRow, parse_strengths, split_tags
+from sd_lora.service.preview_service import (
+    PreviewBusy,
+    PreviewCell,
+    PreviewEvent,
+    PreviewProgress,
+    PreviewService,
+    PreviewStopped,
+    PreviewWaiting,
+)
+from sd_lora.service.recipe import a1111_line, png_with_recipe, read_recipe
+
+__all__ = [
+    "MixedAdapter",
+    "PreviewBusy",
+    "PreviewCell",
+    "PreviewEvent",
+    "PreviewJob",
+    "PreviewLimits",
+    "PreviewProgress",
+    "PreviewRow",
+    "PreviewService",
+    "PreviewStopped",
+    "PreviewWaiting",
+    "a1111_line",
+    "parse_strengths",
+    "png_with_recipe",
+    "read_recipe",
+    "split_tags",
+]  # fmt: skip

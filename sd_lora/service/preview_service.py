@@ -1,0 +1,349 @@
+"""`PreviewService`: one base model, one thread that draws, any number of callers.
+
+Pipelines and injected adapters are shared state, so nothing but that one thread touches them; callers hand in jobs and
+read what becomes of them as events.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import queue
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+from PIL import Image
+from torch import Tensor
+
+from sd_lora.adapter import Adapter, base_name, modules_of
+from sd_lora.config import ModelConfig
+from sd_lora.errors import AdapterError, SdLoraError
+from sd_lora.families import open_base
+from sd_lora.painter import Painter, Strokes, native_size
+from sd_lora.service.adapters import AdapterShelf
+from sd_lora.service.cells import CellCache
+from sd_lora.service.job import MixedAdapter, PreviewJob, PreviewLimits, PreviewRow, scaled, strength_key
+from sd_lora.service.recipe import recipe_of, sheet_recipe
+
+#: the share of the time of drawing that may go into pictures of what is not finished yet
+_SKETCHING = 0.15
+_TICK = 0.2
+
+
+class PreviewBusy(SdLoraError):
+    """So many jobs wait already that another is not taken."""
+
+
+class PreviewStopped(SdLoraError):
+    """A job that was stopped before all its pictures were drawn."""
+
+
+@dataclass(frozen=True)
+class PreviewWaiting:
+    """So many jobs come first."""
+
+    ahead: int
+
+
+@dataclass(frozen=True)
+class PreviewProgress:
+    """So many steps of the pictures from (row, column) on are done; `sketch` shows the first of them, now and then."""
+
+    row: int
+    column: int
+    step: int
+    steps: int
+    sketch: Image.Image | None = None
+
+
+@dataclass(frozen=True)
+class PreviewCell:
+    """A picture that is finished; `cached` if it had been drawn before."""
+
+    row: int
+    column: int
+    image: Image.Image
+    cached: bool = False
+
+
+PreviewEvent = PreviewWaiting | PreviewProgress | PreviewCell
+
+
+@dataclass(eq=False)
+class _Ticket:
+    """A job at work: what is asked for, what has been said of it, and whether anyone still wants it."""
+
+    job: PreviewJob
+    keys: list[list[Hashable]]
+    stopped: threading.Event
+    events: queue.SimpleQueue[PreviewEvent | BaseException | None] = field(default_factory=queue.SimpleQueue)
+
+
+class PreviewService:
+    """Draws preview jobs on one base model, one after the other, for any number of threads.
+
+    >>> service = PreviewService.open("tiny")
+    >>> for event in service.draw(PreviewJob((PreviewRow("a red house", (MixedAdapter(Path("ink.safetensors")),)),))):
+    ...     if isinstance(event, PreviewCell):
+    ...         event.image.save(f"{event.column}.png")
+    """
+
+    def __init__(self, pipe: Any, *, limits: PreviewLimits | None = None, batch_size: int = 0) -> None:
+        """`batch_size`: strengths of a prompt drawn at once; 0: four, but one on CPUs, where more gain nothing."""
+        self.limits = limits or PreviewLimits()
+        self.base, self.scheduler = base_name(pipe), type(pipe.scheduler).__name__
+        self.size, self.grain = native_size(pipe), int(pipe.vae_scale_factor)
+        self.most_steps = int(pipe.scheduler.config.num_train_timesteps)
+        self._pipe, self._modules = pipe, modules_of(pipe)
+        self._painter = Painter(pipe, batch_size or (1 if pipe.unet.device.type == "cpu" else 4))
+        self._sketcher = _Sketcher(self._painter)
+        self._shelf, self._cells = AdapterShelf(), CellCache()
+        # a tokenizer remembers how it was last asked to cut, so the pipeline's own are the drawing thread's alone
+        own = (getattr(pipe, name, None) for name in ("tokenizer", "tokenizer_2"))
+        self._tokenizers = [copy.deepcopy(tokenizer) for tokenizer in own if tokenizer is not None]
+        self._counting = threading.Lock()
+        self._waiting: list[_Ticket] = []
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name="preview", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def open(
+        cls, base: str | ModelConfig = "tiny", *, limits: PreviewLimits | None = None, batch_size: int = 0
+    ) -> Self:
+        """A service on a base model, loaded to its device. Raises SdLoraError if it cannot be."""
+        opened = open_base(base if isinstance(base, ModelConfig) else ModelConfig(base=base))
+        pipe = opened.pipe.to(opened.device)
+        pipe.set_progress_bar_config(disable=True)
+        return cls(pipe, limits=limits, batch_size=batch_size)
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs are not finished."""
+        return len(self._waiting)
+
+    def sha256(self, path: Path) -> str:
+        """The hash of an adapter file, remembered while it does not change. Raises AdapterError."""
+        return self._shelf.sha256(path)
+
+    def misfit(self, path: Path) -> str:
+        """Why the adapter at `path` cannot act on this base model, or an empty string; waits for no drawing."""
+        try:
+            problems = self._shelf.load(path).misfits(self._pipe, self._modules)
+        except AdapterError as error:
+            return str(error)
+        return "; ".join(problems)
+
+    def token_count(self, text: str) -> tuple[int, int]:
+        """How many tokens `text` has, ends included, in the tokenizer that needs the most, and how many are read; waits
+        for no drawing."""
+        with self._counting:
+            counts = [len(each(text, truncation=False, verbose=False).input_ids) for each in self._tokenizers]
+        return max(counts), min(each.model_max_length for each in self._tokenizers)
+
+    def draw(self, job: PreviewJob, stopped: threading.Event | None = None) -> Iterator[PreviewEvent]:
+        """The events of a job: every PreviewCell of it once, row by row, and between them how it goes.
+
+        Pictures that were drawn before come at once. Leaving the iterator ends the drawing after the step it is at; so
+        does setting `stopped`, with PreviewStopped. Raises SdLoraError, before anything is drawn, for a job that is too
+        large, PreviewBusy if too many wait, AdapterError if an adapter does not fit.
+        """
+        job = replace(job, width=job.width or self.size, height=job.height or self.size)
+        self.limits.check(job, self.grain, self.most_steps)
+        return self._events(_Ticket(job, self._keys(job), stopped or threading.Event()))
+
+    def drawn(self, job: PreviewJob) -> list[list[Image.Image]] | None:
+        """The pictures of a job by row and column if all of them were drawn before and are still at hand."""
+        job = replace(job, width=job.width or self.size, height=job.height or self.size)
+        rows = [[self._cells.get(key) for key in row] for row in self._keys(job)]
+        whole = [[image for image in row if image is not None] for row in rows]
+        return whole if all(len(row) == len(job.columns) for row in whole) else None
+
+    def recipe(self, job: PreviewJob, row: int | None = None, column: int = 0) -> dict[str, Any]:
+        """How the picture at (row, column) is made; without a row, the whole sheet."""
+        job = replace(job, width=job.width or self.size, height=job.height or self.size)
+        paths = {mixed.path for one in job.rows for mixed in one.mix}
+        facts = {
+            "base": self.base, "scheduler": self.scheduler, "sha256": {str(p): self.sha256(p) for p in paths},
+        }  # fmt: skip
+        if row is None:
+            return sheet_recipe(job, facts)
+        return recipe_of(job, job.rows[row], job.columns[column], facts)
+
+    def stop(self) -> int:
+        """Stop the job that is being drawn and those that wait; how many there were."""
+        with self._changed:
+            for ticket in self._waiting:
+                ticket.stopped.set()
+            return len(self._waiting)
+
+    def close(self) -> None:
+        """Stop all jobs and end the thread."""
+        self.stop()
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    # ---- the caller's side
+
+    def _events(self, ticket: _Ticket) -> Iterator[PreviewEvent]:
+        done = [self._cells.get(key) for row in ticket.keys for key in row]
+        if all(image is not None for image in done):
+            places = itertools.product(range(len(ticket.keys)), range(len(ticket.keys[0])))
+            yield from (PreviewCell(*place, image, True) for place, image in zip(places, done, strict=True) if image)
+            return
+        self._enter(ticket)
+        try:
+            yield from self._read(ticket)
+        finally:
+            ticket.stopped.set()
+
+    def _enter(self, ticket: _Ticket) -> None:
+        with self._changed:
+            if self._closed:
+                raise PreviewBusy("the preview is closing; try again when it runs")
+            ahead = len(self._waiting)
+            if ahead > self.limits.waiting:
+                raise PreviewBusy(f"busy, {ahead - 1} waiting; try again in a while")
+            self._waiting.append(ticket)
+            self._changed.notify_all()
+
+    def _read(self, ticket: _Ticket) -> Iterator[PreviewEvent]:
+        told = -1
+        while True:
+            try:
+                event = ticket.events.get(timeout=_TICK)
+            except queue.Empty:
+                with self._changed:
+                    ahead = self._waiting.index(ticket) if ticket in self._waiting else 0
+                if ahead != told and ahead:
+                    told = ahead
+                    yield PreviewWaiting(ahead)
+                continue
+            if event is None:
+                return
+            if isinstance(event, BaseException):
+                raise event
+            yield event
+
+    def _keys(self, job: PreviewJob) -> list[list[Hashable]]:
+        """Per row and column everything that makes the picture; without adapters or at 0 it is the base model's."""
+        drawn = (job.negative if job.guidance > 1 else "", job.seed, job.steps, job.guidance, job.width, job.height)
+        keys: list[list[Hashable]] = []
+        for row in job.rows:
+            mix = tuple(
+                (self.sha256(mixed.path), strength_key(mixed.strength)) for mixed in row.mix if mixed.strength != 0
+            )
+            keys.append([(row.prompt, drawn, (mix, column) if column and mix else ()) for column in job.columns])
+        return keys
+
+    # ---- the drawing thread's side
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closed)
+                if self._closed:
+                    for ticket in self._waiting:
+                        ticket.events.put(PreviewStopped("the preview was closed"))
+                    return
+                ticket = self._waiting[0]
+            ended: BaseException | None = None
+            try:
+                self._draw_all(ticket)
+            except BaseException as error:  # whatever it is, it is the caller's, and the next job is drawn
+                ended = error.with_traceback(None) if isinstance(error, SdLoraError) else error
+            with self._changed:
+                self._waiting.remove(ticket)
+            ticket.events.put(ended)
+
+    def _draw_all(self, ticket: _Ticket) -> None:
+        self._check_fit(ticket.job.rows)
+        for number, row in enumerate(ticket.job.rows):
+            missing = []
+            for column, key in enumerate(ticket.keys[number]):
+                image = self._cells.get(key)
+                if image is None:
+                    missing.append(column)
+                else:
+                    ticket.events.put(PreviewCell(number, column, image, cached=True))
+            if missing:
+                self._draw_row(ticket, number, row, missing)
+
+    def _check_fit(self, rows: Sequence[PreviewRow]) -> None:
+        problems = {mixed.path: self.misfit(mixed.path) for row in rows for mixed in row.mix}
+        wrong = [f"{path.name}: {why}" for path, why in problems.items() if why]
+        if wrong:
+            raise AdapterError("; ".join(wrong))
+
+    def _draw_row(self, ticket: _Ticket, number: int, row: PreviewRow, columns: Sequence[int]) -> None:
+        """Draw the pictures of `columns` that nothing else has drawn yet."""
+        job = ticket.job
+        strokes = Strokes(job.width, job.height, job.steps, job.guidance, job.seed)
+
+        def arguments(count: int) -> dict[str, Any]:
+            negative = {"negative_prompt": [job.negative] * count} if job.negative and job.guidance > 1 else {}
+            return {"prompt": [row.prompt] * count, **negative}
+
+        def on_step(first: int, step: int, latents: Tensor) -> None:
+            if ticket.stopped.is_set() or self._closed:
+                raise PreviewStopped("the preview was stopped")
+            sketch = self._sketcher.sketch(latents) if step < job.steps else None
+            ticket.events.put(PreviewProgress(number, columns[first], step, job.steps, sketch))
+
+        with self._mixed(row.mix) as set_strength:
+            pictures = self._painter.row(arguments, [job.columns[c] for c in columns], set_strength, strokes, on_step)
+            for column, image in zip(columns, pictures, strict=True):
+                self._cells.put(ticket.keys[number][column], image)
+                ticket.events.put(PreviewCell(number, column, image))
+
+    def _mixed(self, mix: Sequence[MixedAdapter]) -> _Injected:
+        return _Injected(self._pipe, [(self._shelf.load(m.path), m.strength) for m in mix if m.strength != 0])
+
+
+class _Injected:
+    """The adapters of a row on the pipeline for the length of a ``with`` block, which gives their common strength."""
+
+    def __init__(self, pipe: Any, mix: Sequence[tuple[Adapter, Any]]) -> None:
+        self._pipe, self._mix, self._stack = pipe, mix, ExitStack()
+
+    def __enter__(self) -> Callable[[Tensor], None]:
+        try:
+            for number, (adapter, own) in enumerate(self._mix):
+                self._stack.enter_context(adapter.injected(self._pipe, scaled(own, 1.0), name=f"mix{number}"))
+        except BaseException:
+            self._stack.close()
+            raise
+        return self._set
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def _set(self, strengths: Tensor) -> None:
+        # One number for all where it can be: at 0 the layers are not even computed.
+        value: Any = float(strengths[0]) if len(strengths) == 1 else strengths
+        for adapter, own in self._mix:
+            adapter.strength = scaled(own, value)
+
+
+class _Sketcher:
+    """Pictures of unfinished drawings, as many as cost little of the time."""
+
+    def __init__(self, painter: Painter) -> None:
+        self._painter, self._next = painter, 0.0
+
+    def sketch(self, latents: Tensor) -> Image.Image | None:
+        started = time.monotonic()
+        if started < self._next:
+            return None
+        image = self._painter.sketch(latents[:1])[0]
+        took = time.monotonic() - started
+        self._next = started + took / _SKETCHING
+        return image

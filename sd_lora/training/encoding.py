@@ -1,0 +1,63 @@
+"""What a run is trained on, encoded; then what only encoding needs is let go."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from sd_lora.check.plan import schedule_for
+from sd_lora.data import Cache, EncodedSet, Encoders, cache_folder
+from sd_lora.preview import Previewer
+from sd_lora.training.plan import trains_text
+from sd_lora.training.preparation import Run
+from sd_lora.training.unchanged import parts_of_base
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Examples to train on and, if any, `held` out ones; what draws the samples; and what tells the `base` model, as
+    `parts_of_base` has it."""
+
+    data: EncodedSet
+    held: EncodedSet | None
+    previewer: Previewer
+    base: dict[str, Any]
+
+
+@torch.no_grad()
+def encode(run: Run, accelerator: Accelerator, watch: Callable[[int, int], None] | None) -> Encoded:
+    """Encode pictures and captions that the cache lacks, and preview prompts; then the text encoders are let go and the
+    VAE set aside. Text encoders that are trained stay, and captions and prompts are encoded whenever they are used."""
+    pipe, family, config = run.pipe, run.family, run.config
+    pipe.to(run.device)
+    text, base = trains_text(run.adapter, family), parts_of_base(run)
+    encoders = Encoders(
+        lambda images: family.encode_images(pipe, images).cpu(),
+        None if text else lambda captions: {k: v.cpu() for k, v in family.encode_captions(pipe, captions).items()},
+        family.encode_framing, base["vae"], "" if text else base["text"],
+    )  # fmt: skip
+    cache = Cache(cache_folder(config.data.cache, run.path))
+    data = EncodedSet(run.examples, run.schedule, encoders, cache, config.data.prior_weight)
+    if accelerator.num_processes > 1:
+        data.encode((accelerator.process_index, accelerator.num_processes))
+        accelerator.wait_for_everyone()
+    data.encode(watch=watch)
+    held = None
+    if run.held:
+        side, grain = config.data.resolution, family.grain(pipe)
+        held = EncodedSet(run.held, schedule_for(run.held, config, side, grain), encoders, cache)
+        held.encode()
+    previewer = Previewer(pipe, run.adapter, config.preview, size=config.data.resolution)
+    if not text:
+        negative = family.encode_captions(pipe, [""])
+        for prompt in config.preview.prompts:
+            arguments = family.pipeline_arguments(family.encode_captions(pipe, [prompt]), negative)
+            previewer.prepare(prompt, arguments)
+        for component in family.text_encoders:
+            setattr(pipe, component, None)
+    pipe.vae.to("cpu")
+    return Encoded(data, held, previewer, base)

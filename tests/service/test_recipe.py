@@ -1,0 +1,89 @@
+"""Recipes in PNGs: what was drawn can be drawn again, and foreign or hostile pictures do no harm."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+
+from sd_lora import DataError, MixedAdapter, PreviewJob, PreviewRow, a1111_line, png_with_recipe, read_recipe
+from sd_lora.service.recipe import recipe_of, sheet_recipe
+
+PICTURE = Image.new("RGB", (8, 8), "red")
+INK = MixedAdapter(Path("runs/ink/adapter.safetensors"), 0.5)
+JOB = PreviewJob((PreviewRow("a red house, day", (INK,)),), (0, 0.8), "blurry", 7, 20, 4.5, 64, 128)
+FACTS = {"base": "tiny", "scheduler": "DDIMScheduler", "sha256": {str(INK.path): "ab" * 32}}
+
+
+def carrying(**texts: str) -> bytes:
+    content, info = io.BytesIO(), PngInfo()
+    for key, text in texts.items():
+        info.add_itxt(key, text)
+    PICTURE.save(content, "PNG", pnginfo=info)
+    return content.getvalue()
+
+
+def test_a_picture_carries_all_that_made_it() -> None:
+    said = read_recipe(png_with_recipe(PICTURE, recipe_of(JOB, JOB.rows[0], 0.8, FACTS)))
+    assert said == {
+        "prompts": ["a red house, day"], "negative": "blurry", "strengths": [0.8], "seed": 7, "steps": 20,
+        "guidance": 4.5, "width": 64, "height": 128, "adapters": [{"name": "ink", "strength": 0.5}],
+    }  # fmt: skip
+
+
+def test_a_sheet_carries_all_prompts_and_strengths() -> None:
+    said = read_recipe(png_with_recipe(PICTURE, sheet_recipe(JOB, FACTS)))
+    assert said["prompts"] == ["a red house, day"]
+    assert said["strengths"] == [0, 0.8]
+
+
+def test_the_line_is_that_of_a1111_and_is_read_back() -> None:
+    line = a1111_line(recipe_of(JOB, JOB.rows[0], 0.8, FACTS))
+    assert line.splitlines()[0] == "a red house, day <lora:ink:0.4>"
+    assert line.splitlines()[1] == "Negative prompt: blurry"
+    assert "Steps: 20, Sampler: DDIMScheduler, CFG scale: 4.5, Seed: 7, Size: 64x128" in line
+    assert 'Lora hashes: "ink: abababababab"' in line
+    said = read_recipe(carrying(parameters=line))
+    assert said["prompts"] == ["a red house, day"]
+    assert (said["seed"], said["steps"], said["guidance"], said["width"], said["height"]) == (7, 20, 4.5, 64, 128)
+    assert said["adapters"] == [{"name": "ink", "strength": 0.4}]
+
+
+def test_a_picture_of_another_program_is_read() -> None:
+    text = (
+        "masterpiece, (cat:1.2)\nsecond line\nNegative prompt: ugly\nSteps: 30, Sampler: Euler a, CFG scale: 7, Seed: 5"
+    )
+    said = read_recipe(carrying(parameters=text))
+    assert said["prompts"] == ["masterpiece, (cat:1.2) second line"]
+    assert (said["negative"], said["steps"], said["seed"], said["guidance"]) == ("ugly", 30, 5, 7.0)
+
+
+@pytest.mark.parametrize(
+    "said",
+    ["[]", "null", "{", "{}", '{"prompts": 3, "seed": "x", "steps": true, "strengths": ["a"]}', "[" * 20_000,
+     '{"adapters": [1, {"name": 2}, {}], "guidance": "high"}'],
+)  # fmt: skip
+def test_hostile_settings_are_left_out(said: str) -> None:
+    if "adapters" in said:
+        assert read_recipe(carrying(sd_lora=said)) == {"adapters": []}
+        return
+    with pytest.raises(DataError, match="carries no settings"):
+        read_recipe(carrying(sd_lora=said))
+
+
+@pytest.mark.parametrize("content", [b"", b"GIF89a", b"\x89PNG\r\n\x1a\n", carrying()[:-20], b"<svg/>", carrying()])
+def test_what_carries_nothing_is_told(content: bytes) -> None:
+    with pytest.raises(DataError, match="choose a"):
+        read_recipe(content)
+
+
+def test_recipes_are_json_whatever_the_prompt_says() -> None:
+    odd = PreviewJob((PreviewRow('"quoted", \\ <b>ü</b> 漢', (INK,)),))
+    png = png_with_recipe(PICTURE, recipe_of(odd, odd.rows[0], 1.0, FACTS))
+    assert read_recipe(png)["prompts"] == ['"quoted", \\ <b>ü</b> 漢']
+    with Image.open(io.BytesIO(png)) as image:
+        assert json.loads(image.text["sd_lora"])["adapters"][0]["sha256"] == "ab" * 32  # type: ignore[attr-defined]

@@ -1,0 +1,135 @@
+"""The page in a process of its own, as users start it, and callers that speak to it as browsers and programs do."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+from PIL import Image
+
+_READY = re.compile(r"sd_lora is at (http://\S+)")
+PATIENCE = 180.0
+
+
+@dataclass
+class Served:
+    """A running page: its `address`, its process, and what it has printed."""
+
+    address: str
+    process: subprocess.Popen[str]
+    printed: list[str] = field(default_factory=list)
+
+    def client(self, **settings: Any) -> httpx.Client:
+        return httpx.Client(base_url=self.address, timeout=PATIENCE, **settings)
+
+
+@contextmanager
+def served(runs: Path, *options: str, base: str = "tiny") -> Iterator[Served]:
+    """``sd-lora webui`` on any free port, for the length of a ``with`` block."""
+    command = [sys.executable, "-m", "sd_lora", "webui", "--base", base, "--runs", str(runs), "--port", "0", *options]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}
+    )
+    page, ready = Served("", process), threading.Event()
+
+    def read() -> None:
+        assert process.stdout is not None
+        for line in process.stdout:
+            page.printed.append(line)
+            match = _READY.search(line)
+            if match:
+                page.address = match[1].rstrip("/")
+                ready.set()
+        ready.set()
+
+    threading.Thread(target=read, daemon=True).start()
+    try:
+        assert ready.wait(PATIENCE), "the page did not start"
+        assert page.address, "".join(page.printed)
+        yield page
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def post(client: httpx.Client, name: str, data: Sequence[Any]) -> Any:
+    """Call an endpoint directly; what it returns."""
+    answer = client.post(f"/gradio_api/run/{name}", json={"data": list(data)})
+    answer.raise_for_status()
+    return answer.json()["data"][0]
+
+
+class Visitor:
+    """An open page: it joins the queue as a browser's button does."""
+
+    def __init__(self, client: httpx.Client) -> None:
+        self.client, self.session = client, uuid.uuid4().hex[:12]
+        config = client.get("/config").json()
+        self._ids = {c["props"].get("elem_id"): c["id"] for c in config["components"]}
+        self._events = config["dependencies"]
+
+    def press(self, button: str, outputs: int, data: Sequence[Any]) -> list[Any]:
+        """The last output of the event of `button` that has so many `outputs`."""
+        mine = [
+            event for event in self._events
+            if [self._ids[button], "click"] in event["targets"] and len(event["outputs"]) == outputs
+        ]  # fmt: skip
+        assert len(mine) == 1
+        body = {"data": list(data), "fn_index": mine[0]["id"], "session_hash": self.session}
+        joined = self.client.post("/gradio_api/queue/join", json=body)
+        joined.raise_for_status()
+        event, last = joined.json()["event_id"], list[Any]()
+        with self.client.stream("GET", "/gradio_api/queue/data", params={"session_hash": self.session}) as stream:
+            for line in stream.iter_lines():
+                if not line.startswith("data:"):
+                    continue
+                said = json.loads(line[5:])
+                if said.get("event_id") == event and said["msg"] == "process_completed":
+                    assert said["success"], said["output"]
+                    return said["output"]["data"] or last
+                if said.get("event_id") == event and said["msg"] == "process_generating":
+                    last = _patched(last, said["output"]["data"])
+        raise AssertionError("the queue ended without an answer")
+
+    def picture(self, shown: Any) -> bytes:
+        """The pixels of a picture that is shown."""
+        file = shown.get("image", shown)
+        return pixels(self.client.get(f"/gradio_api/file={file['path']}").content)
+
+
+def _patched(last: list[Any], change: list[Any]) -> list[Any]:
+    """Outputs after the differences that the queue sends from the second on."""
+    if not last:
+        return change
+    from gradio_client.utils import apply_diff
+
+    return [apply_diff(old, new) if isinstance(new, list) else new for old, new in zip(last, change, strict=True)]
+
+
+def pixels(png: bytes) -> bytes:
+    with Image.open(io.BytesIO(png)) as image:
+        return image.convert("RGB").tobytes()
+
+
+def until(condition: Any, seconds: float = 60.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.05)

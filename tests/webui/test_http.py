@@ -1,0 +1,136 @@
+"""Programs and visitors at once: each gets the pictures that it asked for, by the queue and by direct calls."""
+
+from __future__ import annotations
+
+import base64
+import os
+import random
+import shutil
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from serving import Served, Visitor, pixels, post, served
+
+from sd_lora import MixedAdapter, PreviewCell, PreviewJob, PreviewRow, PreviewService, load_base, parse_strengths
+
+CALLS = int(os.environ.get("SD_LORA_CALLS", "500"))
+PROMPTS = ("a red boat on the sea", "a small cup", "a house at night")
+Ask = tuple[tuple[str, ...], tuple[str, ...], str, int, int]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, random_sd_folder: Path) -> Path:
+    """Three runs whose adapters act on the random base."""
+    import torch
+
+    from sd_lora import Adapter
+    from sd_lora.lora import plan_targets
+
+    home, (pipe, family) = tmp_path_factory.mktemp("runs"), load_base(random_sd_folder)
+    for number in range(3):
+        targets = plan_targets({"unet": pipe.unet}, family.target_groups, ["attn"], (2, 2.0))
+        adapter = Adapter.create(targets, {"sdlora.family": "sd"}, seed=number)
+        draw = torch.Generator().manual_seed(number)
+        with torch.no_grad():
+            for parameter in adapter.parameters():
+                parameter.copy_(torch.randn(parameter.shape, generator=draw) * 0.2)
+        (home / f"style {number}").mkdir()
+        adapter.save(home / f"style {number}" / "adapter.safetensors")
+    return home
+
+
+@pytest.fixture(scope="module")
+def page(runs: Path, random_sd_folder: Path) -> Iterator[Served]:
+    with served(runs, base=str(random_sd_folder)) as running:
+        yield running
+
+
+def reference(base: Path, runs: Path, asks: list[Ask]) -> dict[Ask, list[bytes]]:
+    """The pixels of what is asked, drawn one after the other."""
+    service, found = PreviewService.open(str(base)), {}
+    for ask in dict.fromkeys(asks):
+        prompts, names, strengths, seed, steps = ask
+        mix = tuple(MixedAdapter(runs / name / "adapter.safetensors") for name in names)
+        rows = tuple(PreviewRow(prompt, mix) for prompt in prompts)
+        job = PreviewJob(rows, parse_strengths(strengths), seed=seed, steps=steps)
+        cells = [event for event in service.draw(job) if isinstance(event, PreviewCell)]
+        found[ask] = [c.image.tobytes() for c in sorted(cells, key=lambda c: (c.row, c.column))]
+    service.close()
+    return found
+
+
+def some_asks(count: int) -> list[Ask]:
+    draw = random.Random(3)
+    names = [f"style {n}" for n in range(3)]
+    return [
+        (tuple(draw.sample(PROMPTS, draw.randrange(1, 3))), tuple(draw.sample(names, draw.randrange(3))),
+         draw.choice(["1", "0.5, 1", "0-1(+0.5)", "1.3", "-0.5"]), draw.randrange(4), draw.choice([1, 2]))
+        for _ in range(count)
+    ]  # fmt: skip
+
+
+def test_sixteen_callers_get_what_one_gets_alone(page: Served, runs: Path, random_sd_folder: Path) -> None:
+    asks = some_asks(CALLS)
+    expected = reference(random_sd_folder, runs, asks)
+    with page.client() as client:
+        ids = {entry["name"]: entry["id"] for entry in post(client, "adapters", [])}
+
+    def call(numbered: tuple[int, Ask]) -> int:
+        number, (prompts, names, strengths, seed, steps) = numbered
+        chosen = [ids[name] for name in names]
+        with page.client() as client:
+            if number % 8 < 2:  # as a browser does, each visitor one press after the other
+                visitor = Visitor(client)
+                fields = [chosen, "\n".join(prompts), strengths, seed, steps, 5.0, 16, 16, ""]
+                shown = visitor.press("preview-generate", 3, fields)
+                gallery = shown[1]["value"] if isinstance(shown[1], dict) else shown[1]
+                found = [visitor.picture(cell) for cell in gallery]
+            else:
+                data = [list(prompts), chosen, strengths, seed, steps, 5.0, 0, 0, ""]
+                found = [pixels(base64.b64decode(p["png"])) for p in post(client, "preview", data)["pictures"]]
+        return found != expected[numbered[1]]
+
+    with ThreadPoolExecutor(16) as pool:
+        wrong = sum(pool.map(call, enumerate(asks)))
+    assert wrong == 0
+    assert not any("Traceback" in line for line in page.printed)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ([["a"], ["../../etc/passwd"], "1", 0, 2, 5.0, 0, 0, ""], "is not there any more"),
+        ([[], [], "1", 0, 2, 5.0, 0, 0, ""], "at least one prompt"),
+        ([["a"], [], "much", 0, 2, 5.0, 0, 0, ""], "is no strength"),
+        ([["a"], [], "1", 0, 100_000, 5.0, 0, 0, ""], "steps lie between"),
+        ([["a"], [], "1", 0, 2, 5.0, 100_000, 100_000, ""], "pixels"),
+        ([["a <lora:none:1>"], [], "1", 0, 2, 5.0, 0, 0, ""], "no adapter is called none"),
+        ([["a"], [], "1", 0.5, 2, 5.0, 0, 0, ""], "seed must be a whole number"),
+        ([["a"], [], "0-9(+0.1)", 0, 2, 5.0, 0, 0, ""], "at most 64"),
+    ],
+)
+def test_what_cannot_be_drawn_is_one_sentence(page: Served, data: list[Any], said: str) -> None:
+    with page.client() as client:
+        answer = client.post("/gradio_api/run/preview", json={"data": data})
+    assert answer.status_code >= 400
+    assert said in str(answer.json()["error"])
+    assert "Traceback" not in answer.text
+
+
+def test_a_recipe_draws_the_same_picture_again(page: Served, runs: Path) -> None:
+    with page.client() as client:
+        (entry, *_) = post(client, "adapters", [])
+        first = post(client, "preview", [["a cup"], [entry["id"]], "0.7", 5, 3, 4.0, 16, 24, "a cat"])["pictures"][1]
+        recipe = first["recipe"]
+        assert recipe["adapters"][0]["name"] == entry["name"]
+        shutil.copytree(runs / entry["name"], runs / "copy of it")
+        copied = next(e for e in post(client, "adapters", []) if e["name"] == "copy of it")
+        again = post(client, "preview", [
+            [recipe["prompt"]], [copied["id"]], str(recipe["strength"]), recipe["seed"], recipe["steps"],
+            recipe["guidance"], recipe["width"], recipe["height"], recipe["negative"],
+        ])["pictures"][1]  # fmt: skip
+    assert again["png"] != first["png"]  # another name in its recipe
+    assert pixels(base64.b64decode(again["png"])) == pixels(base64.b64decode(first["png"]))

@@ -1,0 +1,82 @@
+"""The page: builds its tabs, and serves them only as safely as the address that was asked for allows."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from sd_lora import PreviewService
+
+from . import adapters_tab, compare_tab, dataset_tab, http_api, mix_tab, preview_tab, train_tab
+from .guard import Guard, check_address
+from .janitor import Janitor
+from .site import Site
+from .telling import escaped
+
+STYLES = Path(__file__).with_name("page.css")
+_QUEUED, _SESSIONS, _LARGEST = 32, 200, "50mb"
+
+
+def build(site: Site) -> gr.Blocks:
+    """The page for `site`."""
+    with gr.Blocks(title="sd_lora", analytics_enabled=False, fill_width=True) as page:
+        gr.HTML(f'<h1 class="title">sd_lora <span>on {escaped(site.service.base)}</span></h1>', padding=False)
+        with gr.Tabs(elem_id="tabs"):
+            with gr.Tab("Preview", id="preview"):
+                preview = preview_tab.build(site)
+            with gr.Tab("Compare", id="compare"):
+                compare_tab.build(site)
+            with gr.Tab("Mix", id="mix"):
+                mix_tab.build(site)
+            with gr.Tab("Adapters", id="adapters"):
+                adapters_tab.build(site, preview)
+            with gr.Tab("Train", id="train"):
+                train_tab.build(site, preview)
+            with gr.Tab("Dataset", id="dataset"):
+                dataset_tab.build(site)
+        http_api.add(site)
+    return page.queue(max_size=_QUEUED, api_open=False, default_concurrency_limit=_QUEUED)
+
+
+def theme() -> gr.themes.Base:
+    """Calm, with fonts that are on every machine or in the package, so that nothing is fetched."""
+    fonts = [gr.themes.LocalFont("Source Sans Pro", weights=(400, 700)), "ui-sans-serif", "system-ui", "sans-serif"]
+    return gr.themes.Soft(
+        primary_hue="indigo", neutral_hue="slate", font=fonts, font_mono=["ui-monospace", "Consolas", "monospace"]
+    )
+
+
+def launch(
+    base: str = "tiny", runs: str | Path = "runs", *, host: str = "127.0.0.1", port: int = 7860, auth: str = "",
+    data: str | Path = "", libraries: Sequence[str | Path] = (), block: bool = True,
+) -> Any:  # fmt: skip
+    """Open `base` and serve the page. With `block` false, returns (page, address) and leaves it running.
+
+    Raises ConfigError for an address that others can reach without a login.
+    """
+    login = check_address(host, auth)
+    runs = Path(runs).absolute()
+    work = Path(tempfile.mkdtemp(prefix="sd-lora-page-"))
+    os.environ["GRADIO_TEMP_DIR"] = str(work)
+    service = PreviewService.open(base)
+    site = Site(service, runs, Path(data or runs / "datasets").absolute(), work, base,
+                tuple(Path(folder).absolute() for folder in libraries))  # fmt: skip
+    Janitor(work).start()
+    page = build(site)
+    _, address, _ = page.launch(
+        server_name=host, server_port=port, share=False, auth=login, allowed_paths=[], run_history=False,
+        enable_monitoring=False, max_file_size=_LARGEST, ssr_mode=False, footer_links=[], pwa=False, mcp_server=False,
+        state_session_capacity=_SESSIONS, prevent_thread_lock=True, quiet=True, show_error=False, inbrowser=False,
+        theme=theme(), css_paths=[STYLES, dataset_tab.STYLES],
+        app_kwargs={"middleware": Guard.stack(host), "docs_url": None, "redoc_url": None},
+    )  # fmt: skip
+    if not block:
+        return page, address
+    print(f"sd_lora is at {address}  (base model {service.base}, runs in {runs}); Ctrl-C ends it", flush=True)
+    page.block_thread()
+    return None

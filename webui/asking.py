@@ -1,0 +1,58 @@
+"""From what stands in the preview's fields to a job; the same for the page and for HTTP callers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sd_lora import ConfigError, MixedAdapter, PreviewJob, PreviewRow, parse_strengths, split_tags
+
+from .site import Site
+
+
+@dataclass(frozen=True)
+class Asked:
+    """The fields of the preview as a visitor filled them: adapter ids, prompts one a line, strengths as text."""
+
+    adapters: Sequence[str]
+    prompts: str
+    strengths: str
+    seed: float
+    steps: float
+    guidance: float
+    width: float
+    height: float
+    negative: str
+
+    def job(self, site: Site) -> PreviewJob:
+        """The job. ConfigError for ids and names in ``<lora:NAME:0.8>`` of nothing, and for numbers that are none."""
+        chosen = tuple(MixedAdapter(site.adapter(str(identity))) for identity in self.adapters or ())
+        rows = [_row(line, chosen, site) for line in (self.prompts or "").splitlines() if line.strip()]
+        whole = {
+            name: _whole(name, getattr(self, name)) for name in ("seed", "steps", "width", "height")
+        }  # fmt: skip
+        guidance = self.guidance if isinstance(self.guidance, int | float) else None
+        if guidance is None:
+            raise ConfigError("guidance must be a number")
+        return PreviewJob(
+            tuple(rows), parse_strengths(self.strengths or ""), negative=(self.negative or "").strip(),
+            guidance=float(guidance), **whole,
+        )  # fmt: skip
+
+
+def _row(line: str, chosen: tuple[MixedAdapter, ...], site: Site) -> PreviewRow:
+    prompt, tags = split_tags(line)
+    if not tags:
+        return PreviewRow(prompt, chosen)
+    by_name = {MixedAdapter(path).name: path for path in site.adapters().values()}
+    unknown = sorted({name for name, _ in tags if name not in by_name})
+    if unknown:
+        known = ", ".join(sorted(by_name)[:5]) or "none"
+        raise ConfigError(f"no adapter is called {', '.join(unknown)}; there is {known}")
+    return PreviewRow(prompt, (*chosen, *(MixedAdapter(by_name[name], strength) for name, strength in tags)))
+
+
+def _whole(name: str, value: object) -> int:
+    if not isinstance(value, int | float) or value != int(value):
+        raise ConfigError(f"{name} must be a whole number, but {str(value)[:40]!r} was given")
+    return int(value)

@@ -1,0 +1,158 @@
+"""The Compare tab: two pictures under one slider, and every adapter that a run kept at every strength."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from sd_lora import ConfigError, MixedAdapter, PreviewCell, PreviewJob, PreviewRow, parse_strengths
+
+from .drawings import Drawings, draw, shown_of, visitor_of
+from .pictures import picture_file
+from .preview_tab import choices
+from .site import Site
+from .telling import PRIVATE, telling
+
+_BASE = ("the base model", "")
+_STEPS = 25
+
+
+def build(site: Site) -> None:
+    """The tab, inside the ``with`` of its gr.Tab."""
+    gr.Markdown("### Two pictures, one slider")
+    _Pair(site)
+    gr.Markdown("### A run: every adapter it kept, at every strength")
+    _Run(site)
+
+
+class _Pair:
+    """Two cells of any adapters and strengths, from the same noise."""
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=2, min_width=300):
+                prompt = gr.Textbox(
+                    "a big red house by the sea", label="Prompt", elem_id="compare-prompt", max_length=2000
+                )
+                seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="compare-seed")
+                sides = [self._side("Left", "", 0.0), self._side("Right", next(iter(site.adapters()), ""), 1.0)]
+                compare = gr.Button("Compare", variant="primary", elem_id="compare-draw")
+            with gr.Column(scale=3, min_width=300):
+                slider = gr.ImageSlider(
+                    label="Left ↔ right",
+                    format="png",
+                    interactive=False,
+                    elem_id="compare-slider",
+                    elem_classes="large",
+                    type="filepath",
+                )
+        inputs = [prompt, seed, *sides[0], *sides[1]]
+        compare.click(telling(self.on_compare), inputs, slider, concurrency_limit=None, **PRIVATE)
+        gr.on(
+            [sides[0][1].release, sides[1][1].release], telling(self.on_compare), inputs, slider,
+            trigger_mode="always_last", concurrency_limit=None, **PRIVATE,
+        )  # fmt: skip
+        for adapter, _ in sides:
+            adapter.focus(lambda: gr.update(choices=[_BASE, *choices(site)]), None, adapter, **PRIVATE)
+
+    def _side(self, name: str, adapter: str, strength: float) -> tuple[gr.Dropdown, gr.Slider]:
+        with gr.Row():
+            which = gr.Dropdown(
+                [_BASE, *choices(self.site)], value=adapter, label=name, elem_id=f"compare-{name.lower()}"
+            )
+            how = gr.Slider(-1, 2, strength, step=0.05, label="Strength", elem_id=f"compare-{name.lower()}-strength")
+        return which, how
+
+    def on_compare(self, prompt: str, seed: float, *sides: Any) -> tuple[str, str]:
+        """The two pictures as files."""
+        left, right, *_ = (self._cell(prompt, seed, *sides[at : at + 2]) for at in (0, 2))
+        return left, right
+
+    def _cell(self, prompt: str, seed: Any, identity: str, strength: float) -> str:
+        mix = (MixedAdapter(self.site.adapter(identity)),) if identity else ()
+        column = float(strength) if mix else 0.0
+        job = PreviewJob((PreviewRow(prompt or "", mix),), (column,), seed=int(seed or 0), steps=_STEPS)
+        wanted = len(job.columns) - 1
+        for event in self.site.service.draw(job):
+            if isinstance(event, PreviewCell) and event.column == wanted:
+                recipe = self.site.service.recipe(job, 0, wanted)
+                return picture_file(self.site.work, event.image, recipe, f"strength-{column:g}")
+        raise ConfigError("nothing was drawn; try again")
+
+
+class _Run:
+    """Rows: the adapters a run kept, by step; columns: strengths."""
+
+    def __init__(self, site: Site) -> None:
+        self.site, self.drawings = site, Drawings()
+        with gr.Row(equal_height=False):
+            with gr.Column(scale=2, min_width=300):
+                run = gr.Dropdown(self._runs(), label="Run", elem_id="compare-run")
+                prompt = gr.Textbox(
+                    "a big red house by the sea", label="Prompt", elem_id="compare-run-prompt", max_length=2000
+                )
+                strengths = gr.Textbox("0, 0.5, 1", label="Strengths", elem_id="compare-run-strengths")
+                with gr.Row():
+                    generate = gr.Button("Draw the grid", variant="primary", elem_id="compare-run-draw")
+                    stop = gr.Button("Stop", elem_id="compare-run-stop")
+            with gr.Column(scale=3, min_width=300):
+                status = gr.HTML('<div class="status" role="status"></div>', padding=False)
+                gallery = gr.Gallery(
+                    label="Adapters × strengths", fit_columns=False, object_fit="contain", height="auto", format="png",
+                    interactive=False, elem_id="compare-run-gallery", buttons=["download", "fullscreen"],
+                )  # fmt: skip
+                sheet = gr.DownloadButton("Download labelled sheet", size="sm", interactive=False)
+        run.focus(lambda: gr.update(choices=self._runs()), None, run, **PRIVATE)
+        generate.click(
+            telling(self.on_draw),
+            [run, prompt, strengths],
+            [status, gallery, sheet],
+            concurrency_limit=None,
+            **PRIVATE,
+        )
+        stop.click(self.on_stop, None, None, queue=False, **PRIVATE)
+
+    def _runs(self) -> list[tuple[str, str]]:
+        return [(path.name, identity) for identity, path in self.site.run_folders().items()]
+
+    def on_draw(self, request: gr.Request, run: str, prompt: str, strengths: str) -> Iterator[Any]:
+        if not run:
+            raise ConfigError("no run is chosen; train one, or choose one from the list")
+        job = PreviewJob(rows_of(self.site.run(run), prompt or ""), parse_strengths(strengths or ""), steps=_STEPS)
+        visitor = visitor_of(request)
+        stop = self.drawings.begin(visitor)
+        try:
+            for progress in draw(self.site.service, job, stop):
+                yield shown_of(self.site, progress)
+        finally:
+            stop.set()
+            self.drawings.end(visitor, stop)
+
+    def on_stop(self, request: gr.Request) -> None:
+        self.drawings.stop(visitor_of(request))
+
+
+def rows_of(run: Path, prompt: str) -> tuple[PreviewRow, ...]:
+    """A row for each adapter that the run in `run` kept, in the order of steps, and one for its last.
+
+    Raises ConfigError if it kept none.
+    """
+    kept = sorted((run / "adapters").glob("*.safetensors"))
+    files = [*kept, *(path for path in sorted(run.glob("adapter*.safetensors")) if path.is_file())]
+    if not files:
+        raise ConfigError(
+            f"{run.name} has no adapter yet; wait until it ends, or set training.save_every to keep some on the way"
+        )
+    return tuple(PreviewRow(prompt, (MixedAdapter(path),), _label(path)) for path in files)
+
+
+def _label(path: Path) -> str:
+    """``step-000100`` → ``step 100``; averages by their name."""
+    name, _, step = path.stem.partition("-")
+    if name == "step" and step[:6].isdigit():
+        return f"step {int(step[:6])}{step[6:].replace('-', ' ')}"
+    return step or "at the end"

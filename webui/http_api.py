@@ -1,0 +1,61 @@
+"""What programs may call over HTTP (docs/page.md): the list of adapters, and previews; safe from any number at once."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from typing import Any
+
+import gradio as gr
+
+from sd_lora import PreviewCell, png_with_recipe
+
+from .asking import Asked
+from .site import Site
+from .telling import telling
+
+
+def add(site: Site) -> None:
+    """Add the endpoints ``/adapters`` and ``/preview``, inside the page's ``with``."""
+
+    def adapters() -> list[dict[str, str]]:
+        """The adapters that the page sees: id and name."""
+        return [{"id": identity, "name": site.name_of(path)} for identity, path in site.adapters().items()]
+
+    def preview(
+        prompts: list[str],
+        adapters: list[str],
+        strengths: str = "0, 0.5, 1",
+        seed: int = 0,
+        steps: int = 25,
+        guidance: float = 5.0,
+        width: int = 0,
+        height: int = 0,
+        negative: str = "",
+    ) -> dict[str, Any]:
+        """Draw prompts at several strengths of adapters, given by id; 0, the base model, always comes first. A width or
+        height of 0 is the base model's own. Returns pictures with prompt, strength, recipe, and PNG in base64."""
+        asked = Asked(
+            adapters, _lines(prompts), strengths, seed, steps, guidance, width, height, negative
+        )  # fmt: skip
+        return {"pictures": drawn(site, asked)}
+
+    # Not queued: the service takes them in turn itself, and says "busy" when too many wait.
+    gr.api(telling(adapters), api_name="adapters", queue=False, concurrency_limit=None)
+    gr.api(telling(preview), api_name="preview", queue=False, concurrency_limit=None)
+
+
+def drawn(site: Site, asked: Asked) -> list[dict[str, Any]]:
+    """The pictures of a job, row by row."""
+    job = asked.job(site)
+    cells = [event for event in site.service.draw(job) if isinstance(event, PreviewCell)]
+    pictures = []
+    for cell in sorted(cells, key=lambda cell: (cell.row, cell.column)):
+        recipe = site.service.recipe(job, cell.row, cell.column)
+        png = base64.b64encode(png_with_recipe(cell.image, recipe)).decode()
+        pictures.append({"prompt": recipe["prompt"], "strength": recipe["strength"], "recipe": recipe, "png": png})
+    return pictures
+
+
+def _lines(prompts: Sequence[str]) -> str:
+    return "\n".join(" ".join(str(prompt).split()) for prompt in prompts)

@@ -1,0 +1,48 @@
+"""Keeps the page's private folder of files below a quota; Gradio's own cleaning dies under load."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from pathlib import Path
+
+#: bytes that may lie there, seconds after which a file goes, and seconds in which it is never taken
+QUOTA, OLD, YOUNG = 512 * 2**20, 3600.0, 120.0
+
+
+class Janitor:
+    """Sweeps `folder` now and then, in a thread of its own."""
+
+    def __init__(self, folder: Path, *, quota: int = QUOTA, every: float = 30.0) -> None:
+        self.folder, self.quota, self.every = folder, quota, every
+        self._stopped = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="janitor", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        self._stopped.set()
+
+    def _work(self) -> None:
+        while not self._stopped.wait(self.every):
+            self.sweep()
+
+    def sweep(self, now: float | None = None) -> int:
+        """Remove files that are old, then the oldest that exceed the quota; how many bytes are left."""
+        now = time.time() if now is None else now
+        files = []
+        for path in list(self.folder.rglob("*")):
+            with contextlib.suppress(OSError):
+                facts = path.stat()
+                if path.is_file() and not path.is_symlink():
+                    files.append((facts.st_mtime, facts.st_size, path))
+        left = sum(size for _, size, _ in files)
+        for changed, size, path in sorted(files):
+            if now - changed < YOUNG or (now - changed < OLD and left <= self.quota):
+                break
+            with contextlib.suppress(OSError):
+                path.unlink()
+                left -= size
+        return left

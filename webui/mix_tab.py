@@ -1,0 +1,273 @@
+"""The Mix tab: several adapters at once, each with strengths of its own, and the mix as text for other programs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import gradio as gr
+from sd_lora.webui import snippets
+from sd_lora.webui.adapter_files import local
+from sd_lora.webui.drawings import Drawings, draw, shown_of, visitor_of
+from sd_lora.webui.preview_tab import choices
+from sd_lora.webui.site import Site
+from sd_lora.webui.snippets import STRONGEST, WEAKEST, Scene, Share, Snippet
+from sd_lora.webui.telling import PRIVATE, escaped, telling
+
+from sd_lora import (
+    AdapterSummary,
+    ConfigError,
+    MixedAdapter,
+    PreviewJob,
+    PreviewRow,
+    SdLoraError,
+    read_summary,
+    split_tags,
+)
+
+_MOST = 6
+_COLUMNS = (0.0, 0.5, 1.0)
+_PROMPT = "a big red house by the sea"
+#: values of the sliders by adapter id and part
+Values = Mapping[str, Mapping[str, float]]
+
+
+def build(site: Site) -> None:
+    """The tab, inside the ``with`` of its gr.Tab."""
+    tab = _Tab(site)
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=2, min_width=300):
+            tab.fields()
+        with gr.Column(scale=3, min_width=300):
+            tab.results()
+    tab.wire()
+
+
+class _Tab:
+    """The tab's components and what happens with them."""
+
+    def __init__(self, site: Site) -> None:
+        self.site, self.drawings = site, Drawings()
+
+    # ---- what is shown
+
+    def fields(self) -> None:
+        """What is asked for; a group of sliders for each adapter that is chosen."""
+        self.values = gr.State({})
+        with gr.Row(equal_height=True):
+            self.adapters = gr.Dropdown(
+                choices(self.site), value=[], multiselect=True, max_choices=_MOST, label="Adapters", scale=5,
+                elem_id="mix-adapters", info=f"up to {_MOST}",
+            )  # fmt: skip
+            self.refresh = gr.Button("Rescan", elem_id="mix-refresh", scale=0, min_width=90, elem_classes="beside")
+
+        @gr.render([self.adapters, self.values], triggers=[self.adapters.change], show_progress="hidden")
+        def sliders(ids: Any, values: Any) -> None:
+            for number, identity in enumerate(_ids(ids)[:_MOST]):
+                self._sliders_of(number, identity, (values or {}).get(identity, {}))
+
+        self.prompt = gr.Textbox(_PROMPT, label="Prompt", lines=2, elem_id="mix-prompt", max_length=2000)
+        self.triggers = gr.Button("", size="sm", visible=False, elem_id="mix-triggers")
+        with gr.Row():
+            self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="mix-seed", scale=2)
+            self.steps = gr.Slider(
+                1, self.site.service.limits.steps, 25, step=1, label="Steps", elem_id="mix-steps", scale=3
+            )
+        with gr.Row():
+            self.generate = gr.Button("Generate", variant="primary", elem_id="mix-generate")
+            self.stop = gr.Button("Stop", elem_id="mix-stop")
+
+    def _sliders_of(self, number: int, identity: str, values: Mapping[str, float]) -> None:
+        """The strengths of one adapter, and what is wrong with it."""
+        try:
+            path = self.site.adapter(identity)
+        except ConfigError:
+            gr.HTML(_line("an adapter that was chosen is not there any more"), padding=False)
+            return
+        summary, why = read_summary(path), self._misfit(path)
+        made: dict[str, gr.Slider] = {}
+
+        def slider(part: str, label: str, **more: Any) -> None:
+            made[part] = gr.Slider(
+                WEAKEST, STRONGEST, values.get(part, 1.0), step=0.05, label=label, key=(identity, part),
+                interactive=True, **more,
+            )  # fmt: skip
+
+        with gr.Group(elem_id=f"mix-adapter-{number}"):
+            if why:
+                gr.HTML(_line(why), padding=True)
+            slider("strength", self.site.name_of(path), elem_id=f"mix-strength-{number}")
+            with gr.Accordion("Parts", open=False, elem_id=f"mix-parts-{number}", key=(identity, "parts")):
+                gr.HTML(_line("each is multiplied with the strength above"), padding=True)
+                _sliders_of_parts(summary, slider)
+
+        def on_change(known: Values | None, *numbers: float) -> dict[str, Any]:
+            return {**(known or {}), identity: dict(zip(made, numbers, strict=True))}
+
+        gr.on(
+            [one.change for one in made.values()], telling(on_change), [self.values, *made.values()], self.values,
+            trigger_mode="always_last", concurrency_limit=None, **PRIVATE,
+        )  # fmt: skip
+
+    def results(self) -> None:
+        """What was drawn, and the mix for other programs."""
+        self.status = gr.HTML('<div class="status" role="status"></div>', elem_id="mix-status", padding=False)
+        self.gallery = gr.Gallery(
+            label="Base model | mix at 0.5 | mix at 1", columns=3, fit_columns=False, object_fit="contain",
+            height="auto", format="png", elem_id="mix-gallery", interactive=False, buttons=["download", "fullscreen"],
+        )  # fmt: skip
+        self.sheet = gr.DownloadButton("Download labelled sheet", size="sm", elem_id="mix-sheet", interactive=False)
+        self.codes: list[Any] = []
+        with gr.Tabs():
+            self._code("diffusers", "diffusers", "python")
+            self._code("A1111, Forge", "a1111", None)
+            self._code("ComfyUI", "comfyui", "json")
+
+    def _code(self, title: str, name: str, language: Literal["python", "json"] | None) -> None:
+        with gr.Tab(title, elem_id=f"mix-tab-{name}"):
+            code = gr.Code(
+                language=language, show_label=False, interactive=False, wrap_lines=True, max_lines=24,
+                elem_id=f"mix-{name}", buttons=["copy"],
+            )  # fmt: skip
+            self.codes += [code, gr.HTML("", elem_id=f"mix-{name}-notes", padding=False)]
+
+    def wire(self) -> None:
+        asked = [self.adapters, self.values, self.prompt, self.seed, self.steps]
+        page = gr.context.Context.root_block
+        assert isinstance(page, gr.Blocks)
+        listed = [page.load, self.refresh.click]
+        gr.on(listed, lambda: gr.update(choices=choices(self.site)), None, self.adapters, **PRIVATE)
+        gr.on(
+            [page.load, *(field.change for field in asked)], telling(self.on_snippets), asked, self.codes,
+            trigger_mode="always_last", **PRIVATE,
+        )  # fmt: skip
+        self.adapters.change(telling(self.on_choice), self.adapters, self.triggers, **PRIVATE)
+        self.triggers.click(telling(self.on_triggers), [self.adapters, self.prompt], self.prompt, **PRIVATE)
+        self.generate.click(
+            telling(self.on_generate), asked, [self.status, self.gallery, self.sheet], concurrency_limit=None, **PRIVATE
+        )
+        self.stop.click(self.on_stop, None, None, queue=False, **PRIVATE)
+        page.unload(self.on_stop)
+
+    # ---- what happens
+
+    def on_choice(self, ids: Any) -> Any:
+        """The offer of the phrases that the chosen adapters were trained on."""
+        phrases = self._phrases(ids)
+        label = f"Add to the prompt: {', '.join(phrases)}"
+        return gr.update(value=label[:120], visible=bool(phrases))
+
+    def on_triggers(self, ids: Any, prompt: str) -> str:
+        """The prompt with those of the phrases that it does not hold."""
+        prompt = (prompt or "").strip()
+        missing = [phrase for phrase in self._phrases(ids) if phrase.casefold() not in prompt.casefold()]
+        return ", ".join(part for part in (prompt.rstrip(", "), *missing) if part)
+
+    def on_snippets(self, ids: Any, values: Values | None, prompt: str, seed: Any, steps: Any) -> tuple[str, ...]:
+        """The mix as text for other programs, and what those cannot do of it."""
+        try:
+            shares = self._shares(ids, values)
+            scene = Scene(
+                (prompt or "").strip(), _whole("seed", seed), self.site.service.base, self.site.service.size,
+                _whole("steps", steps),
+            )  # fmt: skip
+        except SdLoraError as error:
+            return ("", _line(str(error))) * 3
+        made = [kind(shares, scene) for kind in (snippets.diffusers, snippets.a1111, snippets.comfyui)]
+        return tuple(part for snippet in made for part in (snippet.text, _notes(snippet)))
+
+    def on_generate(
+        self, request: gr.Request, ids: Any, values: Values | None, prompt: str, seed: Any, steps: Any
+    ) -> Iterator[Any]:
+        """Draw the base model and the mix at half and whole strength, showing each picture as it comes."""
+        job, visitor = self.job(ids, values, prompt, seed, steps), visitor_of(request)
+        stop = self.drawings.begin(visitor)
+        try:
+            for progress in draw(self.site.service, job, stop):
+                yield shown_of(self.site, progress)
+        finally:
+            stop.set()
+            self.drawings.end(visitor, stop)
+
+    def on_stop(self, request: gr.Request) -> None:
+        self.drawings.stop(visitor_of(request))
+
+    # ---- what is asked for
+
+    def job(self, ids: Any, values: Values | None, prompt: str, seed: Any, steps: Any) -> PreviewJob:
+        """The job. ConfigError if no adapter is chosen, or too many, or anything is no number."""
+        shares = self._shares(ids, values)
+        if not shares:
+            raise ConfigError("no adapter is chosen; choose at least one to mix")
+        plain, tags = split_tags(prompt or "")
+        if tags:
+            raise ConfigError(f"the prompt names {tags[0][0]} itself; choose adapters in the list instead")
+        paths = [self.site.adapter(identity) for identity in _ids(ids)]
+        wrong = [why for path in paths if (why := self._misfit(path))]
+        if wrong:
+            raise ConfigError("; ".join(wrong))
+        mix = tuple(MixedAdapter(path, one.strength) for path, one in zip(paths, shares, strict=True))
+        label = " + ".join(f"{one.name} × {one.unet:g}" for one in shares)
+        row = PreviewRow(plain, mix, label)
+        return PreviewJob((row,), _COLUMNS, seed=_whole("seed", seed), steps=_whole("steps", steps))
+
+    def _shares(self, ids: Any, values: Values | None) -> list[Share]:
+        chosen = _ids(ids)
+        if len(chosen) > _MOST:
+            raise ConfigError(f"{len(chosen)} adapters are chosen; at most {_MOST} are mixed")
+        paths = [self.site.adapter(identity) for identity in chosen]
+        names = snippets.file_names(self.site.name_of(path) for path in paths)
+        shares = []
+        for identity, path, name in zip(chosen, paths, names, strict=True):
+            factors = dict((values or {}).get(identity, {}))
+            shares.append(snippets.share(name, factors.pop("strength", 1.0), factors, read_summary(path)))
+        return shares
+
+    def _misfit(self, path: Path) -> str:
+        """Why the adapter cannot be used, without where it lies on this machine."""
+        why = local(self.site.service.misfit(path), path)
+        return f"{self.site.name_of(path)} cannot be used on {self.site.service.base}: {why}" if why else ""
+
+    def _phrases(self, ids: Any) -> list[str]:
+        found = [read_summary(self.site.adapter(identity)).phrase for identity in _ids(ids)[:_MOST]]
+        return list(dict.fromkeys(phrase for phrase in found if phrase))
+
+
+def _sliders_of_parts(summary: AdapterSummary, slider: Any) -> None:
+    """Sliders for the components and blocks that the adapter has."""
+    inner = [part.removeprefix("unet.") for part in summary.parts if part.startswith("unet.")]
+    with gr.Row():
+        slider("unet", "UNet", min_width=120)
+        if any(part.startswith("text_encoder") for part in summary.parts):
+            slider("text_encoder", "Text encoder", min_width=120)
+    if "unet" in summary.parts:
+        gr.HTML(_line("it has modules outside of the UNet's blocks, so blocks have no strengths of their own"))
+        return
+    with gr.Row():
+        for side in ("down", "mid", "up"):
+            if any(block.partition(".")[0] == side for block in inner):
+                slider(side, side, min_width=120)
+    with gr.Row():
+        for block in inner:
+            if "." in block:
+                slider(block, block.replace(".block", ""), min_width=120)
+
+
+def _ids(ids: Any) -> list[str]:
+    return list(dict.fromkeys(str(identity) for identity in ids or ()))
+
+
+def _whole(name: str, value: Any) -> int:
+    if not isinstance(value, int | float) or not math.isfinite(value) or value != int(value):
+        raise ConfigError(f"{name} must be a whole number, but {str(value)[:40]!r} was given")
+    return int(value)
+
+
+def _line(text: str) -> str:
+    return f'<div class="status">{escaped(text)}</div>'
+
+
+def _notes(snippet: Snippet) -> str:
+    return "".join(_line(note) for note in snippet.notes)

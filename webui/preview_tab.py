@@ -1,0 +1,197 @@
+"""The Preview tab: prompts × strengths, drawn cell by cell, and one picture under a strength slider."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import gradio as gr
+
+from sd_lora import PreviewCell, SdLoraError, read_recipe
+
+from .asking import Asked
+from .drawings import Drawings, Progress, draw, shown_of, visitor_of
+from .pictures import picture_file
+from .site import Site
+from .telling import PRIVATE, telling
+
+_PROMPT = "a big red house by the sea\na small white cat on a table"
+
+
+@dataclass(frozen=True)
+class PreviewInputs:
+    """The fields that other tabs may fill: the adapters (ids) and the prompts."""
+
+    adapter: gr.Dropdown
+    prompts: gr.Textbox
+
+
+def choices(site: Site) -> list[tuple[str, str]]:
+    """Adapters by name, with their ids."""
+    return [(site.name_of(path), identity) for identity, path in site.adapters().items()]
+
+
+def build(site: Site) -> PreviewInputs:
+    """The tab, inside the ``with`` of its gr.Tab."""
+    tab = _Tab(site)
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=2, min_width=300):
+            tab.fields()
+        with gr.Column(scale=3, min_width=300):
+            tab.results()
+    tab.wire()
+    return PreviewInputs(tab.adapter, tab.prompts)
+
+
+class _Tab:
+    """The tab's components and what happens with them."""
+
+    def __init__(self, site: Site) -> None:
+        self.site, self.drawings = site, Drawings()
+
+    def fields(self) -> None:
+        """What is asked for."""
+        with gr.Row(equal_height=True):
+            self.adapter = gr.Dropdown(
+                choices(self.site), value=[], multiselect=True, label="Adapters", elem_id="preview-adapters", scale=5,
+                info="none: the base model itself",
+            )  # fmt: skip
+            self.refresh = gr.Button("Rescan", elem_id="preview-refresh", scale=0, min_width=90, elem_classes="beside")
+        self.prompts = gr.Textbox(
+            _PROMPT, label="Prompts, one a line", lines=4, max_lines=12, elem_id="preview-prompts", max_length=20_000
+        )
+        self.strengths = gr.Textbox(
+            "0, 0.5, 1", label="Strengths", elem_id="preview-strengths", max_length=400,
+            info="numbers, or a range such as 0-1.2(+0.4); 0, the base model, always comes first",
+        )  # fmt: skip
+        with gr.Row(equal_height=True):
+            self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="preview-seed", scale=3)
+            self.dice = gr.Button("Random", elem_id="preview-dice", scale=0, min_width=90, elem_classes="beside")
+            self.steps = gr.Slider(
+                1, self.site.service.limits.steps, 25, step=1, label="Steps", elem_id="preview-steps", scale=6
+            )
+        with gr.Accordion("More", open=False):
+            self.negative = gr.Textbox("", label="Negative prompt", elem_id="preview-negative", max_length=2000)
+            self.guidance = gr.Slider(0, 20, 5, step=0.5, label="Guidance", elem_id="preview-guidance")
+            size, grain = self.site.service.size, self.site.service.grain
+            with gr.Row():
+                self.width = gr.Number(size, label="Width", precision=0, step=grain, elem_id="preview-width")
+                self.height = gr.Number(size, label="Height", precision=0, step=grain, elem_id="preview-height")
+            self.load = gr.UploadButton(
+                "Load settings from a picture", file_types=[".png"], type="binary", size="sm", elem_id="preview-load"
+            )
+        with gr.Row():
+            self.generate = gr.Button("Generate", variant="primary", elem_id="preview-generate")
+            self.stop = gr.Button("Stop", elem_id="preview-stop")
+
+    def results(self) -> None:
+        """What was drawn."""
+        self.status = gr.HTML('<div class="status" role="status"></div>', elem_id="preview-status", padding=False)
+        self.gallery = gr.Gallery(
+            label="Prompts × strengths", columns=3, fit_columns=False, object_fit="contain", height="auto",
+            format="png", elem_id="preview-gallery", interactive=False, buttons=["download", "fullscreen"],
+        )  # fmt: skip
+        self.sheet = gr.DownloadButton("Download labelled sheet", size="sm", elem_id="preview-sheet", interactive=False)
+        self.slider = gr.Slider(
+            -1, 2, 1, step=0.05, label="Strength of the first prompt", elem_id="preview-slider",
+            info="drag, or use the arrow keys; a strength that was drawn before comes at once",
+        )  # fmt: skip
+        self.picture = gr.Image(
+            label="At this strength", format="png", interactive=False, height=420, elem_id="preview-picture",
+            elem_classes="large", buttons=["download", "fullscreen"],
+        )  # fmt: skip
+
+    def wire(self) -> None:
+        """Events. What is shown survives a reload: fields lie in the browser, pictures in the service."""
+        asked = [self.adapter, self.prompts, self.strengths, self.seed, self.steps, self.guidance, self.width,
+                 self.height, self.negative]  # fmt: skip
+        memory = gr.BrowserState([], storage_key="sd_lora.preview", secret="sd_lora")
+        shown = [self.status, self.gallery, self.sheet]
+        self.refresh.click(lambda: gr.update(choices=choices(self.site)), None, self.adapter, **PRIVATE)
+        self.dice.click(lambda: random.randrange(2**32), None, self.seed, **PRIVATE)
+        self.generate.click(lambda *fields: list(fields), asked, memory, **PRIVATE)
+        self.generate.click(telling(self.on_generate), asked, shown, concurrency_limit=None, **PRIVATE)
+        self.stop.click(self.on_stop, None, None, queue=False, **PRIVATE)
+        gr.on(
+            [self.slider.change, self.generate.click], telling(self.on_slide), [self.slider, *asked], self.picture,
+            trigger_mode="always_last", concurrency_limit=None, **PRIVATE,
+        )  # fmt: skip
+        self.load.upload(telling(self.on_load), self.load, [*asked, self.status], **PRIVATE)
+        page = gr.context.Context.root_block
+        assert isinstance(page, gr.Blocks)
+        returned = page.load(self.on_return, memory, [*asked, *shown], **PRIVATE)
+        returned.then(self.on_return_slide, [self.slider, *asked], self.picture, **PRIVATE)
+        page.unload(self.on_leave)
+
+    def on_generate(self, request: gr.Request, *fields: Any) -> Iterator[Any]:
+        """Draw everything, showing each picture as it comes."""
+        job, visitor = Asked(*fields).job(self.site), visitor_of(request)
+        stop = self.drawings.begin(visitor)
+        try:
+            for progress in draw(self.site.service, job, stop):
+                yield shown_of(self.site, progress)
+        finally:
+            stop.set()
+            self.drawings.end(visitor, stop)
+
+    def on_stop(self, request: gr.Request) -> None:
+        self.drawings.stop(visitor_of(request))
+
+    def on_leave(self, request: gr.Request) -> None:
+        self.drawings.stop(visitor_of(request))
+
+    def on_slide(self, strength: float, *fields: Any) -> Any:
+        """The first prompt at one strength."""
+        job = replace(Asked(*fields).job(self.site), strengths=(float(strength),))
+        job = replace(job, rows=job.rows[:1])
+        cells = [event for event in self.site.service.draw(job) if isinstance(event, PreviewCell)]
+        wanted = len(job.columns) - 1
+        image = next(cell.image for cell in cells if cell.column == wanted)
+        return picture_file(self.site.work, image, self.site.service.recipe(job, 0, wanted), f"strength-{strength:g}")
+
+    def on_load(self, content: bytes, *_: Any) -> tuple[Any, ...]:
+        """The fields as a picture's recipe has them; what it does not say stays."""
+        said = read_recipe(content)
+        by_name = dict(choices(self.site))
+        wanted = [adapter["name"] for adapter in said.get("adapters", [])]
+        ids = [by_name[name] for name in wanted if name in by_name]
+        lost = [name for name in wanted if name not in by_name]
+        if "adapters" in said and lost and not ids:
+            gr.Warning(f"its adapter {', '.join(lost)[:100]} is not here", title="Settings loaded in part")
+        strengths = ", ".join(f"{s:g}" for s in said["strengths"]) if said.get("strengths") else None
+        values = (
+            ids if "adapters" in said else None, "\n".join(said["prompts"]) if "prompts" in said else None, strengths,
+            said.get("seed"), said.get("steps"), said.get("guidance"), said.get("width"), said.get("height"),
+            said.get("negative"),
+        )  # fmt: skip
+        told = '<div class="status" role="status">settings loaded from the picture</div>'
+        return (*(gr.skip() if value is None else value for value in values), told)
+
+    def on_return(self, fields: Any) -> tuple[Any, ...]:
+        """After a reload: the fields as they were, and the pictures if they are still at hand."""
+        known = {identity for _, identity in choices(self.site)}
+        fresh = gr.update(choices=choices(self.site))
+        if not isinstance(fields, list) or len(fields) != 9:
+            return (fresh, *(gr.skip() for _ in range(11)))
+        ids = [identity for identity in fields[0] or () if identity in known]
+        back = (gr.update(choices=choices(self.site), value=ids), *fields[1:])
+        progress = self._drawn(Asked(ids, *fields[1:]))
+        return (*back, *(shown_of(self.site, progress) if progress else (gr.skip(),) * 3))
+
+    def on_return_slide(self, strength: float, *fields: Any) -> Any:
+        """After a reload: the picture under the slider, if it is still at hand."""
+        progress = self._drawn(replace(Asked(*fields), strengths=f"{strength:g}"))
+        return self.on_slide(strength, *fields) if progress else gr.skip()
+
+    def _drawn(self, asked: Asked) -> Progress | None:
+        try:
+            job = asked.job(self.site)
+            rows = self.site.service.drawn(job)
+        except (SdLoraError, TypeError, ValueError):  # a browser may have kept fields for long
+            return None
+        if rows is None:
+            return None
+        images = {(r, c): image for r, row in enumerate(rows) for c, image in enumerate(row)}
+        return Progress(job, images, line=f"{len(images)} pictures, drawn before", is_done=True)

@@ -1,0 +1,110 @@
+"""What the page is opened on: a preview service and folders of runs and datasets; all by id, never by path."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sd_lora import ConfigError, PreviewService
+
+#: folders of a run in which no adapter is looked for: copies, and what only training reads
+_SKIPPED = {"diffusers", "checkpoints", "cache", "samples"}
+_DEEPEST = 4
+
+
+@dataclass(frozen=True)
+class Site:
+    """The service that draws, and the folders that the page may look into. `work` is a private folder for files that
+    are handed to browsers, emptied by the janitor."""
+
+    service: PreviewService
+    runs: Path
+    data: Path
+    work: Path
+    #: what `sd-lora train --base` is given
+    base: str = "tiny"
+    #: further folders in which adapters are looked for
+    libraries: tuple[Path, ...] = ()
+    names: dict[str, str] = field(default_factory=dict)
+
+    def adapters(self) -> dict[str, Path]:
+        """Every adapter file by id, in the order of their names."""
+        found: dict[str, Path] = {}
+        for root in (self.runs, *self.libraries):
+            for path in sorted(_adapter_files(root, _DEEPEST)):
+                found[self.id_of(path)] = path
+        return found
+
+    def adapter(self, identity: str) -> Path:
+        """The file of an adapter. ConfigError for an id of none."""
+        return _known(self.adapters(), identity, "adapter")
+
+    def run_folders(self) -> dict[str, Path]:
+        """Every run folder by id, the newest first."""
+        found = [path.parent for path in self.runs.glob("*/config.toml") if not path.parent.name.startswith(".")]
+        return {self.id_of(path): path for path in sorted(found, key=_changed, reverse=True)}
+
+    def run(self, identity: str) -> Path:
+        """The folder of a run. ConfigError for an id of none."""
+        return _known(self.run_folders(), identity, "run")
+
+    def datasets(self) -> dict[str, Path]:
+        """Every folder of images by id, in the order of their names."""
+        if not self.data.is_dir():
+            return {}
+        found = [p for p in sorted(self.data.iterdir()) if p.is_dir() and not p.name.startswith(".")]
+        return {self.id_of(path): path for path in found if _inside(path, self.data)}
+
+    def dataset(self, identity: str) -> Path:
+        """A folder of images. ConfigError for an id of none."""
+        return _known(self.datasets(), identity, "dataset")
+
+    def id_of(self, path: Path) -> str:
+        """The id of a file or folder: the same as long as it lies there."""
+        return hashlib.sha256(str(path.absolute()).encode("utf-8", "surrogateescape")).hexdigest()[:12]
+
+    def name_of(self, path: Path) -> str:
+        """What to call a file or folder on the page: its place below the folder that was looked into."""
+        for root in (self.runs, self.data, *self.libraries):
+            if path.is_relative_to(root):
+                inner = path.relative_to(root)
+                return str(inner.parent if inner.stem == "adapter" and len(inner.parts) > 1 else inner.with_suffix(""))
+        return path.stem
+
+
+def _adapter_files(folder: Path, depth: int) -> Iterator[Path]:
+    try:
+        entries = list(folder.iterdir())
+    except OSError:
+        return
+    for entry in entries:
+        if entry.name.startswith("."):
+            continue
+        if entry.is_dir():
+            if depth and entry.name not in _SKIPPED and not entry.is_symlink():
+                yield from _adapter_files(entry, depth - 1)
+        elif entry.suffix == ".safetensors" and _inside(entry, folder):
+            yield entry
+
+
+def _inside(path: Path, folder: Path) -> bool:
+    """Whether `path`, links followed, lies in `folder`."""
+    try:
+        return path.resolve().is_relative_to(folder.resolve())
+    except (OSError, RuntimeError):
+        return False
+
+
+def _known(found: dict[str, Path], identity: str, what: str) -> Path:
+    if identity not in found:
+        raise ConfigError(f"that {what} is not there any more; reload the list and choose another")
+    return found[identity]
+
+
+def _changed(path: Path) -> float:
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return 0.0

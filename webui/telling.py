@@ -1,0 +1,50 @@
+"""How the page tells: errors as one sentence, never a traceback, and no text of files as markup."""
+
+from __future__ import annotations
+
+import functools
+import html
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import gradio as gr
+
+from sd_lora import SdLoraError
+
+Handler = Callable[..., Any]
+#: of every event but the documented ones; the page shows progress itself
+PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+
+
+def telling(handler: Handler) -> Handler:
+    """`handler` of an event, function or generator: an error of ours is shown as its sentence."""
+    if inspect.isgeneratorfunction(handler):
+
+        @functools.wraps(handler)
+        def yielding(*args: Any) -> Iterator[Any]:
+            try:
+                yield from handler(*args)
+            except SdLoraError as error:
+                raise shown(error) from error
+
+        return yielding
+
+    @functools.wraps(handler)
+    def returning(*args: Any) -> Any:
+        try:
+            return handler(*args)
+        except SdLoraError as error:
+            raise shown(error) from error
+
+    return returning
+
+
+def shown(error: SdLoraError) -> gr.Error:
+    """The toast of an error; it is rendered as markup, so what files are called is escaped."""
+    return gr.Error(escaped(str(error)), title="That does not work", duration=20, print_exception=False)
+
+
+def escaped(text: object) -> str:
+    """`text` as HTML shows it literally."""
+    return html.escape(str(text), quote=True)
