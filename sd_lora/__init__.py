@@ -38,11 +38,10 @@ if TYPE_CHECKING:
         PreviewStopped,
         PreviewWaiting,
         a1111_line,
-        parse_strengths,
         png_with_recipe,
         read_recipe,
-        split_tags,
     )
+    from sd_lora.strength_text import parse_strengths, split_tags
     from sd_lora.tinybase import tiny_base_path
     from sd_lora.tools.convert import convert_adapter
     from sd_lora.tools.extract import extract_adapter
@@ -70,7 +69,8 @@ _HOME = {
     "MixedAdapter": "service", "PreviewBusy": "service", "PreviewCell": "service", "PreviewEvent": "service",
     "PreviewJob": "service", "PreviewLimits": "service", "PreviewProgress": "service", "PreviewRow": "service",
     "PreviewService": "service", "PreviewStopped": "service", "PreviewWaiting": "service", "a1111_line": "service",
-    "parse_strengths": "service", "png_with_recipe": "service", "read_recipe": "service", "split_tags": "service",
+    "parse_strengths": "strength_text", "png_with_recipe": "service", "read_recipe": "service",
+    "split_tags": "strength_text",
     "RunState": "run_state", "list_runs": "run_state", "read_run": "run_state", "run_status": "run_state",
     "resume_run": "run_control", "start_run": "run_control", "stop_run": "run_control", "setting_help": "config_help",
 }  # fmt: skip

@@ -5,20 +5,19 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Optional
 
 try:
     import typer
 
-    from sd_lora import data_commands, entry, tool_commands
+    from sd_lora import data_commands, entry, preview_commands, tool_commands
     from sd_lora.config import RunConfig
     from sd_lora.data_commands import Base, ImageFolder, Overrides, Preset, Trigger, images_config
     from sd_lora.errors import ConfigError
     from sd_lora.quiet import quiet_libraries
     from sd_lora.tinybase.world import HELD_OUT_STYLES
-    from sd_lora.tool_commands import AdapterPath, numbers, progress_bar
+    from sd_lora.tool_commands import progress_bar
     from sd_lora.version import __version__
 except KeyboardInterrupt:  # Ctrl-C in the first moment
     sys.exit(130)
@@ -131,62 +130,8 @@ def _train(config: RunConfig, *, resumed: bool = False) -> None:
     print_run(run.path, run.config)
 
 
-@app.command()
-def preview(
-    adapter: AdapterPath,
-    prompt: Annotated[list[str], typer.Option(help="What to draw; may be given several times.")],
-    overrides: Overrides = None,
-    strengths: Annotated[str, typer.Option(help="Comma-separated; 0, the base itself, is always first.")] = "0,0.5,1",
-    seed: Annotated[int, typer.Option(min=0, help="The noise every picture starts from.")] = 0,
-    base: Annotated[str, typer.Option(help="The base model; default: the one it was trained on, if embedded.")] = "",
-    out: Annotated[Path, typer.Option(help="The sheet to write.")] = Path("sheet.png"),
-    guidance: Annotated[float, typer.Option(min=0, help="Classifier-free guidance.")] = 5.0,
-) -> None:
-    """Draw prompts at several strengths, same seed, on one labelled sheet."""
-    values = numbers("--strengths", strengths, "0,0.5,1")
-    if out.suffix.lower() != ".png" or out.is_dir() or not out.absolute().parent.is_dir():
-        raise ConfigError(f"{out} cannot be written; --out is a .png file in a folder that exists")
-    quiet_libraries()
-    from sd_lora.config import parse_config
-    from sd_lora.preview import Previewer
-
-    idle = [text for text in overrides or () if not text.startswith(("model.", "preview.inference_steps="))]
-    if idle or any(text.startswith("model.base=") for text in overrides or ()):
-        raise ConfigError(
-            f"{', '.join(idle) or 'model.base'} has no effect on a preview; settings of a preview are model.* and "
-            "preview.inference_steps, the rest are options, such as --base"
-        )
-    config = parse_config([("options", {"preview": {"guidance": guidance, "seed": seed}})], overrides or ())
-    previewer = Previewer.open(adapter, base, config.preview, config.model)
-    trigger = previewer.adapter.trigger
-    silent = [text for text in prompt if trigger and trigger.lower() not in text.lower()]
-    if silent:
-        typer.echo(
-            f'note: the trigger word "{trigger}" is not in the prompt; end it with ", in {trigger} style"', err=True
-        )
-    typer.echo(f"wrote {previewer.grid(prompt, values).save(out)}")
-
-
-@app.command()
-def webui(
-    base: Base = "tiny",
-    runs: Annotated[Path, typer.Option(help="Where runs lie, and new ones go.")] = Path("runs"),
-    data: Annotated[Optional[Path], typer.Option(help="Where folders of images lie; default: RUNS/datasets.")] = None,  # noqa: UP045
-    adapters: Annotated[Optional[list[Path]], typer.Option(help="A further folder of adapters.")] = None,  # noqa: UP045
-    host: Annotated[str, typer.Option(help="The address to serve at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 7860,
-    auth: Annotated[
-        str, typer.Option(metavar="USER:PASSWORD", help="Needed unless only this machine can reach it.")
-    ] = "",
-) -> None:
-    """Serve the page: preview adapters at every strength, train, and look after folders of images."""
-    quiet_libraries()
-    # The page lies above the command line and is opened by name.
-    page = import_module("sd_lora.webui.app")
-    page.launch(base, runs, host=host, port=port, auth=auth, data=data or "", libraries=adapters or ())
-
-
 data_commands.register(app)
+preview_commands.register(app)
 tool_commands.register(app)
 
 

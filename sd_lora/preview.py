@@ -87,11 +87,8 @@ class Previewer:
 
         Raises AdapterError if the file is damaged, does not fit the base, or does not say which base it needs.
         """
-        loaded, model = Adapter.load(adapter), model or ModelConfig()
-        if not base and loaded.base != "tiny":
-            trained = f"was trained on {loaded.base}" if loaded.base else "does not say what it was trained on"
-            raise AdapterError(f"{adapter} {trained}; name the base model's folder with --base")
-        opened = open_base(replace(model, base=base or "tiny"))
+        loaded = Adapter.load(adapter)
+        opened = open_base(replace(model or ModelConfig(), base=base or base_for(loaded)))
         opened.pipe.to(opened.device)
         with loaded.injected(opened.pipe):  # whether it fits is known before anything is drawn
             return cls(opened.pipe, loaded, settings)
@@ -154,3 +151,14 @@ class Previewer:
         del drawn["every"]
         facts = {"adapter": Path(self.adapter.label).name, "base": base_name(self.pipe), "sd_lora": __version__}
         return facts | drawn | {"scheduler": type(self.pipe.scheduler).__name__}
+
+
+def base_for(adapter: Adapter) -> str:
+    """The base model to draw on if none is named: the embedded one, for an adapter that was trained on it.
+
+    Raises AdapterError for any other.
+    """
+    if adapter.base != "tiny":
+        trained = f"was trained on {adapter.base}" if adapter.base else "does not say what it was trained on"
+        raise AdapterError(f"{adapter.label} {trained}; name the base model's folder with --base")
+    return "tiny"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -53,6 +54,6 @@ def _row(line: str, chosen: tuple[MixedAdapter, ...], site: Site) -> PreviewRow:
 
 
 def _whole(name: str, value: object) -> int:
-    if not isinstance(value, int | float) or value != int(value):
+    if not isinstance(value, int | float) or not math.isfinite(value) or value != int(value):
         raise ConfigError(f"{name} must be a whole number, but {str(value)[:40]!r} was given")
     return int(value)

@@ -1,6 +1,6 @@
 """The preview service: what page, command line and programs draw with."""
 
-from sd_lora.service.job import MixedAdapter, PreviewJob, PreviewLimits, PreviewRow, parse_strengths, split_tags
+from sd_lora.service.job import MixedAdapter, PreviewJob, PreviewLimits, PreviewRow
 from sd_lora.service.preview_service import (
     PreviewBusy,
     PreviewCell,
@@ -25,8 +25,6 @@ __all__ = [
     "PreviewStopped",
     "PreviewWaiting",
     "a1111_line",
-    "parse_strengths",
     "png_with_recipe",
     "read_recipe",
-    "split_tags",
 ]  # fmt: skip

@@ -43,7 +43,10 @@ class AdapterShelf:
             if digest in self._adapters:
                 self._adapters.move_to_end(digest)
                 return self._adapters[digest]
-        adapter = Adapter.load(path)
+        try:
+            adapter = Adapter.load(path)
+        except AdapterError as error:  # where it lies is not for everyone who may see the message
+            raise AdapterError(str(error).replace(str(path), path.name)) from error
         with self._lock:
             self._adapters[digest] = adapter
             while len(self._adapters) > self._most:

@@ -25,6 +25,7 @@ from sd_lora.config import ModelConfig
 from sd_lora.errors import AdapterError, SdLoraError
 from sd_lora.families import open_base
 from sd_lora.painter import Painter, Strokes, native_size
+from sd_lora.preview import PreviewGrid
 from sd_lora.service.adapters import AdapterShelf
 from sd_lora.service.cells import CellCache
 from sd_lora.service.job import MixedAdapter, PreviewJob, PreviewLimits, PreviewRow, scaled, strength_key
@@ -176,6 +177,19 @@ class PreviewService:
             return sheet_recipe(job, facts)
         return recipe_of(job, job.rows[row], job.columns[column], facts)
 
+    def grid(self, job: PreviewJob, watch: Callable[[int, int], None] | None = None) -> PreviewGrid:
+        """All pictures of a job, and the recipe of their sheet; `watch` is called with how many of how many are drawn.
+        Raises what `draw` does."""
+        images: dict[tuple[int, int], Image.Image] = {}
+        for event in self.draw(job):
+            if isinstance(event, PreviewCell):
+                images[event.row, event.column] = event.image
+                if watch is not None:
+                    watch(len(images), len(job.rows) * len(job.columns))
+        rows = tuple(tuple(images[row, c] for c in range(len(job.columns))) for row in range(len(job.rows)))
+        labels = tuple(row.label or row.prompt for row in job.rows)
+        return PreviewGrid(labels, job.columns, rows, self.recipe(job))
+
     def stop(self) -> int:
         """Stop the job that is being drawn and those that wait; how many there were."""
         with self._changed:
@@ -278,10 +292,13 @@ class PreviewService:
                 self._draw_row(ticket, number, row, missing)
 
     def _check_fit(self, rows: Sequence[PreviewRow]) -> None:
-        problems = {mixed.path: self.misfit(mixed.path) for row in rows for mixed in row.mix}
-        wrong = [f"{path.name}: {why}" for path, why in problems.items() if why]
+        wrong = {}
+        for path in dict.fromkeys(mixed.path for row in rows for mixed in row.mix):
+            problems = self._shelf.load(path).misfits(self._pipe, self._modules)
+            if problems:
+                wrong[path] = f"{path.name} does not fit base model {self.base}: {'; '.join(problems)}"
         if wrong:
-            raise AdapterError("; ".join(wrong))
+            raise AdapterError("; ".join(wrong.values()))
 
     def _draw_row(self, ticket: _Ticket, number: int, row: PreviewRow, columns: Sequence[int]) -> None:
         """Draw the pictures of `columns` that nothing else has drawn yet."""

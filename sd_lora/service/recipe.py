@@ -13,6 +13,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from sd_lora.errors import DataError
 from sd_lora.service.job import PreviewJob, PreviewRow
+from sd_lora.strength_text import split_tags
 from sd_lora.version import __version__
 
 #: text chunks: our own JSON, and what AUTOMATIC1111, Forge and viewers read
@@ -92,6 +93,8 @@ def _from_json(text: str) -> dict[str, Any]:
     strengths = said.get("strengths", [said["strength"]] if "strength" in said else None)
     if isinstance(strengths, list) and all(_is_number(s) for s in strengths):
         found["strengths"] = [float(s) for s in strengths]
+    if "inference_steps" in said:  # the sample sheets of a training
+        said = {**said, "steps": said["inference_steps"], "adapters": []}
     for key in ("seed", "steps", "width", "height"):
         if isinstance(said.get(key), int) and not isinstance(said[key], bool):
             found[key] = said[key]
@@ -106,8 +109,6 @@ def _from_json(text: str) -> dict[str, Any]:
 
 
 def _from_line(text: str) -> dict[str, Any]:
-    from sd_lora.service.job import split_tags
-
     last = _LAST_LINE.search(text)
     if last is None:
         return {}

@@ -18,6 +18,7 @@ from rows_table import METADATA, listed, row
 from test_layouts_of_folders import build
 
 from sd_lora.config import DataConfig
+from sd_lora.data import editing_stores
 from sd_lora.data.caption_files import tidy
 from sd_lora.data.editing import CaptionEditor
 from sd_lora.data.editing_stores import rewritten_lines
@@ -239,8 +240,18 @@ def test_several_captions_of_an_image_in_a_table(tmp_path: Path) -> None:
     assert (editor.folder / "metadata.jsonl").read_text() == jsonl(
         row("a.png", "1"), row("b.png", "x"), row("a.png", ["zwei", "3"])
     )
+    odd = b'{"file_name": "a.png", "text": "one  \\u0061"}\n{"file_name": "a.png", "text": "two"}'
+    editor.folder.joinpath("metadata.jsonl").write_bytes(odd)
+    editor.read("a.png")
+    editor.write("a.png", "one a\nzwei")
+    assert (editor.folder / "metadata.jsonl").read_bytes() == odd.replace(b"two", b"zwei")
+    editor.undo()
+    editor.folder.joinpath("metadata.jsonl").write_text(jsonl(row("a.png", "1"), row("b.png", "x")))
     editor.write("b.png", "one\ntwo")
     assert read_for_training(editor.folder)["b.png"] == ("one", "two")
+    editor = table(tmp_path / "short", "csv", b"file_name,id,text\na.png\n")
+    editor.write("a.png", "a cat")
+    assert (editor.folder / "metadata.csv").read_text() == "file_name,id,text\na.png,,a cat\n"
     editor = table(tmp_path / "csv", "csv", b"text,file_name\n1,a.png\n2,a.png\nx,b.png\n")
     editor.write("a.png", "eins\nzwei")
     assert (editor.folder / "metadata.csv").read_text() == "text,file_name\neins,a.png\nzwei,a.png\nx,b.png\n"
@@ -265,6 +276,17 @@ def test_what_a_table_cannot_hold_is_refused(tmp_path: Path) -> None:
     editor.write("a.png", "漢")  # JSON has another way to write it
     assert read_for_training(editor.folder)["a.png"] == ("漢",)
     assert "64000 are read" in refusal(editor, "a.png", "x" * 64_001)
+
+
+def test_a_row_that_would_be_lost_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    editor = table(tmp_path, "csv", b"file_name,text\na.png,one\nb.png,two\n")
+    for broken in (
+        "file_name,text\na.png,new\nb.png,TWO\n",
+        "file_name,text\na.png,new\n",
+        "file_name,text\na.png,old\n",
+    ):
+        monkeypatch.setattr(editing_stores, "with_captions", lambda *_, broken=broken, **__: broken)
+        assert "cannot be written" in refusal(editor, "a.png", "new")
 
 
 def test_folders_whose_captions_cannot_be_edited(tmp_path: Path) -> None:

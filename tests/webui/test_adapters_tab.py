@@ -11,6 +11,7 @@ from typing import Any
 
 import gradio as gr
 import pytest
+import torch
 from PIL import Image
 from sd_lora.webui import adapters_tab
 from sd_lora.webui.adapter_files import picture
@@ -20,6 +21,7 @@ from sd_lora.webui.site import Site
 
 import sd_lora
 from sd_lora import Adapter, ConfigError, PreviewService, SdLoraError, read_summary
+from sd_lora.adapter_file import Weights
 
 SCRIPT, IMAGE = "<script>alert(1)</script>", '<img src=x onerror="alert(2)">'
 ODD_IDS = ["", "nope", "../../etc/passwd", "/etc/passwd", "__class__", "0" * 12, "*"]
@@ -50,16 +52,10 @@ def site(service: PreviewService, pipe: Any, tmp_path: Path, trained_adapter: Ca
     adapter.metadata |= {"sdlora.base": SCRIPT, "sdlora.trigger": IMAGE, "modelspec.trigger_phrase": IMAGE}
     adapter.metadata |= {SCRIPT: IMAGE, "a long one": "x" * 100_000} | {f"k{i}": "" for i in range(300)}
     adapter.save(tmp_path / "lib" / f"{IMAGE.replace('/', '')}.safetensors")
-    wide = {name: _widened(w) for name, w in adapter.weights.items()}
+    wide = {name: Weights(torch.ones(2, 77), torch.ones(77, 2), 2.0) for name in adapter.weights}
     Adapter(wide, {"ss_sd_model_name": "other"}).save(tmp_path / "lib/wide.safetensors")
     (tmp_path / "lib/damaged.safetensors").write_bytes(b"\x80\x04pickle" * 9)
     return Site(service, tmp_path / "runs", tmp_path / "data", tmp_path / "work", libraries=(tmp_path / "lib",))
-
-
-def _widened(w: Any) -> Any:
-    import torch
-
-    return type(w)(torch.ones(2, 77), torch.ones(77, 2), 2.0)
 
 
 @pytest.fixture
@@ -274,7 +270,7 @@ def test_handing_on_adds_to_what_the_preview_has(site: Site) -> None:
     assert {identity for _, identity in update["choices"]} == set(site.adapters())
 
 
-def test_pictures_that_are_none_are_left_out(site: Site) -> None:
+def test_pictures_that_are_none_are_left_out(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     path = site.adapter(id_of(site, "wide"))
     beside = path.with_suffix(".png")
     assert picture(read_summary(path)) is None
@@ -285,6 +281,8 @@ def test_pictures_that_are_none_are_left_out(site: Site) -> None:
     assert picture(read_summary(path)) is None
     Image.new("RGBA", (64, 32)).save(beside)
     assert picture(read_summary(path)).size == (384, 192)  # type: ignore[union-attr]
+    monkeypatch.setattr("sd_lora.webui.adapter_files._MOST_PIXELS", 64 * 32 - 1)
+    assert picture(read_summary(path)) is None
 
 
 @pytest.mark.parametrize("with_preview", [True, False])

@@ -298,6 +298,9 @@ def test_pictures_are_added_or_none(
 ) -> None:  # fmt: skip
     identity, before = dict(tab.choices())["ink"], everything(folder)
     assert "there already: 00.PNG" in refusal(lambda: tab.on_add(identity, uploads(tmp_path, "new.png", "00.PNG")))
+    png(folder / "cafe\u0301.png")
+    assert "there already" in refusal(lambda: tab.on_add(identity, uploads(tmp_path, "caf\u00e9.png")))
+    (folder / "cafe\u0301.png").unlink()
     move = dataset_upload._move_new
 
     def fails_at_last(file: Path, target: Path) -> None:
