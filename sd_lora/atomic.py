@@ -31,7 +31,7 @@ def write_atomically(path: Path, content: bytes, check: Callable[[Path], None] |
     """Write `content` beside `path`, fsync, `check` it there, then rename and fsync the folder: `path` is whole or as
     it was. StorageError if it cannot be."""
     # Two threads may write one path; a file of our own numbers can only be left by a process that was killed.
-    partial = path.with_name(f".{path.name[:200]}.{os.getpid()}-{threading.get_native_id()}.partial")
+    partial = path.with_name(f".{path.name[:50]}.{os.getpid()}-{threading.get_native_id()}.partial")
     with storing(path):
         try:
             remove(partial)

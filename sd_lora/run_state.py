@@ -32,6 +32,9 @@ MARK = "$ sd-lora "
 _SHOWN_LINES = 40
 #: seconds for which a run that failed before it had a folder is listed
 _LISTED = 86_400.0
+#: by how many seconds the log of a run's last process may be older than its lock
+_LEEWAY = 60.0
+_SILENT = "its process ended without a word before the run began; look at the log and start it again"
 _KILLED = "its process was killed, or the machine went down; what it had saved is whole, and it can be resumed"
 
 
@@ -137,17 +140,18 @@ def _looked_at(folder: Path) -> _Seen:
 
 def _ending(folder: Path, words: Sequence[str], record: Process | None) -> tuple[Status, str]:
     """How a run that is not at its end ended: "stopped" or "failed", and by what."""
-    if _changed(Notes(folder).log) < _changed(folder / LOCK) - 1:  # another process worked on it since
-        words = ()
+    if _changed(Notes(folder).log) < _changed(folder / LOCK) - _LEEWAY:  # another process worked on it since
+        words, record = (), None
+    stopped = record is not None and record.stopping
     if said := files.error_in(words):
         return ("stopped", "") if said.startswith("stopped after step ") else ("failed", said)
-    if was_left_locked(folder):
-        return "failed", _KILLED
-    if (folder / "config.toml").is_file() or (record is not None and record.stopping):
-        return "stopped", ""
+    if (folder / "config.toml").is_file():
+        # Processes that were started here say how they end; of others the lock tells whether they could.
+        killed = was_left_locked(folder) or (record is not None and not stopped)
+        return ("failed", _KILLED) if killed else ("stopped", "")
     if record is None:
         return "failed", f"{printable(str(folder))} is not there any more"
-    return "failed", "its process ended without a word before the run began; look at the log and start it again"
+    return ("stopped", "") if stopped else ("failed", _SILENT)
 
 
 def is_finished(folder: Path) -> bool:

@@ -303,9 +303,14 @@ def test_the_last_error_of_the_last_process_is_told(made: Path) -> None:
         assert (state.status, error in state.error, bool(state.error)) == (status, True, bool(error))
         assert "of old" not in state.log
         assert "\x1b" not in state.log
-    os.utime(logs / "made.log", (1, 1))  # another process has worked on the run since
     (made / ".lock").write_text("")
-    assert read_run(made).error == ""
+    (logs / "made.log").write_text("$ sd-lora resume\n")
+    for stopping, status in ((True, "stopped"), (False, "failed")):  # killed before it had the lock, or asked to stop
+        process = {"pid": 2**22 + 1, "host": socket.gethostname(), "since": time.time(), "stopping": stopping}
+        (logs / "made.json").write_text(json.dumps(process))
+        assert read_run(made).status == status
+    os.utime(logs / "made.log", (1, 1))  # another process has worked on the run since
+    assert (read_run(made).status, read_run(made).error) == ("stopped", "")
 
 
 def test_a_long_run_is_read_quickly_and_thinly(made: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,7 +70,7 @@ def launch(
     Janitor(work).start()
     page = build(site)
     _, address, _ = page.launch(
-        server_name=host, server_port=port, share=False, auth=login, allowed_paths=[], run_history=False,
+        server_name=host, server_port=port or _free_port(host), share=False, auth=login, allowed_paths=[], run_history=False,
         enable_monitoring=False, max_file_size=_LARGEST, ssr_mode=False, footer_links=[], pwa=False, mcp_server=False,
         state_session_capacity=_SESSIONS, prevent_thread_lock=True, quiet=True, show_error=False, inbrowser=False,
         theme=theme(), css_paths=[STYLES, dataset_tab.STYLES],
@@ -80,3 +81,10 @@ def launch(
     print(f"sd_lora is at {address}  (base model {service.base}, runs in {runs}); Ctrl-C ends it", flush=True)
     page.block_thread()
     return None
+
+
+def _free_port(host: str) -> int:
+    """A port that nobody listens at."""
+    with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+        probe.bind((host.strip("[]"), 0))
+        return int(probe.getsockname()[1])

@@ -292,7 +292,7 @@ def test_a_sample_that_cannot_be_drawn_ends_nothing(
     def broken(*_: Any, **__: Any) -> None:
         raise ValueError("no picture today")
 
-    monkeypatch.setattr("sd_lora.training.run.Previewer.grid", broken)
+    monkeypatch.setattr("sd_lora.preview.Previewer.grid", broken)
     notes = list[str]()
     run = prepare(config_of(random_sd_folder, images, tmp_path / "run", "preview.every=3"))
     run_training(run, on_note=notes.append)

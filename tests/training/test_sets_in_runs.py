@@ -147,7 +147,7 @@ def test_an_image_that_cannot_be_read_stops_or_is_left_out(short: Short, folder:
     (folder / "2.png").write_bytes((folder / "2.png").read_bytes()[:60])
     with pytest.raises(
         DataError,
-        match=r"cannot be trained on: 1 file cannot be read as an image: 2\.png \(.*data\.skip_bad\. sd-lora check ",
+        match=r"trained on: 1 file cannot be read as an image: 2\.png \(.*data\.skip_bad=true\. sd-lora check ",
     ):
         prepare(short())
     run = prepare(short("data.skip_bad=true"))

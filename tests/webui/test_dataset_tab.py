@@ -157,6 +157,15 @@ def test_other_texts_are_text_too() -> None:
     assert "&lt;img" in str(telling_message(HOSTILE))
 
 
+def test_where_a_folder_lies_is_left_out() -> None:
+    found = sd_lora.Finding("no-images", None, "no images to learn from in /srv/secret/ink or below it")
+    check = sd_lora.Check("/srv/secret/ink", "bare", "no images in /srv/secret/ink", [], [found], None)
+    html = dataset_report.findings_html(check) + dataset_report.summary_html(check)
+    assert "no images to learn from in ink or below it" in html
+    assert "secret" not in html
+    assert dataset_report.buckets_html(check) == dataset_report.duplicates_html(check) == ""
+
+
 def telling_message(name: str) -> str:
     def fails() -> None:
         dataset_upload.folder_name(name, ())
@@ -479,10 +488,11 @@ def test_captions_that_cannot_be_edited_are_shown(tab: Any, folder: Path) -> Non
 def test_one_check_at_a_time_and_errors_take_the_bar_away(
     tab: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
-    identity, go = dict(tab.choices())["ink"], threading.Event()
+    identity, begun, go = dict(tab.choices())["ink"], threading.Event(), threading.Event()
     looked = dataset_checker.check_folder
 
     def slow(*args: Any, **options: Any) -> Any:
+        begun.set()
         assert go.wait(20)
         return looked(*args, **options)
 
@@ -490,14 +500,15 @@ def test_one_check_at_a_time_and_errors_take_the_bar_away(
     first = tab.checker.check(folder, "")
     started = threading.Thread(target=lambda: list(first))
     started.start()
-    while not tab.checker._busy.locked():
-        pass
-    second = tab.on_check(identity, None, "", "", "")
-    next(second)
-    assert 'class="bar"' not in next(second)[tab.status]
-    assert "another dataset is being checked" in refusal(lambda: second)
-    go.set()
-    started.join()
+    assert begun.wait(20)
+    try:
+        second = tab.on_check(identity, None, "", "", "")
+        next(second)
+        assert 'class="bar"' not in next(second)[tab.status]
+        assert "another dataset is being checked" in refusal(lambda: second)
+    finally:
+        go.set()
+        started.join()
     assert "comma" in refusal(lambda: tab.on_check(identity, None, "", "", "a, b"))
     monkeypatch.setattr(dataset_checker, "check_folder", looked)
     for path in folder.iterdir():
