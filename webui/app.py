@@ -47,9 +47,16 @@ def build(site: Site) -> gr.Blocks:
 def theme() -> gr.themes.Base:
     """Calm, with fonts that are on every machine or in the package, so that nothing is fetched."""
     fonts = [gr.themes.LocalFont("Source Sans Pro", weights=(400, 700)), "ui-sans-serif", "system-ui", "sans-serif"]
-    return gr.themes.Soft(
+    plain = gr.themes.Soft(
         primary_hue="indigo", neutral_hue="slate", font=fonts, font_mono=["ui-monospace", "Consolas", "monospace"]
     )
+    return plain.set(  # labels and buttons that can be read: 4.5 to 1 at least
+        block_label_text_color="*primary_800", block_label_text_color_dark="*primary_100",
+        block_title_text_color="*primary_800", block_title_text_color_dark="*primary_100",
+        block_info_text_color="*neutral_600", block_info_text_color_dark="*neutral_300",
+        button_primary_background_fill="*primary_700", button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700", button_primary_background_fill_hover_dark="*primary_600",
+    )  # fmt: skip
 
 
 def launch(
@@ -70,8 +77,8 @@ def launch(
     Janitor(work).start()
     page = build(site)
     _, address, _ = page.launch(
-        server_name=host, server_port=port or _free_port(host), share=False, auth=login, allowed_paths=[], run_history=False,
-        enable_monitoring=False, max_file_size=_LARGEST, ssr_mode=False, footer_links=[], pwa=False, mcp_server=False,
+        server_name=host, server_port=port or _free_port(host), share=False, auth=login, allowed_paths=[],
+        run_history=False, enable_monitoring=False, max_file_size=_LARGEST, ssr_mode=False, footer_links=[], pwa=False, mcp_server=False,
         state_session_capacity=_SESSIONS, prevent_thread_lock=True, quiet=True, show_error=False, inbrowser=False,
         theme=theme(), css_paths=[STYLES, dataset_tab.STYLES],
         app_kwargs={"middleware": Guard.stack(host), "docs_url": None, "redoc_url": None},
