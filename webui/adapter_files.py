@@ -9,10 +9,11 @@ import uuid
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
-from sd_lora.webui.site import Site
-from sd_lora.webui.snippets import file_name
 
 from sd_lora import AdapterSummary, ConfigError, SdLoraError, convert_adapter
+
+from .site import Site
+from .snippets import file_name
 
 LAYOUTS, TYPES, KINDS = (
     ("kohya", "diffusers"),

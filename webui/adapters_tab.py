@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from sd_lora.webui.adapter_files import KINDS, LAYOUTS, TYPES, converted, copied, local, picture
-from sd_lora.webui.preview_tab import PreviewInputs, choices
-from sd_lora.webui.site import Site
-from sd_lora.webui.telling import PRIVATE, escaped, telling
 
 from sd_lora import AdapterSummary, ConfigError, SdLoraError, read_summary
+
+from .adapter_files import KINDS, LAYOUTS, TYPES, converted, copied, local, picture
+from .preview_tab import PreviewInputs, choices
+from .site import Site
+from .telling import PRIVATE, escaped, telling
 
 #: the id, by which a row is known, comes last
 HEADERS = (

@@ -78,7 +78,8 @@ def launch(
     page = build(site)
     _, address, _ = page.launch(
         server_name=host, server_port=port or _free_port(host), share=False, auth=login, allowed_paths=[],
-        run_history=False, enable_monitoring=False, max_file_size=_LARGEST, ssr_mode=False, footer_links=[], pwa=False, mcp_server=False,
+        run_history=False, enable_monitoring=False, max_file_size=_LARGEST, ssr_mode=False, footer_links=[],
+        pwa=False, mcp_server=False,
         state_session_capacity=_SESSIONS, prevent_thread_lock=True, quiet=True, show_error=False, inbrowser=False,
         theme=theme(), css_paths=[STYLES, dataset_tab.STYLES],
         app_kwargs={"middleware": Guard.stack(host), "docs_url": None, "redoc_url": None},

@@ -8,13 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import gradio as gr
-from sd_lora.webui import snippets
-from sd_lora.webui.adapter_files import local
-from sd_lora.webui.drawings import Drawings, draw, shown_of, visitor_of
-from sd_lora.webui.preview_tab import choices
-from sd_lora.webui.site import Site
-from sd_lora.webui.snippets import STRONGEST, WEAKEST, Scene, Share, Snippet
-from sd_lora.webui.telling import PRIVATE, escaped, telling
 
 from sd_lora import (
     AdapterSummary,
@@ -26,6 +19,14 @@ from sd_lora import (
     read_summary,
     split_tags,
 )
+
+from . import snippets
+from .adapter_files import local
+from .drawings import Drawings, draw, shown_of, visitor_of
+from .preview_tab import choices
+from .site import Site
+from .snippets import STRONGEST, WEAKEST, Scene, Share, Snippet
+from .telling import PRIVATE, escaped, telling
 
 _MOST = 6
 _COLUMNS = (0.0, 0.5, 1.0)
