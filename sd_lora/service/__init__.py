@@ -1,15 +1,15 @@
 """The preview service: what page, command line and programs draw with."""
 
-from sd_lora.service.job import MixedAdapter, PreviewJob, PreviewLimits, PreviewRow
-from sd_lora.service.preview_service import (
+from sd_lora.service.events import (
     PreviewBusy,
     PreviewCell,
     PreviewEvent,
     PreviewProgress,
-    PreviewService,
     PreviewStopped,
     PreviewWaiting,
 )
+from sd_lora.service.job import MixedAdapter, PreviewJob, PreviewLimits, PreviewRow
+from sd_lora.service.preview_service import PreviewService
 from sd_lora.service.recipe import a1111_line, png_with_recipe, read_recipe
 
 __all__ = [

@@ -10,9 +10,7 @@ import copy
 import itertools
 import queue
 import threading
-import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -20,7 +18,7 @@ from typing import Any, Self
 from PIL import Image
 from torch import Tensor
 
-from sd_lora.adapter import Adapter, base_name, modules_of
+from sd_lora.adapter import base_name, modules_of
 from sd_lora.config import ModelConfig
 from sd_lora.errors import AdapterError, SdLoraError
 from sd_lora.families import open_base
@@ -28,51 +26,19 @@ from sd_lora.painter import Painter, Strokes, native_size
 from sd_lora.preview import PreviewGrid
 from sd_lora.service.adapters import AdapterShelf
 from sd_lora.service.cells import CellCache
-from sd_lora.service.job import MixedAdapter, PreviewJob, PreviewLimits, PreviewRow, scaled, strength_key
+from sd_lora.service.events import (
+    PreviewBusy,
+    PreviewCell,
+    PreviewEvent,
+    PreviewProgress,
+    PreviewStopped,
+    PreviewWaiting,
+)
+from sd_lora.service.job import MixedAdapter, PreviewJob, PreviewLimits, PreviewRow, strength_key
+from sd_lora.service.pipeline import Injected, Sketcher
 from sd_lora.service.recipe import recipe_of, sheet_recipe
 
-#: the share of the time of drawing that may go into pictures of what is not finished yet
-_SKETCHING = 0.15
 _TICK = 0.2
-
-
-class PreviewBusy(SdLoraError):
-    """So many jobs wait already that another is not taken."""
-
-
-class PreviewStopped(SdLoraError):
-    """A job that was stopped before all its pictures were drawn."""
-
-
-@dataclass(frozen=True)
-class PreviewWaiting:
-    """So many jobs come first."""
-
-    ahead: int
-
-
-@dataclass(frozen=True)
-class PreviewProgress:
-    """So many steps of the pictures from (row, column) on are done; `sketch` shows the first of them, now and then."""
-
-    row: int
-    column: int
-    step: int
-    steps: int
-    sketch: Image.Image | None = None
-
-
-@dataclass(frozen=True)
-class PreviewCell:
-    """A picture that is finished; `cached` if it had been drawn before."""
-
-    row: int
-    column: int
-    image: Image.Image
-    cached: bool = False
-
-
-PreviewEvent = PreviewWaiting | PreviewProgress | PreviewCell
 
 
 @dataclass(eq=False)
@@ -102,7 +68,7 @@ class PreviewService:
         self.most_steps = int(pipe.scheduler.config.num_train_timesteps)
         self._pipe, self._modules = pipe, modules_of(pipe)
         self._painter = Painter(pipe, batch_size or (1 if pipe.unet.device.type == "cpu" else 4))
-        self._sketcher = _Sketcher(self._painter)
+        self._sketcher = Sketcher(self._painter)
         self._shelf, self._cells = AdapterShelf(), CellCache()
         # a tokenizer remembers how it was last asked to cut, so the pipeline's own are the drawing thread's alone
         own = (getattr(pipe, name, None) for name in ("tokenizer", "tokenizer_2"))
@@ -321,46 +287,5 @@ class PreviewService:
                 self._cells.put(ticket.keys[number][column], image)
                 ticket.events.put(PreviewCell(number, column, image))
 
-    def _mixed(self, mix: Sequence[MixedAdapter]) -> _Injected:
-        return _Injected(self._pipe, [(self._shelf.load(m.path), m.strength) for m in mix if m.strength != 0])
-
-
-class _Injected:
-    """The adapters of a row on the pipeline for the length of a ``with`` block, which gives their common strength."""
-
-    def __init__(self, pipe: Any, mix: Sequence[tuple[Adapter, Any]]) -> None:
-        self._pipe, self._mix, self._stack = pipe, mix, ExitStack()
-
-    def __enter__(self) -> Callable[[Tensor], None]:
-        try:
-            for number, (adapter, own) in enumerate(self._mix):
-                self._stack.enter_context(adapter.injected(self._pipe, scaled(own, 1.0), name=f"mix{number}"))
-        except BaseException:
-            self._stack.close()
-            raise
-        return self._set
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
-
-    def _set(self, strengths: Tensor) -> None:
-        # One number for all where it can be: at 0 the layers are not even computed.
-        value: Any = float(strengths[0]) if len(strengths) == 1 else strengths
-        for adapter, own in self._mix:
-            adapter.strength = scaled(own, value)
-
-
-class _Sketcher:
-    """Pictures of unfinished drawings, as many as cost little of the time."""
-
-    def __init__(self, painter: Painter) -> None:
-        self._painter, self._next = painter, 0.0
-
-    def sketch(self, latents: Tensor) -> Image.Image | None:
-        started = time.monotonic()
-        if started < self._next:
-            return None
-        image = self._painter.sketch(latents[:1])[0]
-        took = time.monotonic() - started
-        self._next = started + took / _SKETCHING
-        return image
+    def _mixed(self, mix: Sequence[MixedAdapter]) -> Injected:
+        return Injected(self._pipe, [(self._shelf.load(m.path), m.strength) for m in mix if m.strength != 0])
