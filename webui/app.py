@@ -19,7 +19,7 @@ from .janitor import Janitor
 from .site import Site
 from .telling import escaped
 
-STYLES = Path(__file__).with_name("page.css")
+STYLES, SCRIPT = (Path(__file__).with_name(name) for name in ("page.css", "page.js"))
 _QUEUED, _SESSIONS, _LARGEST = 32, 200, "50mb"
 
 
@@ -54,6 +54,7 @@ def theme() -> gr.themes.Base:
         block_label_text_color="*primary_800", block_label_text_color_dark="*primary_100",
         block_title_text_color="*primary_800", block_title_text_color_dark="*primary_100",
         block_info_text_color="*neutral_600", block_info_text_color_dark="*neutral_300",
+        input_placeholder_color="*neutral_500", input_placeholder_color_dark="*neutral_300",
         button_primary_background_fill="*primary_700", button_primary_background_fill_hover="*primary_800",
         button_primary_background_fill_dark="*primary_700", button_primary_background_fill_hover_dark="*primary_600",
     )  # fmt: skip
@@ -81,7 +82,7 @@ def launch(
         run_history=False, enable_monitoring=False, max_file_size=_LARGEST, ssr_mode=False, footer_links=[],
         pwa=False, mcp_server=False,
         state_session_capacity=_SESSIONS, prevent_thread_lock=True, quiet=True, show_error=False, inbrowser=False,
-        theme=theme(), css_paths=[STYLES, dataset_tab.STYLES],
+        theme=theme(), css_paths=[STYLES, dataset_tab.STYLES], js=SCRIPT.read_text("utf-8"),
         app_kwargs={"middleware": Guard.stack(host), "docs_url": None, "redoc_url": None},
     )  # fmt: skip
     if not block:

@@ -64,7 +64,7 @@ def progress_shown(state: RunState) -> str:
         facts.append(f"{state.memory / 2**30:.1f} GB")
     line = "".join(f"<span>{fact}</span>" for fact in facts if fact)
     bar = (
-        f'<div class="bar" role="progressbar" aria-valuemin="0" aria-valuemax="{state.steps}" '
+        f'<div class="bar" role="progressbar" aria-label="steps" aria-valuemin="0" aria-valuemax="{state.steps}" '
         f'aria-valuenow="{state.step}"><i style="width:{100 * share:.1f}%"></i></div>'
     )
     error = said(f"{state.name}: {state.error}", wrong=True) if state.error else ""

@@ -24,6 +24,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (apt-get install chromium)")
 SHOTS = os.environ.get("SD_LORA_SCREENSHOTS", "")
 PATIENCE = 90_000
+TABS = ("Preview", "Compare", "Mix", "Adapters", "Train", "Dataset")
 HOSTILE = "<img src=x onerror=window.pwned=1><script>window.pwned=1</script>"
 
 
@@ -299,7 +300,7 @@ def test_a_phone_shows_every_tab_without_scrolling_sideways(chromium: Any, page:
     tab = Tab(chromium, page.address, color_scheme=scheme)
     tab.page.set_viewport_size({"width": 390, "height": 844})
     tab.shoot(f"phone-{scheme}")
-    for each in ("Preview", "Compare", "Mix", "Adapters", "Train", "Dataset"):
+    for each in TABS:
         shown = tab.page.get_by_role("tab", name=each, exact=True)
         if not shown.is_visible():
             tab.page.locator("#tabs .overflow-menu > button").click()
@@ -311,6 +312,21 @@ def test_a_phone_shows_every_tab_without_scrolling_sideways(chromium: Any, page:
         assert wide <= 1, f"{each} is {wide} px too wide"
         tab.shoot(f"phone-{scheme}-{each.lower()}")
     tab.context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_no_serious_findings_of_axe(chromium: Any, page: Served, scheme: Any) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    tab, serious = Tab(chromium, page.address, color_scheme=scheme), list[str]()
+    for each in TABS:
+        tab.open(each)
+        tab.page.wait_for_timeout(500)
+        for found in Axe().run(tab.page).response["violations"]:
+            if found["impact"] in ("serious", "critical"):
+                serious.append(f"{each}: {found['id']}: {found['nodes'][0]['html'][:120]}")
+    tab.context.close()
+    assert serious == []
 
 
 def test_tabs_and_buttons_are_reached_by_keyboard(tab: Tab) -> None:
