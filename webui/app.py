@@ -83,7 +83,7 @@ def launch(
         pwa=False, mcp_server=False,
         state_session_capacity=_SESSIONS, prevent_thread_lock=True, quiet=True, show_error=False, inbrowser=False,
         theme=theme(), css_paths=[STYLES, dataset_tab.STYLES], js=SCRIPT.read_text("utf-8"),
-        app_kwargs={"middleware": Guard.stack(host), "docs_url": None, "redoc_url": None},
+        app_kwargs={"middleware": Guard.stack(host), "docs_url": None, "redoc_url": None, "openapi_url": None},
     )  # fmt: skip
     if not block:
         return page, address
