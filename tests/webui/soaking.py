@@ -1,0 +1,136 @@
+"""Callers and visitors that never rest: drawing, stopping, leaving, asking nonsense.
+
+    python tests/webui/soaking.py --minutes 30
+
+Prints calls, tracebacks, jobs that hang, the slope of the server's memory, and what its private folder holds.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import numpy as np
+import psutil
+from serving import Served, Visitor, post, served
+
+#: the share of the time in which caches fill, of which memory is not judged
+WARM_UP = 0.4
+_CALLERS = 6
+_PROMPTS = ("a red boat on the sea", "a small cup", "a house at night", "a cat")
+
+
+@dataclass
+class Soak:
+    """What came of it: calls, errors that no caller should see, and (calls, bytes) over time."""
+
+    calls: int = 0
+    refused: int = 0
+    wrong: list[str] = field(default_factory=list)
+    memory: list[tuple[int, int]] = field(default_factory=list)
+    tracebacks: int = 0
+    stuck: int = 0
+    folder: int = 0
+
+    @property
+    def slope(self) -> float:
+        """Megabytes per 1,000 calls after the warm-up."""
+        later = self.memory[int(len(self.memory) * WARM_UP) :]
+        calls, size = zip(*later, strict=True)
+        return float(np.polyfit(calls, np.array(size) / 2**20, 1)[0] * 1000) if calls[-1] > calls[0] else 0.0
+
+
+def soak(page: Served, seconds: float, *, seed: int = 0) -> Soak:
+    """Keep `page` busy for `seconds`, then see that it still answers."""
+    found, end, lock = Soak(), time.monotonic() + seconds, threading.Lock()
+
+    def call(number: int) -> None:
+        draw = random.Random(seed * 1000 + number)
+        with page.client() as client:
+            ids = [entry["id"] for entry in post(client, "adapters", [])]
+            while time.monotonic() < end:
+                try:
+                    refused = once(client, draw, ids)
+                    said = ""
+                except (httpx.HTTPError, AssertionError, KeyError) as error:
+                    refused, said = False, f"{type(error).__name__}: {error}"
+                with lock:
+                    found.calls += 1
+                    found.refused += refused
+                    if said:
+                        found.wrong.append(said)
+
+    threads = [threading.Thread(target=call, args=(number,)) for number in range(_CALLERS)]
+    for thread in threads:
+        thread.start()
+    process = psutil.Process(page.process.pid)
+    while time.monotonic() < end:
+        found.memory.append((found.calls, process.memory_info().rss))
+        time.sleep(min(1.0, seconds / 50))
+    for thread in threads:
+        thread.join(120)
+    found.stuck = sum(thread.is_alive() for thread in threads)
+    found.tracebacks = sum("Traceback" in line for line in page.printed)
+    work = [path for path in Path(tempfile.gettempdir()).glob("sd-lora-page-*") if path.stat().st_uid >= 0]
+    newest = max(work, key=lambda path: path.stat().st_mtime)
+    found.folder = sum(path.stat().st_size for path in newest.rglob("*") if path.is_file())
+    with page.client() as client:
+        assert post(client, "preview", [["a boat"], [], "0", 1, 1, 1.0, 0, 0, ""])["pictures"]
+    return found
+
+
+def once(client: httpx.Client, draw: random.Random, ids: Sequence[str]) -> bool:
+    """One thing that somebody does; whether it was refused, as it should be."""
+    what = draw.random()
+    adapters = draw.sample(list(ids), min(len(ids), draw.randrange(3)))
+    data = [
+        [draw.choice(_PROMPTS)],
+        adapters,
+        draw.choice(["1", "0, 0.5", "0.3"]),
+        draw.randrange(10_000),
+        1,
+        1.0,
+        0,
+        0,
+        "",
+    ]
+    if what < 0.6:
+        assert len(post(client, "preview", data)["pictures"]) >= 1
+    elif what < 0.75:  # a visitor presses Generate and waits
+        visitor = Visitor(client)
+        visitor.press("preview-generate", 3, [adapters, data[0][0], "0, 1", data[3], 1, 1.0, 64, 64, ""])
+    elif what < 0.85:  # a caller that leaves
+        try:
+            client.post("/gradio_api/run/preview", json={"data": data}, timeout=draw.random() * 0.2 + 0.01)
+        except httpx.TimeoutException:
+            return False
+    elif what < 0.95:  # a mistake
+        data[2] = draw.choice(["much", "0-9(+0.01)", ""])
+        assert client.post("/gradio_api/run/preview", json={"data": data}).status_code >= 400
+        return True
+    else:
+        client.get("/config").raise_for_status()
+    return False
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--minutes", type=float, default=30)
+    parser.add_argument("--runs", type=Path, default=Path("runs"))
+    options = parser.parse_args()
+    with served(options.runs) as page:
+        found = soak(page, options.minutes * 60)
+    print(f"{found.calls} calls, {found.refused} rightly refused, {len(found.wrong)} wrong {found.wrong[:3]}")
+    print(f"{found.tracebacks} tracebacks, {found.stuck} stuck, {found.slope:+.2f} MB per 1,000 calls")
+    print(f"{found.folder / 2**20:.1f} MB in the private folder")
+
+
+if __name__ == "__main__":
+    main()
