@@ -232,14 +232,6 @@ def test_a_mix_is_drawn_and_its_snippets_name_it(tab: Tab) -> None:
     tab.shoot("mix")
 
 
-def test_adapters_say_what_they_are(tab: Tab) -> None:
-    tab.open("Adapters")
-    tab.page.click("#adapters-refresh")
-    tab.cell("wood").click()
-    tab.page.wait_for_selector("#adapters-metadata:visible")
-    tab.shoot("adapters")
-
-
 def test_captions_are_edited_and_undone(tab: Tab, home: Path) -> None:
     tab.open("Dataset")
     tab.choose("dataset-choice", "photos")
@@ -293,51 +285,3 @@ def test_nothing_in_files_is_run(chromium: Any, page: Served, home: Path) -> Non
     tab.context.close()
     shutil.rmtree(home / "runs" / name)
     shutil.rmtree(folder)
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_a_phone_shows_every_tab_without_scrolling_sideways(chromium: Any, page: Served, scheme: Any) -> None:
-    tab = Tab(chromium, page.address, color_scheme=scheme)
-    tab.page.set_viewport_size({"width": 390, "height": 844})
-    tab.shoot(f"phone-{scheme}")
-    for each in TABS:
-        shown = tab.page.get_by_role("tab", name=each, exact=True)
-        if not shown.is_visible():
-            tab.page.locator("#tabs .overflow-menu > button").click()
-            tab.page.locator(f"#tabs .overflow-dropdown button:has-text('{each}')").click()
-        else:
-            shown.click()
-        tab.page.wait_for_timeout(300)
-        wide = tab.page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
-        assert wide <= 1, f"{each} is {wide} px too wide"
-        tab.shoot(f"phone-{scheme}-{each.lower()}")
-    tab.context.close()
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_no_serious_findings_of_axe(chromium: Any, page: Served, scheme: Any) -> None:
-    from axe_playwright_python.sync_playwright import Axe
-
-    tab, serious = Tab(chromium, page.address, color_scheme=scheme), list[str]()
-    for each in TABS:
-        tab.open(each)
-        tab.page.wait_for_timeout(500)
-        for found in Axe().run(tab.page).response["violations"]:
-            if found["impact"] in ("serious", "critical"):
-                serious.append(f"{each}: {found['id']}: {found['nodes'][0]['html'][:120]}")
-    tab.context.close()
-    assert serious == []
-
-
-def test_tabs_and_buttons_are_reached_by_keyboard(tab: Tab) -> None:
-    tab.page.get_by_role("tab", name="Preview", exact=True).focus()
-    tab.page.keyboard.press("ArrowRight")
-    reached = set[str]()
-    for _ in range(80):
-        tab.page.keyboard.press("Tab")
-        reached.add(str(tab.page.evaluate("document.activeElement.closest('[id]')?.id")))
-    tab.page.get_by_role("tab", name="Preview", exact=True).focus()
-    for _ in range(60):
-        tab.page.keyboard.press("Tab")
-        reached.add(str(tab.page.evaluate("document.activeElement.closest('[id]')?.id")))
-    assert {"preview-generate", "preview-stop"} <= reached
