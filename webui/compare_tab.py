@@ -10,7 +10,7 @@ import gradio as gr
 
 from sd_lora import ConfigError, MixedAdapter, PreviewCell, PreviewJob, PreviewRow, parse_strengths
 
-from .drawings import Drawings, draw, shown_of, visitor_of
+from .drawings import Drawings, visitor_of
 from .pictures import picture_file
 from .preview_tab import choices
 from .site import Site
@@ -123,14 +123,7 @@ class _Run:
         if not run:
             raise ConfigError("no run is chosen; train one, or choose one from the list")
         job = PreviewJob(rows_of(self.site.run(run), prompt or ""), parse_strengths(strengths or ""), steps=_STEPS)
-        visitor = visitor_of(request)
-        stop = self.drawings.begin(visitor)
-        try:
-            for progress in draw(self.site.service, job, stop):
-                yield shown_of(self.site, progress)
-        finally:
-            stop.set()
-            self.drawings.end(visitor, stop)
+        yield from self.drawings.show(self.site, job, request)
 
     def on_stop(self, request: gr.Request) -> None:
         self.drawings.stop(visitor_of(request))

@@ -52,6 +52,17 @@ class Drawings:
         if stop is not None:
             stop.set()
 
+    def show(self, site: Site, job: PreviewJob, request: gr.Request) -> Iterator[tuple[Any, Any, Any]]:
+        """Draw `job` for whoever asks, and show how it goes (`shown_of`); leaving it stops it."""
+        visitor = visitor_of(request)
+        stop = self.begin(visitor)
+        try:
+            for progress in draw(site.service, job, stop):
+                yield shown_of(site, progress)
+        finally:
+            stop.set()
+            self.end(visitor, stop)
+
     def end(self, visitor: str, stop: threading.Event) -> None:
         with self._lock:
             if self._stops.get(visitor) is stop:

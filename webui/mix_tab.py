@@ -22,7 +22,7 @@ from sd_lora import (
 
 from . import snippets
 from .adapter_files import local
-from .drawings import Drawings, draw, shown_of, visitor_of
+from .drawings import Drawings, visitor_of
 from .preview_tab import choices
 from .site import Site
 from .snippets import STRONGEST, WEAKEST, Scene, Share, Snippet
@@ -183,14 +183,8 @@ class _Tab:
         self, request: gr.Request, ids: Any, values: Values | None, prompt: str, seed: Any, steps: Any
     ) -> Iterator[Any]:
         """Draw the base model and the mix at half and whole strength, showing each picture as it comes."""
-        job, visitor = self.job(ids, values, prompt, seed, steps), visitor_of(request)
-        stop = self.drawings.begin(visitor)
-        try:
-            for progress in draw(self.site.service, job, stop):
-                yield shown_of(self.site, progress)
-        finally:
-            stop.set()
-            self.drawings.end(visitor, stop)
+        job = self.job(ids, values, prompt, seed, steps)
+        yield from self.drawings.show(self.site, job, request)
 
     def on_stop(self, request: gr.Request) -> None:
         self.drawings.stop(visitor_of(request))

@@ -12,7 +12,7 @@ import gradio as gr
 from sd_lora import PreviewCell, SdLoraError, read_recipe
 
 from .asking import Asked
-from .drawings import Drawings, Progress, draw, shown_of, visitor_of
+from .drawings import Drawings, Progress, shown_of, visitor_of
 from .pictures import picture_file
 from .site import Site
 from .telling import PRIVATE, telling
@@ -127,14 +127,8 @@ class _Tab:
 
     def on_generate(self, request: gr.Request, *fields: Any) -> Iterator[Any]:
         """Draw everything, showing each picture as it comes."""
-        job, visitor = Asked(*fields).job(self.site), visitor_of(request)
-        stop = self.drawings.begin(visitor)
-        try:
-            for progress in draw(self.site.service, job, stop):
-                yield shown_of(self.site, progress)
-        finally:
-            stop.set()
-            self.drawings.end(visitor, stop)
+        job = Asked(*fields).job(self.site)
+        yield from self.drawings.show(self.site, job, request)
 
     def on_stop(self, request: gr.Request) -> None:
         self.drawings.stop(visitor_of(request))
