@@ -76,9 +76,12 @@ def webui(
     auth: Annotated[
         str, typer.Option(metavar="USER:PASSWORD", help="Needed unless only this machine can reach it.")
     ] = "",
+    keep_mb: Annotated[int, typer.Option(min=1, help="Memory for pictures that were drawn.")] = 256,
 ) -> None:
     """Serve the page: preview adapters at every strength, train, and look after folders of images."""
     quiet_libraries()
     # The page lies above the command line and is opened by name.
     page = import_module("sd_lora.webui.app")
-    page.launch(base, runs, host=host, port=port, auth=auth, data=data or "", libraries=adapters or ())
+    page.check_address(host, auth)  # before a large base model is opened in vain
+    site = page.open_site(base, runs, data=data or "", libraries=adapters or (), kept_mb=keep_mb)
+    page.launch(site, host=host, port=port, auth=auth)

@@ -11,7 +11,7 @@ from typing import Any
 
 import gradio as gr
 
-from sd_lora import PreviewService
+from sd_lora import PreviewLimits, PreviewService
 
 from . import adapters_tab, compare_tab, dataset_tab, http_api, mix_tab, preview_tab, train_tab
 from .guard import Guard, check_address
@@ -20,7 +20,7 @@ from .site import Site
 from .telling import escaped
 
 STYLES, SCRIPT = (Path(__file__).with_name(name) for name in ("page.css", "page.js"))
-_QUEUED, _SESSIONS, _LARGEST = 32, 200, "50mb"
+_QUEUED, _SESSIONS, _LARGEST = 32, 64, "50mb"  # an open page takes about 0.7 MB
 
 
 def build(site: Site) -> gr.Blocks:
@@ -60,22 +60,28 @@ def theme() -> gr.themes.Base:
     )  # fmt: skip
 
 
-def launch(
-    base: str = "tiny", runs: str | Path = "runs", *, host: str = "127.0.0.1", port: int = 7860, auth: str = "",
-    data: str | Path = "", libraries: Sequence[str | Path] = (), block: bool = True,
-) -> Any:  # fmt: skip
-    """Open `base` and serve the page. With `block` false, returns (page, address) and leaves it running.
+def open_site(
+    base: str = "tiny", runs: str | Path = "runs", *, data: str | Path = "", libraries: Sequence[str | Path] = (),
+    kept_mb: int = 256,
+) -> Site:  # fmt: skip
+    """`base` opened, and the folders that the page looks into. `kept_mb`: how much of what was drawn stays in memory.
+
+    Raises SdLoraError if `base` cannot be opened.
+    """
+    runs, work = Path(runs).absolute(), Path(tempfile.mkdtemp(prefix="sd-lora-page-"))
+    service = PreviewService.open(base, limits=PreviewLimits(kept=kept_mb * 2**20))
+    folders = tuple(Path(folder).absolute() for folder in libraries)
+    return Site(service, runs, Path(data or runs / "datasets").absolute(), work, base, folders)
+
+
+def launch(site: Site, *, host: str = "127.0.0.1", port: int = 7860, auth: str = "", block: bool = True) -> Any:
+    """Serve the page for `site`. With `block` false, returns (page, address) and leaves it running.
 
     Raises ConfigError for an address that others can reach without a login.
     """
     login = check_address(host, auth)
-    runs = Path(runs).absolute()
-    work = Path(tempfile.mkdtemp(prefix="sd-lora-page-"))
-    os.environ["GRADIO_TEMP_DIR"] = str(work)
-    service = PreviewService.open(base)
-    site = Site(service, runs, Path(data or runs / "datasets").absolute(), work, base,
-                tuple(Path(folder).absolute() for folder in libraries))  # fmt: skip
-    Janitor(work).start()
+    os.environ["GRADIO_TEMP_DIR"] = str(site.work)
+    Janitor(site.work).start()
     page = build(site)
     _, address, _ = page.launch(
         server_name=host, server_port=port or _free_port(host), share=False, auth=login, allowed_paths=[],
@@ -87,7 +93,7 @@ def launch(
     )  # fmt: skip
     if not block:
         return page, address
-    print(f"sd_lora is at {address}  (base model {service.base}, runs in {runs}); Ctrl-C ends it", flush=True)
+    print(f"sd_lora is at {address}  (base model {site.service.base}, runs in {site.runs}); Ctrl-C ends it", flush=True)
     page.block_thread()
     return None
 

@@ -12,7 +12,7 @@ from PIL import Image
 class CellCache:
     """The pictures used last; safe to use from several threads. Pictures must not be changed by who gets them."""
 
-    def __init__(self, most_bytes: int = 256 * 2**20) -> None:
+    def __init__(self, most_bytes: int) -> None:
         self._most, self._bytes = most_bytes, 0
         self._images: OrderedDict[Hashable, Image.Image] = OrderedDict()
         self._lock = threading.Lock()

@@ -60,13 +60,14 @@ class PreviewJob:
 
 @dataclass(frozen=True)
 class PreviewLimits:
-    """The most that one job may ask for, and how many jobs may wait."""
+    """The most that one job may ask for, how many jobs may wait, and how many bytes of pictures are kept."""
 
     cells: int = 64
     steps: int = 150
     pixels: int = 2048 * 2048
     prompt: int = 2000
     waiting: int = 32
+    kept: int = 256 * 2**20
 
     def check(self, job: PreviewJob, grain: int, most_steps: int) -> None:
         """ConfigError with everything in `job` that is too much or no number. Sizes are multiples of `grain` pixels;

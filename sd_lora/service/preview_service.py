@@ -69,7 +69,7 @@ class PreviewService:
         self._pipe, self._modules = pipe, modules_of(pipe)
         self._painter = Painter(pipe, batch_size or (1 if pipe.unet.device.type == "cpu" else 4))
         self._sketcher = Sketcher(self._painter)
-        self._shelf, self._cells = AdapterShelf(), CellCache()
+        self._shelf, self._cells = AdapterShelf(), CellCache(self.limits.kept)
         # a tokenizer remembers how it was last asked to cut, so the pipeline's own are the drawing thread's alone
         own = (getattr(pipe, name, None) for name in ("tokenizer", "tokenizer_2"))
         self._tokenizers = [copy.deepcopy(tokenizer) for tokenizer in own if tokenizer is not None]

@@ -54,7 +54,8 @@ def png_with_recipe(image: Image.Image, recipe: Mapping[str, Any]) -> bytes:
     info.add_itxt(JSON_KEY, json.dumps(dict(recipe), ensure_ascii=False))
     if "prompt" in recipe:
         info.add_itxt(LINE_KEY, a1111_line(recipe))
-    image.save(content, "PNG", pnginfo=info)
+    # A picture remembers how it is being saved, and several threads may be saving one that is kept: each saves its own.
+    image.copy().save(content, "PNG", pnginfo=info)
     return content.getvalue()
 
 

@@ -145,6 +145,16 @@ def test_what_was_drawn_comes_at_once_whoever_draws(service: PreviewService, fil
     thread.join(60)
 
 
+def test_no_more_pictures_are_kept_than_was_asked_for(random_sd: Any) -> None:
+    random_sd.set_progress_bar_config(disable=True)
+    made = PreviewService(random_sd, limits=PreviewLimits(kept=2 * 3 * 64 * 64))
+    jobs = [PreviewJob((BASE,), (0.0,), seed=seed, steps=1, width=64, height=64) for seed in range(3)]
+    for job in jobs:
+        list(made.draw(job))
+    assert [made.drawn(job) is not None for job in jobs] == [False, True, True]
+    made.close()
+
+
 def test_pictures_of_what_is_not_finished_are_shown(service: PreviewService, files: list[Path]) -> None:
     events = list(service.draw(job_of(files[0], steps=10)))
     steps = [event for event in events if isinstance(event, PreviewProgress)]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,17 @@ def test_a_picture_carries_all_that_made_it() -> None:
         "prompts": ["a red house, day"], "negative": "blurry", "strengths": [0.8], "seed": 7, "steps": 20,
         "guidance": 4.5, "width": 64, "height": 128, "adapters": [{"name": "ink", "strength": 0.5}],
     }  # fmt: skip
+
+
+def test_a_picture_saved_by_many_at_once_carries_for_each_its_own() -> None:
+    image = Image.effect_noise((256, 256), 90)
+
+    def saved(number: int) -> object:
+        job = replace(JOB, seed=number)
+        return read_recipe(png_with_recipe(image, recipe_of(job, job.rows[0], 0.8, FACTS)))["seed"]
+
+    with ThreadPoolExecutor(16) as pool:
+        assert list(pool.map(saved, range(200))) == list(range(200))
 
 
 def test_a_sheet_carries_all_prompts_and_strengths() -> None:

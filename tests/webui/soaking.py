@@ -22,8 +22,12 @@ import psutil
 from serving import Served, Visitor, post, served
 
 #: the share of the time in which caches fill, of which memory is not judged
-WARM_UP = 0.4
+WARM_UP = 0.5
 _CALLERS = 6
+#: pages opened before anything is judged: more than the server remembers
+_VISITORS = 80
+#: what the soaked page is started with: pictures are kept as ever, but the memory for them is soon full
+OPTIONS = ("--keep-mb", "2")
 _PROMPTS = ("a red boat on the sea", "a small cup", "a house at night", "a cat")
 
 
@@ -40,15 +44,22 @@ class Soak:
     folder: int = 0
 
     @property
+    def judged(self) -> int:
+        """Calls after the warm-up."""
+        return self.memory[-1][0] - self.memory[int(len(self.memory) * WARM_UP)][0]
+
+    @property
     def slope(self) -> float:
         """Megabytes per 1,000 calls after the warm-up."""
-        later = self.memory[int(len(self.memory) * WARM_UP) :]
-        calls, size = zip(*later, strict=True)
-        return float(np.polyfit(calls, np.array(size) / 2**20, 1)[0] * 1000) if calls[-1] > calls[0] else 0.0
+        calls, size = zip(*self.memory[int(len(self.memory) * WARM_UP) :], strict=True)
+        return float(np.polyfit(calls, np.array(size) / 2**20, 1)[0] * 1000) if self.judged else 0.0
 
 
 def soak(page: Served, seconds: float, *, seed: int = 0) -> Soak:
     """Keep `page` busy for `seconds`, then see that it still answers."""
+    with page.client() as client:
+        for _ in range(_VISITORS):
+            Visitor(client).press("preview-dice", 1, [])
     found, end, lock = Soak(), time.monotonic() + seconds, threading.Lock()
 
     def call(number: int) -> None:
@@ -125,7 +136,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=30)
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     options = parser.parse_args()
-    with served(options.runs) as page:
+    with served(options.runs, *OPTIONS) as page:
         found = soak(page, options.minutes * 60)
     print(f"{found.calls} calls, {found.refused} rightly refused, {len(found.wrong)} wrong {found.wrong[:3]}")
     print(f"{found.tracebacks} tracebacks, {found.stuck} stuck, {found.slope:+.2f} MB per 1,000 calls")

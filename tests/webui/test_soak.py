@@ -1,0 +1,23 @@
+"""Two minutes of callers that never rest; half an hour by ``python tests/webui/soaking.py``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from sd_lora.webui.janitor import QUOTA
+from serving import served
+from soaking import OPTIONS, soak
+
+SECONDS = float(os.environ.get("SD_LORA_SOAK", "120"))
+
+
+def test_a_busy_page_neither_grows_nor_hangs_nor_fails(tmp_path: Path) -> None:
+    with served(tmp_path, *OPTIONS) as page:
+        found = soak(page, SECONDS)
+    assert found.calls > 50
+    assert found.wrong == []
+    assert (found.tracebacks, found.stuck) == (0, 0)
+    # 5 MB per 1,000 calls; so short a time also sees the steps of some MB in which memory is taken
+    assert found.slope * found.judged / 1000 < 5 * found.judged / 1000 + 3
+    assert found.folder < QUOTA
