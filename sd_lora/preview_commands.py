@@ -81,7 +81,14 @@ def webui(
     """Serve the page: preview adapters at every strength, train, and look after folders of images."""
     quiet_libraries()
     # The page lies above the command line and is opened by name.
-    page = import_module("sd_lora.webui.app")
+    try:
+        page = import_module("sd_lora.webui.app")
+    except ModuleNotFoundError as error:
+        if not str(error.name).startswith("sd_lora."):
+            raise
+        raise ConfigError(
+            "the page is not part of the source folder that `python -m` runs from; run `sd-lora webui`"
+        ) from error
     page.check_address(host, auth)  # before a large base model is opened in vain
     site = page.open_site(base, runs, data=data or "", libraries=adapters or (), kept_mb=keep_mb)
     page.launch(site, host=host, port=port, auth=auth)

@@ -113,7 +113,7 @@ def stop_run(folder: str | Path) -> None:
 def _spawn(folder: Path, arguments: Sequence[str]) -> int:
     """Start the command line on `folder`, in a session of its own, so that nothing that ends this process ends it."""
     notes = Notes(folder)
-    command = [sys.executable, "-m", "sd_lora", *arguments]
+    command = [sys.executable, "-P", "-m", "sd_lora", *arguments]  # -P: this package, not one in the folder at hand
     said = f"{MARK}{printable(shlex.join(arguments))}   ({datetime.now():%Y-%m-%d %H:%M:%S})\n"
     with storing(notes.log):
         output = notes.log.open("ab")

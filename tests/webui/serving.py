@@ -37,12 +37,13 @@ class Served:
 
 
 @contextmanager
-def served(runs: Path, *options: str, base: str = "tiny") -> Iterator[Served]:
+def served(runs: Path, *options: str, base: str = "tiny", env: dict[str, str] | None = None) -> Iterator[Served]:
     """``sd-lora webui`` on any free port, for the length of a ``with`` block."""
-    command = [sys.executable, "-m", "sd_lora", "webui", "--base", base, "--runs", str(runs), "--port", "0", *options]
+    command = [sys.executable, "-P", "-m", "sd_lora", "webui", "--base", base, "--runs", str(runs), "--port", "0"]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=os.environ | {"PYTHONUNBUFFERED": "1"}
-    )
+        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        env=os.environ | {"PYTHONUNBUFFERED": "1"} | (env or {}),
+    )  # fmt: skip
     page, ready = Served("", process), threading.Event()
 
     def read() -> None:
