@@ -48,7 +48,7 @@ class _Tab:
                 self.choices(), value=None, label="Dataset", elem_id="dataset-choice", scale=5,
                 info="a folder of images with their captions",
             )  # fmt: skip
-            self.reload = gr.Button("↻", elem_id="dataset-reload", scale=0, min_width=48)
+            self.reload = gr.Button("Rescan", elem_id="dataset-reload", scale=0, min_width=90, elem_classes="beside")
         self.trigger = gr.Textbox(
             "", label="Trigger word", elem_id="dataset-trigger", max_length=_LONGEST_TRIGGER,
             info="the word that will call the style; captions are checked with it",

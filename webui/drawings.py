@@ -121,7 +121,7 @@ def draw(service: PreviewService, job: PreviewJob, stop: threading.Event) -> Ite
         progress.sketches.clear()
         yield progress
         return
-    progress.line = f"{progress.total} pictures in {time.monotonic() - started:.1f} s"
+    progress.line = f"{counted(progress.total)} in {time.monotonic() - started:.1f} s"
     progress.is_done = True
     yield progress
 
@@ -137,6 +137,10 @@ def _take_up(progress: Progress, event: PreviewProgress, started: float) -> None
     )
     if event.sketch is not None:
         progress.sketches[event.row, event.column] = event.sketch
+
+
+def counted(pictures: int) -> str:
+    return f"{pictures} picture{'' if pictures == 1 else 's'}"
 
 
 def shown_of(site: Site, progress: Progress) -> tuple[Any, Any, Any]:

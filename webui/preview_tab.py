@@ -12,7 +12,7 @@ import gradio as gr
 from sd_lora import PreviewCell, SdLoraError, read_recipe
 
 from .asking import Asked
-from .drawings import Drawings, Progress, shown_of, visitor_of
+from .drawings import Drawings, Progress, counted, shown_of, visitor_of
 from .pictures import picture_file
 from .site import Site
 from .telling import PRIVATE, telling
@@ -188,4 +188,4 @@ class _Tab:
         if rows is None:
             return None
         images = {(r, c): image for r, row in enumerate(rows) for c, image in enumerate(row)}
-        return Progress(job, images, line=f"{len(images)} pictures, drawn before", is_done=True)
+        return Progress(job, images, line=f"{counted(len(images))}, drawn before", is_done=True)

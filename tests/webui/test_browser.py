@@ -1,13 +1,11 @@
 """The page in a browser, end to end on the embedded base: what an artist does in an afternoon.
 
-Debian's Chromium and Playwright; skipped, with the reason, where no Chromium is installed. Screenshots go to
-``SD_LORA_SCREENSHOTS`` if that is set.
+Each test goes on from what the one before left.
 """
 
 from __future__ import annotations
 
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -15,26 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import Served, pixels, served, until
+from browsing import Tab, browser, furnish, needs_chromium
+from serving import Served, served, until
 
-from sd_lora.demo import demo_scenes, write_captioned_folder
-from sd_lora.tinybase.styles import STYLES
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (apt-get install chromium)")
-SHOTS = os.environ.get("SD_LORA_SCREENSHOTS", "")
-PATIENCE = 90_000
-TABS = ("Preview", "Compare", "Mix", "Adapters", "Train", "Dataset")
+pytestmark = [needs_chromium, pytest.mark.xdist_group("afternoon")]
 HOSTILE = "<img src=x onerror=window.pwned=1><script>window.pwned=1</script>"
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of runs and one of six captioned pictures."""
-    home = tmp_path_factory.mktemp("page")
-    write_captioned_folder(home / "data" / "photos", STYLES["woodcut"], demo_scenes()[:6])
-    (home / "runs").mkdir()
-    return home
+    return furnish(tmp_path_factory.mktemp("page"))
 
 
 @pytest.fixture(scope="module")
@@ -45,67 +33,15 @@ def page(home: Path) -> Iterator[Served]:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield browser
-        browser.close()
-
-
-class Tab:
-    """An open page, with everything that it asked of other hosts and complained about."""
-
-    def __init__(self, chromium: Any, address: str, **settings: Any) -> None:
-        self.context = chromium.new_context(viewport={"width": 1280, "height": 900}, **settings)
-        self.page = self.context.new_page()
-        self.page.set_default_timeout(PATIENCE)
-        self.foreign: list[str] = []
-        self.bytes = 0
-        self.page.on("request", lambda request: self._note(request.url, address))
-        self.page.goto(address)
-        self.page.wait_for_selector("#preview-generate")
-
-    def _note(self, url: str, address: str) -> None:
-        if not url.startswith((address, "data:", "blob:")):
-            self.foreign.append(url)
-
-    def open(self, name: str) -> None:
-        self.page.get_by_role("tab", name=name, exact=True).click()
-
-    def choose(self, field: str, option: str | re.Pattern[str]) -> None:
-        self.page.locator(f"#{field} input").first.click()
-        self.page.get_by_role("option", name=option).first.click()
-
-    def fill(self, field: str, text: str) -> None:
-        self.page.locator(f"#{field} :is(textarea, input)").first.fill(text)
-
-    def says(self, field: str, text: str | re.Pattern[str]) -> None:
-        from playwright.sync_api import expect
-
-        expect(self.page.locator(f"#{field}")).to_contain_text(text, timeout=PATIENCE)
-
-    def cell(self, text: str) -> Any:
-        """A cell of the table of adapters; what measures the columns holds its text too, unseen."""
-        return self.page.locator("#adapters-table span.text", has_text=text).last
-
-    def pictures(self, gallery: str) -> list[bytes]:
-        """The pixels of what a gallery shows."""
-        sources = self.page.locator(f"#{gallery} .grid-container img").evaluate_all("all => all.map(i => i.src)")
-        return [pixels(self.context.request.get(source).body()) for source in sources]
-
-    def shoot(self, name: str, *, full: bool = True) -> None:
-        if SHOTS:
-            self.page.wait_for_timeout(400)
-            self.page.screenshot(path=f"{SHOTS}/{name}.png", full_page=full)
+    with browser() as opened:
+        yield opened
 
 
 @pytest.fixture
 def tab(chromium: Any, page: Served) -> Iterator[Tab]:
     opened = Tab(chromium, page.address)
     yield opened
-    opened.context.close()
-    assert opened.foreign == []
+    opened.close()
     assert not any("Traceback" in line for line in page.printed), "".join(page.printed)
 
 
@@ -155,7 +91,7 @@ def test_the_result_is_drawn_at_three_strengths(tab: Tab, page: Served) -> None:
     tab.fill("preview-prompts", "a big red boat on the sea, in zwq style")
     tab.fill("preview-strengths", "0")
     tab.page.click("#preview-generate")
-    tab.says("preview-status", "1 pictures")
+    tab.says("preview-status", "1 picture")
     base = tab.pictures("preview-gallery")
     tab.page.click("#preview-refresh")
     tab.choose("preview-adapters", "wood")
@@ -266,7 +202,7 @@ def test_nothing_in_files_is_run(chromium: Any, page: Served, home: Path) -> Non
     tab.fill("preview-strengths", "0")
     tab.fill("preview-steps", "1")
     tab.page.click("#preview-generate")
-    tab.says("preview-status", "1 pictures")
+    tab.says("preview-status", "1 picture")
     for each in ("Compare", "Mix", "Adapters", "Train", "Dataset"):
         tab.open(each)
         tab.page.wait_for_timeout(300)
@@ -281,7 +217,6 @@ def test_nothing_in_files_is_run(chromium: Any, page: Served, home: Path) -> Non
     tab.page.wait_for_function("document.querySelectorAll('#dataset-gallery img').length >= 6")
     tab.page.wait_for_timeout(500)
     assert tab.page.evaluate("window.pwned") is None
-    assert tab.foreign == []
-    tab.context.close()
+    tab.close()
     shutil.rmtree(home / "runs" / name)
     shutil.rmtree(folder)

@@ -1,0 +1,118 @@
+"""The page in Debian's Chromium, driven by Playwright. Screenshots go to ``SD_LORA_SCREENSHOTS`` if that is set."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from serving import pixels
+
+from sd_lora.demo import demo_scenes, write_captioned_folder
+from sd_lora.tinybase.styles import STYLES
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (apt-get install chromium)")
+SHOTS = os.environ.get("SD_LORA_SCREENSHOTS", "")
+PATIENCE = 60_000
+TABS = ("Preview", "Compare", "Mix", "Adapters", "Train", "Dataset")
+
+
+@contextmanager
+def browser() -> Iterator[Any]:
+    """Chromium, for the length of a ``with`` block."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield chromium
+        chromium.close()
+
+
+def furnish(home: Path) -> Path:
+    """Make `home` hold an empty folder of runs, and a dataset of six captioned pictures called photos."""
+    write_captioned_folder(home / "data" / "photos", STYLES["woodcut"], demo_scenes()[:6])
+    (home / "runs").mkdir()
+    return home
+
+
+def first_visit(chromium: Any, address: str) -> tuple[float, float]:
+    """Seconds until the page can be used, and bytes over the wire, for a browser that was never there."""
+    tab, got = Tab(chromium), list[float]()
+    session = tab.context.new_cdp_session(tab.page)
+    session.send("Network.enable")
+    session.on("Network.loadingFinished", lambda event: got.append(event["encodedDataLength"]))
+    began = time.monotonic()
+    tab.go(address)
+    seconds, seen = time.monotonic() - began, -1
+    while seen != len(got):
+        seen = len(got)
+        tab.page.wait_for_timeout(1500)
+    tab.close()
+    return seconds, sum(got)
+
+
+class Tab:
+    """An open page that asks nothing of other hosts: what it asks for elsewhere is refused, and `close` tells."""
+
+    def __init__(self, chromium: Any, address: str = "", **settings: Any) -> None:
+        self.context = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}, **settings})
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(PATIENCE)
+        self.foreign: list[str] = []
+        if address:
+            self.go(address)
+
+    def go(self, address: str) -> None:
+        self.page.on("request", lambda request: self._note(request.url, f"{address}/"))
+        self.page.goto(address)
+        self.page.wait_for_selector("#preview-generate")
+
+    def close(self) -> None:
+        self.context.close()
+        assert self.foreign == []
+
+    def _note(self, url: str, address: str) -> None:
+        if not url.startswith((address, "data:", "blob:")):
+            self.foreign.append(url)
+
+    def open(self, name: str) -> None:
+        """Choose a tab; where the window is too narrow for all, from the menu of the rest."""
+        wanted = self.page.get_by_role("tab", name=name, exact=True)
+        if wanted.count() and wanted.first.is_visible():
+            wanted.first.click()
+            return
+        self.page.locator("#tabs .overflow-menu > button").first.click()
+        self.page.locator("#tabs .overflow-dropdown button", has_text=name).first.click()
+
+    def choose(self, field: str, option: str | re.Pattern[str]) -> None:
+        self.page.locator(f"#{field} input").first.click()
+        self.page.get_by_role("option", name=option).first.click()
+
+    def fill(self, field: str, text: str) -> None:
+        self.page.locator(f"#{field} :is(textarea, input)").first.fill(text)
+
+    def says(self, field: str, text: str | re.Pattern[str]) -> None:
+        from playwright.sync_api import expect
+
+        expect(self.page.locator(f"#{field}")).to_contain_text(text, timeout=PATIENCE)
+
+    def cell(self, text: str) -> Any:
+        """A cell of the table of adapters; what measures the columns holds its text too, unseen."""
+        return self.page.locator("#adapters-table span.text", has_text=text).last
+
+    def pictures(self, gallery: str) -> list[bytes]:
+        """The pixels of what a gallery shows."""
+        sources = self.page.locator(f"#{gallery} .grid-container img").evaluate_all("all => all.map(i => i.src)")
+        return [pixels(self.context.request.get(source).body()) for source in sources]
+
+    def shoot(self, name: str, *, full: bool = True) -> None:
+        if SHOTS:
+            self.page.wait_for_timeout(400)
+            self.page.screenshot(path=f"{SHOTS}/{name}.png", full_page=full)
