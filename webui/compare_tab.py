@@ -13,6 +13,7 @@ from sd_lora import ConfigError, MixedAdapter, PreviewCell, PreviewJob, PreviewR
 from .drawings import Drawings, visitor_of
 from .pictures import picture_file
 from .preview_tab import choices
+from .remembered import remember
 from .site import Site
 from .telling import PRIVATE, telling
 
@@ -56,16 +57,19 @@ class _Pair:
             [sides[0][1].release, sides[1][1].release], telling(self.on_compare), inputs, slider,
             trigger_mode="always_last", concurrency_limit=None, **PRIVATE,
         )  # fmt: skip
-        for adapter, _ in sides:
-            adapter.focus(lambda: gr.update(choices=[_BASE, *choices(site)]), None, adapter, **PRIVATE)
+        listed = {adapter: self._adapters for adapter, _ in sides}
+        for adapter in listed:
+            adapter.focus(lambda: gr.update(choices=self._adapters()), None, adapter, **PRIVATE)
+        remember("compare", inputs, listed)
 
     def _side(self, name: str, adapter: str, strength: float) -> tuple[gr.Dropdown, gr.Slider]:
         with gr.Row():
-            which = gr.Dropdown(
-                [_BASE, *choices(self.site)], value=adapter, label=name, elem_id=f"compare-{name.lower()}"
-            )
+            which = gr.Dropdown(self._adapters(), value=adapter, label=name, elem_id=f"compare-{name.lower()}")
             how = gr.Slider(-1, 2, strength, step=0.05, label="Strength", elem_id=f"compare-{name.lower()}-strength")
         return which, how
+
+    def _adapters(self) -> list[tuple[str, str]]:
+        return [_BASE, *choices(self.site)]
 
     def on_compare(self, prompt: str, seed: float, *sides: Any) -> tuple[str, str]:
         """The two pictures as files."""
@@ -115,6 +119,7 @@ class _Run:
             **PRIVATE,
         )
         stop.click(self.on_stop, None, None, queue=False, **PRIVATE)
+        remember("compare-run", [run, prompt, strengths], {run: self._runs})
 
     def _runs(self) -> list[tuple[str, str]]:
         return [(path.name, identity) for identity, path in self.site.run_folders().items()]

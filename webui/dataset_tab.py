@@ -15,6 +15,7 @@ from .dataset_captions import Captions, Updates
 from .dataset_checker import Checker
 from .dataset_desk import Desk, Visit
 from .dataset_upload import TEXTS, add_to_folder, folder_name, make_folder, planned, staged, verified
+from .remembered import remember
 from .site import Site
 from .telling import PRIVATE, telling
 
@@ -83,6 +84,7 @@ class _Tab:
         results = [self.visit, self.status, self.summary, self.duplicates, self.found, self.buckets,
                    self.captions.place, *self.captions.outputs]  # fmt: skip
         added = [self.dataset, self.files, self.name, self.status]
+        remember("dataset", [self.dataset, self.trigger], {self.dataset: self.choices})
         self.reload.click(telling(self.on_reload), self.dataset, self.dataset, **PRIVATE)
         self.dataset.change(telling(self.on_choose), asked, results, **PRIVATE)
         self.check.click(telling(self.on_check), asked, results, **PRIVATE)

@@ -24,6 +24,7 @@ from . import snippets
 from .adapter_files import local
 from .drawings import Drawings, visitor_of
 from .preview_tab import choices
+from .remembered import browser_state, remember
 from .site import Site
 from .snippets import STRONGEST, WEAKEST, Scene, Share, Snippet
 from .telling import PRIVATE, escaped, telling
@@ -56,7 +57,7 @@ class _Tab:
 
     def fields(self) -> None:
         """What is asked for; a group of sliders for each adapter that is chosen."""
-        self.values = gr.State({})
+        self.values = browser_state("mix-values", {})
         with gr.Row(equal_height=True):
             self.adapters = gr.Dropdown(
                 choices(self.site), value=[], multiselect=True, max_choices=_MOST, label="Adapters", scale=5,
@@ -67,7 +68,7 @@ class _Tab:
         @gr.render([self.adapters, self.values], triggers=[self.adapters.change], show_progress="hidden")
         def sliders(ids: Any, values: Any) -> None:
             for number, identity in enumerate(_ids(ids)[:_MOST]):
-                self._sliders_of(number, identity, (values or {}).get(identity, {}))
+                self._sliders_of(number, identity, _kept(values, identity))
 
         self.prompt = gr.Textbox(_PROMPT, label="Prompt", lines=2, elem_id="mix-prompt", max_length=2000)
         self.triggers = gr.Button("", size="sm", visible=False, elem_id="mix-triggers")
@@ -105,7 +106,7 @@ class _Tab:
                 _sliders_of_parts(summary, slider)
 
         def on_change(known: Values | None, *numbers: float) -> dict[str, Any]:
-            return {**(known or {}), identity: dict(zip(made, numbers, strict=True))}
+            return {**_mapping(known), identity: dict(zip(made, numbers, strict=True))}
 
         gr.on(
             [one.change for one in made.values()], telling(on_change), [self.values, *made.values()], self.values,
@@ -138,8 +139,10 @@ class _Tab:
         asked = [self.adapters, self.values, self.prompt, self.seed, self.steps]
         page = gr.context.Context.root_block
         assert isinstance(page, gr.Blocks)
-        listed = [page.load, self.refresh.click]
-        gr.on(listed, lambda: gr.update(choices=choices(self.site)), None, self.adapters, **PRIVATE)
+        self.refresh.click(lambda: gr.update(choices=choices(self.site)), None, self.adapters, **PRIVATE)
+        remember(
+            "mix", [self.adapters, self.prompt, self.seed, self.steps], {self.adapters: lambda: choices(self.site)}
+        )
         gr.on(
             [page.load, *(field.change for field in asked)], telling(self.on_snippets), asked, self.codes,
             trigger_mode="always_last", **PRIVATE,
@@ -216,7 +219,7 @@ class _Tab:
         names = snippets.file_names(self.site.name_of(path) for path in paths)
         shares = []
         for identity, path, name in zip(chosen, paths, names, strict=True):
-            factors = dict((values or {}).get(identity, {}))
+            factors = _kept(values, identity)
             shares.append(snippets.share(name, factors.pop("strength", 1.0), factors, read_summary(path)))
         return shares
 
@@ -252,6 +255,16 @@ def _sliders_of_parts(summary: AdapterSummary, slider: Any) -> None:
 
 def _ids(ids: Any) -> list[str]:
     return list(dict.fromkeys(str(identity) for identity in ids or ()))
+
+
+def _mapping(values: Any) -> dict[str, Any]:
+    return dict(values) if isinstance(values, Mapping) else {}
+
+
+def _kept(values: Any, identity: str) -> dict[str, float]:
+    """The strengths by part that a browser has kept of an adapter; what is no number is left out."""
+    parts = _mapping(_mapping(values).get(identity))
+    return {str(part): float(one) for part, one in parts.items() if isinstance(one, int | float)}
 
 
 def _whole(name: str, value: Any) -> int:

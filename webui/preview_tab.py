@@ -14,6 +14,7 @@ from sd_lora import PreviewCell, SdLoraError, read_recipe
 from .asking import Asked
 from .drawings import Drawings, Progress, counted, shown_of, visitor_of
 from .pictures import picture_file
+from .remembered import browser_state
 from .site import Site
 from .telling import PRIVATE, telling
 
@@ -107,7 +108,7 @@ class _Tab:
         """Events. What is shown survives a reload: fields lie in the browser, pictures in the service."""
         asked = [self.adapter, self.prompts, self.strengths, self.seed, self.steps, self.guidance, self.width,
                  self.height, self.negative]  # fmt: skip
-        memory = gr.BrowserState([], storage_key="sd_lora.preview", secret="sd_lora")
+        memory = browser_state("preview", [])
         shown = [self.status, self.gallery, self.sheet]
         self.refresh.click(lambda: gr.update(choices=choices(self.site)), None, self.adapter, **PRIVATE)
         self.dice.click(lambda: random.randrange(2**32), None, self.seed, **PRIVATE)

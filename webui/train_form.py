@@ -51,6 +51,11 @@ class Setting:
         return self.section, self.key
 
     @property
+    def by_id(self) -> bool:
+        """Whether it is chosen from what the page finds on this machine."""
+        return self.kind in ("dataset", "adapter")
+
+    @property
     def help(self) -> str:
         return setting_help().get(f"{self.section}.{self.key}", "")
 

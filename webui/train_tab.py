@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import fields
+from functools import partial
 from typing import Any
 
 import gradio as gr
@@ -23,6 +24,7 @@ from sd_lora import (
 from . import train_form as form
 from . import train_plots, train_view
 from .preview_tab import PreviewInputs
+from .remembered import remember
 from .site import Site
 from .telling import PRIVATE, telling
 from .train_run import MOST_RUNS, RunView, shown_if
@@ -78,7 +80,7 @@ class _Tab:
             with gr.Row(equal_height=True):
                 for place in pair:
                     self.field(next(s for s in self.settings if s.place == place), first)
-        self.before = gr.State("")
+        self.before = gr.Textbox("", visible=False)  # the preset that the form was filled with
 
     def rest(self) -> None:
         """Every other setting, by section."""
@@ -119,35 +121,38 @@ class _Tab:
     def wire(self) -> None:
         """Events."""
         ordered = [self.fields[setting.place] for setting in self.settings]
-        lists = [self.dataset, *(self.fields[s.place] for s in self.settings if s.kind in ("dataset", "adapter"))]
+        lists = [self.dataset, *(self.fields[s.place] for s in self.settings if s.by_id)]
         told, asked = [self.message, self.findings], [self.dataset, self.preset, *ordered]
         one = {"concurrency_id": "train-check", "concurrency_limit": 1, **PRIVATE}
         self.view.wire()
         self.refresh.click(telling(self.on_refresh), None, [self.view.run, *lists], **PRIVATE)
-        self.preset.change(
+        self.preset.input(  # by hand, not by a reload
             telling(self.on_preset), [self.preset, self.before, *ordered], [self.before, *ordered], **PRIVATE
         )
         self.check.click(telling(self.on_check), asked, told, **one)
         self.start.click(telling(self.on_start), [self.name, *asked], [*told, self.view.run], **one)
         page = gr.context.Context.root_block
         assert isinstance(page, gr.Blocks)
-        page.load(telling(self.on_return), None, [self.view.run, *lists], **PRIVATE)
+        page.load(telling(self.on_return), None, self.view.run, **PRIVATE)
+        own = {self.fields[s.place]: partial(form.choices_of, s, self.site) for s in self.settings if s.by_id}
+        remember(
+            "train", [self.dataset, self.name, self.preset, self.before, *ordered], {self.dataset: self.datasets, **own}
+        )
 
     def datasets(self) -> list[tuple[str, str]]:
         return [(path.name, identity) for identity, path in self.site.datasets().items()]
 
     def on_refresh(self) -> list[Any]:
         """What there is to choose from now."""
-        ids = [s for s in self.settings if s.kind in ("dataset", "adapter")]
-        lists = [gr.update(choices=form.choices_of(s, self.site)) for s in ids]
+        lists = [gr.update(choices=form.choices_of(s, self.site)) for s in self.settings if s.by_id]
         return [gr.update(choices=self.view.runs()), gr.update(choices=self.datasets()), *lists]
 
-    def on_return(self) -> list[Any]:
+    def on_return(self) -> Any:
         """A page that is opened, or reloaded: the newest run that is at work, or the newest of all."""
         runs = self.view.runs()
         working = [identity for label, identity in runs if label.endswith((" · running", " · starting"))]
         chosen = next(iter(working), runs[0][1] if runs else None)
-        return [gr.update(choices=runs, value=chosen), *self.on_refresh()[1:]]
+        return gr.update(choices=runs, value=chosen)
 
     def on_preset(self, preset: str, before: str, *values: Any) -> list[Any]:
         return [preset, *form.switched(self.site, before, preset, values)]

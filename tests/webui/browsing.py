@@ -98,6 +98,9 @@ class Tab:
     def fill(self, field: str, text: str) -> None:
         self.page.locator(f"#{field} :is(textarea, input)").first.fill(text)
 
+    def value(self, field: str) -> str:
+        return str(self.page.locator(f"#{field} :is(textarea, input)").first.input_value())
+
     def says(self, field: str, text: str | re.Pattern[str]) -> None:
         from playwright.sync_api import expect
 

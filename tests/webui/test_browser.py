@@ -187,6 +187,70 @@ def test_captions_are_edited_and_undone(tab: Tab, home: Path) -> None:
     until(lambda: {path.name: path.read_bytes() for path in folder.glob("*.txt")} == before)
 
 
+def test_fields_come_back_after_a_reload(tab: Tab) -> None:
+    tab.open("Train")
+    tab.choose("train-dataset", "photos")
+    tab.fill("train-trigger", "inky")
+    tab.fill("train-steps", "77")
+    tab.choose("train-preset", "sd15-style")
+    tab.page.wait_for_function("document.querySelector('#train-learning-rate input').value == '0.0002'")
+    tab.open("Compare")
+    tab.fill("compare-prompt", "a cup")
+    tab.choose("compare-right", "the base model")
+    tab.open("Mix")
+    tab.choose("mix-adapters", "wood")
+    tab.page.keyboard.press("Escape")
+    tab.fill("mix-strength-0", "0.4")
+    tab.page.keyboard.press("Tab")
+    tab.page.wait_for_function("document.querySelector('#mix-diffusers').innerText.includes('0.4')")
+    tab.open("Dataset")
+    tab.choose("dataset-choice", "photos")
+    tab.fill("dataset-trigger", "inky")
+    tab.page.wait_for_timeout(1000)
+    tab.page.reload()
+    tab.page.wait_for_selector("#preview-generate")
+    tab.open("Train")
+    tab.page.wait_for_function("document.querySelector('#train-trigger :is(textarea, input)').value == 'inky'")
+    assert [tab.value(f"train-{field}") for field in ("dataset", "steps", "preset", "learning-rate")] == [
+        "photos", "77", "sd15-style", "0.0002",
+    ]  # fmt: skip
+    tab.choose("train-preset", "default")  # it is still known what was changed by hand
+    tab.page.wait_for_function("document.querySelector('#train-learning-rate input').value == '0.004'")
+    assert tab.value("train-steps") == "77"
+    tab.open("Compare")
+    assert (tab.value("compare-prompt"), tab.value("compare-right")) == ("a cup", "the base model")
+    tab.open("Mix")
+    assert tab.value("mix-strength-0") == "0.4"
+    tab.open("Dataset")
+    assert (tab.value("dataset-choice"), tab.value("dataset-trigger")) == ("photos", "inky")
+
+
+def test_a_run_outlives_the_page(chromium: Any, home: Path) -> None:
+    folders = (home / "runs", "--data", str(home / "data"))
+    with served(*folders) as first:
+        tab = Tab(chromium, first.address)
+        tab.open("Train")
+        tab.choose("train-dataset", "photos")
+        tab.fill("train-name", "lasting")
+        tab.fill("train-steps", "4000")
+        tab.fill("train-batch-size", "1")
+        tab.page.click("#train-start")
+        until(lambda: len(steps_of(home, "lasting")) >= 3, 180)
+        tab.close()
+        first.process.kill()
+        first.process.wait()
+    done = len(steps_of(home, "lasting"))
+    until(lambda: len(steps_of(home, "lasting")) > done + 3, 180)
+    with served(*folders) as second:
+        tab = Tab(chromium, second.address)
+        tab.open("Train")
+        tab.says("train-progress", re.compile(r"running.*of 4,?000"))
+        tab.page.click("#train-stop:not([disabled])")
+        tab.page.wait_for_selector("#train-resume:not([disabled])")
+        tab.says("train-progress", "stopped")
+        tab.close()
+
+
 # ---- how it is
 
 

@@ -1,0 +1,54 @@
+"""Fields that come back after a reload as they were left. They lie in the visitor's browser, not on the server."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import gradio as gr
+from gradio.context import Context
+
+from .telling import PRIVATE
+
+Choices = Callable[[], list[Any]]
+
+
+def remember(key: str, fields: Sequence[Any], lists: Mapping[Any, Choices] | None = None) -> None:
+    """Keep the values of `fields` under `key`, and fill them in when the page is opened again.
+
+    `lists` tells for dropdowns what can be chosen by then, on a first visit too; what is gone does not come back.
+    """
+    memory = browser_state(key, [])
+    page = Context.root_block
+    assert isinstance(page, gr.Blocks)
+
+    known = lists or {}
+
+    def on_return(values: Any) -> list[Any]:
+        if not isinstance(values, list) or len(values) != len(fields):  # the first visit, or another version's
+            values = [None] * len(fields)
+        return [_back(field, value, known.get(field)) for field, value in zip(fields, values, strict=True)]
+
+    page.load(on_return, memory, list(fields), **PRIVATE)
+    gr.on([field.change for field in fields], None, list(fields), memory, js="(...values) => [values]", **PRIVATE)
+
+
+def browser_state(key: str, default: Any) -> gr.BrowserState:
+    """A value that the browser keeps. One in a tab is read only when that is opened; this one lies outside."""
+    inner, Context.block = Context.block, Context.root_block
+    try:
+        # scrambled, not secret: a page that was restarted is to read it too
+        return gr.BrowserState(default, storage_key=f"sd_lora.{key}", secret="sd_lora")
+    finally:
+        Context.block = inner
+
+
+def _back(field: Any, value: Any, listed: Choices | None) -> Any:
+    """The update that gives `field` its `value` back; None leaves it."""
+    if not isinstance(field, gr.Dropdown):
+        return gr.skip() if value is None else value
+    fresh: dict[str, Any] = {"choices": listed()} if listed else {}
+    values = [identity for _, identity in fresh.get("choices", field.choices)]
+    if isinstance(value, list):
+        return gr.update(**fresh, value=[one for one in value if one in values])
+    return gr.update(**fresh, value=value) if value in values else gr.update(**fresh)
