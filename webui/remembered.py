@@ -8,7 +8,7 @@ from typing import Any
 import gradio as gr
 from gradio.context import Context
 
-from .telling import PRIVATE
+from .telling import PRIVATE, telling
 
 Choices = Callable[[], list[Any]]
 
@@ -21,15 +21,14 @@ def remember(key: str, fields: Sequence[Any], lists: Mapping[Any, Choices] | Non
     memory = browser_state(key, [])
     page = Context.root_block
     assert isinstance(page, gr.Blocks)
-
     known = lists or {}
 
-    def on_return(values: Any) -> list[Any]:
+    def fill_in(values: Any) -> list[Any]:
         if not isinstance(values, list) or len(values) != len(fields):  # the first visit, or another version's
             values = [None] * len(fields)
         return [_back(field, value, known.get(field)) for field, value in zip(fields, values, strict=True)]
 
-    page.load(on_return, memory, list(fields), **PRIVATE)
+    page.load(telling(fill_in), memory, list(fields), **PRIVATE)
     gr.on([field.change for field in fields], None, list(fields), memory, js="(...values) => [values]", **PRIVATE)
 
 
@@ -46,9 +45,9 @@ def browser_state(key: str, default: Any) -> gr.BrowserState:
 def _back(field: Any, value: Any, listed: Choices | None) -> Any:
     """The update that gives `field` its `value` back; None leaves it."""
     if not isinstance(field, gr.Dropdown):
-        return gr.skip() if value is None else value
+        return value if isinstance(value, str | int | float) else gr.skip()
     fresh: dict[str, Any] = {"choices": listed()} if listed else {}
     values = [identity for _, identity in fresh.get("choices", field.choices)]
-    if isinstance(value, list):
-        return gr.update(**fresh, value=[one for one in value if one in values])
+    if field.multiselect:
+        return gr.update(**fresh, value=[one for one in value if one in values] if isinstance(value, list) else [])
     return gr.update(**fresh, value=value) if value in values else gr.update(**fresh)

@@ -246,9 +246,9 @@ def test_a_reload_takes_up_the_newest_run_at_work(
 ) -> None:
     for age, name in enumerate(("newest", "middle", "oldest")):
         os.utime(write_run(site, name) / "config.toml", (1e9 - age,) * 2)
-    assert handlers["on_return"]()[0]["value"] == site.id_of(site.runs / "newest")
+    assert handlers["on_return"]()["value"] == site.id_of(site.runs / "newest")
     monkeypatch.setattr(train_run, "run_status", lambda path: "stopped" if path.name == "newest" else "running")
-    again = handlers["on_return"]()[0]
+    again = handlers["on_return"]()
     assert again["value"] == site.id_of(site.runs / "middle")
     assert [label for label, _ in again["choices"]] == ["newest · stopped", "middle · running", "oldest · running"]
 
