@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sd_lora import ConfigError, PreviewService
+from sd_lora import ConfigError, PreviewService, list_runs
 
 #: folders of a run in which no adapter is looked for: copies, and what only training reads
 _SKIPPED = {"diffusers", "checkpoints", "cache", "samples"}
@@ -43,8 +43,7 @@ class Site:
 
     def run_folders(self) -> dict[str, Path]:
         """Every run folder by id, the newest first."""
-        found = [path.parent for path in self.runs.glob("*/config.toml") if not path.parent.name.startswith(".")]
-        return {self.id_of(path): path for path in sorted(found, key=_changed, reverse=True)}
+        return {self.id_of(path): path for path in list_runs(self.runs) if path.is_dir()}
 
     def run(self, identity: str) -> Path:
         """The folder of a run. ConfigError for an id of none."""
@@ -101,10 +100,3 @@ def _known(found: dict[str, Path], identity: str, what: str) -> Path:
     if identity not in found:
         raise ConfigError(f"that {what} is not there any more; reload the list and choose another")
     return found[identity]
-
-
-def _changed(path: Path) -> float:
-    try:
-        return path.stat().st_mtime
-    except OSError:
-        return 0.0
