@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,24 +19,11 @@ from sd_lora.webui.adapters_tab import HEADERS
 from sd_lora.webui.preview_tab import PreviewInputs
 from sd_lora.webui.site import Site
 
-import sd_lora
 from sd_lora import Adapter, ConfigError, PreviewService, SdLoraError, read_summary
 from sd_lora.adapter_file import Weights
 
 SCRIPT, IMAGE = "<script>alert(1)</script>", '<img src=x onerror="alert(2)">'
 ODD_IDS = ["", "nope", "../../etc/passwd", "/etc/passwd", "__class__", "0" * 12, "*"]
-
-
-@pytest.fixture(scope="module")
-def pipe(random_sd_folder: Path) -> Any:
-    return sd_lora.load_base(random_sd_folder)[0]
-
-
-@pytest.fixture(scope="module")
-def service(pipe: Any) -> Iterator[PreviewService]:
-    opened = PreviewService(pipe)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import Tab, browser, furnish, needs_chromium
+from browsing import Tab, furnish, needs_chromium
 from serving import Served, served, until
 
 pytestmark = [needs_chromium, pytest.mark.xdist_group("afternoon")]
@@ -29,12 +29,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def page(home: Path) -> Iterator[Served]:
     with served(home / "runs", "--data", str(home / "data")) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with browser() as opened:
-        yield opened
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from subprocess import run
 from typing import Any
 
 import pytest
-from browsing import TABS, Tab, browser, first_visit, furnish, needs_chromium
+from browsing import TABS, Tab, first_visit, furnish, needs_chromium
 from serving import Served, served
 
 pytestmark = [needs_chromium, pytest.mark.xdist_group("access")]
@@ -40,12 +40,6 @@ def page(tmp_path_factory: pytest.TempPathFactory, env: dict[str, str]) -> Itera
     run([*train, "--trigger", "zwq", "--out", str(home / "runs" / "wood"), *settings], check=True, env=os.environ | env)
     with served(home / "runs", "--data", str(home / "data"), env=env) as running:
         yield running
-
-
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    with browser() as opened:
-        yield opened
 
 
 def test_the_guard_sees_what_leaves_this_machine(env: dict[str, str], tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,22 +14,9 @@ import pytest
 from sd_lora.webui import mix_tab
 from sd_lora.webui.site import Site
 
-import sd_lora
 from sd_lora import ConfigError, PreviewService
 
 MARKUP = "<img src=x onerror=alert(1)>"
-
-
-@pytest.fixture(scope="module")
-def pipe(random_sd_folder: Path) -> Any:
-    return sd_lora.load_base(random_sd_folder)[0]
-
-
-@pytest.fixture(scope="module")
-def service(pipe: Any) -> Iterator[PreviewService]:
-    opened = PreviewService(pipe)
-    yield opened
-    opened.close()
 
 
 @pytest.fixture
