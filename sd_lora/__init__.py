@@ -41,7 +41,7 @@ if TYPE_CHECKING:
         png_with_recipe,
         read_recipe,
     )
-    from sd_lora.strength_text import parse_strengths, split_tags
+    from sd_lora.strength_text import parse_strengths, plain_name, split_tags
     from sd_lora.tinybase import tiny_base_path
     from sd_lora.tools.convert import convert_adapter
     from sd_lora.tools.extract import extract_adapter
@@ -70,7 +70,7 @@ _HOME = {
     "PreviewJob": "service", "PreviewLimits": "service", "PreviewProgress": "service", "PreviewRow": "service",
     "PreviewService": "service", "PreviewStopped": "service", "PreviewWaiting": "service", "a1111_line": "service",
     "parse_strengths": "strength_text", "png_with_recipe": "service", "read_recipe": "service",
-    "split_tags": "strength_text",
+    "plain_name": "strength_text", "split_tags": "strength_text",
     "RunState": "run_state", "list_runs": "run_state", "read_run": "run_state", "run_status": "run_state",
     "resume_run": "run_control", "start_run": "run_control", "stop_run": "run_control", "setting_help": "config_help",
 }  # fmt: skip
@@ -122,6 +122,7 @@ __all__ = [
     "load_config",
     "merge_adapters",
     "parse_strengths",
+    "plain_name",
     "png_with_recipe",
     "preset_names",
     "read_recipe",

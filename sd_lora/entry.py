@@ -60,7 +60,7 @@ def _fail(sentence: str, code: int, number: int) -> NoReturn:
         _let_the_first_speak(code)
         sentence = f"process {number}: {sentence}"
     if sentence and not (number and signalled):
-        typer.echo(f"error: {sentence}", err=True)
+        typer.echo(sentence if signalled else f"error: {sentence}", err=True)
         if "--json" in sys.argv[1:]:  # who reads stdout finds a document there in any case
             typer.echo(json.dumps({"error": sentence}))
     sys.exit(code)

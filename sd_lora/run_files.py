@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import os
 import re
 import tomllib
@@ -37,9 +36,9 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 
 
 def losses_of(reports: Sequence[dict[str, Any]]) -> tuple[Loss, ...]:
-    """(step, loss, smoothed) of at most a few hundred `reports`: a running mean over a twentieth of them."""
+    """(step, loss, smoothed) of at most a few hundred `reports`: a running mean over a twentieth of them, but five."""
     known = [(r["step"], r["loss"]) for r in reports if _is_number(r.get("step")) and _is_number(r.get("loss"))]
-    width, sums = max(1, len(known) // 20), [0.0, *accumulate(loss for _, loss in known)]
+    width, sums = max(5, len(known) // 20), [0.0, *accumulate(loss for _, loss in known)]
     means = [(sums[i + 1] - sums[max(0, i + 1 - width)]) / min(width, i + 1) for i in range(len(known))]
     return thinned([(int(step), float(loss), mean) for (step, loss), mean in zip(known, means, strict=True)])
 
@@ -141,4 +140,4 @@ def _object(line: bytes) -> dict[str, Any] | None:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e30

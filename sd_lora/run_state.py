@@ -143,11 +143,13 @@ def _ending(folder: Path, words: Sequence[str], record: Process | None) -> tuple
     if _changed(Notes(folder).log) < _changed(folder / LOCK) - _LEEWAY:  # another process worked on it since
         words, record = (), None
     stopped = record is not None and record.stopping
+    if any(line.startswith("stopped after step ") for line in words):
+        return "stopped", ""
     if said := files.error_in(words):
-        return ("stopped", "") if said.startswith("stopped after step ") else ("failed", said)
+        return "failed", said
     if (folder / "config.toml").is_file():
         # Processes that were started here say how they end; of others the lock tells whether they could.
-        killed = was_left_locked(folder) or (record is not None and not stopped)
+        killed = not stopped and (was_left_locked(folder) or record is not None)
         return ("failed", _KILLED) if killed else ("stopped", "")
     if record is None:
         return "failed", f"{printable(str(folder))} is not there any more"

@@ -10,6 +10,7 @@ from sd_lora.errors import ConfigError
 _RANGE = re.compile(r"(-?[\d.]+)\s*-\s*(-?[\d.]+)\s*(?:\(\s*\+\s*([\d.]+)\s*\)|\[\s*(\d+)\s*\])$")
 _TAG = re.compile(r"<lora:([^:<>]+)(?::([^:<>]*))?>")
 _MOST_STRENGTHS = 100
+_MOST_BYTES = 120
 
 
 def parse_strengths(text: str) -> tuple[float, ...]:
@@ -56,6 +57,12 @@ def _range(part: str) -> list[float] | None:
     return [round(low + width * index, 6) for index in range(number)]
 
 
+def plain_name(name: str) -> str:
+    """`name` as the name of a file, without an ending, that every program takes and no prompt misreads."""
+    plain = re.sub(r"[^\w.-]+", "_", name).strip("._-") or "adapter"
+    return plain.encode("utf-8", "ignore")[:_MOST_BYTES].decode("utf-8", "ignore").rstrip(".")
+
+
 def split_tags(prompt: str) -> tuple[str, list[tuple[str, float]]]:
     """A prompt without its ``<lora:NAME:0.8>`` tags, and their names and strengths (1 if none is given).
 
@@ -67,4 +74,7 @@ def split_tags(prompt: str) -> tuple[str, list[tuple[str, float]]]:
         if value is None:
             raise ConfigError(f'"<lora:{name}:{strength}>" has no number as its strength; write <lora:{name}:0.8>')
         found.append((name.strip(), value[0]))
-    return re.sub(r"\s+", " ", _TAG.sub("", prompt)).strip(), found
+    plain = re.sub(r"\s+", " ", _TAG.sub("", prompt)).strip()
+    if "<lora:" in plain:
+        raise ConfigError(f'"{plain[plain.index("<lora:") :][:60]}" names no adapter; write <lora:NAME:0.8>')
+    return plain, found

@@ -381,7 +381,7 @@ def test_a_signal_that_stops_all_processes_is_told_by_the_first(cli: Cli, monkey
 
     monkeypatch.setattr("sd_lora.tools.inspect.inspect_adapter", stopped)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    for number, said in ((0, "error: stopped after step 3\n"), (1, "")):
+    for number, said in ((0, "stopped after step 3\n"), (1, "")):
         monkeypatch.setenv("RANK", str(number))
         assert cli("inspect", "a.safetensors") == Answer(143, "", said)
 

@@ -295,7 +295,7 @@ def test_the_last_error_of_the_last_process_is_told(made: Path) -> None:
     for said, status, error in (
         ("step 3", "stopped", ""),
         ("error: one\nerror: photos cannot be:\n  a\n  b", "failed", "photos cannot be: a b"),
-        ("error: stopped after step 3 of 6, and saved", "stopped", ""),
+        ("stopped after step 3 of 6, and saved", "stopped", ""),
         (fault, "failed", "a fault of the program, KeyError: 'y'"),
     ):
         (logs / "made.log").write_text(f"{old}{said}\n")

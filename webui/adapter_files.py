@@ -10,10 +10,9 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from sd_lora import AdapterSummary, ConfigError, SdLoraError, convert_adapter
+from sd_lora import AdapterSummary, ConfigError, SdLoraError, convert_adapter, plain_name
 
 from .site import Site
-from .snippets import file_name
 
 LAYOUTS, TYPES, KINDS = (
     ("kohya", "diffusers"),
@@ -30,7 +29,7 @@ def copied(site: Site, path: Path) -> Path:
 
     Raises SdLoraError if it cannot be read, or the disk is too full.
     """
-    out = _place(site, path, f"{file_name(site.name_of(path))}.safetensors")
+    out = _place(site, path, f"{plain_name(site.name_of(path))}.safetensors")
     try:
         if not _is_there(out):
             _check_space(site, path)
@@ -53,7 +52,7 @@ def converted(site: Site, path: Path, layout: str, dtype: str, kind: str = "") -
     for what, given, known in (("layout", layout, LAYOUTS), ("type", dtype, TYPES), ("kind", kind, KINDS)):
         if given not in known:
             raise ConfigError(f"there is no {what} {str(given)[:20]!r}; choose one of the list")
-    name = "-".join(part for part in (file_name(site.name_of(path)), layout, dtype) if part)
+    name = "-".join(part for part in (plain_name(site.name_of(path)), layout, dtype) if part)
     out = _place(site, path, f"{name}.safetensors", kind)
     try:
         if not _is_there(out):

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
+import contextlib
 import os
+import shutil
+import signal
 import socket
+import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import gradio as gr
+from gradio import processing_utils
 
 from sd_lora import PreviewLimits, PreviewService
 
@@ -69,6 +75,7 @@ def open_site(
     Raises SdLoraError if `base` cannot be opened.
     """
     runs, work = Path(runs).absolute(), Path(tempfile.mkdtemp(prefix="sd-lora-page-"))
+    atexit.register(shutil.rmtree, work, ignore_errors=True)
     service = PreviewService.open(base, limits=PreviewLimits(kept=kept_mb * 2**20))
     folders = tuple(Path(folder).absolute() for folder in libraries)
     return Site(service, runs, Path(data or runs / "datasets").absolute(), work, base, folders)
@@ -81,6 +88,7 @@ def launch(site: Site, *, host: str = "127.0.0.1", port: int = 7860, auth: str =
     """
     login = check_address(host, auth)
     os.environ["GRADIO_TEMP_DIR"] = str(site.work)
+    processing_utils.async_ssrf_protected_download = _refuse_download
     Janitor(site.work).start()
     page = build(site)
     _, address, _ = page.launch(
@@ -94,8 +102,15 @@ def launch(site: Site, *, host: str = "127.0.0.1", port: int = 7860, auth: str =
     if not block:
         return page, address
     print(f"sd_lora is at {address}  (base model {site.service.base}, runs in {site.runs}); Ctrl-C ends it", flush=True)
+    with contextlib.suppress(ValueError):  # not in the main thread
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the private folder goes
     page.block_thread()
     return None
+
+
+async def _refuse_download(url: str, *_: Any) -> NoReturn:
+    """Instead of Gradio's, which fetches what a visitor names as a file: nothing is fetched from other hosts."""
+    raise gr.Error(f"{escaped(url[:80])} is not fetched; upload the file itself", print_exception=False)
 
 
 def _free_port(host: str) -> int:

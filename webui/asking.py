@@ -27,33 +27,41 @@ class Asked:
 
     def job(self, site: Site) -> PreviewJob:
         """The job. ConfigError for ids and names in ``<lora:NAME:0.8>`` of nothing, and for numbers that are none."""
+        most = site.service.limits.cells
+        lines = [line for line in (self.prompts or "").splitlines() if line.strip()]
+        if len(lines) > most or len(self.adapters or ()) > most:
+            raise ConfigError(f"at most {most} prompts and {most} adapters are taken at once")
         chosen = tuple(MixedAdapter(site.adapter(str(identity))) for identity in self.adapters or ())
-        rows = [_row(line, chosen, site) for line in (self.prompts or "").splitlines() if line.strip()]
-        whole = {
-            name: _whole(name, getattr(self, name)) for name in ("seed", "steps", "width", "height")
+        rows = [_row(line, chosen, site) for line in lines]
+        numbers = {
+            name: whole(name, getattr(self, name)) for name in ("seed", "steps", "width", "height")
         }  # fmt: skip
         guidance = self.guidance if isinstance(self.guidance, int | float) else None
         if guidance is None:
             raise ConfigError("guidance must be a number")
         return PreviewJob(
             tuple(rows), parse_strengths(self.strengths or ""), negative=(self.negative or "").strip(),
-            guidance=float(guidance), **whole,
+            guidance=float(guidance), **numbers,
         )  # fmt: skip
 
 
 def _row(line: str, chosen: tuple[MixedAdapter, ...], site: Site) -> PreviewRow:
     prompt, tags = split_tags(line)
-    if not tags:
-        return PreviewRow(prompt, chosen)
-    by_name = {MixedAdapter(path).name: path for path in site.adapters().values()}
-    unknown = sorted({name for name, _ in tags if name not in by_name})
+    found = {name: site.named(name) for name, _ in tags}
+    unknown = sorted(name for name, paths in found.items() if not paths)
     if unknown:
-        known = ", ".join(sorted(by_name)[:5]) or "none"
+        known = ", ".join(sorted(map(site.name_of, site.adapters().values()))[:5]) or "none"
         raise ConfigError(f"no adapter is called {', '.join(unknown)}; there is {known}")
-    return PreviewRow(prompt, (*chosen, *(MixedAdapter(by_name[name], strength) for name, strength in tags)))
+    for name, paths in found.items():
+        if len(paths) > 1:
+            names = " or ".join(map(site.name_of, paths[:5]))
+            raise ConfigError(f"{len(paths)} adapters are called {name}; write {names}")
+    return PreviewRow(prompt, (*chosen, *(MixedAdapter(found[name][0], strength) for name, strength in tags)))
 
 
-def _whole(name: str, value: object) -> int:
+def whole(name: str, value: object) -> int:
+    """`value` as a whole number. ConfigError."""
+    given = "nothing" if value is None else repr(str(value)[:40])
     if not isinstance(value, int | float) or not math.isfinite(value) or value != int(value):
-        raise ConfigError(f"{name} must be a whole number, but {str(value)[:40]!r} was given")
+        raise ConfigError(f"{name} must be a whole number, but {given} was given")
     return int(value)

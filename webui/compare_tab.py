@@ -8,12 +8,13 @@ from typing import Any
 
 import gradio as gr
 
-from sd_lora import ConfigError, MixedAdapter, PreviewCell, PreviewJob, PreviewRow, parse_strengths
+from sd_lora import ConfigError, MixedAdapter, PreviewJob, PreviewRow, parse_strengths, split_tags
 
+from .asking import whole
 from .drawings import Drawings, visitor_of
 from .pictures import picture_file
 from .preview_tab import choices
-from .remembered import remember
+from .remembered import page_of, remember
 from .site import Site
 from .telling import PRIVATE, telling
 
@@ -33,13 +34,13 @@ class _Pair:
     """Two cells of any adapters and strengths, from the same noise."""
 
     def __init__(self, site: Site) -> None:
-        self.site = site
+        self.site, self.drawings = site, Drawings()
         with gr.Row(equal_height=False):
             with gr.Column(scale=2, min_width=300):
                 prompt = gr.Textbox(
                     "a big red house by the sea", label="Prompt", elem_id="compare-prompt", max_length=2000
                 )
-                seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="compare-seed")
+                seed = gr.Number(0, label="Seed", precision=0, elem_id="compare-seed")
                 sides = [self._side("Left", "", 0.0), self._side("Right", next(iter(site.adapters()), ""), 1.0)]
                 compare = gr.Button("Compare", variant="primary", elem_id="compare-draw")
             with gr.Column(scale=3, min_width=300):
@@ -61,6 +62,7 @@ class _Pair:
         for adapter in listed:
             adapter.focus(lambda: gr.update(choices=self._adapters()), None, adapter, **PRIVATE)
         remember("compare", inputs, listed)
+        page_of().unload(self.on_leave)
 
     def _side(self, name: str, adapter: str, strength: float) -> tuple[gr.Dropdown, gr.Slider]:
         with gr.Row():
@@ -71,21 +73,26 @@ class _Pair:
     def _adapters(self) -> list[tuple[str, str]]:
         return [_BASE, *choices(self.site)]
 
-    def on_compare(self, prompt: str, seed: float, *sides: Any) -> tuple[str, str]:
-        """The two pictures as files."""
-        left, right, *_ = (self._cell(prompt, seed, *sides[at : at + 2]) for at in (0, 2))
-        return left, right
+    def on_leave(self, request: gr.Request) -> None:
+        self.drawings.stop(visitor_of(request))
 
-    def _cell(self, prompt: str, seed: Any, identity: str, strength: float) -> str:
+    def on_compare(self, request: gr.Request, prompt: str, seed: float, *sides: Any) -> Any:
+        """The two pictures as files."""
+        if not sides[0] and not sides[2]:
+            raise ConfigError("both sides are the base model; choose an adapter for one of them")
+        pair = [self._cell(request, prompt, seed, *sides[at : at + 2]) for at in (0, 2)]
+        return gr.skip() if None in pair else tuple(pair)
+
+    def _cell(self, request: gr.Request, prompt: str, seed: Any, identity: str, strength: float) -> str | None:
         mix = (MixedAdapter(self.site.adapter(identity)),) if identity else ()
         column = float(strength) if mix else 0.0
-        job = PreviewJob((PreviewRow(prompt or "", mix),), (column,), seed=int(seed or 0), steps=_STEPS)
+        row = PreviewRow(_untagged(prompt), mix)
+        job = PreviewJob((row,), (column,), seed=whole("seed", seed), steps=_STEPS)
         wanted = len(job.columns) - 1
-        for event in self.site.service.draw(job):
-            if isinstance(event, PreviewCell) and event.column == wanted:
-                recipe = self.site.service.recipe(job, 0, wanted)
-                return picture_file(self.site.work, event.image, recipe, f"strength-{column:g}")
-        raise ConfigError("nothing was drawn; try again")
+        image = self.drawings.picture(self.site, job, wanted, request)
+        if image is None:
+            return None
+        return picture_file(self.site.work, image, self.site.service.recipe(job, 0, wanted), f"strength-{column:g}")
 
 
 class _Run:
@@ -120,6 +127,7 @@ class _Run:
         )
         stop.click(self.on_stop, None, None, queue=False, **PRIVATE)
         remember("compare-run", [run, prompt, strengths], {run: self._runs})
+        page_of().unload(self.on_stop)
 
     def _runs(self) -> list[tuple[str, str]]:
         return [(path.name, identity) for identity, path in self.site.run_folders().items()]
@@ -127,11 +135,18 @@ class _Run:
     def on_draw(self, request: gr.Request, run: str, prompt: str, strengths: str) -> Iterator[Any]:
         if not run:
             raise ConfigError("no run is chosen; train one, or choose one from the list")
-        job = PreviewJob(rows_of(self.site.run(run), prompt or ""), parse_strengths(strengths or ""), steps=_STEPS)
+        job = PreviewJob(rows_of(self.site.run(run), _untagged(prompt)), parse_strengths(strengths or ""), steps=_STEPS)
         yield from self.drawings.show(self.site, job, request)
 
     def on_stop(self, request: gr.Request) -> None:
         self.drawings.stop(visitor_of(request))
+
+
+def _untagged(prompt: str | None) -> str:
+    plain, tags = split_tags(prompt or "")
+    if tags:
+        raise ConfigError(f"the prompt names {tags[0][0]} itself; choose adapters in the lists instead")
+    return plain
 
 
 def rows_of(run: Path, prompt: str) -> tuple[PreviewRow, ...]:

@@ -15,7 +15,7 @@ from .dataset_captions import Captions, Updates
 from .dataset_checker import Checker
 from .dataset_desk import Desk, Visit
 from .dataset_upload import TEXTS, add_to_folder, folder_name, make_folder, planned, staged, verified
-from .remembered import remember
+from .remembered import opened, remember
 from .site import Site
 from .telling import PRIVATE, telling
 
@@ -85,7 +85,7 @@ class _Tab:
                    self.captions.place, *self.captions.outputs]  # fmt: skip
         added = [self.dataset, self.files, self.name, self.status]
         remember("dataset", [self.dataset, self.trigger], {self.dataset: self.choices})
-        self.reload.click(telling(self.on_reload), self.dataset, self.dataset, **PRIVATE)
+        gr.on([self.reload.click, *opened()], telling(self.on_reload), self.dataset, self.dataset, **PRIVATE)
         self.dataset.change(telling(self.on_choose), asked, results, **PRIVATE)
         self.check.click(telling(self.on_check), asked, results, **PRIVATE)
         self.create.click(telling(self.on_create), [self.name, self.files], added, **PRIVATE)

@@ -63,6 +63,21 @@ class Drawings:
             stop.set()
             self.end(visitor, stop)
 
+    def picture(self, site: Site, job: PreviewJob, column: int, request: gr.Request) -> Image.Image | None:
+        """The first row's picture in a column; None if the visitor has left, stopped it, or asked for another since."""
+        visitor = visitor_of(request)
+        stop, found = self.begin(visitor), None
+        try:
+            for event in site.service.draw(job, stop):
+                if isinstance(event, PreviewCell) and event.column == column:
+                    found = event.image
+        except PreviewStopped:
+            return None
+        finally:
+            stop.set()
+            self.end(visitor, stop)
+        return found
+
     def end(self, visitor: str, stop: threading.Event) -> None:
         with self._lock:
             if self._stops.get(visitor) is stop:
@@ -105,6 +120,7 @@ def draw(service: PreviewService, job: PreviewJob, stop: threading.Event) -> Ite
     try:
         for event in service.draw(job, stop):
             if isinstance(event, PreviewWaiting):
+                started = time.monotonic()  # only what is drawn counts
                 progress.line = f"{event.ahead} waiting before you"
             elif isinstance(event, PreviewCell):
                 progress.sketches.pop((event.row, event.column), None)
@@ -148,14 +164,14 @@ def shown_of(site: Site, progress: Progress) -> tuple[Any, Any, Any]:
     cells = []
     for row, asked in enumerate(progress.job.rows):
         for column, strength in enumerate(progress.job.columns):
-            label = f"{'base' if strength == 0 else f'{strength:g}'} · {asked.label or asked.prompt}"
+            label = f"base · {asked.prompt}" if strength == 0 else f"{strength:g} · {asked.label or asked.prompt}"
             if (row, column) in progress.images:
                 recipe = site.service.recipe(progress.job, row, column)
                 image = progress.images[row, column]
                 cells.append((picture_file(site.work, image, recipe, f"strength-{strength:g}"), label))
             elif (row, column) in progress.sketches:
                 cells.append((progress.sketches[row, column], f"{label} …"))
-    sheet, grid = gr.update(), progress.grid()
+    sheet, grid = gr.update(value=None, interactive=False), progress.grid()
     if grid is not None:
         path = picture_file(site.work, grid.sheet(), site.service.recipe(progress.job), "sheet")
         sheet = gr.update(value=path, interactive=True)

@@ -18,8 +18,8 @@ from starlette.responses import PlainTextResponse
 from sd_lora import ConfigError
 
 _TRIES, _WINDOW = 10, 60.0
-#: the largest body of a request that uploads nothing
-_LARGEST_BODY = 20 * 2**20
+#: the largest body of an upload, of any other request, and of a login
+_LARGEST_UPLOAD, _LARGEST_BODY, _LARGEST_LOGIN = 512 * 2**20, 20 * 2**20, 64 * 2**10
 
 
 def check_address(host: str, auth: str) -> Callable[[str, str], bool] | None:
@@ -52,6 +52,10 @@ def is_loopback(host: str) -> bool:
         return False
 
 
+class _TooLarge(Exception):
+    """More came than is allowed."""
+
+
 class Guard:
     """ASGI middleware. A Host that is neither an address, this machine's name nor what was asked for is refused, lest a
     foreign site point its own name here; so is a request that another site's page sends; so are more than ten logins a
@@ -74,7 +78,7 @@ class Guard:
             return
         refused = self._refused(scope)
         if refused is None:
-            await self._app(scope, receive, send)
+            await self._limited(scope, receive, send)
             return
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
@@ -94,9 +98,32 @@ class Guard:
         if scope["path"].rstrip("/").endswith("/login") and scope.get("method") == "POST" and self._guesses(scope):
             return 429, "too many logins; wait a minute"
         length = headers.get(b"content-length", b"0")
-        if not scope["path"].endswith("/upload") and length.isdigit() and int(length) > _LARGEST_BODY:
+        if length.isdigit() and int(length) > _most(scope):
             return 413, "too large"
         return None
+
+    async def _limited(self, scope: Any, receive: Any, send: Any) -> None:
+        """Go on, but read no more than is allowed of a body that did not say how long it is."""
+        left, answered = _most(scope), False
+
+        async def received() -> Any:
+            nonlocal left
+            message = await receive()
+            left -= len(message.get("body", b""))
+            if left < 0:
+                raise _TooLarge
+            return message
+
+        async def sent(message: Any) -> None:
+            nonlocal answered
+            answered = True
+            await send(message)
+
+        try:
+            await self._app(scope, received, sent)
+        except _TooLarge:
+            if not answered:
+                await PlainTextResponse("too large", 413)(scope, receive, send)
 
     def _knows(self, host: str) -> bool:
         try:
@@ -127,3 +154,11 @@ class Guard:
             if len(self._logins) > 10_000:
                 self._logins = {address: tries}
             return False
+
+
+def _most(scope: Any) -> int:
+    """How many bytes the body of a request may have."""
+    path = scope["path"].rstrip("/")
+    if path.endswith("/login"):
+        return _LARGEST_LOGIN
+    return _LARGEST_UPLOAD if path in ("/upload", "/gradio_api/upload") else _LARGEST_BODY

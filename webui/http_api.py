@@ -6,13 +6,14 @@ import base64
 from collections.abc import Sequence
 from typing import Any
 
+import anyio.from_thread
 import gradio as gr
 
-from sd_lora import PreviewCell, png_with_recipe
+from sd_lora import PreviewCell, PreviewStopped, png_with_recipe
 
 from .asking import Asked
 from .site import Site
-from .telling import telling
+from .telling import plainly
 
 
 def add(site: Site) -> None:
@@ -32,29 +33,40 @@ def add(site: Site) -> None:
         width: int = 0,
         height: int = 0,
         negative: str = "",
+        request: gr.Request | None = None,
     ) -> dict[str, Any]:
         """Draw prompts at several strengths of adapters, given by id; 0, the base model, always comes first. A width or
         height of 0 is the base model's own. Returns pictures with prompt, strength, recipe, and PNG in base64."""
         asked = Asked(
             adapters, _lines(prompts), strengths, seed, steps, guidance, width, height, negative
         )  # fmt: skip
-        return {"pictures": drawn(site, asked)}
+        return {"pictures": drawn(site, asked, request)}
 
     # Not queued: the service takes them in turn itself, and says "busy" when too many wait.
-    gr.api(telling(adapters), api_name="adapters", queue=False, concurrency_limit=None)
-    gr.api(telling(preview), api_name="preview", queue=False, concurrency_limit=None)
+    gr.api(plainly(adapters), api_name="adapters", queue=False, concurrency_limit=None)
+    gr.api(plainly(preview), api_name="preview", queue=False, concurrency_limit=None)
 
 
-def drawn(site: Site, asked: Asked) -> list[dict[str, Any]]:
-    """The pictures of a job, row by row."""
-    job = asked.job(site)
-    cells = [event for event in site.service.draw(job) if isinstance(event, PreviewCell)]
+def drawn(site: Site, asked: Asked, request: gr.Request | None) -> list[dict[str, Any]]:
+    """The pictures of a job, row by row; none are drawn any more once the caller has left."""
+    job, cells = asked.job(site), list[PreviewCell]()
+    for event in site.service.draw(job):
+        if isinstance(event, PreviewCell):
+            cells.append(event)
+        if _has_left(request):
+            raise PreviewStopped("the caller has left")
     pictures = []
     for cell in sorted(cells, key=lambda cell: (cell.row, cell.column)):
         recipe = site.service.recipe(job, cell.row, cell.column)
         png = base64.b64encode(png_with_recipe(cell.image, recipe)).decode()
         pictures.append({"prompt": recipe["prompt"], "strength": recipe["strength"], "recipe": recipe, "png": png})
     return pictures
+
+
+def _has_left(request: gr.Request | None) -> bool:
+    """Whether nobody waits for the answer any more."""
+    plain = getattr(request, "request", None)
+    return plain is not None and anyio.from_thread.run(plain.is_disconnected)
 
 
 def _lines(prompts: Sequence[str]) -> str:

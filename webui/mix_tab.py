@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -22,9 +21,10 @@ from sd_lora import (
 
 from . import snippets
 from .adapter_files import local
+from .asking import whole
 from .drawings import Drawings, visitor_of
 from .preview_tab import choices
-from .remembered import browser_state, remember
+from .remembered import browser_state, opened, page_of, remember
 from .site import Site
 from .snippets import STRONGEST, WEAKEST, Scene, Share, Snippet
 from .telling import PRIVATE, escaped, telling
@@ -73,7 +73,7 @@ class _Tab:
         self.prompt = gr.Textbox(_PROMPT, label="Prompt", lines=2, elem_id="mix-prompt", max_length=2000)
         self.triggers = gr.Button("", size="sm", visible=False, elem_id="mix-triggers")
         with gr.Row():
-            self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="mix-seed", scale=2)
+            self.seed = gr.Number(0, label="Seed", precision=0, elem_id="mix-seed", scale=2)
             self.steps = gr.Slider(
                 1, self.site.service.limits.steps, 25, step=1, label="Steps", elem_id="mix-steps", scale=3
             )
@@ -137,9 +137,8 @@ class _Tab:
 
     def wire(self) -> None:
         asked = [self.adapters, self.values, self.prompt, self.seed, self.steps]
-        page = gr.context.Context.root_block
-        assert isinstance(page, gr.Blocks)
-        self.refresh.click(lambda: gr.update(choices=choices(self.site)), None, self.adapters, **PRIVATE)
+        page, listed = page_of(), [self.refresh.click, *opened()]
+        gr.on(listed, lambda: gr.update(choices=choices(self.site)), None, self.adapters, **PRIVATE)
         remember(
             "mix", [self.adapters, self.prompt, self.seed, self.steps], {self.adapters: lambda: choices(self.site)}
         )
@@ -174,8 +173,8 @@ class _Tab:
         try:
             shares = self._shares(ids, values)
             scene = Scene(
-                (prompt or "").strip(), _whole("seed", seed), self.site.service.base, self.site.service.size,
-                _whole("steps", steps),
+                (prompt or "").strip(), whole("seed", seed), self.site.service.base, self.site.service.size,
+                whole("steps", steps),
             )  # fmt: skip
         except SdLoraError as error:
             return ("", _line(str(error))) * 3
@@ -209,7 +208,7 @@ class _Tab:
         mix = tuple(MixedAdapter(path, one.strength) for path, one in zip(paths, shares, strict=True))
         label = " + ".join(f"{one.name} × {one.unet:g}" for one in shares)
         row = PreviewRow(plain, mix, label)
-        return PreviewJob((row,), _COLUMNS, seed=_whole("seed", seed), steps=_whole("steps", steps))
+        return PreviewJob((row,), _COLUMNS, seed=whole("seed", seed), steps=whole("steps", steps))
 
     def _shares(self, ids: Any, values: Values | None) -> list[Share]:
         chosen = _ids(ids)
@@ -265,12 +264,6 @@ def _kept(values: Any, identity: str) -> dict[str, float]:
     """The strengths by part that a browser has kept of an adapter; what is no number is left out."""
     parts = _mapping(_mapping(values).get(identity))
     return {str(part): float(one) for part, one in parts.items() if isinstance(one, int | float)}
-
-
-def _whole(name: str, value: Any) -> int:
-    if not isinstance(value, int | float) or not math.isfinite(value) or value != int(value):
-        raise ConfigError(f"{name} must be a whole number, but {str(value)[:40]!r} was given")
-    return int(value)
 
 
 def _line(text: str) -> str:

@@ -1,4 +1,4 @@
-// What assistive programs need and the components lack: names for what has none. Runs once, when the page is loaded.
+// What the components lack: names for assistive programs, and a place that stays. Runs once, when the page is loaded.
 () => {
   const label = (e) => e.closest('.block')?.querySelector('label')?.textContent.trim() || 'Picture';
   const mend = () => {
@@ -8,6 +8,17 @@
       if (!e.textContent.trim()) e.setAttribute('aria-label', label(e));
     });
   };
+  // the tab that was open comes back after a reload, and captions that are not saved are not left without a word
+  const tabs = () => [...(document.querySelector('#tabs [role="tablist"]')?.querySelectorAll('[role="tab"]') || [])];
+  const name = (e) => e.textContent.trim();
+  document.addEventListener('click', (event) => {
+    const button = event.target.closest('#tabs [role="tab"], #tabs .overflow-dropdown button');
+    if (button && tabs().some((tab) => name(tab) === name(button))) sessionStorage.setItem('sd_lora.tab', name(button));
+  }, true);
+  tabs().find((tab) => name(tab) === sessionStorage.getItem('sd_lora.tab'))?.click();
+  window.addEventListener('beforeunload', (event) => {
+    if (document.querySelector('.drafts')?.textContent.trim()) event.preventDefault();
+  });
   let waiting = false;
   mend();
   new MutationObserver(() => {

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from sd_lora import PreviewCell, SdLoraError, read_recipe
+from sd_lora import SdLoraError, read_recipe
 
 from .asking import Asked
 from .drawings import Drawings, Progress, counted, shown_of, visitor_of
 from .pictures import picture_file
-from .remembered import browser_state
+from .remembered import opened, page_of, remember
 from .site import Site
-from .telling import PRIVATE, telling
+from .telling import PRIVATE, telling, warn
 
 _PROMPT = "a big red house by the sea\na small white cat on a table"
 
@@ -50,7 +52,7 @@ class _Tab:
     """The tab's components and what happens with them."""
 
     def __init__(self, site: Site) -> None:
-        self.site, self.drawings = site, Drawings()
+        self.site, self.drawings, self.sliding = site, Drawings(), Drawings()
 
     def fields(self) -> None:
         """What is asked for."""
@@ -68,7 +70,7 @@ class _Tab:
             info="numbers, or a range such as 0-1.2(+0.4); 0, the base model, always comes first",
         )  # fmt: skip
         with gr.Row(equal_height=True):
-            self.seed = gr.Number(0, label="Seed", precision=0, minimum=0, elem_id="preview-seed", scale=3)
+            self.seed = gr.Number(0, label="Seed", precision=0, elem_id="preview-seed", scale=3)
             self.dice = gr.Button("Random", elem_id="preview-dice", scale=0, min_width=90, elem_classes="beside")
             self.steps = gr.Slider(
                 1, self.site.service.limits.steps, 25, step=1, label="Steps", elem_id="preview-steps", scale=6
@@ -108,23 +110,22 @@ class _Tab:
         """Events. What is shown survives a reload: fields lie in the browser, pictures in the service."""
         asked = [self.adapter, self.prompts, self.strengths, self.seed, self.steps, self.guidance, self.width,
                  self.height, self.negative]  # fmt: skip
-        memory = browser_state("preview", [])
-        shown = [self.status, self.gallery, self.sheet]
-        self.refresh.click(lambda: gr.update(choices=choices(self.site)), None, self.adapter, **PRIVATE)
+        shown, slid = [self.status, self.gallery, self.sheet], [self.slider, *asked]
+        listed = [self.refresh.click, *opened()]
+        gr.on(listed, lambda: gr.update(choices=choices(self.site)), None, self.adapter, **PRIVATE)
         self.dice.click(lambda: random.randrange(2**32), None, self.seed, **PRIVATE)
-        self.generate.click(lambda *fields: list(fields), asked, memory, **PRIVATE)
-        self.generate.click(telling(self.on_generate), asked, shown, concurrency_limit=None, **PRIVATE)
+        self.generate.click(lambda: None, None, self.picture, **PRIVATE)  # what it shows is no longer asked for
+        drawn = self.generate.click(telling(self.on_generate), asked, shown, concurrency_limit=None, **PRIVATE)
+        drawn.success(telling(self.on_slide), slid, self.picture, concurrency_limit=None, **PRIVATE)
         self.stop.click(self.on_stop, None, None, queue=False, **PRIVATE)
-        gr.on(
-            [self.slider.change, self.generate.click], telling(self.on_slide), [self.slider, *asked], self.picture,
-            trigger_mode="always_last", concurrency_limit=None, **PRIVATE,
-        )  # fmt: skip
+        self.slider.change(
+            telling(self.on_slide), slid, self.picture, trigger_mode="always_last", concurrency_limit=None, **PRIVATE
+        )
         self.load.upload(telling(self.on_load), self.load, [*asked, self.status], **PRIVATE)
-        page = gr.context.Context.root_block
-        assert isinstance(page, gr.Blocks)
-        returned = page.load(self.on_return, memory, [*asked, *shown], **PRIVATE)
-        returned.then(self.on_return_slide, [self.slider, *asked], self.picture, **PRIVATE)
-        page.unload(self.on_leave)
+        returned = remember("preview", asked, {self.adapter: lambda: choices(self.site)})
+        returned.then(self.on_return, asked, shown, **PRIVATE)
+        returned.then(self.on_return_slide, slid, self.picture, **PRIVATE)
+        page_of().unload(self.on_stop)
 
     def on_generate(self, request: gr.Request, *fields: Any) -> Iterator[Any]:
         """Draw everything, showing each picture as it comes."""
@@ -132,61 +133,82 @@ class _Tab:
         yield from self.drawings.show(self.site, job, request)
 
     def on_stop(self, request: gr.Request) -> None:
-        self.drawings.stop(visitor_of(request))
+        for drawings in (self.drawings, self.sliding):
+            drawings.stop(visitor_of(request))
 
-    def on_leave(self, request: gr.Request) -> None:
-        self.drawings.stop(visitor_of(request))
-
-    def on_slide(self, strength: float, *fields: Any) -> Any:
+    def on_slide(self, request: gr.Request, strength: float, *fields: Any) -> Any:
         """The first prompt at one strength."""
         job = replace(Asked(*fields).job(self.site), strengths=(float(strength),))
         job = replace(job, rows=job.rows[:1])
-        cells = [event for event in self.site.service.draw(job) if isinstance(event, PreviewCell)]
         wanted = len(job.columns) - 1
-        image = next(cell.image for cell in cells if cell.column == wanted)
+        image = self.sliding.picture(self.site, job, wanted, request)
+        if image is None:
+            return gr.skip()
         return picture_file(self.site.work, image, self.site.service.recipe(job, 0, wanted), f"strength-{strength:g}")
 
     def on_load(self, content: bytes, *_: Any) -> tuple[Any, ...]:
-        """The fields as a picture's recipe has them; what it does not say stays."""
+        """The fields as a picture's recipe has them; what it does not say stays. Adapters with a strength of their own
+        become tags of the prompts."""
         said = read_recipe(content)
-        by_name = dict(choices(self.site))
-        wanted = [adapter["name"] for adapter in said.get("adapters", [])]
-        ids = [by_name[name] for name in wanted if name in by_name]
-        lost = [name for name in wanted if name not in by_name]
-        if "adapters" in said and lost and not ids:
-            gr.Warning(f"its adapter {', '.join(lost)[:100]} is not here", title="Settings loaded in part")
+        lost: list[str] = []
+        ids, tags = self._loaded(said.get("adapters", []), lost)
+        by_row = [self._tags(mix, lost) for mix in said.get("adapters_by_row", [])]
+        prompts = [f"{prompt}{own}" for prompt, own in zip_longest(said.get("prompts", []), by_row, fillvalue=tags)]
         strengths = ", ".join(f"{s:g}" for s in said["strengths"]) if said.get("strengths") else None
         values = (
-            ids if "adapters" in said else None, "\n".join(said["prompts"]) if "prompts" in said else None, strengths,
-            said.get("seed"), said.get("steps"), said.get("guidance"), said.get("width"), said.get("height"),
-            said.get("negative"),
+            ids if "adapters" in said or by_row else None, "\n".join(prompts) or None, strengths, said.get("seed"),
+            said.get("steps"), said.get("guidance"), said.get("width"), said.get("height"), said.get("negative"),
         )  # fmt: skip
-        told = '<div class="status" role="status">settings loaded from the picture</div>'
+        if lost:
+            warn("; ".join(dict.fromkeys(lost)), "Settings loaded in part")
+        told = f'<div class="status" role="status">settings loaded from the picture{", in part" if lost else ""}</div>'
         return (*(gr.skip() if value is None else value for value in values), told)
 
-    def on_return(self, fields: Any) -> tuple[Any, ...]:
-        """After a reload: the fields as they were, and the pictures if they are still at hand."""
-        known = {identity for _, identity in choices(self.site)}
-        fresh = gr.update(choices=choices(self.site))
-        if not isinstance(fields, list) or len(fields) != 9:
-            return (fresh, *(gr.skip() for _ in range(11)))
-        ids = [identity for identity in fields[0] or () if identity in known]
-        back = (gr.update(choices=choices(self.site), value=ids), *fields[1:])
-        progress = self._drawn(Asked(ids, *fields[1:]))
-        return (*back, *(shown_of(self.site, progress) if progress else (gr.skip(),) * 3))
+    def _loaded(self, mix: Sequence[Mapping[str, Any]], lost: list[str]) -> tuple[list[str], str]:
+        """The ids of a recipe's adapters, and as tags those with a strength of their own; adds to what is `lost`."""
+        plain = [adapter for adapter in mix if adapter["strength"] == 1]
+        ids = [self.site.id_of(path) for adapter in plain if (path := self._meant(adapter, lost))]
+        return ids, self._tags([adapter for adapter in mix if adapter["strength"] != 1], lost)
 
-    def on_return_slide(self, strength: float, *fields: Any) -> Any:
+    def _tags(self, mix: Sequence[Mapping[str, Any]], lost: list[str]) -> str:
+        tags = ""
+        for adapter in mix:
+            if not isinstance(adapter["strength"], int | float):
+                lost.append(f"{adapter['name']} had strengths by block, which Mix has")
+            elif path := self._meant(adapter, lost):
+                tags += f" <lora:{self.site.name_of(path)}:{adapter['strength']:g}>"
+        return tags
+
+    def _meant(self, adapter: Mapping[str, Any], lost: list[str]) -> Path | None:
+        """The file that a recipe means: of its name, and of its content if there are several."""
+        name, found = adapter["name"], self.site.named(adapter["name"])
+        if len(found) > 1:
+            found = [path for path in found if self.site.service.sha256(path) == adapter["sha256"]]
+        if not found:
+            lost.append(f"{name} is not here")
+        return found[0] if found else None
+
+    def on_return(self, *fields: Any) -> tuple[Any, ...]:
+        """After a reload: those of the pictures that are still at hand."""
+        progress = self._drawn(Asked(*fields))
+        return shown_of(self.site, progress) if progress else (gr.skip(),) * 3
+
+    def on_return_slide(self, request: gr.Request, strength: float, *fields: Any) -> Any:
         """After a reload: the picture under the slider, if it is still at hand."""
         progress = self._drawn(replace(Asked(*fields), strengths=f"{strength:g}"))
-        return self.on_slide(strength, *fields) if progress else gr.skip()
+        return self.on_slide(request, strength, *fields) if progress else gr.skip()
 
     def _drawn(self, asked: Asked) -> Progress | None:
+        """What of a job was drawn before, if anything was."""
         try:
             job = asked.job(self.site)
             rows = self.site.service.drawn(job)
         except (SdLoraError, TypeError, ValueError):  # a browser may have kept fields for long
             return None
-        if rows is None:
-            return None
-        images = {(r, c): image for r, row in enumerate(rows) for c, image in enumerate(row)}
-        return Progress(job, images, line=f"{counted(len(images))}, drawn before", is_done=True)
+        images = {(r, c): image for r, row in enumerate(rows) for c, image in enumerate(row) if image is not None}
+        progress = Progress(job, images, is_done=True)
+        of_all = (
+            counted(len(images)) if len(images) == progress.total else f"{len(images)} of {progress.total} pictures"
+        )
+        progress.line = f"{of_all}, drawn before"
+        return progress if images else None

@@ -13,14 +13,13 @@ from .telling import PRIVATE, telling
 Choices = Callable[[], list[Any]]
 
 
-def remember(key: str, fields: Sequence[Any], lists: Mapping[Any, Choices] | None = None) -> None:
+def remember(key: str, fields: Sequence[Any], lists: Mapping[Any, Choices] | None = None) -> Any:
     """Keep the values of `fields` under `key`, and fill them in when the page is opened again.
 
     `lists` tells for dropdowns what can be chosen by then, on a first visit too; what is gone does not come back.
+    Returns the event of filling in.
     """
     memory = browser_state(key, [])
-    page = Context.root_block
-    assert isinstance(page, gr.Blocks)
     known = lists or {}
 
     def fill_in(values: Any) -> list[Any]:
@@ -28,8 +27,23 @@ def remember(key: str, fields: Sequence[Any], lists: Mapping[Any, Choices] | Non
             values = [None] * len(fields)
         return [_back(field, value, known.get(field)) for field, value in zip(fields, values, strict=True)]
 
-    page.load(telling(fill_in), memory, list(fields), **PRIVATE)
     gr.on([field.change for field in fields], None, list(fields), memory, js="(...values) => [values]", **PRIVATE)
+    return page_of().load(telling(fill_in), memory, list(fields), **PRIVATE)
+
+
+def page_of() -> gr.Blocks:
+    """The page that is being built."""
+    page = Context.root_block
+    assert isinstance(page, gr.Blocks)
+    return page
+
+
+def opened() -> list[Any]:
+    """The event of the tab around being opened; none outside of tabs."""
+    block = Context.block
+    while block is not None and not isinstance(block, gr.Tab):
+        block = block.parent
+    return [] if block is None else [block.select]
 
 
 def browser_state(key: str, default: Any) -> gr.BrowserState:

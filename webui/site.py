@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sd_lora import ConfigError, PreviewService, list_runs
+from sd_lora import ConfigError, MixedAdapter, PreviewService, list_runs, plain_name
 
 #: folders of a run in which no adapter is looked for: copies, and what only training reads
 _SKIPPED = {"diffusers", "checkpoints", "cache", "samples"}
@@ -69,8 +69,17 @@ class Site:
         for root in (self.runs, self.data, *self.libraries):
             if path.is_relative_to(root):
                 inner = path.relative_to(root)
-                return str(inner.parent if inner.stem == "adapter" and len(inner.parts) > 1 else inner.with_suffix(""))
+                if inner.stem == "adapter" and len(inner.parts) > 1:
+                    return str(inner.parent)
+                *folders, name = inner.with_suffix("").parts
+                return "/".join((*(folders[:-1] if folders[-1:] == ["adapters"] else folders), name))
         return path.stem
+
+    def named(self, name: str) -> list[Path]:
+        """The adapters that are called `name`: on the page, in prompts, or as files to download."""
+        found = [(path, self.name_of(path)) for path in self.adapters().values()]
+        whole = [path for path, called in found if called == name]
+        return whole or [p for p, called in found if name in (MixedAdapter(p).name, plain_name(called))]
 
 
 def _adapter_files(folder: Path, depth: int) -> Iterator[Path]:

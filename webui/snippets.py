@@ -9,11 +9,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sd_lora import AdapterSummary, ConfigError
+from sd_lora import AdapterSummary, ConfigError, plain_name
 
 #: strengths that are taken; those of a mix are products of several of them
 WEAKEST, STRONGEST = -1.0, 2.0
-_MOST_BYTES = 120
 _TEXT = ("text_encoder", "text_encoder_2")
 _COMFY_PACK = "LoRA Loader (Block Weight) of the Inspire Pack"
 
@@ -58,15 +57,9 @@ class Snippet:
     notes: tuple[str, ...] = field(default=())
 
 
-def file_name(name: str) -> str:
-    """`name` as the name of a file, without an ending, that every program takes and no prompt misreads."""
-    plain = re.sub(r"[^\w.-]+", "_", name).strip("._-") or "adapter"
-    return plain.encode("utf-8", "ignore")[:_MOST_BYTES].decode("utf-8", "ignore").rstrip(".")
-
-
 def file_names(names: Iterable[str]) -> list[str]:
     """The names as those of files, each once."""
-    return _each_once(map(file_name, names), "-")
+    return _each_once(map(plain_name, names), "-")
 
 
 def share(name: str, own: float, factors: Mapping[str, float], summary: AdapterSummary) -> Share:
@@ -188,7 +181,7 @@ def comfyui(shares: Sequence[Share], scene: Scene) -> Snippet:
         return key
 
     # Checkpoint and LoraLoader both put out the model first and the text encoder second.
-    last = checkpoint = node("CheckpointLoaderSimple", ckpt_name=f"{file_name(scene.base)}.safetensors")
+    last = checkpoint = node("CheckpointLoaderSimple", ckpt_name=f"{plain_name(scene.base)}.safetensors")
     for one in shares:
         last = node(
             "LoraLoader", one.name, lora_name=f"{one.name}.safetensors", strength_model=one.unet,

@@ -40,9 +40,27 @@ def telling(handler: Handler) -> Handler:
     return returning
 
 
+def plainly(handler: Handler) -> Handler:
+    """`handler` of a program's call: an error of ours is its sentence as it is, as nothing renders it."""
+
+    @functools.wraps(handler)
+    def returning(*args: Any) -> Any:
+        try:
+            return handler(*args)
+        except SdLoraError as error:
+            raise gr.Error(str(error), print_exception=False) from error
+
+    return returning
+
+
 def shown(error: SdLoraError) -> gr.Error:
     """The toast of an error; it is rendered as markup, so what files are called is escaped."""
     return gr.Error(escaped(str(error)), title="That does not work", duration=20, print_exception=False)
+
+
+def warn(sentence: str, title: str) -> None:
+    """A toast; it is rendered as markup, so what it names is escaped."""
+    gr.Warning(escaped(sentence[:400]), title=title)
 
 
 def escaped(text: object) -> str:

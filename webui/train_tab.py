@@ -24,7 +24,7 @@ from sd_lora import (
 from . import train_form as form
 from . import train_plots, train_view
 from .preview_tab import PreviewInputs
-from .remembered import remember
+from .remembered import opened, page_of, remember
 from .site import Site
 from .telling import PRIVATE, telling
 from .train_run import MOST_RUNS, RunView, shown_if
@@ -125,15 +125,14 @@ class _Tab:
         told, asked = [self.message, self.findings], [self.dataset, self.preset, *ordered]
         one = {"concurrency_id": "train-check", "concurrency_limit": 1, **PRIVATE}
         self.view.wire()
-        self.refresh.click(telling(self.on_refresh), None, [self.view.run, *lists], **PRIVATE)
+        listed = [self.refresh.click, *opened()]
+        gr.on(listed, telling(self.on_refresh), None, [self.view.run, *lists], **PRIVATE)
         self.preset.input(  # by hand, not by a reload
             telling(self.on_preset), [self.preset, self.before, *ordered], [self.before, *ordered], **PRIVATE
         )
         self.check.click(telling(self.on_check), asked, told, **one)
         self.start.click(telling(self.on_start), [self.name, *asked], [*told, self.view.run], **one)
-        page = gr.context.Context.root_block
-        assert isinstance(page, gr.Blocks)
-        page.load(telling(self.on_return), None, self.view.run, **PRIVATE)
+        page_of().load(telling(self.on_return), None, self.view.run, **PRIVATE)
         own = {self.fields[s.place]: partial(form.choices_of, s, self.site) for s in self.settings if s.by_id}
         remember(
             "train", [self.dataset, self.name, self.preset, self.before, *ordered], {self.dataset: self.datasets, **own}

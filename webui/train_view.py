@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
+import uuid
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -115,9 +116,10 @@ def _copied(path: Path, folder: Path) -> Path:
         raise OSError("a link may lead anywhere")
     if not target.is_file():
         folder.mkdir(parents=True, exist_ok=True)
-        partial = target.with_suffix(f".{os.getpid()}.partial")
+        partial = target.with_suffix(f".{uuid.uuid4().hex}.partial")
         shutil.copyfile(path, partial)
         os.replace(partial, target)
+    os.utime(target)  # the janitor takes what was not used for long
     return target
 
 

@@ -78,7 +78,7 @@ class PreviewLimits:
         problems = [
             (not job.rows or not all(row.prompt.strip() for row in job.rows),
                 "a preview needs at least one prompt that is not empty"),
-            (cells > self.cells, f"{len(job.rows)} prompts at {len(job.columns)} strengths are {cells} "
+            (cells > self.cells, f"prompts × strengths are {len(job.rows)} × {len(job.columns)}, {cells} "
                 f"pictures; at most {self.cells} are drawn at once"),
             (any(len(prompt) > self.prompt for prompt in prompts), f"a prompt has at most {self.prompt} characters"),
             (not all(math.isfinite(number) for number in numbers), "strengths and guidance must be finite numbers"),

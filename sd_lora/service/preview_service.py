@@ -10,7 +10,7 @@ import copy
 import itertools
 import queue
 import threading
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -18,9 +18,9 @@ from typing import Any, Self
 from PIL import Image
 from torch import Tensor
 
-from sd_lora.adapter import base_name, modules_of
+from sd_lora.adapter import Adapter, base_name, modules_of
 from sd_lora.config import ModelConfig
-from sd_lora.errors import AdapterError, SdLoraError
+from sd_lora.errors import AdapterError, ConfigError, SdLoraError
 from sd_lora.families import open_base
 from sd_lora.painter import Painter, Strokes, native_size
 from sd_lora.preview import PreviewGrid
@@ -34,7 +34,7 @@ from sd_lora.service.events import (
     PreviewStopped,
     PreviewWaiting,
 )
-from sd_lora.service.job import MixedAdapter, PreviewJob, PreviewLimits, PreviewRow, strength_key
+from sd_lora.service.job import PreviewJob, PreviewLimits, PreviewRow, strength_key
 from sd_lora.service.pipeline import Injected, Sketcher
 from sd_lora.service.recipe import recipe_of, sheet_recipe
 
@@ -43,9 +43,11 @@ _TICK = 0.2
 
 @dataclass(eq=False)
 class _Ticket:
-    """A job at work: what is asked for, what has been said of it, and whether anyone still wants it."""
+    """A job at work: what is asked for, with the adapters as they were then, what has been said of it, and whether
+    anyone still wants it."""
 
     job: PreviewJob
+    adapters: Mapping[Path, tuple[str, Adapter]]
     keys: list[list[Hashable]]
     stopped: threading.Event
     events: queue.SimpleQueue[PreviewEvent | BaseException | None] = field(default_factory=queue.SimpleQueue)
@@ -102,7 +104,7 @@ class PreviewService:
     def misfit(self, path: Path) -> str:
         """Why the adapter at `path` cannot act on this base model, or an empty string; waits for no drawing."""
         try:
-            problems = self._shelf.load(path).misfits(self._pipe, self._modules)
+            problems = self._shelf.load(path)[1].misfits(self._pipe, self._modules)
         except AdapterError as error:
             return str(error)
         return "; ".join(problems)
@@ -119,18 +121,21 @@ class PreviewService:
 
         Pictures that were drawn before come at once. Leaving the iterator ends the drawing after the step it is at; so
         does setting `stopped`, with PreviewStopped. Raises SdLoraError, before anything is drawn, for a job that is too
-        large, PreviewBusy if too many wait, AdapterError if an adapter does not fit.
+        large, PreviewBusy if too many wait, AdapterError if an adapter does not fit. Adapters are those that lie there
+        now, whatever happens to their files while the job waits.
         """
         job = replace(job, width=job.width or self.size, height=job.height or self.size)
         self.limits.check(job, self.grain, self.most_steps)
-        return self._events(_Ticket(job, self._keys(job), stopped or threading.Event()))
+        adapters = {path: self._shelf.load(path) for path in dict.fromkeys(m.path for row in job.rows for m in row.mix)}
+        digests = {path: digest for path, (digest, _) in adapters.items()}
+        _check_each_once(job.rows, digests)
+        return self._events(_Ticket(job, adapters, self._keys(job, digests), stopped or threading.Event()))
 
-    def drawn(self, job: PreviewJob) -> list[list[Image.Image]] | None:
-        """The pictures of a job by row and column if all of them were drawn before and are still at hand."""
+    def drawn(self, job: PreviewJob) -> list[list[Image.Image | None]]:
+        """The pictures of a job by row and column, as far as they were drawn before and are still at hand."""
         job = replace(job, width=job.width or self.size, height=job.height or self.size)
-        rows = [[self._cells.get(key) for key in row] for row in self._keys(job)]
-        whole = [[image for image in row if image is not None] for row in rows]
-        return whole if all(len(row) == len(job.columns) for row in whole) else None
+        digests = {mixed.path: self.sha256(mixed.path) for row in job.rows for mixed in row.mix}
+        return [[self._cells.get(key) for key in row] for row in self._keys(job, digests)]
 
     def recipe(self, job: PreviewJob, row: int | None = None, column: int = 0) -> dict[str, Any]:
         """How the picture at (row, column) is made; without a row, the whole sheet."""
@@ -183,7 +188,14 @@ class PreviewService:
         try:
             yield from self._read(ticket)
         finally:
-            ticket.stopped.set()
+            self._leave(ticket)
+
+    def _leave(self, ticket: _Ticket) -> None:
+        """Nobody wants the job any more; if it only waits, it is gone at once."""
+        ticket.stopped.set()
+        with self._changed:
+            if ticket in self._waiting[1:]:
+                self._waiting.remove(ticket)
 
     def _enter(self, ticket: _Ticket) -> None:
         with self._changed:
@@ -203,6 +215,8 @@ class PreviewService:
             except queue.Empty:
                 with self._changed:
                     ahead = self._waiting.index(ticket) if ticket in self._waiting else 0
+                if ahead and ticket.stopped.is_set():
+                    raise PreviewStopped("the preview was stopped") from None
                 if ahead != told and ahead:
                     told = ahead
                     yield PreviewWaiting(ahead)
@@ -213,14 +227,12 @@ class PreviewService:
                 raise event
             yield event
 
-    def _keys(self, job: PreviewJob) -> list[list[Hashable]]:
+    def _keys(self, job: PreviewJob, digests: Mapping[Path, str]) -> list[list[Hashable]]:
         """Per row and column everything that makes the picture; without adapters or at 0 it is the base model's."""
         drawn = (job.negative if job.guidance > 1 else "", job.seed, job.steps, job.guidance, job.width, job.height)
         keys: list[list[Hashable]] = []
         for row in job.rows:
-            mix = tuple(
-                (self.sha256(mixed.path), strength_key(mixed.strength)) for mixed in row.mix if mixed.strength != 0
-            )
+            mix = tuple((digests[mixed.path], strength_key(mixed.strength)) for mixed in row.mix if mixed.strength != 0)
             keys.append([(row.prompt, drawn, (mix, column) if column and mix else ()) for column in job.columns])
         return keys
 
@@ -245,7 +257,9 @@ class PreviewService:
             ticket.events.put(ended)
 
     def _draw_all(self, ticket: _Ticket) -> None:
-        self._check_fit(ticket.job.rows)
+        if ticket.stopped.is_set():
+            raise PreviewStopped("the preview was stopped")
+        self._check_fit(ticket.adapters)
         for number, row in enumerate(ticket.job.rows):
             missing = []
             for column, key in enumerate(ticket.keys[number]):
@@ -257,14 +271,14 @@ class PreviewService:
             if missing:
                 self._draw_row(ticket, number, row, missing)
 
-    def _check_fit(self, rows: Sequence[PreviewRow]) -> None:
-        wrong = {}
-        for path in dict.fromkeys(mixed.path for row in rows for mixed in row.mix):
-            problems = self._shelf.load(path).misfits(self._pipe, self._modules)
+    def _check_fit(self, adapters: Mapping[Path, tuple[str, Adapter]]) -> None:
+        wrong = []
+        for path, (_, adapter) in adapters.items():
+            problems = adapter.misfits(self._pipe, self._modules)
             if problems:
-                wrong[path] = f"{path.name} does not fit base model {self.base}: {'; '.join(problems)}"
+                wrong.append(f"{path.name} does not fit base model {self.base}: {'; '.join(problems)}")
         if wrong:
-            raise AdapterError("; ".join(wrong.values()))
+            raise AdapterError("; ".join(wrong))
 
     def _draw_row(self, ticket: _Ticket, number: int, row: PreviewRow, columns: Sequence[int]) -> None:
         """Draw the pictures of `columns` that nothing else has drawn yet."""
@@ -281,11 +295,19 @@ class PreviewService:
             sketch = self._sketcher.sketch(latents) if step < job.steps else None
             ticket.events.put(PreviewProgress(number, columns[first], step, job.steps, sketch))
 
-        with self._mixed(row.mix) as set_strength:
+        mix = [(ticket.adapters[mixed.path][1], mixed.strength) for mixed in row.mix if mixed.strength != 0]
+        with Injected(self._pipe, mix) as set_strength:
             pictures = self._painter.row(arguments, [job.columns[c] for c in columns], set_strength, strokes, on_step)
             for column, image in zip(columns, pictures, strict=True):
                 self._cells.put(ticket.keys[number][column], image)
                 ticket.events.put(PreviewCell(number, column, image))
 
-    def _mixed(self, mix: Sequence[MixedAdapter]) -> Injected:
-        return Injected(self._pipe, [(self._shelf.load(m.path), m.strength) for m in mix if m.strength != 0])
+
+def _check_each_once(rows: Sequence[PreviewRow], digests: Mapping[Path, str]) -> None:
+    """ConfigError if the same adapter, by whatever name, is asked to act twice on a row."""
+    for row in rows:
+        used = [digests[mixed.path] for mixed in row.mix if mixed.strength != 0]
+        twice = [mixed.name for mixed in row.mix if used.count(digests[mixed.path]) > 1]
+        if twice:
+            names = " and ".join(dict.fromkeys(twice))
+            raise ConfigError(f"{names} would act twice on one prompt, as the same adapter; leave one out")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -13,14 +14,20 @@ from PIL.PngImagePlugin import PngInfo
 
 from sd_lora.errors import DataError
 from sd_lora.service.job import PreviewJob, PreviewRow
-from sd_lora.strength_text import split_tags
+from sd_lora.strength_text import plain_name, split_tags
 from sd_lora.version import __version__
 
 #: text chunks: our own JSON, and what AUTOMATIC1111, Forge and viewers read
 JSON_KEY, LINE_KEY = "sd_lora", "parameters"
-_PAIR = re.compile(r'\s*([\w ]+):\s*("(?:\\.|[^"])*"|[^,]*)(?:,|$)')
+_PAIR = re.compile(r'\s*(\w[\w ]{0,60}):\s*("(?:\\.|[^"\\])*"|[^,]*)(?:,|$)')
 _LAST_LINE = re.compile(r"^Steps: \d", re.MULTILINE)
-_MOST_TEXT = 100_000
+_MOST_TEXT, _LONGEST_LINE, _MOST_PIXELS = 100_000, 10_000, 64_000_000
+#: what AUTOMATIC1111 calls the schedulers of diffusers
+_SAMPLERS = {
+    "DDIMScheduler": "DDIM", "EulerDiscreteScheduler": "Euler", "EulerAncestralDiscreteScheduler": "Euler a",
+    "DPMSolverMultistepScheduler": "DPM++ 2M", "HeunDiscreteScheduler": "Heun", "LMSDiscreteScheduler": "LMS",
+    "PNDMScheduler": "PLMS", "UniPCMultistepScheduler": "UniPC", "LCMScheduler": "LCM",
+}  # fmt: skip
 
 
 def recipe_of(job: PreviewJob, row: PreviewRow, strength: float, facts: Mapping[str, Any]) -> dict[str, Any]:
@@ -34,12 +41,15 @@ def recipe_of(job: PreviewJob, row: PreviewRow, strength: float, facts: Mapping[
 
 
 def a1111_line(recipe: Mapping[str, Any]) -> str:
-    """The recipe as AUTOMATIC1111 writes it. Adapters with strengths by block appear with the column's strength only,
-    for which it has no form."""
-    tags = [f" <lora:{a['name']}:{_effective(a['strength'], recipe['strength']):g}>" for a in recipe["adapters"]]
-    hashes = ", ".join(f"{a['name']}: {a['sha256'][:12]}" for a in recipe["adapters"])
+    """The recipe as AUTOMATIC1111 writes it, adapters by the names of their files there. Of strengths by block, for
+    which it has no form, the commonest is told."""
+    tags = [
+        f" <lora:{plain_name(a['name'])}:{recipe['strength'] * _single(a['strength']):.6g}>" for a in recipe["adapters"]
+    ]
+    hashes = ", ".join(f"{plain_name(a['name'])}: {a['sha256'][:12]}" for a in recipe["adapters"])
+    sampler = _SAMPLERS.get(recipe["scheduler"], recipe["scheduler"])
     pairs = {
-        "Steps": recipe["steps"], "Sampler": recipe["scheduler"], "CFG scale": f"{recipe['guidance']:g}",
+        "Steps": recipe["steps"], "Sampler": sampler, "CFG scale": f"{recipe['guidance']:g}",
         "Seed": recipe["seed"], "Size": f"{recipe['width']}x{recipe['height']}", "Model": recipe["base"],
         "Lora hashes": json.dumps(hashes) if hashes else "", "Version": f"sd_lora {recipe['sd_lora']}",
     }  # fmt: skip
@@ -61,9 +71,11 @@ def png_with_recipe(image: Image.Image, recipe: Mapping[str, Any]) -> bytes:
 
 def read_recipe(content: bytes) -> dict[str, Any]:
     """The settings in a PNG of ours or A1111's: some of prompts, negative, strengths, seed, steps, guidance, width,
-    height, adapters (name, strength). Raises DataError for a picture that carries none."""
+    height, adapters (name, strength, sha256; or adapters_by_row). Raises DataError for a picture that carries none."""
     try:
         with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
+            if image.width * image.height > _MOST_PIXELS:
+                raise ValueError(f"{image.width} × {image.height} pixels are too many")
             image.load()  # text chunks may follow the pixels
             texts: dict[str, str] = {key: str(text)[:_MOST_TEXT] for key, text in getattr(image, "text", {}).items()}
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
@@ -102,18 +114,25 @@ def _from_json(text: str) -> dict[str, Any]:
     if _is_number(said.get("guidance")):
         found["guidance"] = float(said["guidance"])
     if isinstance(said.get("adapters"), list):
-        found["adapters"] = [
-            {"name": a["name"], "strength": a.get("strength", 1.0)}
-            for a in said["adapters"] if isinstance(a, dict) and isinstance(a.get("name"), str)
-        ]  # fmt: skip
+        found["adapters"] = _adapters(said["adapters"])
+    by_row = said.get("adapters_by_row")
+    if isinstance(by_row, list) and len(by_row) == len(found.get("prompts", ())):
+        found["adapters_by_row"] = [_adapters(mix) if isinstance(mix, list) else [] for mix in by_row]
     return found
+
+
+def _adapters(mix: Sequence[Any]) -> list[dict[str, Any]]:
+    return [
+        {"name": a["name"][:200], "strength": a.get("strength", 1.0), "sha256": str(a.get("sha256", ""))[:64]}
+        for a in mix if isinstance(a, dict) and isinstance(a.get("name"), str)
+    ]  # fmt: skip
 
 
 def _from_line(text: str) -> dict[str, Any]:
     last = _LAST_LINE.search(text)
     if last is None:
         return {}
-    head, pairs = text[: last.start()].strip(), dict(_PAIR.findall(text[last.start() :]))
+    head, pairs = text[: last.start()].strip(), dict(_PAIR.findall(text[last.start() :][:_LONGEST_LINE]))
     prompt, _, negative = head.partition("\nNegative prompt:")
     prompt, tags = split_tags(prompt)
     found: dict[str, Any] = {"prompts": [prompt], "negative": negative.strip()}
@@ -125,21 +144,33 @@ def _from_line(text: str) -> dict[str, Any]:
     size = re.fullmatch(r"(\d{1,5})x(\d{1,5})", pairs.get("Size", "").strip())
     if size:
         found["width"], found["height"] = int(size[1]), int(size[2])
-    found["adapters"] = [{"name": name, "strength": strength} for name, strength in tags]
+    found["adapters"] = [{"name": name, "strength": strength, "sha256": ""} for name, strength in tags]
     return found
 
 
-def _effective(own: Any, column: float) -> float:
-    return column * own if _is_number(own) else column
+def _single(strength: Any) -> float:
+    """A strength, or the commonest of those by block, of equally common ones the greatest."""
+    counts = Counter(_numbers(strength))
+    return max(counts, key=lambda number: (counts[number], number)) if counts else 1.0
+
+
+def _numbers(strength: Any) -> list[float]:
+    if _is_number(strength):
+        return [float(strength)]
+    inner = strength.values() if isinstance(strength, Mapping) else strength if isinstance(strength, list) else ()
+    return [number for part in inner for number in _numbers(part)]
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool)
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
 
 
 def sheet_recipe(job: PreviewJob, facts: Mapping[str, Any]) -> dict[str, Any]:
     """The recipe of a whole sheet: that of its pictures, with all prompts and strengths."""
     one = recipe_of(job, job.rows[0], 0.0, facts)
     prompts: Sequence[str] = [row.prompt for row in job.rows]
-    rest = {key: value for key, value in one.items() if key not in ("prompt", "strength")}
-    return {"prompts": list(prompts), "strengths": list(job.columns), **rest}
+    rest = {key: value for key, value in one.items() if key not in ("prompt", "strength", "adapters")}
+    mixes = [recipe_of(job, row, 0.0, facts)["adapters"] for row in job.rows]
+    same = all(mix == mixes[0] for mix in mixes)
+    acting = {"adapters": mixes[0]} if same else {"adapters_by_row": mixes}
+    return {"prompts": list(prompts), "strengths": list(job.columns), **acting, **rest}

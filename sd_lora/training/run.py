@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shlex
 import warnings
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -188,7 +189,7 @@ class _Session:
                 self._note(f"{self._folder.loss_curve.name} could not be drawn: {error}")
         return RunInterrupted(
             f"stopped after step {report.step} of {report.steps}, and saved; go on with: sd-lora resume "
-            f"{self._run.path}", self._trainer.stopping,
+            f"{shlex.quote(str(self._run.path))}", self._trainer.stopping,
         )  # fmt: skip
 
     def _kept(self) -> str:

@@ -11,10 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from sd_lora.webui.snippets import Scene, Share, a1111, comfyui, diffusers, file_name, file_names, share
+from sd_lora.webui.snippets import Scene, Share, a1111, comfyui, diffusers, file_names, share
 
 import sd_lora
-from sd_lora import AdapterSummary, ConfigError, MixedAdapter, PreviewCell, PreviewJob, PreviewRow, PreviewService
+from sd_lora import (
+    AdapterSummary,
+    ConfigError,
+    MixedAdapter,
+    PreviewCell,
+    PreviewJob,
+    PreviewRow,
+    PreviewService,
+    plain_name,
+)
 
 UNET = ("unet.down.block_0", "unet.mid", "unet.up.block_0", "unet.up.block_1")
 SCENE = Scene("a red house", 7, "tiny", 64)
@@ -79,11 +88,11 @@ def test_what_is_no_strength_is_refused(odd: Any) -> None:
     ],
 )  # fmt: skip
 def test_names_of_files_are_harmless(name: str, expected: str) -> None:
-    assert file_name(name) == expected
+    assert plain_name(name) == expected
 
 
 def test_names_of_files_are_short_and_each_there_once() -> None:
-    assert len(file_name("墨" * 300).encode()) <= 120
+    assert len(plain_name("墨" * 300).encode()) <= 120
     assert file_names(["a", "a", "a-2", "a"]) == ["a", "a-2", "a-2-2", "a-3"]
 
 
