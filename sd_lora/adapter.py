@@ -13,13 +13,14 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from sd_lora.adapter_file import Weights, read_adapter, write_adapter
 from sd_lora.base_names import name_of_base
 from sd_lora.errors import AdapterError, nearest, some
 from sd_lora.layouts import name_of_module
 from sd_lora.lora import VARIANTS, LoraLayer, Target, eject, fuse, inject, new_layer
+from sd_lora.lora.layers import checked_strength
 from sd_lora.quantize import is_quantized
 from sd_lora.strengths import Strengths, strengths_by_module
 
@@ -132,6 +133,13 @@ class Adapter:
     @strength.setter
     def strength(self, value: Strengths) -> None:
         self._set_strength(value, self._attached[-1].base if self._attached else None)
+
+    def scale(self, factor: float | Tensor) -> None:
+        """Let every module act with `factor` times the strength that was set, which stays what it is: a number, or a
+        tensor with one per sample of a batch."""
+        found = strengths_by_module(self._layers, self._strength, self._attached[-1].base if self._attached else None)
+        for name, layer in self._layers.items():
+            layer.strength = checked_strength(found[name] * factor)
 
     def inject(self, pipe: Any, strength: Strengths = 1.0, *, name: str = "default") -> Self:
         """Attach to the components of a diffusers pipeline, with a strength as the property of that name takes it.

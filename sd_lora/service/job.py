@@ -100,15 +100,6 @@ def strength_key(strength: OwnStrength) -> str:
     return json.dumps(_plain(strength), sort_keys=True)
 
 
-def scaled(strength: OwnStrength, factor: Any) -> Any:
-    """`strength` times `factor` (a tensor with one number per picture), in its own form."""
-    if isinstance(strength, Mapping):
-        return {key: scaled(value, factor) for key, value in strength.items()}
-    if isinstance(strength, Sequence):
-        return [scaled(value, factor) for value in strength]
-    return float(strength) * factor
-
-
 def _plain(strength: Any) -> Any:
     if isinstance(strength, Mapping):
         return {str(key): _plain(value) for key, value in strength.items()}

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from sd_lora.adapter import Adapter
 from sd_lora.painter import Painter
-from sd_lora.service.job import scaled
 
 #: the share of the time of drawing that may go into pictures of what is not finished yet
 _SKETCHING = 0.15
@@ -27,7 +26,7 @@ class Injected:
     def __enter__(self) -> Callable[[Tensor], None]:
         try:
             for number, (adapter, own) in enumerate(self._mix):
-                self._stack.enter_context(adapter.injected(self._pipe, scaled(own, 1.0), name=f"mix{number}"))
+                self._stack.enter_context(adapter.injected(self._pipe, own, name=f"mix{number}"))
         except BaseException:
             self._stack.close()
             raise
@@ -39,8 +38,8 @@ class Injected:
     def _set(self, strengths: Tensor) -> None:
         # One number for all where it can be: at 0 the layers are not even computed.
         value: Any = float(strengths[0]) if len(strengths) == 1 else strengths
-        for adapter, own in self._mix:
-            adapter.strength = scaled(own, value)
+        for adapter, _ in self._mix:
+            adapter.scale(value)
 
 
 class Sketcher:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sd_lora import ConfigError, MixedAdapter, PreviewJob, PreviewLimits, PreviewRow, parse_strengths, split_tags
-from sd_lora.service.job import scaled, strength_key
+from sd_lora.service.job import strength_key
 
 JOB = PreviewJob((PreviewRow("a red house"),))
 
@@ -102,11 +102,10 @@ def test_limits_name_everything_at_once_and_let_the_rest_pass() -> None:
     PreviewLimits().check(replace(JOB, width=64, height=128), 8, 1000)
 
 
-def test_equal_strengths_have_equal_keys_and_are_scaled_in_their_form() -> None:
+def test_equal_strengths_have_equal_keys() -> None:
     assert strength_key(1) == strength_key(1.0)
     assert strength_key({"unet": {"up": 1, "down": [1, 2]}}) == strength_key({"unet": {"down": (1.0, 2), "up": 1.0}})
     assert strength_key(1) != strength_key({"unet": 1})
-    assert scaled({"unet": {"up": [1, 2]}, "text_encoder": 0.5}, 2) == {"unet": {"up": [2, 4]}, "text_encoder": 1}
 
 
 def test_the_name_of_an_adapter_is_that_of_its_run() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import random
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -92,9 +95,9 @@ def test_a_mix_is_the_adapters_injected_together(service: PreviewService, files:
     drawn = pictures(service, job)[0][1]
     noise = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(0))
     one, two = Adapter.load(files[0]), Adapter.load(files[1])
-    halves = {"unet": {"down": 0.25, "up": 0.75}}
+    halves = {"unet": {"down": 0.25, "up": 0.75, "mid": 0.5}}
     with one.injected(random_sd, 0.3, name="a"), two.injected(random_sd, halves, name="b"):
-        # a part that is left out of a mapping has strength 1 there, and so has half of it here
+        # a part that is left out of a mapping has strength 1, and so half of it at 0.5
         expected = random_sd(BASE.prompt, latents=noise, guidance_scale=5.0, num_inference_steps=3).images[0]
     assert drawn == expected.tobytes()
 
@@ -191,6 +194,75 @@ def test_many_callers_get_what_one_gets_alone(random_sd_folder: Path, files: lis
         found = list(pool.map(lambda job: pictures(crowd, job), jobs))
     crowd.close()
     assert sum(a != b for a, b in zip(expected, found, strict=True)) == 0
+
+
+def test_the_first_column_is_the_base_whatever_the_strengths_by_block(
+    service: PreviewService, files: list[Path]
+) -> None:
+    [[base]] = pictures(service, PreviewJob((BASE,), (0.0,), steps=3))
+    service._cells = type(service._cells)(1)  # nothing is at hand
+    [[zero, half]] = pictures(service, job_of(MixedAdapter(files[1], {"unet": {"up": 0.3}}), strengths=(0.5,)))
+    halved = MixedAdapter(files[1], {"unet": {"up": 0.15, "down": 0.5, "mid": 0.5}})
+    [[_, given]] = pictures(service, job_of(halved, strengths=(1.0,)))
+    assert zero == base
+    assert half == given != base
+
+
+def test_a_file_that_changes_while_its_job_waits_is_drawn_as_it_was(
+    service: PreviewService, files: list[Path], tmp_path: Path
+) -> None:
+    mine = tmp_path / "mine.safetensors"
+    shutil.copyfile(files[0], mine)
+    waiting = service.draw(job_of(mine))
+    os.replace(shutil.copyfile(files[1], tmp_path / "new"), mine)
+    drawn = [event.image.tobytes() for event in waiting if isinstance(event, PreviewCell)]
+    service._cells = type(service._cells)(1)
+    assert [drawn] == pictures(service, job_of(files[0]))
+    assert pictures(service, job_of(mine)) == pictures(service, job_of(files[1]))
+
+
+def test_a_file_rewritten_in_place_at_the_same_time_is_another(service: PreviewService, files: list[Path]) -> None:
+    before, facts = service.sha256(files[0]), files[0].stat()
+    content = bytearray(files[0].read_bytes())
+    content[-1] ^= 1
+    files[0].write_bytes(content)
+    os.utime(files[0], ns=(facts.st_atime_ns, facts.st_mtime_ns))
+    assert service.sha256(files[0]) != before
+
+
+def test_one_adapter_under_two_names_is_refused(service: PreviewService, files: list[Path], tmp_path: Path) -> None:
+    again = Path(shutil.copyfile(files[0], tmp_path / "again.safetensors"))
+    with pytest.raises(ConfigError, match="0 and again would act twice on one prompt"):
+        service.draw(job_of(files[0], again))
+    with pytest.raises(ConfigError, match="0 would act twice"):
+        service.draw(job_of(files[0], files[0]))
+
+
+def test_whoever_leaves_or_is_stopped_waits_no_longer(service: PreviewService, files: list[Path]) -> None:
+    started = threading.Event()
+
+    def occupy() -> None:
+        with contextlib.suppress(PreviewStopped):
+            for event in service.draw(job_of(files[0], **LONG)):
+                if isinstance(event, PreviewProgress):
+                    started.set()
+
+    thread = threading.Thread(target=occupy)
+    thread.start()
+    assert started.wait(60)
+    left = service.draw(job_of(files[1]))
+    assert isinstance(next(left), PreviewWaiting)
+    left.close()
+    assert service.waiting == 1
+    stop = threading.Event()
+    stopped = service.draw(job_of(files[1]), stop)
+    next(stopped)
+    stop.set()
+    with pytest.raises(PreviewStopped):
+        next(stopped)
+    assert service.waiting == 1
+    service.stop()
+    thread.join(60)
 
 
 def test_whoever_waits_is_told_how_many_come_first(service: PreviewService, files: list[Path]) -> None:

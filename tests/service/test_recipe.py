@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -33,7 +34,8 @@ def test_a_picture_carries_all_that_made_it() -> None:
     said = read_recipe(png_with_recipe(PICTURE, recipe_of(JOB, JOB.rows[0], 0.8, FACTS)))
     assert said == {
         "prompts": ["a red house, day"], "negative": "blurry", "strengths": [0.8], "seed": 7, "steps": 20,
-        "guidance": 4.5, "width": 64, "height": 128, "adapters": [{"name": "ink", "strength": 0.5}],
+        "guidance": 4.5, "width": 64, "height": 128,
+        "adapters": [{"name": "ink", "strength": 0.5, "sha256": "ab" * 32}],
     }  # fmt: skip
 
 
@@ -48,6 +50,34 @@ def test_a_picture_saved_by_many_at_once_carries_for_each_its_own() -> None:
         assert list(pool.map(saved, range(200))) == list(range(200))
 
 
+def test_a_line_that_never_ends_is_read_at_once() -> None:
+    began = time.monotonic()
+    assert read_recipe(carrying(parameters='a house\nSteps: 1, A: "' + "\\" * 5000))["prompts"] == ["a house"]
+    assert read_recipe(carrying(parameters="a house\nSteps: 1, " + "a " * 40_000))["steps"] == 1
+    assert time.monotonic() - began < 5
+
+
+def test_strengths_by_block_appear_in_the_line_as_the_commonest() -> None:
+    by_block = {"unet": {"down": 0.2, "mid": 0.7, "up": {"block_1": 0.7}}}
+    ink = MixedAdapter(Path("runs/old ink/adapter.safetensors"), by_block)
+    job = replace(JOB, rows=(PreviewRow("a house", (ink,)),))
+    assert "<lora:old_ink:0.35>" in a1111_line(recipe_of(job, job.rows[0], 0.5, FACTS))
+
+
+def test_a_sheet_of_several_mixes_carries_each() -> None:
+    job = replace(JOB, rows=(JOB.rows[0], PreviewRow("a cup")))
+    said = read_recipe(png_with_recipe(PICTURE, sheet_recipe(job, FACTS)))
+    assert "adapters" not in said
+    assert [[adapter["name"] for adapter in mix] for mix in said["adapters_by_row"]] == [["ink"], []]
+
+
+def test_a_picture_of_too_many_pixels_is_not_opened() -> None:
+    content = io.BytesIO()
+    Image.new("1", (9000, 9000)).save(content, "PNG")
+    with pytest.raises(DataError, match="too many"):
+        read_recipe(content.getvalue())
+
+
 def test_a_sheet_carries_all_prompts_and_strengths() -> None:
     said = read_recipe(png_with_recipe(PICTURE, sheet_recipe(JOB, FACTS)))
     assert said["prompts"] == ["a red house, day"]
@@ -58,12 +88,12 @@ def test_the_line_is_that_of_a1111_and_is_read_back() -> None:
     line = a1111_line(recipe_of(JOB, JOB.rows[0], 0.8, FACTS))
     assert line.splitlines()[0] == "a red house, day <lora:ink:0.4>"
     assert line.splitlines()[1] == "Negative prompt: blurry"
-    assert "Steps: 20, Sampler: DDIMScheduler, CFG scale: 4.5, Seed: 7, Size: 64x128" in line
+    assert "Steps: 20, Sampler: DDIM, CFG scale: 4.5, Seed: 7, Size: 64x128" in line
     assert 'Lora hashes: "ink: abababababab"' in line
     said = read_recipe(carrying(parameters=line))
     assert said["prompts"] == ["a red house, day"]
     assert (said["seed"], said["steps"], said["guidance"], said["width"], said["height"]) == (7, 20, 4.5, 64, 128)
-    assert said["adapters"] == [{"name": "ink", "strength": 0.4}]
+    assert said["adapters"] == [{"name": "ink", "strength": 0.4, "sha256": ""}]
 
 
 def test_a_picture_of_another_program_is_read() -> None:

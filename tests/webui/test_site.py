@@ -42,7 +42,7 @@ def site(tmp_path: Path) -> Site:
 
 def test_adapters_are_those_of_runs_and_libraries_and_no_copies(site: Site) -> None:
     found = {site.name_of(path) for path in site.adapters().values()}
-    assert found == {"ink", "ink/adapters/step-000100", "loose"}
+    assert found == {"ink", "ink/step-000100", "loose"}
     library = touch(site.runs.parent / "library" / "deep" / "other.safetensors").parent.parent
     wider = Site(site.service, site.runs, site.data, site.work, libraries=(library,))
     assert "deep/other" in {wider.name_of(path) for path in wider.adapters().values()}
