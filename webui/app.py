@@ -108,7 +108,7 @@ def launch(site: Site, *, host: str = "127.0.0.1", port: int = 7860, auth: str =
     return None
 
 
-async def _refuse_download(url: str, *_: Any) -> NoReturn:
+async def _refuse_download(url: str, cache_dir: str = "") -> NoReturn:  # noqa: ARG001
     """Instead of Gradio's, which fetches what a visitor names as a file: nothing is fetched from other hosts."""
     raise gr.Error(f"{escaped(url[:80])} is not fetched; upload the file itself", print_exception=False)
 

@@ -74,6 +74,11 @@ class Tab:
         self.page.goto(address)
         self.page.wait_for_selector("#preview-generate")
 
+    def reload(self) -> None:
+        self.page.reload()
+        self.page.wait_for_selector("#tabs [role=tab]")
+        self.page.wait_for_timeout(1500)  # what the browser has kept is filled in
+
     def close(self) -> None:
         self.context.close()
         assert self.foreign == []

@@ -62,9 +62,8 @@ def test_a_run_is_started_watched_stopped_and_resumed(tab: Tab, home: Path) -> N
     tab.says("train-message", "has started")
     until(lambda: len(steps_of(home, "wood")) >= 3, 180)
     tab.says("train-progress", re.compile(r"of 40|/ ?40"))
-    tab.page.reload()  # the page finds the run again
-    tab.page.wait_for_selector("#preview-generate")
-    tab.open("Train")
+    tab.reload()  # the page finds the run again, and is where it was
+    tab.page.wait_for_selector("#train-start:visible")
     tab.page.wait_for_selector("#train-stop:not([disabled])")
     tab.page.click("#train-stop")
     tab.page.wait_for_selector("#train-resume:not([disabled])")
@@ -98,7 +97,13 @@ def test_the_result_is_drawn_at_three_strengths(tab: Tab, page: Served) -> None:
     assert len(set(three)) == 3
     assert three[0] == base[0]
     tab.shoot("preview")
-    tab.page.reload()  # nothing is lost
+    with tab.page.expect_download() as caught:
+        tab.page.click("#preview-sheet")
+    tab.fill("preview-seed", "5")
+    tab.page.locator("#preview-load input[type=file]").set_input_files(caught.value.path())
+    tab.says("preview-status", "settings loaded")
+    assert tab.value("preview-seed") == "0"
+    tab.reload()  # nothing is lost
     tab.says("preview-status", "3 pictures")
     assert tab.pictures("preview-gallery") == three
 
@@ -201,8 +206,7 @@ def test_fields_come_back_after_a_reload(tab: Tab) -> None:
     tab.choose("dataset-choice", "photos")
     tab.fill("dataset-trigger", "inky")
     tab.page.wait_for_timeout(1000)
-    tab.page.reload()
-    tab.page.wait_for_selector("#preview-generate")
+    tab.reload()
     tab.open("Train")
     tab.page.wait_for_function("document.querySelector('#train-trigger :is(textarea, input)').value == 'inky'")
     assert [tab.value(f"train-{field}") for field in ("dataset", "steps", "preset", "learning-rate")] == [

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from browsing import TABS, Tab, first_visit, furnish, needs_chromium
-from serving import Served, served
+from serving import Served, Visitor, served
 
 pytestmark = [needs_chromium, pytest.mark.xdist_group("access")]
 GUARDED = Path(__file__).parent / "guarded"
@@ -165,6 +165,18 @@ def test_an_adapter_is_looked_at_downloaded_and_converted(chromium: Any, page: S
     tab.page.wait_for_selector("#preview-generate:visible")
     assert "wood" in tab.page.locator("#preview-adapters").inner_text()
     tab.close()
+
+
+def test_a_file_that_is_an_address_is_not_fetched(page: Served) -> None:
+    with page.client() as client:
+        visitor = Visitor(client)
+        file = {
+            "path": "http://example.org/a.png",
+            "url": "http://example.org/a.png",
+            "meta": {"_type": "gradio.FileData"},
+        }
+        with pytest.raises(AssertionError, match="not fetched"):
+            visitor.press("dataset-create", 4, ["new", [file]])
 
 
 def test_no_other_host_was_asked_for(page: Served, reached: Path) -> None:

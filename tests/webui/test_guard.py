@@ -115,3 +115,25 @@ def test_a_websocket_of_a_foreign_host_is_closed() -> None:
     scope = {"type": "websocket", "path": "/", "headers": [(b"host", b"evil.example")], "client": ME}
     asyncio.run(guard(scope, None, send))
     assert sent == [{"type": "websocket.close", "code": 1008}]
+
+
+@pytest.mark.parametrize(("path", "most"), [("/gradio_api/run/preview", 20 * 2**20), ("/login", 64 * 2**10)])
+def test_a_body_that_does_not_say_how_long_it_is_is_read_no_further_than_allowed(path: str, most: int) -> None:
+    read, sent = 0, list[Any]()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        while (await receive())["more_body"]:
+            pass
+
+    async def receive() -> Any:
+        nonlocal read
+        read += 2**16
+        return {"type": "http.request", "body": b"x" * 2**16, "more_body": True}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": path, "headers": [(b"host", b"127.0.0.1")], "client": ME}
+    asyncio.run(Guard(app, "127.0.0.1")(scope, receive, send))
+    assert sent[0]["status"] == 413
+    assert read <= most + 2**16

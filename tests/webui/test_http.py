@@ -6,11 +6,13 @@ import base64
 import os
 import random
 import shutil
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from serving import Served, Visitor, pixels, post, served
 
@@ -118,6 +120,16 @@ def test_what_cannot_be_drawn_is_one_sentence(page: Served, data: list[Any], sai
     assert answer.status_code >= 400
     assert said in str(answer.json()["error"])
     assert "Traceback" not in answer.text
+
+
+def test_who_leaves_is_drawn_for_no_longer(page: Served) -> None:
+    with page.client() as client:
+        long = {"data": [["a long one " * n for n in range(1, 33)], [], "0-1[2]", 1, 150, 5.0, 32, 32, ""]}
+        with pytest.raises(httpx.ReadTimeout):
+            client.post("/gradio_api/run/preview", json=long, timeout=3)
+        began = time.monotonic()
+        assert post(client, "preview", [["a short one"], [], "1", 1, 1, 5.0, 0, 0, ""])["pictures"]
+    assert time.monotonic() - began < 30  # the long one would take minutes
 
 
 def test_a_recipe_draws_the_same_picture_again(page: Served, runs: Path) -> None:
