@@ -1,6 +1,6 @@
 """The page in a browser, end to end on the embedded base: what an artist does in an afternoon.
 
-Each test goes on from what the one before left.
+Each test goes on from what the one before left, so the file runs as a whole (`--dist=loadfile`).
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import pytest
 from browsing import Tab, furnish, needs_chromium
 from serving import Served, served, until
 
-pytestmark = [needs_chromium, pytest.mark.xdist_group("afternoon")]
+pytestmark = needs_chromium
 HOSTILE = "<img src=x onerror=window.pwned=1><script>window.pwned=1</script>"
 
 
