@@ -132,6 +132,10 @@ def config_of(site: Site, preset: str, dataset: str, values: Sequence[Any]) -> R
     """The config of a run. ConfigError, one sentence for all that cannot be used."""
     if not dataset:
         raise ConfigError("choose a dataset")
+    asked = zip(settings(), values, strict=True)
+    empty = [s.key for s, raw in asked if s.kind in ("whole", "number") and not s.absent and raw is None]
+    if empty:
+        raise ConfigError(f"{', '.join(empty)}: no number is given; give one, or choose the preset again")
     options: Mapping[str, dict[str, Any]] = overrides(preset_config(site, preset), values, site)
     merged = {name: dict(content) for name, content in options.items()}
     merged.setdefault("data", {})["folder"] = str(site.dataset(dataset))

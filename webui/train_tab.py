@@ -111,11 +111,11 @@ class _Tab:
                    info=info)  # fmt: skip
 
     def answers(self) -> None:
-        """What is asked of the form, and what is said to it."""
+        """What is asked of the form, and what is said to it: above the buttons, as what is below them is out of sight."""
+        self.message = gr.HTML("", elem_id="train-message", padding=False, visible=False)
         with gr.Row():
             self.check = gr.Button("Check", elem_id="train-check", min_width=100)
             self.start = gr.Button("Start", variant="primary", elem_id="train-start", min_width=100)
-        self.message = gr.HTML("", elem_id="train-message", padding=False, visible=False)
         self.findings = gr.HTML("", elem_id="train-findings", padding=False, visible=False)
 
     def wire(self) -> None:

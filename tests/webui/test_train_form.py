@@ -155,6 +155,12 @@ def test_all_that_cannot_be_used_is_one_sentence(site: Site) -> None:
         given(site, lora__ranks="a")
 
 
+def test_a_number_that_was_emptied_is_not_filled_in_silence(site: Site) -> None:
+    values = filled(site, lora__rank=None, optimizer__learning_rate=None)
+    with pytest.raises(ConfigError, match="rank, learning_rate: no number is given"):
+        form.config_of(site, "", site.id_of(site.data / "photos"), values)
+
+
 def test_another_preset_keeps_what_was_changed_by_hand(site: Site) -> None:
     values = filled(site, "", training__steps="77", lora__rank=8)
     new = form.switched(site, "", "sd15-style", values)
