@@ -111,7 +111,7 @@ class _Tab:
                    info=info)  # fmt: skip
 
     def answers(self) -> None:
-        """What is asked of the form, and what is said to it: above the buttons, as what is below them is out of sight."""
+        """What is asked of the form, and what is said to it: above the buttons, as below them is out of sight."""
         self.message = gr.HTML("", elem_id="train-message", padding=False, visible=False)
         with gr.Row():
             self.check = gr.Button("Check", elem_id="train-check", min_width=100)
