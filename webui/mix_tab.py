@@ -24,7 +24,7 @@ from .adapter_files import local
 from .asking import whole
 from .drawings import Drawings, visitor_of
 from .preview_tab import choices
-from .remembered import browser_state, opened, page_of, remember
+from .remembered import opened, page_of, remember
 from .site import Site
 from .snippets import STRONGEST, WEAKEST, Scene, Share, Snippet
 from .telling import PRIVATE, escaped, telling
@@ -57,7 +57,7 @@ class _Tab:
 
     def fields(self) -> None:
         """What is asked for; a group of sliders for each adapter that is chosen."""
-        self.values = browser_state("mix-values", {})
+        self.values = gr.State({})
         with gr.Row(equal_height=True):
             self.adapters = gr.Dropdown(
                 choices(self.site), value=[], multiselect=True, max_choices=_MOST, label="Adapters", scale=5,
@@ -137,11 +137,11 @@ class _Tab:
 
     def wire(self) -> None:
         asked = [self.adapters, self.values, self.prompt, self.seed, self.steps]
-        page, listed = page_of(), [self.refresh.click, *opened()]
+        page = page_of()
+        listed = [page.load, self.refresh.click, *opened()]
         gr.on(listed, lambda: gr.update(choices=choices(self.site)), None, self.adapters, **PRIVATE)
-        remember(
-            "mix", [self.adapters, self.prompt, self.seed, self.steps], {self.adapters: lambda: choices(self.site)}
-        )
+        # not the adapters: their sliders are made anew at every change, and two changes at once lose each other's events
+        remember("mix", [self.prompt, self.seed, self.steps])
         gr.on(
             [page.load, *(field.change for field in asked)], telling(self.on_snippets), asked, self.codes,
             trigger_mode="always_last", **PRIVATE,
