@@ -140,7 +140,7 @@ class _Tab:
         page = page_of()
         listed = [page.load, self.refresh.click, *opened()]
         gr.on(listed, lambda: gr.update(choices=choices(self.site)), None, self.adapters, **PRIVATE)
-        # not the adapters: their sliders are made anew at every change, and two changes at once lose each other's events
+        # not the adapters: their sliders are made anew at each change, and two at once lose each other's events
         remember("mix", [self.prompt, self.seed, self.steps])
         gr.on(
             [page.load, *(field.change for field in asked)], telling(self.on_snippets), asked, self.codes,
