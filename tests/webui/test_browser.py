@@ -80,7 +80,7 @@ def test_a_run_is_started_watched_stopped_and_resumed(tab: Tab, home: Path) -> N
     assert len(set(losses)) == 40
 
 
-def test_the_result_is_drawn_at_three_strengths(tab: Tab, page: Served) -> None:
+def test_the_result_is_drawn_at_three_strengths(tab: Tab, home: Path) -> None:
     tab.fill("preview-prompts", "a big red boat on the sea, in zwq style")
     tab.fill("preview-strengths", "0")
     tab.page.click("#preview-generate")
@@ -99,9 +99,12 @@ def test_the_result_is_drawn_at_three_strengths(tab: Tab, page: Served) -> None:
     tab.shoot("preview")
     with tab.page.expect_download() as caught:
         tab.page.click("#preview-sheet")
+    caught.value.save_as(sheet := home / "sheet.png")
     tab.fill("preview-seed", "5")
     tab.page.locator("button.label-wrap:visible", has_text="More").click()
-    tab.page.locator("#preview-load input[type=file]").set_input_files(caught.value.path())
+    with tab.page.expect_file_chooser() as chooser:
+        tab.page.click("#preview-load")
+    chooser.value.set_files(sheet)
     tab.says("preview-status", "settings loaded")
     assert tab.value("preview-seed") == "0"
     tab.reload()  # nothing is lost
