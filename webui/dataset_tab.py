@@ -85,11 +85,16 @@ class _Tab:
                    self.captions.place, *self.captions.outputs]  # fmt: skip
         added = [self.dataset, self.files, self.name, self.status]
         remember("dataset", [self.dataset, self.trigger], {self.dataset: self.choices})
-        gr.on([self.reload.click, *opened()], telling(self.on_reload), self.dataset, self.dataset, **PRIVATE)
+        self.reload.click(telling(self.on_reload), self.dataset, self.dataset, **PRIVATE)
+        for event in opened():  # what is chosen stays, as a reload may still be filling it in
+            event(telling(self.on_opened), None, self.dataset, **PRIVATE)
         self.dataset.change(telling(self.on_choose), asked, results, **PRIVATE)
         self.check.click(telling(self.on_check), asked, results, **PRIVATE)
         self.create.click(telling(self.on_create), [self.name, self.files], added, **PRIVATE)
         self.add.click(telling(self.on_add), [self.dataset, self.files], added, **PRIVATE)
+
+    def on_opened(self) -> Any:
+        return gr.update(choices=self.choices())
 
     def on_reload(self, identity: str | None) -> Any:
         known = self.site.datasets()
