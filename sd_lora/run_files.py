@@ -36,7 +36,7 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 
 
 def losses_of(reports: Sequence[dict[str, Any]]) -> tuple[Loss, ...]:
-    """(step, loss, smoothed) of at most a few hundred `reports`: a running mean over a twentieth of them, but five."""
+    """(step, loss, smoothed) of at most a few hundred `reports`: a running mean over a twentieth, five at least."""
     known = [(r["step"], r["loss"]) for r in reports if _is_number(r.get("step")) and _is_number(r.get("loss"))]
     width, sums = max(5, len(known) // 20), [0.0, *accumulate(loss for _, loss in known)]
     means = [(sums[i + 1] - sums[max(0, i + 1 - width)]) / min(width, i + 1) for i in range(len(known))]

@@ -54,8 +54,8 @@ def _row(line: str, chosen: tuple[MixedAdapter, ...], site: Site) -> PreviewRow:
         raise ConfigError(f"no adapter is called {', '.join(unknown)}; there is {known}")
     for name, paths in found.items():
         if len(paths) > 1:
-            names = " or ".join(map(site.name_of, paths[:5]))
-            raise ConfigError(f"{len(paths)} adapters are called {name}; write {names}")
+            names = " or ".join(dict.fromkeys(map(site.name_of, paths[:5])))
+            raise ConfigError(f"{len(paths)} adapters are called {name}; write {names}, or choose one in the list")
     return PreviewRow(prompt, (*chosen, *(MixedAdapter(found[name][0], strength) for name, strength in tags)))
 
 

@@ -13,7 +13,7 @@ from sd_lora import PreviewCell, PreviewStopped, png_with_recipe
 
 from .asking import Asked
 from .site import Site
-from .telling import plainly
+from .telling import plain, telling
 
 
 def add(site: Site) -> None:
@@ -43,8 +43,8 @@ def add(site: Site) -> None:
         return {"pictures": drawn(site, asked, request)}
 
     # Not queued: the service takes them in turn itself, and says "busy" when too many wait.
-    gr.api(plainly(adapters), api_name="adapters", queue=False, concurrency_limit=None)
-    gr.api(plainly(preview), api_name="preview", queue=False, concurrency_limit=None)
+    gr.api(telling(adapters, plain), api_name="adapters", queue=False, concurrency_limit=None)
+    gr.api(telling(preview, plain), api_name="preview", queue=False, concurrency_limit=None)
 
 
 def drawn(site: Site, asked: Asked, request: gr.Request | None) -> list[dict[str, Any]]:

@@ -45,5 +45,4 @@ class Janitor:
             with contextlib.suppress(OSError):
                 path.unlink()
                 left -= size
-                path.parent.rmdir()  # unless more lies there
         return left

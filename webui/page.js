@@ -16,8 +16,13 @@
     if (button && tabs().some((tab) => name(tab) === name(button))) sessionStorage.setItem('sd_lora.tab', name(button));
   }, true);
   tabs().find((tab) => name(tab) === sessionStorage.getItem('sd_lora.tab'))?.click();
+  let typed = false;  // since a button of that tab was pressed; from then on the list of drafts tells
+  document.addEventListener('input', (event) => { if (event.target.closest('#dataset-caption')) typed = true; }, true);
+  document.addEventListener('click', (event) => {
+    if (event.target.closest('button')?.closest('[role="tabpanel"]')?.querySelector('#dataset-caption')) typed = false;
+  }, true);
   window.addEventListener('beforeunload', (event) => {
-    if (document.querySelector('.drafts')?.textContent.trim()) event.preventDefault();
+    if (typed || document.querySelector('.drafts')?.textContent.trim()) event.preventDefault();
   });
   let waiting = false;
   mend();

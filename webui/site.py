@@ -71,8 +71,10 @@ class Site:
                 inner = path.relative_to(root)
                 if inner.stem == "adapter" and len(inner.parts) > 1:
                     return str(inner.parent)
-                *folders, name = inner.with_suffix("").parts
-                return "/".join((*(folders[:-1] if folders[-1:] == ["adapters"] else folders), name))
+                folder = inner.parent
+                if folder.name == "adapters" and (path.parent.parent / "config.toml").is_file():  # a run's
+                    folder = folder.parent
+                return str(folder / inner.stem)
         return path.stem
 
     def named(self, name: str) -> list[Path]:

@@ -17,8 +17,9 @@ Handler = Callable[..., Any]
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
-def telling(handler: Handler) -> Handler:
-    """`handler` of an event, function or generator: an error of ours is shown as its sentence."""
+def telling(handler: Handler, told: Callable[[SdLoraError], Exception] | None = None) -> Handler:
+    """`handler` of an event, function or generator: an error of ours is shown as its sentence, as `told` says it."""
+    told = told or shown
     if inspect.isgeneratorfunction(handler):
 
         @functools.wraps(handler)
@@ -26,7 +27,7 @@ def telling(handler: Handler) -> Handler:
             try:
                 yield from handler(*args)
             except SdLoraError as error:
-                raise shown(error) from error
+                raise told(error) from error
 
         return yielding
 
@@ -35,22 +36,14 @@ def telling(handler: Handler) -> Handler:
         try:
             return handler(*args)
         except SdLoraError as error:
-            raise shown(error) from error
+            raise told(error) from error
 
     return returning
 
 
-def plainly(handler: Handler) -> Handler:
-    """`handler` of a program's call: an error of ours is its sentence as it is, as nothing renders it."""
-
-    @functools.wraps(handler)
-    def returning(*args: Any) -> Any:
-        try:
-            return handler(*args)
-        except SdLoraError as error:
-            raise gr.Error(str(error), print_exception=False) from error
-
-    return returning
+def plain(error: SdLoraError) -> gr.Error:
+    """The error of a program's call: the sentence as it is, as nothing renders it."""
+    return gr.Error(str(error), print_exception=False)
 
 
 def shown(error: SdLoraError) -> gr.Error:

@@ -89,7 +89,8 @@ def _top(curves: Sequence[Curve]) -> float:
         heights = sorted(y for _, y in curve.points)
         if heights:
             tops.append(heights[min(len(heights) - 1, math.ceil(0.98 * len(heights)))])
-    return max(max(tops) * 1.05, 1e-30)
+    top = max(tops) * 1.05
+    return top if top > 1e-12 else 1.0
 
 
 def _marks(low: float, high: float, count: int) -> list[float]:

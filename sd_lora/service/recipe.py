@@ -109,7 +109,7 @@ def _from_json(text: str) -> dict[str, Any]:
     if "inference_steps" in said:  # the sample sheets of a training
         said = {**said, "steps": said["inference_steps"], "adapters": []}
     for key in ("seed", "steps", "width", "height"):
-        if isinstance(said.get(key), int) and not isinstance(said[key], bool):
+        if isinstance(said.get(key), int) and _is_number(said[key]):
             found[key] = said[key]
     if _is_number(said.get("guidance")):
         found["guidance"] = float(said["guidance"])
@@ -123,9 +123,15 @@ def _from_json(text: str) -> dict[str, Any]:
 
 def _adapters(mix: Sequence[Any]) -> list[dict[str, Any]]:
     return [
-        {"name": a["name"][:200], "strength": a.get("strength", 1.0), "sha256": str(a.get("sha256", ""))[:64]}
+        {"name": a["name"][:200], "strength": _strength(a.get("strength", 1.0)),
+         "sha256": str(a.get("sha256", ""))[:64]}
         for a in mix if isinstance(a, dict) and isinstance(a.get("name"), str)
     ]  # fmt: skip
+
+
+def _strength(given: Any) -> Any:
+    """A strength in a form that it may have; 1 for what is none."""
+    return given if _is_number(given) or isinstance(given, Mapping | list) else 1.0
 
 
 def _from_line(text: str) -> dict[str, Any]:
@@ -138,9 +144,11 @@ def _from_line(text: str) -> dict[str, Any]:
     found: dict[str, Any] = {"prompts": [prompt], "negative": negative.strip()}
     for key, ours, kind in (("Steps", "steps", int), ("Seed", "seed", int), ("CFG scale", "guidance", float)):
         try:
-            found[ours] = kind(pairs[key])
+            value = kind(pairs[key])
         except (KeyError, ValueError):
             continue
+        if _is_number(value):
+            found[ours] = value
     size = re.fullmatch(r"(\d{1,5})x(\d{1,5})", pairs.get("Size", "").strip())
     if size:
         found["width"], found["height"] = int(size[1]), int(size[2])
@@ -162,7 +170,7 @@ def _numbers(strength: Any) -> list[float]:
 
 
 def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e9
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12
 
 
 def sheet_recipe(job: PreviewJob, facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -64,6 +64,15 @@ def test_strengths_by_block_appear_in_the_line_as_the_commonest() -> None:
     assert "<lora:old_ink:0.35>" in a1111_line(recipe_of(job, job.rows[0], 0.5, FACTS))
 
 
+def test_numbers_beyond_all_reason_are_left_out() -> None:
+    huge = 10**400
+    said = {"prompt": "a", "seed": huge, "strengths": [huge], "adapters": [{"name": "ink", "strength": huge}]}
+    assert read_recipe(carrying(sd_lora=json.dumps(said))) == {
+        "prompts": ["a"], "adapters": [{"name": "ink", "strength": 1.0, "sha256": ""}],
+    }  # fmt: skip
+    assert "seed" not in read_recipe(carrying(parameters=f"a\nSteps: 3, Seed: {10**20}"))
+
+
 def test_a_sheet_of_several_mixes_carries_each() -> None:
     job = replace(JOB, rows=(JOB.rows[0], PreviewRow("a cup")))
     said = read_recipe(png_with_recipe(PICTURE, sheet_recipe(job, FACTS)))

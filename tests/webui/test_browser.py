@@ -188,6 +188,11 @@ def test_captions_are_edited_and_undone(tab: Tab, home: Path) -> None:
     tab.shoot("dataset")
     tab.page.click("#dataset-undo")
     until(lambda: {path.name: path.read_bytes() for path in folder.glob("*.txt")} == before)
+    asked: list[str] = []
+    tab.page.on("dialog", lambda dialog: (asked.append(dialog.type), dialog.accept()))
+    field.press_sequentially(" more")
+    tab.page.reload()  # what was typed would be lost
+    assert asked == ["beforeunload"]
 
 
 def test_fields_come_back_after_a_reload(tab: Tab) -> None:

@@ -132,6 +132,14 @@ def test_who_leaves_is_drawn_for_no_longer(page: Served) -> None:
     assert time.monotonic() - began < 30  # the long one would take minutes
 
 
+def test_nothing_is_left_when_the_page_ends(tmp_path: Path, random_sd_folder: Path) -> None:
+    (tmp_path / "temp").mkdir()
+    with served(tmp_path, base=str(random_sd_folder), env={"TMPDIR": str(tmp_path / "temp")}) as page:
+        assert list((tmp_path / "temp").glob("sd-lora-page-*"))
+    assert not list((tmp_path / "temp").glob("sd-lora-page-*"))
+    assert not any("Traceback" in line for line in page.printed)
+
+
 def test_a_recipe_draws_the_same_picture_again(page: Served, runs: Path) -> None:
     with page.client() as client:
         (entry, *_) = post(client, "adapters", [])
