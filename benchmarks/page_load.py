@@ -2,7 +2,8 @@
 
     python benchmarks/page_load.py [--visits 10]
 
-Each visit is a browser without a cache. The time is from the request to the Generate button being there.
+Each visit is a browser without a cache. The time is from the request until the Generate button is there and the page
+answers at once.
 """
 
 from __future__ import annotations

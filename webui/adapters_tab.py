@@ -14,7 +14,7 @@ from sd_lora import AdapterSummary, ConfigError, SdLoraError, read_summary
 
 from .adapter_files import KINDS, LAYOUTS, TYPES, converted, copied, local, picture
 from .preview_tab import PreviewInputs, choices
-from .remembered import opened, page_of
+from .remembered import opened
 from .site import Site
 from .telling import PRIVATE, escaped, telling
 
@@ -101,7 +101,7 @@ class _Tab:
 
     def wire(self) -> None:
         shown = [self.chosen, self.details, self.told, self.picture, self.trigger, self.metadata, self.result]
-        listed = [page_of().load, self.refresh.click, *opened()]
+        listed = [self.refresh.click, *opened()]
         gr.on(listed, telling(self.on_list), None, [self.table, self.hint], **PRIVATE)
         self.table.select(telling(self.on_select), None, shown, trigger_mode="always_last", **PRIVATE)
         self.download.click(telling(self.on_download), self.chosen, self.ready, **PRIVATE).success(

@@ -11,10 +11,9 @@ import gradio as gr
 from sd_lora import ConfigError, MixedAdapter, PreviewJob, PreviewRow, parse_strengths, split_tags
 
 from .asking import whole
-from .drawings import Drawings, visitor_of
-from .pictures import picture_file
+from .drawings import NOTHING, Drawings, visitor_of
 from .preview_tab import choices
-from .remembered import page_of, remember
+from .remembered import opened, page_of, remember
 from .site import Site
 from .telling import PRIVATE, telling
 
@@ -44,23 +43,21 @@ class _Pair:
                 sides = [self._side("Left", "", 0.0), self._side("Right", next(iter(site.adapters()), ""), 1.0)]
                 compare = gr.Button("Compare", variant="primary", elem_id="compare-draw")
             with gr.Column(scale=3, min_width=300):
+                status = gr.HTML(NOTHING, elem_id="compare-status", padding=False)
                 slider = gr.ImageSlider(
-                    label="Left ↔ right",
-                    format="png",
-                    interactive=False,
-                    elem_id="compare-slider",
-                    elem_classes="large",
-                    type="filepath",
-                )
-        inputs = [prompt, seed, *sides[0], *sides[1]]
-        compare.click(telling(self.on_compare), inputs, slider, concurrency_limit=None, **PRIVATE)
+                    label="Left ↔ right", format="png", interactive=False, elem_id="compare-slider",
+                    elem_classes="large", type="filepath",
+                )  # fmt: skip
+        inputs, shown = [prompt, seed, *sides[0], *sides[1]], [status, slider]
+        compare.click(telling(self.on_compare), inputs, shown, concurrency_limit=None, **PRIVATE)
         gr.on(
-            [sides[0][1].release, sides[1][1].release], telling(self.on_compare), inputs, slider,
+            [sides[0][1].release, sides[1][1].release], telling(self.on_compare), inputs, shown,
             trigger_mode="always_last", concurrency_limit=None, **PRIVATE,
         )  # fmt: skip
         listed = {adapter: self._adapters for adapter, _ in sides}
         for adapter in listed:
-            adapter.focus(lambda: gr.update(choices=self._adapters()), None, adapter, **PRIVATE)
+            fresh = [adapter.focus, *opened()]
+            gr.on(fresh, lambda: gr.update(choices=self._adapters()), None, adapter, **PRIVATE)
         remember("compare", inputs, listed)
         page_of().unload(self.on_leave)
 
@@ -76,23 +73,23 @@ class _Pair:
     def on_leave(self, request: gr.Request) -> None:
         self.drawings.stop(visitor_of(request))
 
-    def on_compare(self, request: gr.Request, prompt: str, seed: float, *sides: Any) -> Any:
-        """The two pictures as files."""
+    def on_compare(self, request: gr.Request, prompt: str, seed: float, *sides: Any) -> Iterator[tuple[Any, Any]]:
+        """How it goes, and in the end the two pictures as files."""
         if not sides[0] and not sides[2]:
             raise ConfigError("both sides are the base model; choose an adapter for one of them")
-        pair = [self._cell(request, prompt, seed, *sides[at : at + 2]) for at in (0, 2)]
-        return gr.skip() if None in pair else tuple(pair)
+        jobs, files = [self._job(prompt, seed, *sides[at : at + 2]) for at in (0, 2)], list[str]()
+        for wanted, job in enumerate(jobs, 1):
+            for told, file in self.drawings.single(self.site, job, request):
+                files += [file] if file else []
+                yield told, tuple(files) if len(files) == len(jobs) else gr.skip()
+            if len(files) < wanted:  # stopped, or asked for anew
+                return
 
-    def _cell(self, request: gr.Request, prompt: str, seed: Any, identity: str, strength: float) -> str | None:
+    def _job(self, prompt: str, seed: Any, identity: str, strength: float) -> PreviewJob:
         mix = (MixedAdapter(self.site.adapter(identity)),) if identity else ()
         column = float(strength) if mix else 0.0
         row = PreviewRow(_untagged(prompt), mix)
-        job = PreviewJob((row,), (column,), seed=whole("seed", seed), steps=_STEPS)
-        wanted = len(job.columns) - 1
-        image = self.drawings.picture(self.site, job, wanted, request)
-        if image is None:
-            return None
-        return picture_file(self.site.work, image, self.site.service.recipe(job, 0, wanted), f"strength-{column:g}")
+        return PreviewJob((row,), (column,), seed=whole("seed", seed), steps=_STEPS)
 
 
 class _Run:
@@ -111,13 +108,13 @@ class _Run:
                     generate = gr.Button("Draw the grid", variant="primary", elem_id="compare-run-draw")
                     stop = gr.Button("Stop", elem_id="compare-run-stop")
             with gr.Column(scale=3, min_width=300):
-                status = gr.HTML('<div class="status" role="status"></div>', padding=False)
+                status = gr.HTML(NOTHING, padding=False)
                 gallery = gr.Gallery(
                     label="Adapters × strengths", fit_columns=False, object_fit="contain", height="auto", format="png",
                     interactive=False, elem_id="compare-run-gallery", buttons=["download", "fullscreen"],
                 )  # fmt: skip
                 sheet = gr.DownloadButton("Download labelled sheet", size="sm", interactive=False)
-        run.focus(lambda: gr.update(choices=self._runs()), None, run, **PRIVATE)
+        gr.on([run.focus, *opened()], lambda: gr.update(choices=self._runs()), None, run, **PRIVATE)
         generate.click(
             telling(self.on_draw),
             [run, prompt, strengths],

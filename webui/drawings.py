@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import gradio as gr
@@ -27,6 +28,8 @@ from .telling import escaped
 
 #: between two pictures of what is not finished yet
 _EVERY = 0.25
+#: the status before anything was drawn
+NOTHING = '<div class="status" role="status"></div>'
 
 
 class Drawings:
@@ -63,20 +66,21 @@ class Drawings:
             stop.set()
             self.end(visitor, stop)
 
-    def picture(self, site: Site, job: PreviewJob, column: int, request: gr.Request) -> Image.Image | None:
-        """The first row's picture in a column; None if the visitor has left, stopped it, or asked for another since."""
+    def single(self, site: Site, job: PreviewJob, request: gr.Request) -> Iterator[tuple[str, str | None]]:
+        """Draw a job of one row: how it goes, as HTML, and with the last of it the file of the row's last picture.
+
+        Nothing more comes if the visitor has left, stopped it, or asked for another since.
+        """
         visitor = visitor_of(request)
-        stop, found = self.begin(visitor), None
+        stop = self.begin(visitor)
         try:
-            for event in site.service.draw(job, stop):
-                if isinstance(event, PreviewCell) and event.column == column:
-                    found = event.image
-        except PreviewStopped:
-            return None
+            for progress in draw(site.service, job, stop):
+                if stop.is_set():
+                    return
+                yield progress.status(), _last_file(site, progress) if progress.is_done else None
         finally:
             stop.set()
             self.end(visitor, stop)
-        return found
 
     def end(self, visitor: str, stop: threading.Event) -> None:
         with self._lock:
@@ -91,6 +95,8 @@ class Progress:
     job: PreviewJob
     images: dict[tuple[int, int], Image.Image] = field(default_factory=dict)
     sketches: dict[tuple[int, int], Image.Image] = field(default_factory=dict)
+    #: of the adapters' files as they were drawn; None: as they are now
+    hashes: Mapping[Path, str] | None = None
     line: str = "starting …"
     share: float = 0.0
     is_done: bool = False
@@ -125,6 +131,7 @@ def draw(service: PreviewService, job: PreviewJob, stop: threading.Event) -> Ite
             elif isinstance(event, PreviewCell):
                 progress.sketches.pop((event.row, event.column), None)
                 progress.images[event.row, event.column] = event.image
+                progress.hashes = event.hashes
             else:
                 _take_up(progress, event, started)
             now = time.monotonic()
@@ -166,16 +173,23 @@ def shown_of(site: Site, progress: Progress) -> tuple[Any, Any, Any]:
         for column, strength in enumerate(progress.job.columns):
             label = f"base · {asked.prompt}" if strength == 0 else f"{strength:g} · {asked.label or asked.prompt}"
             if (row, column) in progress.images:
-                recipe = site.service.recipe(progress.job, row, column)
+                recipe = site.service.recipe(progress.job, row, column, hashes=progress.hashes)
                 image = progress.images[row, column]
                 cells.append((picture_file(site.work, image, recipe, f"strength-{strength:g}"), label))
             elif (row, column) in progress.sketches:
                 cells.append((progress.sketches[row, column], f"{label} …"))
     sheet, grid = gr.update(value=None, interactive=False), progress.grid()
     if grid is not None:
-        path = picture_file(site.work, grid.sheet(), site.service.recipe(progress.job), "sheet")
+        recipe = site.service.recipe(progress.job, hashes=progress.hashes)
+        path = picture_file(site.work, grid.sheet(), recipe, "sheet")
         sheet = gr.update(value=path, interactive=True)
     return progress.status(), gr.update(value=cells, columns=len(progress.job.columns)), sheet
+
+
+def _last_file(site: Site, progress: Progress) -> str:
+    column = len(progress.job.columns) - 1
+    recipe = site.service.recipe(progress.job, 0, column, hashes=progress.hashes)
+    return picture_file(site.work, progress.images[0, column], recipe, f"strength-{progress.job.columns[column]:g}")
 
 
 def visitor_of(request: gr.Request | None) -> str:

@@ -57,7 +57,7 @@ def drawn(site: Site, asked: Asked, request: gr.Request | None) -> list[dict[str
             raise PreviewStopped("the caller has left")
     pictures = []
     for cell in sorted(cells, key=lambda cell: (cell.row, cell.column)):
-        recipe = site.service.recipe(job, cell.row, cell.column)
+        recipe = site.service.recipe(job, cell.row, cell.column, hashes=cell.hashes)
         png = base64.b64encode(png_with_recipe(cell.image, recipe)).decode()
         pictures.append({"prompt": recipe["prompt"], "strength": recipe["strength"], "recipe": recipe, "png": png})
     return pictures

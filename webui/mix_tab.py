@@ -22,7 +22,7 @@ from sd_lora import (
 from . import snippets
 from .adapter_files import local
 from .asking import whole
-from .drawings import Drawings, visitor_of
+from .drawings import NOTHING, Drawings, visitor_of
 from .preview_tab import choices
 from .remembered import opened, page_of, remember
 from .site import Site
@@ -115,35 +115,35 @@ class _Tab:
 
     def results(self) -> None:
         """What was drawn, and the mix for other programs."""
-        self.status = gr.HTML('<div class="status" role="status"></div>', elem_id="mix-status", padding=False)
+        self.status = gr.HTML(NOTHING, elem_id="mix-status", padding=False)
         self.gallery = gr.Gallery(
             label="Base model | mix at 0.5 | mix at 1", columns=3, fit_columns=False, object_fit="contain",
             height="auto", format="png", elem_id="mix-gallery", interactive=False, buttons=["download", "fullscreen"],
         )  # fmt: skip
         self.sheet = gr.DownloadButton("Download labelled sheet", size="sm", elem_id="mix-sheet", interactive=False)
         self.codes: list[Any] = []
+        shown = iter(self.on_snippets([], {}, *(field.value for field in (self.prompt, self.seed, self.steps))))
         with gr.Tabs():
-            self._code("diffusers", "diffusers", "python")
-            self._code("A1111, Forge", "a1111", None)
-            self._code("ComfyUI", "comfyui", "json")
+            self._code("diffusers", "diffusers", "python", shown)
+            self._code("A1111, Forge", "a1111", None, shown)
+            self._code("ComfyUI", "comfyui", "json", shown)
 
-    def _code(self, title: str, name: str, language: Literal["python", "json"] | None) -> None:
+    def _code(self, title: str, name: str, language: Literal["python", "json"] | None, shown: Iterator[str]) -> None:
         with gr.Tab(title, elem_id=f"mix-tab-{name}"):
             code = gr.Code(
-                language=language, show_label=False, interactive=False, wrap_lines=True, max_lines=24,
+                next(shown), language=language, show_label=False, interactive=False, wrap_lines=True, max_lines=24,
                 elem_id=f"mix-{name}", buttons=["copy"],
             )  # fmt: skip
-            self.codes += [code, gr.HTML("", elem_id=f"mix-{name}-notes", padding=False)]
+            self.codes += [code, gr.HTML(next(shown), elem_id=f"mix-{name}-notes", padding=False)]
 
     def wire(self) -> None:
         asked = [self.adapters, self.values, self.prompt, self.seed, self.steps]
-        page = page_of()
-        listed = [page.load, self.refresh.click, *opened()]
+        listed = [self.refresh.click, *opened()]
         gr.on(listed, lambda: gr.update(choices=choices(self.site)), None, self.adapters, **PRIVATE)
         # not the adapters: their sliders are made anew at each change, and two at once lose each other's events
         remember("mix", [self.prompt, self.seed, self.steps])
         gr.on(
-            [page.load, *(field.change for field in asked)], telling(self.on_snippets), asked, self.codes,
+            [field.change for field in asked], telling(self.on_snippets), asked, self.codes,
             trigger_mode="always_last", **PRIVATE,
         )  # fmt: skip
         self.adapters.change(telling(self.on_choice), self.adapters, self.triggers, **PRIVATE)
@@ -152,7 +152,7 @@ class _Tab:
             telling(self.on_generate), asked, [self.status, self.gallery, self.sheet], concurrency_limit=None, **PRIVATE
         )
         self.stop.click(self.on_stop, None, None, queue=False, **PRIVATE)
-        page.unload(self.on_stop)
+        page_of().unload(self.on_stop)
 
     # ---- what happens
 

@@ -14,8 +14,7 @@ import gradio as gr
 from sd_lora import SdLoraError, read_recipe
 
 from .asking import Asked
-from .drawings import Drawings, Progress, counted, shown_of, visitor_of
-from .pictures import picture_file
+from .drawings import NOTHING, Drawings, Progress, counted, shown_of, visitor_of
 from .remembered import opened, page_of, remember
 from .site import Site
 from .telling import PRIVATE, telling, warn
@@ -91,7 +90,7 @@ class _Tab:
 
     def results(self) -> None:
         """What was drawn."""
-        self.status = gr.HTML('<div class="status" role="status"></div>', elem_id="preview-status", padding=False)
+        self.status = gr.HTML(NOTHING, elem_id="preview-status", padding=False)
         self.gallery = gr.Gallery(
             label="Prompts × strengths", columns=3, fit_columns=False, object_fit="contain", height="auto",
             format="png", elem_id="preview-gallery", interactive=False, buttons=["download", "fullscreen"],
@@ -111,7 +110,7 @@ class _Tab:
         asked = [self.adapter, self.prompts, self.strengths, self.seed, self.steps, self.guidance, self.width,
                  self.height, self.negative]  # fmt: skip
         shown, slid = [self.status, self.gallery, self.sheet], [self.slider, *asked]
-        listed = [self.refresh.click, *opened()]
+        listed = [page_of().load, self.refresh.click, *opened()]
         gr.on(listed, lambda: gr.update(choices=choices(self.site)), None, self.adapter, **PRIVATE)
         self.dice.click(lambda: random.randrange(2**32), None, self.seed, **PRIVATE)
         self.generate.click(lambda: None, None, self.picture, **PRIVATE)  # what it shows is no longer asked for
@@ -140,11 +139,8 @@ class _Tab:
         """The first prompt at one strength."""
         job = replace(Asked(*fields).job(self.site), strengths=(float(strength),))
         job = replace(job, rows=job.rows[:1])
-        wanted = len(job.columns) - 1
-        image = self.sliding.picture(self.site, job, wanted, request)
-        if image is None:
-            return gr.skip()
-        return picture_file(self.site.work, image, self.site.service.recipe(job, 0, wanted), f"strength-{strength:g}")
+        files = [file for _, file in self.sliding.single(self.site, job, request) if file]
+        return files[0] if files else gr.skip()
 
     def on_load(self, content: bytes, *_: Any) -> tuple[Any, ...]:
         """The fields as a picture's recipe has them; what it does not say stays. Adapters with a strength of their own

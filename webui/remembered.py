@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import gradio as gr
@@ -16,11 +17,16 @@ Choices = Callable[[], list[Any]]
 def remember(key: str, fields: Sequence[Any], lists: Mapping[Any, Choices] | None = None) -> Any:
     """Keep the values of `fields` under `key`, and fill them in when the page is opened again.
 
-    `lists` tells for dropdowns what can be chosen by then, on a first visit too; what is gone does not come back.
+    `lists` tells for dropdowns what can be chosen by then; what is gone does not come back.
     Returns the event of filling in.
     """
-    memory = browser_state(key, [])
     known = lists or {}
+    with _outside_of_tabs():
+        # in a tab it is read only once that is opened; scrambled, not secret: a restarted page is to read it too
+        memory = gr.BrowserState([], storage_key=f"sd_lora.{key}", secret="sd_lora")
+        # pressed by page.js when the page is opened again; not on a first visit, as the browser walks the whole page
+        # for each output of an event, which took it half a second
+        returned = gr.Button(visible="hidden", elem_id=f"recall-{key}")
 
     def fill_in(values: Any) -> list[Any]:
         if not isinstance(values, list) or len(values) != len(fields):  # the first visit, or another version's
@@ -28,7 +34,7 @@ def remember(key: str, fields: Sequence[Any], lists: Mapping[Any, Choices] | Non
         return [_back(field, value, known.get(field)) for field, value in zip(fields, values, strict=True)]
 
     gr.on([field.change for field in fields], None, list(fields), memory, js="(...values) => [values]", **PRIVATE)
-    return page_of().load(telling(fill_in), memory, list(fields), **PRIVATE)
+    return returned.click(telling(fill_in), memory, list(fields), show_progress_on=memory, **PRIVATE)
 
 
 def page_of() -> gr.Blocks:
@@ -46,12 +52,11 @@ def opened() -> list[Any]:
     return [] if block is None else [block.select]
 
 
-def browser_state(key: str, default: Any) -> gr.BrowserState:
-    """A value that the browser keeps. One in a tab is read only when that is opened; this one lies outside."""
+@contextlib.contextmanager
+def _outside_of_tabs() -> Iterator[None]:
     inner, Context.block = Context.block, Context.root_block
     try:
-        # scrambled, not secret: a page that was restarted is to read it too
-        return gr.BrowserState(default, storage_key=f"sd_lora.{key}", secret="sd_lora")
+        yield
     finally:
         Context.block = inner
 

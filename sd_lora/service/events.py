@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from PIL import Image
 
@@ -37,12 +39,13 @@ class PreviewProgress:
 
 @dataclass(frozen=True)
 class PreviewCell:
-    """A picture that is finished; `cached` if it had been drawn before."""
+    """A picture that is finished; `cached` if it had been drawn before. `hashes`: of the adapters' files as drawn."""
 
     row: int
     column: int
     image: Image.Image
     cached: bool = False
+    hashes: Mapping[Path, str] = field(default_factory=dict)
 
 
 PreviewEvent = PreviewWaiting | PreviewProgress | PreviewCell

@@ -57,6 +57,11 @@ class PreviewJob:
         """The strengths once each; 0, the base model itself, first."""
         return tuple(dict.fromkeys((0.0, *(float(strength) for strength in self.strengths))))
 
+    @property
+    def paths(self) -> tuple[Path, ...]:
+        """The files of all adapters, once each."""
+        return tuple(dict.fromkeys(mixed.path for row in self.rows for mixed in row.mix))
+
 
 @dataclass(frozen=True)
 class PreviewLimits:

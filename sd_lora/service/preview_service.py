@@ -11,7 +11,7 @@ import itertools
 import queue
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,7 +20,7 @@ from torch import Tensor
 
 from sd_lora.adapter import Adapter, base_name, modules_of
 from sd_lora.config import ModelConfig
-from sd_lora.errors import AdapterError, ConfigError, SdLoraError
+from sd_lora.errors import AdapterError, SdLoraError
 from sd_lora.families import open_base
 from sd_lora.painter import Painter, Strokes, native_size
 from sd_lora.preview import PreviewGrid
@@ -37,20 +37,9 @@ from sd_lora.service.events import (
 from sd_lora.service.job import PreviewJob, PreviewLimits, PreviewRow, strength_key
 from sd_lora.service.pipeline import Injected, Sketcher
 from sd_lora.service.recipe import recipe_of, sheet_recipe
+from sd_lora.service.ticket import Ticket, check_each_once
 
 _TICK = 0.2
-
-
-@dataclass(eq=False)
-class _Ticket:
-    """A job at work: what is asked for, with the adapters as they were then, what has been said of it, and whether
-    anyone still wants it."""
-
-    job: PreviewJob
-    adapters: Mapping[Path, tuple[str, Adapter]]
-    keys: list[list[Hashable]]
-    stopped: threading.Event
-    events: queue.SimpleQueue[PreviewEvent | BaseException | None] = field(default_factory=queue.SimpleQueue)
 
 
 class PreviewService:
@@ -76,7 +65,7 @@ class PreviewService:
         own = (getattr(pipe, name, None) for name in ("tokenizer", "tokenizer_2"))
         self._tokenizers = [copy.deepcopy(tokenizer) for tokenizer in own if tokenizer is not None]
         self._counting = threading.Lock()
-        self._waiting: list[_Ticket] = []
+        self._waiting: list[Ticket] = []
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="preview", daemon=True)
@@ -126,24 +115,25 @@ class PreviewService:
         """
         job = replace(job, width=job.width or self.size, height=job.height or self.size)
         self.limits.check(job, self.grain, self.most_steps)
-        adapters = {path: self._shelf.load(path) for path in dict.fromkeys(m.path for row in job.rows for m in row.mix)}
-        digests = {path: digest for path, (digest, _) in adapters.items()}
-        _check_each_once(job.rows, digests)
-        return self._events(_Ticket(job, adapters, self._keys(job, digests), stopped or threading.Event()))
+        loaded = {path: self._shelf.load(path) for path in job.paths}
+        hashes = {path: digest for path, (digest, _) in loaded.items()}
+        check_each_once(job, hashes)
+        adapters = {path: adapter for path, (_, adapter) in loaded.items()}
+        return self._events(Ticket(job, hashes, adapters, self._keys(job, hashes), stopped or threading.Event()))
 
     def drawn(self, job: PreviewJob) -> list[list[Image.Image | None]]:
         """The pictures of a job by row and column, as far as they were drawn before and are still at hand."""
         job = replace(job, width=job.width or self.size, height=job.height or self.size)
-        digests = {mixed.path: self.sha256(mixed.path) for row in job.rows for mixed in row.mix}
-        return [[self._cells.get(key) for key in row] for row in self._keys(job, digests)]
+        return [[self._cells.get(key) for key in row] for row in self._keys(job, self._hashes(job))]
 
-    def recipe(self, job: PreviewJob, row: int | None = None, column: int = 0) -> dict[str, Any]:
-        """How the picture at (row, column) is made; without a row, the whole sheet."""
+    def recipe(
+        self, job: PreviewJob, row: int | None = None, column: int = 0, *, hashes: Mapping[Path, str] | None = None
+    ) -> dict[str, Any]:
+        """How the picture at (row, column) is made; without a row, the whole sheet. `hashes`: of the adapters as they
+        were drawn, which a PreviewCell tells; left out, those of the files now."""
         job = replace(job, width=job.width or self.size, height=job.height or self.size)
-        paths = {mixed.path for one in job.rows for mixed in one.mix}
-        facts = {
-            "base": self.base, "scheduler": self.scheduler, "sha256": {str(p): self.sha256(p) for p in paths},
-        }  # fmt: skip
+        known = self._hashes(job) if hashes is None else hashes
+        facts = {"base": self.base, "scheduler": self.scheduler, "sha256": {str(p): h for p, h in known.items()}}
         if row is None:
             return sheet_recipe(job, facts)
         return recipe_of(job, job.rows[row], job.columns[column], facts)
@@ -152,14 +142,15 @@ class PreviewService:
         """All pictures of a job, and the recipe of their sheet; `watch` is called with how many of how many are drawn.
         Raises what `draw` does."""
         images: dict[tuple[int, int], Image.Image] = {}
+        hashes: Mapping[Path, str] = {}
         for event in self.draw(job):
             if isinstance(event, PreviewCell):
-                images[event.row, event.column] = event.image
+                images[event.row, event.column], hashes = event.image, event.hashes
                 if watch is not None:
                     watch(len(images), len(job.rows) * len(job.columns))
         rows = tuple(tuple(images[row, c] for c in range(len(job.columns))) for row in range(len(job.rows)))
         labels = tuple(row.label or row.prompt for row in job.rows)
-        return PreviewGrid(labels, job.columns, rows, self.recipe(job))
+        return PreviewGrid(labels, job.columns, rows, self.recipe(job, hashes=hashes))
 
     def stop(self) -> int:
         """Stop the job that is being drawn and those that wait; how many there were."""
@@ -178,11 +169,13 @@ class PreviewService:
 
     # ---- the caller's side
 
-    def _events(self, ticket: _Ticket) -> Iterator[PreviewEvent]:
+    def _events(self, ticket: Ticket) -> Iterator[PreviewEvent]:
         done = [self._cells.get(key) for row in ticket.keys for key in row]
         if all(image is not None for image in done):
             places = itertools.product(range(len(ticket.keys)), range(len(ticket.keys[0])))
-            yield from (PreviewCell(*place, image, True) for place, image in zip(places, done, strict=True) if image)
+            yield from (
+                ticket.cell(*place, image, cached=True) for place, image in zip(places, done, strict=True) if image
+            )
             return
         self._enter(ticket)
         try:
@@ -190,14 +183,14 @@ class PreviewService:
         finally:
             self._leave(ticket)
 
-    def _leave(self, ticket: _Ticket) -> None:
+    def _leave(self, ticket: Ticket) -> None:
         """Nobody wants the job any more; if it only waits, it is gone at once."""
         ticket.stopped.set()
         with self._changed:
             if ticket in self._waiting[1:]:
                 self._waiting.remove(ticket)
 
-    def _enter(self, ticket: _Ticket) -> None:
+    def _enter(self, ticket: Ticket) -> None:
         with self._changed:
             if self._closed:
                 raise PreviewBusy("the preview is closing; try again when it runs")
@@ -207,7 +200,7 @@ class PreviewService:
             self._waiting.append(ticket)
             self._changed.notify_all()
 
-    def _read(self, ticket: _Ticket) -> Iterator[PreviewEvent]:
+    def _read(self, ticket: Ticket) -> Iterator[PreviewEvent]:
         told = -1
         while True:
             try:
@@ -227,12 +220,16 @@ class PreviewService:
                 raise event
             yield event
 
-    def _keys(self, job: PreviewJob, digests: Mapping[Path, str]) -> list[list[Hashable]]:
+    def _hashes(self, job: PreviewJob) -> dict[Path, str]:
+        """Of the job's adapter files as they are now. Raises AdapterError."""
+        return {path: self.sha256(path) for path in job.paths}
+
+    def _keys(self, job: PreviewJob, hashes: Mapping[Path, str]) -> list[list[Hashable]]:
         """Per row and column everything that makes the picture; without adapters or at 0 it is the base model's."""
         drawn = (job.negative if job.guidance > 1 else "", job.seed, job.steps, job.guidance, job.width, job.height)
         keys: list[list[Hashable]] = []
         for row in job.rows:
-            mix = tuple((digests[mixed.path], strength_key(mixed.strength)) for mixed in row.mix if mixed.strength != 0)
+            mix = tuple((hashes[mixed.path], strength_key(mixed.strength)) for mixed in row.mix if mixed.strength != 0)
             keys.append([(row.prompt, drawn, (mix, column) if column and mix else ()) for column in job.columns])
         return keys
 
@@ -256,7 +253,7 @@ class PreviewService:
                 self._waiting.remove(ticket)
             ticket.events.put(ended)
 
-    def _draw_all(self, ticket: _Ticket) -> None:
+    def _draw_all(self, ticket: Ticket) -> None:
         if ticket.stopped.is_set():
             raise PreviewStopped("the preview was stopped")
         self._check_fit(ticket.adapters)
@@ -267,20 +264,20 @@ class PreviewService:
                 if image is None:
                     missing.append(column)
                 else:
-                    ticket.events.put(PreviewCell(number, column, image, cached=True))
+                    ticket.events.put(ticket.cell(number, column, image, cached=True))
             if missing:
                 self._draw_row(ticket, number, row, missing)
 
-    def _check_fit(self, adapters: Mapping[Path, tuple[str, Adapter]]) -> None:
+    def _check_fit(self, adapters: Mapping[Path, Adapter]) -> None:
         wrong = []
-        for path, (_, adapter) in adapters.items():
+        for path, adapter in adapters.items():
             problems = adapter.misfits(self._pipe, self._modules)
             if problems:
                 wrong.append(f"{path.name} does not fit base model {self.base}: {'; '.join(problems)}")
         if wrong:
             raise AdapterError("; ".join(wrong))
 
-    def _draw_row(self, ticket: _Ticket, number: int, row: PreviewRow, columns: Sequence[int]) -> None:
+    def _draw_row(self, ticket: Ticket, number: int, row: PreviewRow, columns: Sequence[int]) -> None:
         """Draw the pictures of `columns` that nothing else has drawn yet."""
         job = ticket.job
         strokes = Strokes(job.width, job.height, job.steps, job.guidance, job.seed)
@@ -295,19 +292,9 @@ class PreviewService:
             sketch = self._sketcher.sketch(latents) if step < job.steps else None
             ticket.events.put(PreviewProgress(number, columns[first], step, job.steps, sketch))
 
-        mix = [(ticket.adapters[mixed.path][1], mixed.strength) for mixed in row.mix if mixed.strength != 0]
+        mix = [(ticket.adapters[mixed.path], mixed.strength) for mixed in row.mix if mixed.strength != 0]
         with Injected(self._pipe, mix) as set_strength:
             pictures = self._painter.row(arguments, [job.columns[c] for c in columns], set_strength, strokes, on_step)
             for column, image in zip(columns, pictures, strict=True):
                 self._cells.put(ticket.keys[number][column], image)
-                ticket.events.put(PreviewCell(number, column, image))
-
-
-def _check_each_once(rows: Sequence[PreviewRow], digests: Mapping[Path, str]) -> None:
-    """ConfigError if the same adapter, by whatever name, is asked to act twice on a row."""
-    for row in rows:
-        used = [digests[mixed.path] for mixed in row.mix if mixed.strength != 0]
-        twice = [mixed.name for mixed in row.mix if used.count(digests[mixed.path]) > 1]
-        if twice:
-            names = " and ".join(dict.fromkeys(twice))
-            raise ConfigError(f"{names} would act twice on one prompt, as the same adapter; leave one out")
+                ticket.events.put(ticket.cell(number, column, image))

@@ -215,7 +215,11 @@ def test_a_file_that_changes_while_its_job_waits_is_drawn_as_it_was(
     shutil.copyfile(files[0], mine)
     waiting = service.draw(job_of(mine))
     os.replace(shutil.copyfile(files[1], tmp_path / "new"), mine)
-    drawn = [event.image.tobytes() for event in waiting if isinstance(event, PreviewCell)]
+    cells = [event for event in waiting if isinstance(event, PreviewCell)]
+    drawn = [cell.image.tobytes() for cell in cells]
+    assert {cell.hashes[mine] for cell in cells} == {service.sha256(files[0])} != {service.sha256(mine)}
+    recipe = service.recipe(job_of(mine), 0, 1, hashes=cells[1].hashes)
+    assert recipe["adapters"][0]["sha256"] == service.sha256(files[0])
     service._cells = type(service._cells)(1)
     assert [drawn] == pictures(service, job_of(files[0]))
     assert pictures(service, job_of(mine)) == pictures(service, job_of(files[1]))
