@@ -57,6 +57,7 @@ class ModelConfig:
     prediction_type: Literal["auto", "epsilon", "v_prediction"] = "auto"
     #: auto: bfloat16 on CUDA devices that have it, float32 elsewhere. LoRA weights are float32 always.
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    #: auto: CUDA, else MPS (Apple's), else the CPU
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     #: hold the frozen denoiser's linear layers in fewer bits; on CUDA devices, with sd-lora[cuda]
     quantize: Literal["none", "int8", "fp8", "nf4"] = "none"
@@ -120,10 +121,13 @@ class LoraConfig:
     variant: Literal["lora", "dora"] = "lora"
     #: groups (attn, ff, conv, proj; text, text_ff for the text encoders) or patterns such as "unet.mid_block.*"
     targets: Targets = ("attn", "ff")
+    #: how much a layer can learn, and how large the file is
     rank: Annotated[int, Field(ge=1, le=1024)] = 16
+    #: a layer's change is multiplied by alpha / rank
     alpha: Positive = 16.0
-    #: pattern = rank, for targets that need another rank than `rank`; alpha likewise
+    #: pattern = rank, for targets that need another rank than `rank`
     ranks: dict[str, Annotated[int, Field(ge=1, le=1024)]] = field(default_factory=dict)
+    #: pattern = alpha, for targets that need another alpha than `alpha`
     alphas: dict[str, Positive] = field(default_factory=dict)
     #: share of a layer's inputs that is left out at random in each step
     dropout: Decay = 0.0
@@ -144,8 +148,11 @@ class OptimizerConfig:
     learning_rate: Positive = 1e-4
     #: of the text encoders' layers; absent: half of `learning_rate`
     text_learning_rate: Positive | None = None
+    #: how much of the averages of gradients and of their squares stays in each step
     betas: Annotated[tuple[Decay, Decay], BeforeValidator(_listed)] = (0.9, 0.999)
+    #: share of each weight, times the rate, that is taken away in each step
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
+    #: gradients are scaled down to this norm where theirs is larger
     clip_norm: Positive = 1.0
     #: share of the steps in which the rate rises to its peak
     warmup: Share = 0.05
@@ -165,7 +172,8 @@ class OptimizerConfig:
 class TrainingConfig:
     """How long, how, and from which noise levels."""
 
-    #: absent: clamp(120 · images, 1200, 4000) exposures, divided by the batch size
+    #: absent: 120 exposures of each image, 1,200 at least and 4,000 at most in all (twice that beside regularisation
+    #: images), divided by the batch size
     steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     #: images in a step, over all processes
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 1
@@ -184,6 +192,7 @@ class TrainingConfig:
     checkpoint_every: Annotated[int, Field(ge=0)] = 100
     #: how many checkpoints stay
     keep_checkpoints: Count = 2
+    #: of everything that is random in the run
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     #: share of exposures trained with an empty caption
     caption_dropout: Share = 0.1
@@ -193,7 +202,9 @@ class TrainingConfig:
     timesteps: Literal["uniform", "mixed"] = "uniform"
     #: the share of the noise schedule that is trained, from no noise (0) to nothing else (1)
     timestep_range: Annotated[tuple[Share, Share], BeforeValidator(_listed)] = (0.0, 1.0)
+    #: for mixed timesteps: the middle of the noise levels that are drawn more often, as the log of signal to noise
     log_snr_mean: float = -3.0
+    #: for mixed timesteps: how far they spread
     log_snr_std: Positive = 2.0
     #: l2, l1, or a pseudo-Huber loss that is robust against odd images where there is much noise (arXiv 2403.16728)
     loss: Literal["l2", "l1", "huber"] = "l2"
@@ -213,8 +224,9 @@ class TrainingConfig:
     average: Literal["none", "ema", "tail"] = "none"
     #: how much of the moving average stays in each step
     ema_decay: Decay = 0.99
-    #: share of the images that is held out to measure the validation loss, and how often it is measured (0: never)
+    #: share of the images that is held out to measure the validation loss
     hold_out: Decay = 0.0
+    #: measure the validation loss every n steps (0: never)
     validate_every: Annotated[int, Field(ge=0)] = 0
     #: where else losses go: tensorboard, wandb, trackio
     trackers: Trackers = ()
@@ -228,9 +240,13 @@ class PreviewConfig:
     every: Annotated[int, Field(ge=0)] = 0
     #: absent: the captions of the first three images
     prompts: tuple[Text, ...] = ()
+    #: of the adapter, one column each; 0 is the base model
     strengths: Strengths = (0.0, 0.5, 1.0)
+    #: classifier-free guidance scale
     guidance: Annotated[float, Field(ge=0)] = 5.0
+    #: denoising steps of each picture
     inference_steps: Count = 25
+    #: of the noise that all pictures start from
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
 
 
@@ -242,6 +258,7 @@ class OutputConfig:
     folder: str = ""
     #: shown by other programs as the adapter's name; empty: the trigger word or the image folder's name
     name: str = ""
+    #: of the adapter file's weights; every program reads float16
     dtype: Literal["float16", "bfloat16", "float32"] = "float16"
 
 

@@ -36,11 +36,21 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
 
 
 def losses_of(reports: Sequence[dict[str, Any]]) -> tuple[Loss, ...]:
-    """(step, loss, smoothed) of at most a few hundred `reports`: a running mean over a twentieth, five at least."""
+    """(step, loss, smoothed) of at most a few hundred `reports`."""
     known = [(r["step"], r["loss"]) for r in reports if _is_number(r.get("step")) and _is_number(r.get("loss"))]
-    width, sums = max(5, len(known) // 20), [0.0, *accumulate(loss for _, loss in known)]
-    means = [(sums[i + 1] - sums[max(0, i + 1 - width)]) / min(width, i + 1) for i in range(len(known))]
+    means = smoothed([loss for _, loss in known], smoothing(len(known)))
     return thinned([(int(step), float(loss), mean) for (step, loss), mean in zip(known, means, strict=True)])
+
+
+def smoothing(steps: int) -> int:
+    """How many losses are averaged, of so many: a twentieth, five at least."""
+    return max(5, steps // 20)
+
+
+def smoothed(values: Sequence[float], width: int) -> list[float]:
+    """The mean of each value and the `width` - 1 before it."""
+    sums = [0.0, *accumulate(values)]
+    return [(sums[i + 1] - sums[max(0, i + 1 - width)]) / min(width, i + 1) for i in range(len(values))]
 
 
 def validation_of(path: Path) -> tuple[Loss, ...]:

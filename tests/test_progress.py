@@ -17,9 +17,9 @@ from rich.console import Console
 
 from sd_lora.presets import load_config
 from sd_lora.progress import TrainingProgress, print_demo, print_run
+from sd_lora.run_files import smoothed
 from sd_lora.training import StepReport
 from sd_lora.training.companions import model_card
-from sd_lora.training.loss_curve import smoothed
 from sd_lora.training.stopping import StopSignals
 
 STEPS = 60

@@ -57,7 +57,7 @@ class Setting:
 
     @property
     def help(self) -> str:
-        return setting_help().get(f"{self.section}.{self.key}", "")
+        return setting_help().get(f"{self.section}.{self.key}", "").replace("absent:", "left empty:")
 
     def shown(self, value: Any) -> Any:
         """What its field shows for a `value` of the config."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from io import BytesIO
-from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sd_lora.atomic import write_atomically
+from sd_lora.run_files import smoothed, smoothing
 from sd_lora.training.loop import StepReport
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ def draw(reports: Sequence[StepReport], path: Path) -> None:
 
     if not reports:
         return
-    width = max(1, len(reports) // 20)
+    width = smoothing(len(reports))
     figure = Figure(figsize=(8, 6.4), dpi=100, layout="constrained")
     whole, parts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     steps, losses = [r.step for r in reports], [r.loss for r in reports]
@@ -53,9 +53,3 @@ def write_figure(figure: Figure, path: Path) -> None:
     content = BytesIO()
     figure.savefig(content, format="png")
     write_atomically(path, content.getvalue())
-
-
-def smoothed(values: Sequence[float], width: int) -> list[float]:
-    """The mean of each value and the `width` - 1 before it."""
-    sums = [0.0, *accumulate(values)]
-    return [(sums[i + 1] - sums[max(0, i + 1 - width)]) / min(width, i + 1) for i in range(len(values))]

@@ -11,8 +11,8 @@ from PIL import Image
 from small_runs import STEPS, config_of, go, write_images
 
 from sd_lora.errors import ConfigError
+from sd_lora.run_files import smoothed
 from sd_lora.training import prepare
-from sd_lora.training.loss_curve import smoothed
 from sd_lora.training.validation import LEVELS
 
 
