@@ -22,7 +22,7 @@ from .telling import PRIVATE, escaped, telling
 HEADERS = (
     "name", "base", "fits", "rank", "alpha", "steps", "images", "trigger", "strength", "MB", "sha256", "id",
 )  # fmt: skip
-_WIDTHS: list[str | int] = [224, 110, 80, 64, 68, 68, 78, 110, 94, 64, 126, 126]
+_WIDTHS: list[str | int] = [296, 110, 80, 64, 68, 68, 78, 110, 94, 64, 122, 58]
 _NONE = "no adapters yet: train one, or start the page with the folder they lie in"
 _SOME = "select a row to see more of an adapter"
 #: seconds for hashes in one listing; the rest come when the list is read again, or an adapter is selected

@@ -75,7 +75,7 @@ class Drawings:
         stop = self.begin(visitor)
         try:
             for progress in draw(site.service, job, stop):
-                if stop.is_set():
+                if progress.is_done and len(progress.images) < progress.total:  # stopped
                     return
                 yield progress.status(), _last_file(site, progress) if progress.is_done else None
         finally:

@@ -150,7 +150,7 @@ class _Tab:
         """A page that is opened, or reloaded: the newest run that is at work, or the newest of all."""
         runs = self.view.runs()
         working = [identity for label, identity in runs if label.endswith((" · running", " · starting"))]
-        return gr.update(choices=runs, value=[*working, runs[0][1]][0]) if runs else gr.skip()
+        return gr.update(choices=runs, value=[*working, runs[0][1]][0]) if runs else gr.update(choices=[])
 
     def on_preset(self, preset: str, before: str, *values: Any) -> list[Any]:
         return [preset, *form.switched(self.site, before, preset, values)]
