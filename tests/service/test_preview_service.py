@@ -1,15 +1,10 @@
-"""The preview service: whoever asks, however many at once, gets the picture that was asked for."""
+"""What the preview service draws, and what it refuses."""
 
 from __future__ import annotations
 
-import contextlib
 import os
-import random
 import shutil
 import threading
-import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,64 +12,19 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from preview_jobs import BASE, LONG, Maker, job_of, pictures
 
 from sd_lora import (
     AdapterError,
     ConfigError,
     MixedAdapter,
-    PreviewBusy,
     PreviewCell,
     PreviewJob,
     PreviewLimits,
     PreviewProgress,
     PreviewRow,
     PreviewService,
-    PreviewStopped,
-    PreviewWaiting,
 )
-
-Maker = Callable[..., Any]
-BASE = PreviewRow("a red boat on the sea")
-
-
-@pytest.fixture
-def service(random_sd: Any) -> Iterator[PreviewService]:
-    random_sd.set_progress_bar_config(disable=True)
-    made = PreviewService(random_sd)
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def files(random_sd: Any, trained_adapter: Maker, tmp_path: Path) -> list[Path]:
-    """Three adapters that act: of other ranks and targets, and one of the text encoder too."""
-    kinds = (("attn",), ("attn", "ff"), ("attn", "conv"))
-    paths = []
-    for number, targets in enumerate(kinds):
-        adapter = trained_adapter(random_sd, *targets, rank=number + 2, std=0.2)
-        paths.append(adapter.save(tmp_path / f"{number}.safetensors"))
-    return paths
-
-
-def job_of(*mix: Path | MixedAdapter, **settings: Any) -> PreviewJob:
-    parts = tuple(m if isinstance(m, MixedAdapter) else MixedAdapter(m) for m in mix)
-    return PreviewJob((PreviewRow(BASE.prompt, parts),), **({"steps": 3} | settings))
-
-
-#: a job that takes far longer than whatever is tried while it is drawn
-LONG = {"steps": 150, "strengths": tuple(number / 10 for number in range(1, 60))}
-
-
-def pictures(service: PreviewService, job: PreviewJob) -> list[list[bytes]]:
-    found: dict[tuple[int, int], bytes] = {}
-    for event in service.draw(job):
-        if isinstance(event, PreviewCell):
-            assert (event.row, event.column) not in found
-            found[event.row, event.column] = event.image.tobytes()
-    return [[found[r, c] for c in range(len(job.columns))] for r in range(len(job.rows))]
-
-
-# ---- what is drawn
 
 
 def test_strength_0_is_the_base_and_comes_first(service: PreviewService, files: list[Path], random_sd: Any) -> None:
@@ -170,32 +120,6 @@ def test_pictures_of_what_is_not_finished_are_shown(service: PreviewService, fil
     assert sketches[0].size == (16, 16)
 
 
-# ---- many at once
-
-
-def test_many_callers_get_what_one_gets_alone(random_sd_folder: Path, files: list[Path]) -> None:
-    draw = random.Random(7)
-    jobs = [
-        PreviewJob(
-            tuple(PreviewRow(draw.choice(["a boat", "a cup", "a house"]), tuple(
-                MixedAdapter(path, draw.choice([0.5, 1.0, {"unet": {"up": 0.3}}]))
-                for path in draw.sample(files, draw.randrange(3))
-            )) for _ in range(draw.randrange(1, 3))),
-            tuple(draw.sample([0.0, 0.3, 0.7, 1.0, 1.4], draw.randrange(1, 3))), steps=draw.choice([1, 2]),
-            seed=draw.randrange(3),
-        )
-        for _ in range(150)
-    ]  # fmt: skip
-    alone = PreviewService.open(str(random_sd_folder))
-    expected = [pictures(alone, job) for job in jobs]
-    alone.close()
-    crowd = PreviewService.open(str(random_sd_folder))
-    with ThreadPoolExecutor(16) as pool:
-        found = list(pool.map(lambda job: pictures(crowd, job), jobs))
-    crowd.close()
-    assert sum(a != b for a, b in zip(expected, found, strict=True)) == 0
-
-
 def test_the_first_column_is_the_base_whatever_the_strengths_by_block(
     service: PreviewService, files: list[Path]
 ) -> None:
@@ -240,119 +164,6 @@ def test_one_adapter_under_two_names_is_refused(service: PreviewService, files: 
         service.draw(job_of(files[0], again))
     with pytest.raises(ConfigError, match="0 would act twice"):
         service.draw(job_of(files[0], files[0]))
-
-
-def test_whoever_leaves_or_is_stopped_waits_no_longer(service: PreviewService, files: list[Path]) -> None:
-    started = threading.Event()
-
-    def occupy() -> None:
-        with contextlib.suppress(PreviewStopped):
-            for event in service.draw(job_of(files[0], **LONG)):
-                if isinstance(event, PreviewProgress):
-                    started.set()
-
-    thread = threading.Thread(target=occupy)
-    thread.start()
-    assert started.wait(60)
-    left = service.draw(job_of(files[1]))
-    assert isinstance(next(left), PreviewWaiting)
-    left.close()
-    assert service.waiting == 1
-    stop = threading.Event()
-    stopped = service.draw(job_of(files[1]), stop)
-    next(stopped)
-    stop.set()
-    with pytest.raises(PreviewStopped):
-        next(stopped)
-    assert service.waiting == 1
-    service.stop()
-    thread.join(60)
-
-
-def test_whoever_waits_is_told_how_many_come_first(service: PreviewService, files: list[Path]) -> None:
-    slow, told, started = job_of(files[0], **LONG), list[int](), threading.Event()
-
-    def occupy() -> None:
-        for _ in service.draw(slow):
-            started.set()
-
-    def wait() -> None:
-        for event in service.draw(job_of(files[1])):
-            if isinstance(event, PreviewWaiting):
-                told.append(event.ahead)
-                service.stop()
-
-    threads = [threading.Thread(target=target, daemon=True) for target in (occupy, wait)]
-    threads[0].start()
-    assert started.wait(60)
-    with pytest.raises(PreviewStopped):
-        wait()
-    assert told == [1]
-    threads[0].join(60)
-
-
-def test_when_too_many_wait_the_next_is_refused_with_their_number(random_sd: Any, files: list[Path]) -> None:
-    service = PreviewService(random_sd, limits=PreviewLimits(waiting=2))
-    held = [service.draw(job_of(files[0], seed=seed, **LONG)) for seed in range(3)]
-    threads = [threading.Thread(target=lambda g=g: list(g), daemon=True) for g in held]
-    for number, thread in enumerate(threads, 1):
-        thread.start()
-        until(lambda n=number: service.waiting == n)
-    with pytest.raises(PreviewBusy, match="busy, 2 waiting"):
-        next(service.draw(job_of(files[0], seed=9)))
-    service.close()
-
-
-def until(condition: Callable[[], bool], seconds: float = 60) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.01)
-
-
-# ---- stopping
-
-
-def test_stop_acts_within_two_steps_and_the_next_job_is_right(service: PreviewService, files: list[Path]) -> None:
-    expected = pictures(service, job_of(files[1], strengths=(1.0,)))
-    draw = random.Random(1)
-    for number in range(30):
-        stop, after = threading.Event(), draw.randrange(1, 40)
-        late = 0
-        try:
-            for event in service.draw(job_of(files[0], steps=50, seed=100 + number), stop):
-                late += stop.is_set() and isinstance(event, PreviewProgress)
-                if isinstance(event, PreviewProgress) and event.step >= after:
-                    stop.set()
-        except PreviewStopped:
-            assert stop.is_set()
-        assert late <= 2
-        until(lambda: service.waiting == 0)
-        fresh = job_of(files[1], strengths=(1.0,), seed=200 + number)
-        assert pictures(service, fresh)[0][1] != expected[0][1]
-        assert pictures(service, job_of(files[1], strengths=(1.0,))) == expected
-
-
-def test_whoever_leaves_stops_the_drawing(service: PreviewService, files: list[Path]) -> None:
-    drawing = service.draw(job_of(files[0], **LONG))
-    assert next(drawing)
-    drawing.close()
-    until(lambda: service.waiting == 0, 20)
-    assert len(pictures(service, job_of(files[0]))[0]) == 3
-
-
-def test_a_closed_service_ends_its_jobs_and_takes_no_more(random_sd: Any, files: list[Path]) -> None:
-    service = PreviewService(random_sd)
-    drawing = service.draw(job_of(files[0], **LONG))
-    assert next(drawing)
-    service.close()
-    with pytest.raises(PreviewStopped):
-        list(drawing)
-    with pytest.raises(PreviewBusy, match="closing"):
-        next(service.draw(job_of(files[0])))
-
-
-# ---- what cannot be drawn
 
 
 def test_an_adapter_that_does_not_fit_says_so_before_anything_is_drawn(
