@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -24,7 +26,7 @@ from .adapter_files import local
 from .asking import whole
 from .drawings import NOTHING, Drawings, visitor_of
 from .preview_tab import choices
-from .remembered import opened, page_of, remember
+from .remembered import kept, opened, page_of, remember
 from .site import Site
 from .snippets import STRONGEST, WEAKEST, Scene, Share, Snippet
 from .telling import PRIVATE, escaped, telling
@@ -57,7 +59,7 @@ class _Tab:
 
     def fields(self) -> None:
         """What is asked for; a group of sliders for each adapter that is chosen."""
-        self.values = gr.State({})
+        self.values = kept("mix-values", {})
         with gr.Row(equal_height=True):
             self.adapters = gr.Dropdown(
                 choices(self.site), value=[], multiselect=True, max_choices=_MOST, label="Adapters", scale=5,
@@ -65,7 +67,12 @@ class _Tab:
             )  # fmt: skip
             self.refresh = gr.Button("Rescan", elem_id="mix-refresh", scale=0, min_width=90, elem_classes="beside")
 
-        @gr.render([self.adapters, self.values], triggers=[self.adapters.change], show_progress="hidden")
+        # what is chosen, as text: a list says that it has changed at each message of the server, and sliders that are
+        # made anew lose what is done meanwhile; a text says so only if it is another
+        self.chosen = gr.Textbox("[]", visible="hidden", elem_id="mix-chosen")
+        self.adapters.change(None, self.adapters, self.chosen, js="(ids) => JSON.stringify(ids ?? [])", **PRIVATE)
+
+        @gr.render([self.chosen, self.values], triggers=[self.chosen.change], show_progress="hidden")
         def sliders(ids: Any, values: Any) -> None:
             for number, identity in enumerate(_ids(ids)[:_MOST]):
                 self._sliders_of(number, identity, _kept(values, identity))
@@ -137,17 +144,18 @@ class _Tab:
             self.codes += [code, gr.HTML(next(shown), elem_id=f"mix-{name}-notes", padding=False)]
 
     def wire(self) -> None:
-        asked = [self.adapters, self.values, self.prompt, self.seed, self.steps]
+        asked = [self.chosen, self.values, self.prompt, self.seed, self.steps]
         listed = [self.refresh.click, *opened()]
         gr.on(listed, lambda: gr.update(choices=choices(self.site)), None, self.adapters, **PRIVATE)
-        # not the adapters: their sliders are made anew at each change, and two at once lose each other's events
-        remember("mix", [self.prompt, self.seed, self.steps])
+        remember(
+            "mix", [self.adapters, self.prompt, self.seed, self.steps], {self.adapters: lambda: choices(self.site)}
+        )
         gr.on(
             [field.change for field in asked], telling(self.on_snippets), asked, self.codes,
             trigger_mode="always_last", **PRIVATE,
         )  # fmt: skip
-        self.adapters.change(telling(self.on_choice), self.adapters, self.triggers, **PRIVATE)
-        self.triggers.click(telling(self.on_triggers), [self.adapters, self.prompt], self.prompt, **PRIVATE)
+        self.chosen.change(telling(self.on_choice), self.chosen, self.triggers, **PRIVATE)
+        self.triggers.click(telling(self.on_triggers), [self.chosen, self.prompt], self.prompt, **PRIVATE)
         self.generate.click(
             telling(self.on_generate), asked, [self.status, self.gallery, self.sheet], concurrency_limit=None, **PRIVATE
         )
@@ -252,8 +260,13 @@ def _sliders_of_parts(summary: AdapterSummary, slider: Any) -> None:
                 slider(block, block.replace(".block", ""), min_width=120)
 
 
-def _ids(ids: Any) -> list[str]:
-    return list(dict.fromkeys(str(identity) for identity in ids or ()))
+def _ids(chosen: Any) -> list[str]:
+    """The ids, once each, of a list or of the text that stands for it."""
+    try:
+        ids = json.loads(chosen) if isinstance(chosen, str) else chosen
+    except (ValueError, RecursionError):
+        ids = []
+    return list(dict.fromkeys(map(str, ids))) if isinstance(ids, list) else []
 
 
 def _mapping(values: Any) -> dict[str, Any]:
@@ -263,7 +276,7 @@ def _mapping(values: Any) -> dict[str, Any]:
 def _kept(values: Any, identity: str) -> dict[str, float]:
     """The strengths by part that a browser has kept of an adapter; what is no number is left out."""
     parts = _mapping(_mapping(values).get(identity))
-    return {str(part): float(one) for part, one in parts.items() if isinstance(one, int | float)}
+    return {str(part): float(one) for part, one in parts.items() if isinstance(one, int | float) and math.isfinite(one)}
 
 
 def _line(text: str) -> str:

@@ -21,9 +21,8 @@ def remember(key: str, fields: Sequence[Any], lists: Mapping[Any, Choices] | Non
     Returns the event of filling in.
     """
     known = lists or {}
+    memory = kept(key, [])
     with _outside_of_tabs():
-        # in a tab it is read only once that is opened; scrambled, not secret: a restarted page is to read it too
-        memory = gr.BrowserState([], storage_key=f"sd_lora.{key}", secret="sd_lora")
         # pressed by page.js when the page is opened again; not on a first visit, as the browser walks the whole page
         # for each output of an event, which took it half a second
         returned = gr.Button(visible="hidden", elem_id=f"recall-{key}")
@@ -35,6 +34,13 @@ def remember(key: str, fields: Sequence[Any], lists: Mapping[Any, Choices] | Non
 
     gr.on([field.change for field in fields], None, list(fields), memory, js="(...values) => [values]", **PRIVATE)
     return returned.click(telling(fill_in), memory, list(fields), show_progress_on=memory, **PRIVATE)
+
+
+def kept(key: str, default: Any) -> gr.BrowserState:
+    """A value that the browser keeps under `key`."""
+    with _outside_of_tabs():
+        # in a tab it is read only once that is opened; scrambled, not secret: a restarted page is to read it too
+        return gr.BrowserState(default, storage_key=f"sd_lora.{key}", secret="sd_lora")
 
 
 def page_of() -> gr.Blocks:

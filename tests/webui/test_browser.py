@@ -207,6 +207,12 @@ def test_fields_come_back_after_a_reload(tab: Tab) -> None:
     tab.choose("compare-right", "the base model")
     tab.open("Mix")
     tab.fill("mix-prompt", "a boat")
+    tab.choose("mix-adapters", "wood")
+    tab.page.keyboard.press("Escape")
+    strength = tab.page.locator("#mix-strength-0 input[type=number]")
+    strength.fill("0.35")
+    strength.press("Enter")
+    tab.says("mix-diffusers", "0.35")
     tab.open("Dataset")
     tab.choose("dataset-choice", "photos")
     tab.fill("dataset-trigger", "inky")
@@ -224,6 +230,11 @@ def test_fields_come_back_after_a_reload(tab: Tab) -> None:
     assert (tab.value("compare-prompt"), tab.value("compare-right")) == ("a cup", "the base model")
     tab.open("Mix")
     assert tab.value("mix-prompt") == "a boat"
+    strength.wait_for()
+    assert strength.input_value() == "0.35"
+    strength.fill("0.65")  # the sliders that came back are at work
+    strength.press("Enter")
+    tab.says("mix-diffusers", "0.65")
     tab.open("Dataset")
     assert (tab.value("dataset-choice"), tab.value("dataset-trigger")) == ("photos", "inky")
 

@@ -160,3 +160,18 @@ def test_what_cannot_be_used_is_told_as_soon_as_it_is_chosen(tab: Any, site: Sit
     texts = [str(block.value) for block in page.blocks.values() if isinstance(block, gr.HTML)]
     assert any("cannot be used on" in text and str(site.runs) not in text for text in texts)
     assert any("not there any more" in text for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "ids"),
+    [('["b", "a", "b"]', ["b", "a"]), (["a"], ["a"]), ("[1]", ["1"]), ("[]", []), ("", []), (None, []), ("{}", []),
+     ('"ab"', []), ("[", []), ("[" * 10_000, []), ({"a": 1}, [])],
+)  # fmt: skip
+def test_what_is_chosen_is_read_from_text_too(chosen: Any, ids: list[str]) -> None:
+    assert mix_tab._ids(chosen) == ids
+
+
+def test_kept_strengths_that_are_no_numbers_are_left_out() -> None:
+    kept = {"ink": {"up": 0.5, "down": float("inf"), "mid": "1", "unet": float("nan")}, "wood": 3}
+    assert mix_tab._kept(kept, "ink") == {"up": 0.5}
+    assert mix_tab._kept(kept, "wood") == mix_tab._kept("x", "ink") == {}
