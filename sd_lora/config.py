@@ -192,7 +192,7 @@ class TrainingConfig:
     checkpoint_every: Annotated[int, Field(ge=0)] = 100
     #: how many checkpoints stay
     keep_checkpoints: Count = 2
-    #: of everything that is random in the run
+    #: of everything that is random in training
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     #: share of exposures trained with an empty caption
     caption_dropout: Share = 0.1
