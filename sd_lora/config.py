@@ -148,7 +148,7 @@ class OptimizerConfig:
     learning_rate: Positive = 1e-4
     #: of the text encoders' layers; absent: half of `learning_rate`
     text_learning_rate: Positive | None = None
-    #: how much of the averages of gradients and of their squares stays in each step
+    #: how much of the averages of gradients and of their squares stays in each step; as it is here: the optimizer's own
     betas: Annotated[tuple[Decay, Decay], BeforeValidator(_listed)] = (0.9, 0.999)
     #: share of each weight, times the rate, that is taken away in each step
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
@@ -226,7 +226,7 @@ class TrainingConfig:
     ema_decay: Decay = 0.99
     #: share of the images that is held out to measure the validation loss
     hold_out: Decay = 0.0
-    #: measure the validation loss every n steps (0: never)
+    #: measure the validation loss every n steps and after the last (0: never)
     validate_every: Annotated[int, Field(ge=0)] = 0
     #: where else losses go: tensorboard, wandb, trackio
     trackers: Trackers = ()
@@ -240,7 +240,7 @@ class PreviewConfig:
     every: Annotated[int, Field(ge=0)] = 0
     #: absent: the captions of the first three images
     prompts: tuple[Text, ...] = ()
-    #: of the adapter, one column each; 0 is the base model
+    #: of the adapter, one column each; 0, the base model, always comes first
     strengths: Strengths = (0.0, 0.5, 1.0)
     #: classifier-free guidance scale
     guidance: Annotated[float, Field(ge=0)] = 5.0

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
-from sd_lora import ConfigError, MixedAdapter, PreviewJob, PreviewRow, parse_strengths, split_tags
+from sd_lora import ConfigError, MixedAdapter, PreviewJob, PreviewRow, SdLoraError, parse_strengths, split_tags
 
 from .asking import whole
-from .drawings import NOTHING, Drawings, visitor_of
+from .drawings import NOTHING, Drawings, Progress, file_of, visitor_of
 from .preview_tab import choices
 from .remembered import opened, page_of, remember
 from .site import Site
@@ -77,19 +77,32 @@ class _Pair:
         """How it goes, and in the end the two pictures as files."""
         if not sides[0] and not sides[2]:
             raise ConfigError("both sides are the base model; choose an adapter for one of them")
-        jobs, files = [self._job(prompt, seed, *sides[at : at + 2]) for at in (0, 2)], list[str]()
-        for wanted, job in enumerate(jobs, 1):
-            for told, file in self.drawings.single(self.site, job, request):
-                files += [file] if file else []
-                yield told, tuple(files) if len(files) == len(jobs) else gr.skip()
-            if len(files) < wanted:  # stopped, or asked for anew
-                return
+        job = self._job(prompt, seed, (sides[:2], sides[2:]))
+        try:
+            for progress in self.drawings.follow(self.site, job, request):
+                if not progress.is_done:
+                    yield progress.status(), gr.skip()
+                elif progress.is_whole:
+                    yield progress.status(), tuple(self._file(progress, row) for row in (0, 1))
+                else:  # asked for anew: what an event said last, or nothing at all, is shown when it ends
+                    yield gr.skip(), gr.skip()
+        except SdLoraError:
+            yield NOTHING, gr.skip()
+            raise
 
-    def _job(self, prompt: str, seed: Any, identity: str, strength: float) -> PreviewJob:
-        mix = (MixedAdapter(self.site.adapter(identity)),) if identity else ()
-        column = float(strength) if mix else 0.0
-        row = PreviewRow(_untagged(prompt), mix)
-        return PreviewJob((row,), (column,), seed=whole("seed", seed), steps=_STEPS)
+    def _job(self, prompt: str, seed: Any, sides: Sequence[Sequence[Any]]) -> PreviewJob:
+        """A row for each side, an adapter with its strength or the base model."""
+        plain = _untagged(prompt)
+        mixes = [
+            (MixedAdapter(self.site.adapter(identity), float(strength)),) if identity and strength else ()
+            for identity, strength in sides
+        ]
+        rows = tuple(PreviewRow(plain, mix) for mix in mixes)
+        return PreviewJob(rows, (1.0,), seed=whole("seed", seed), steps=_STEPS)
+
+    def _file(self, progress: Progress, row: int) -> str:
+        mix = progress.job.rows[row].mix
+        return file_of(self.site, progress, row, 1, f"strength-{mix[0].strength if mix else 0:g}")
 
 
 class _Run:

@@ -55,32 +55,20 @@ class Drawings:
         if stop is not None:
             stop.set()
 
+    def follow(self, site: Site, job: PreviewJob, request: gr.Request) -> Iterator[Progress]:
+        """Draw `job` for whoever asks, and say how it goes (`draw`); leaving it stops it."""
+        visitor = visitor_of(request)
+        stop = self.begin(visitor)
+        try:
+            yield from draw(site.service, job, stop)
+        finally:
+            stop.set()
+            self.end(visitor, stop)
+
     def show(self, site: Site, job: PreviewJob, request: gr.Request) -> Iterator[tuple[Any, Any, Any]]:
-        """Draw `job` for whoever asks, and show how it goes (`shown_of`); leaving it stops it."""
-        visitor = visitor_of(request)
-        stop = self.begin(visitor)
-        try:
-            for progress in draw(site.service, job, stop):
-                yield shown_of(site, progress)
-        finally:
-            stop.set()
-            self.end(visitor, stop)
-
-    def single(self, site: Site, job: PreviewJob, request: gr.Request) -> Iterator[tuple[str, str | None]]:
-        """Draw a job of one row: how it goes, as HTML, and with the last of it the file of the row's last picture.
-
-        Nothing more comes if the visitor has left, stopped it, or asked for another since.
-        """
-        visitor = visitor_of(request)
-        stop = self.begin(visitor)
-        try:
-            for progress in draw(site.service, job, stop):
-                if progress.is_done and len(progress.images) < progress.total:  # stopped
-                    return
-                yield progress.status(), _last_file(site, progress) if progress.is_done else None
-        finally:
-            stop.set()
-            self.end(visitor, stop)
+        """As `follow`, as updates of status, gallery and sheet."""
+        for progress in self.follow(site, job, request):
+            yield shown_of(site, progress)
 
     def end(self, visitor: str, stop: threading.Event) -> None:
         with self._lock:
@@ -105,6 +93,10 @@ class Progress:
     def total(self) -> int:
         return len(self.job.rows) * len(self.job.columns)
 
+    @property
+    def is_whole(self) -> bool:
+        return len(self.images) == self.total
+
     def status(self) -> str:
         """The line and its bar, as HTML."""
         bar = "" if self.is_done else f'<div class="bar"><i style="width:{100 * self.share:.0f}%"></i></div>'
@@ -112,7 +104,7 @@ class Progress:
 
     def grid(self) -> PreviewGrid | None:
         """All pictures as a grid that can be saved as a sheet, once they are there."""
-        if len(self.images) < self.total:
+        if not self.is_whole:
             return None
         rows, columns = len(self.job.rows), len(self.job.columns)
         images = tuple(tuple(self.images[row, column] for column in range(columns)) for row in range(rows))
@@ -173,9 +165,7 @@ def shown_of(site: Site, progress: Progress) -> tuple[Any, Any, Any]:
         for column, strength in enumerate(progress.job.columns):
             label = f"base · {asked.prompt}" if strength == 0 else f"{strength:g} · {asked.label or asked.prompt}"
             if (row, column) in progress.images:
-                recipe = site.service.recipe(progress.job, row, column, hashes=progress.hashes)
-                image = progress.images[row, column]
-                cells.append((picture_file(site.work, image, recipe, f"strength-{strength:g}"), label))
+                cells.append((file_of(site, progress, row, column, f"strength-{strength:g}"), label))
             elif (row, column) in progress.sketches:
                 cells.append((progress.sketches[row, column], f"{label} …"))
     sheet, grid = gr.update(value=None, interactive=False), progress.grid()
@@ -186,10 +176,10 @@ def shown_of(site: Site, progress: Progress) -> tuple[Any, Any, Any]:
     return progress.status(), gr.update(value=cells, columns=len(progress.job.columns)), sheet
 
 
-def _last_file(site: Site, progress: Progress) -> str:
-    column = len(progress.job.columns) - 1
-    recipe = site.service.recipe(progress.job, 0, column, hashes=progress.hashes)
-    return picture_file(site.work, progress.images[0, column], recipe, f"strength-{progress.job.columns[column]:g}")
+def file_of(site: Site, progress: Progress, row: int, column: int, name: str) -> str:
+    """A picture that is drawn, as a file that carries its recipe."""
+    recipe = site.service.recipe(progress.job, row, column, hashes=progress.hashes)
+    return picture_file(site.work, progress.images[row, column], recipe, name)
 
 
 def visitor_of(request: gr.Request | None) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -33,7 +32,13 @@ from .telling import PRIVATE, escaped, telling
 
 _MOST = 6
 _COLUMNS = (0.0, 0.5, 1.0)
+_ABSURD = 1e9  # what is less, but too much, is told
 _PROMPT = "a big red house by the sea"
+#: the strengths by adapter, with those of one adapter's sliders
+_MERGE = """(known, ...strengths) => {
+  const parts = %s;
+  return { ...known, [%s]: Object.fromEntries(parts.map((part, i) => [part, strengths[i]])) };
+}"""
 #: values of the sliders by adapter id and part
 Values = Mapping[str, Mapping[str, float]]
 
@@ -112,12 +117,10 @@ class _Tab:
                 gr.HTML(_line("each is multiplied with the strength above"), padding=True)
                 _sliders_of_parts(summary, slider)
 
-        def on_change(known: Values | None, *numbers: float) -> dict[str, Any]:
-            return {**_mapping(known), identity: dict(zip(made, numbers, strict=True))}
-
+        # in the browser: on its way to the server and back it would undo what was moved meanwhile
         gr.on(
-            [one.change for one in made.values()], telling(on_change), [self.values, *made.values()], self.values,
-            trigger_mode="always_last", concurrency_limit=None, **PRIVATE,
+            [one.change for one in made.values()], None, [self.values, *made.values()], self.values,
+            js=_MERGE % (json.dumps(list(made)), json.dumps(identity)), **PRIVATE,
         )  # fmt: skip
 
     def results(self) -> None:
@@ -226,8 +229,10 @@ class _Tab:
         names = snippets.file_names(self.site.name_of(path) for path in paths)
         shares = []
         for identity, path, name in zip(chosen, paths, names, strict=True):
-            factors = _kept(values, identity)
-            shares.append(snippets.share(name, factors.pop("strength", 1.0), factors, read_summary(path)))
+            summary, kept = read_summary(path), _kept(values, identity)
+            known = {part for row in _parts(summary) for part, _ in row}  # another file may lie there by now
+            factors = {part: one for part, one in kept.items() if part in known}
+            shares.append(snippets.share(name, kept.get("strength", 1.0), factors, summary))
         return shares
 
     def _misfit(self, path: Path) -> str:
@@ -240,24 +245,24 @@ class _Tab:
         return list(dict.fromkeys(phrase for phrase in found if phrase))
 
 
-def _sliders_of_parts(summary: AdapterSummary, slider: Any) -> None:
-    """Sliders for the components and blocks that the adapter has."""
+def _parts(summary: AdapterSummary) -> list[list[tuple[str, str]]]:
+    """Rows of the components and blocks that the adapter has, with their labels."""
     inner = [part.removeprefix("unet.") for part in summary.parts if part.startswith("unet.")]
-    with gr.Row():
-        slider("unet", "UNet", min_width=120)
-        if any(part.startswith("text_encoder") for part in summary.parts):
-            slider("text_encoder", "Text encoder", min_width=120)
+    has_text = any(part.startswith("text_encoder") for part in summary.parts)
+    rows = [[("unet", "UNet"), *([("text_encoder", "Text encoder")] if has_text else [])]]
+    if "unet" not in summary.parts:  # with modules outside of its blocks, these have no strengths of their own
+        rows.append([(side, side) for side in ("down", "mid", "up") if any(b.split(".")[0] == side for b in inner)])
+        rows.append([(block, block.replace(".block", "")) for block in inner if "." in block])
+    return rows
+
+
+def _sliders_of_parts(summary: AdapterSummary, slider: Any) -> None:
+    for row in _parts(summary):
+        with gr.Row():
+            for part, label in row:
+                slider(part, label, min_width=120)
     if "unet" in summary.parts:
         gr.HTML(_line("it has modules outside of the UNet's blocks, so blocks have no strengths of their own"))
-        return
-    with gr.Row():
-        for side in ("down", "mid", "up"):
-            if any(block.partition(".")[0] == side for block in inner):
-                slider(side, side, min_width=120)
-    with gr.Row():
-        for block in inner:
-            if "." in block:
-                slider(block, block.replace(".block", ""), min_width=120)
 
 
 def _ids(chosen: Any) -> list[str]:
@@ -276,7 +281,8 @@ def _mapping(values: Any) -> dict[str, Any]:
 def _kept(values: Any, identity: str) -> dict[str, float]:
     """The strengths by part that a browser has kept of an adapter; what is no number is left out."""
     parts = _mapping(_mapping(values).get(identity))
-    return {str(part): float(one) for part, one in parts.items() if isinstance(one, int | float) and math.isfinite(one)}
+    numbers = {str(part): one for part, one in parts.items() if isinstance(one, int | float)}
+    return {part: float(one) for part, one in numbers.items() if -_ABSURD < one < _ABSURD}
 
 
 def _line(text: str) -> str:

@@ -17,8 +17,10 @@
   }, true);
   tabs().find((tab) => name(tab) === sessionStorage.getItem('sd_lora.tab'))?.click();
   // fields come back as they were left (remembered.py); a first visit has nothing to fill in
-  if (localStorage.getItem('sd_lora.visited')) document.querySelectorAll('[id^="recall-"]').forEach((e) => e.click());
-  localStorage.setItem('sd_lora.visited', 'yes');
+  try {
+    if (localStorage.getItem('sd_lora.visited')) document.querySelectorAll('[id^="recall-"]').forEach((e) => e.click());
+    localStorage.setItem('sd_lora.visited', 'yes');
+  } catch { /* a browser that keeps nothing */ }
   let typed = false;  // since a button of that tab was pressed; from then on the list of drafts tells
   document.addEventListener('input', (event) => { if (event.target.closest('#dataset-caption')) typed = true; }, true);
   document.addEventListener('click', (event) => {

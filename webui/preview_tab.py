@@ -14,7 +14,7 @@ import gradio as gr
 from sd_lora import SdLoraError, read_recipe
 
 from .asking import Asked
-from .drawings import NOTHING, Drawings, Progress, counted, shown_of, visitor_of
+from .drawings import NOTHING, Drawings, Progress, counted, file_of, shown_of, visitor_of
 from .remembered import opened, page_of, remember
 from .site import Site
 from .telling import PRIVATE, telling, warn
@@ -139,8 +139,10 @@ class _Tab:
         """The first prompt at one strength."""
         job = replace(Asked(*fields).job(self.site), strengths=(float(strength),))
         job = replace(job, rows=job.rows[:1])
-        files = [file for _, file in self.sliding.single(self.site, job, request) if file]
-        return files[0] if files else gr.skip()
+        *_, last = self.sliding.follow(self.site, job, request)
+        if not last.is_whole:  # stopped, or asked for anew
+            return gr.skip()
+        return file_of(self.site, last, 0, len(job.columns) - 1, f"strength-{strength:g}")
 
     def on_load(self, content: bytes, *_: Any) -> tuple[Any, ...]:
         """The fields as a picture's recipe has them; what it does not say stays. Adapters with a strength of their own
@@ -198,13 +200,13 @@ class _Tab:
         """What of a job was drawn before, if anything was."""
         try:
             job = asked.job(self.site)
-            rows = self.site.service.drawn(job)
+            cells = self.site.service.drawn(job)
         except (SdLoraError, TypeError, ValueError):  # a browser may have kept fields for long
             return None
-        images = {(r, c): image for r, row in enumerate(rows) for c, image in enumerate(row) if image is not None}
-        progress = Progress(job, images, is_done=True)
-        of_all = (
-            counted(len(images)) if len(images) == progress.total else f"{len(images)} of {progress.total} pictures"
-        )
+        if not cells:
+            return None
+        images = {(cell.row, cell.column): cell.image for cell in cells}
+        progress = Progress(job, images, is_done=True, hashes=cells[0].hashes)
+        of_all = counted(len(images)) if progress.is_whole else f"{len(images)} of {progress.total} pictures"
         progress.line = f"{of_all}, drawn before"
-        return progress if images else None
+        return progress

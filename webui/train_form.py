@@ -57,7 +57,9 @@ class Setting:
 
     @property
     def help(self) -> str:
-        return setting_help().get(f"{self.section}.{self.key}", "").replace("absent:", "left empty:")
+        """What it means, in the words of its field."""
+        text = setting_help().get(f"{self.section}.{self.key}", "")
+        return text if self.kind == "answer" else text.replace("absent:", "left empty:")
 
     def shown(self, value: Any) -> Any:
         """What its field shows for a `value` of the config."""
@@ -182,7 +184,7 @@ def field_of(setting: Setting, site: Site, config: RunConfig) -> Any:
     if setting.kind in ("whole", "number") and not setting.absent:  # a field of a number has no way to be empty
         precision, step = (0, 1) if setting.kind == "whole" else (None, _stride(value or setting.default))
         return gr.Number(value, precision=precision, step=step, **common)
-    lines, hint = 2 if setting.kind in ("lines", "table") else 1, "absent" if setting.absent else None
+    lines, hint = 2 if setting.kind in ("lines", "table") else 1, "left empty" if setting.absent else None
     return gr.Textbox(
         value, lines=lines, max_lines=8 if lines > 1 else 1, max_length=20_000, placeholder=hint, **common
     )

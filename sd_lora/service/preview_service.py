@@ -121,10 +121,13 @@ class PreviewService:
         adapters = {path: adapter for path, (_, adapter) in loaded.items()}
         return self._events(Ticket(job, hashes, adapters, self._keys(job, hashes), stopped or threading.Event()))
 
-    def drawn(self, job: PreviewJob) -> list[list[Image.Image | None]]:
-        """The pictures of a job by row and column, as far as they were drawn before and are still at hand."""
+    def drawn(self, job: PreviewJob) -> list[PreviewCell]:
+        """The pictures of a job that were drawn before and are still at hand, row by row. Raises AdapterError."""
         job = replace(job, width=job.width or self.size, height=job.height or self.size)
-        return [[self._cells.get(key) for key in row] for row in self._keys(job, self._hashes(job))]
+        hashes = self._hashes(job)
+        places = ((r, c, key) for r, row in enumerate(self._keys(job, hashes)) for c, key in enumerate(row))
+        found = ((row, column, self._cells.get(key)) for row, column, key in places)
+        return [PreviewCell(row, column, image, True, hashes) for row, column, image in found if image is not None]
 
     def recipe(
         self, job: PreviewJob, row: int | None = None, column: int = 0, *, hashes: Mapping[Path, str] | None = None

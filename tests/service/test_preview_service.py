@@ -78,9 +78,11 @@ def test_a_file_that_changes_is_drawn_anew(
 def test_what_was_drawn_comes_at_once_whoever_draws(service: PreviewService, files: list[Path]) -> None:
     job = job_of(files[0], strengths=(0.5, 1.0))
     first = pictures(service, job)
-    assert [[image.tobytes() for image in row if image] for row in service.drawn(job)] == first
-    assert service.drawn(replace(job, seed=9)) == [[None, None, None]]
-    [[base, half, whole, more]] = service.drawn(replace(job, strengths=(0.5, 1.0, 1.5)))
+    assert [[cell.image.tobytes() for cell in service.drawn(job)]] == first
+    assert {cell.hashes[files[0]] for cell in service.drawn(job)} == {service.sha256(files[0])}
+    assert service.drawn(replace(job, seed=9)) == []
+    found = {cell.column: cell.image for cell in service.drawn(replace(job, strengths=(0.5, 1.0, 1.5)))}
+    base, half, whole, more = (found.get(column) for column in range(4))
     assert None not in (base, half, whole)
     assert more is None
     long, started = job_of(files[1], seed=5, **LONG), threading.Event()
@@ -107,7 +109,7 @@ def test_no_more_pictures_are_kept_than_was_asked_for(random_sd: Any) -> None:
     jobs = [PreviewJob((BASE,), (0.0,), seed=seed, steps=1, width=64, height=64) for seed in range(3)]
     for job in jobs:
         list(made.draw(job))
-    assert [made.drawn(job)[0][0] is not None for job in jobs] == [False, True, True]
+    assert [bool(made.drawn(job)) for job in jobs] == [False, True, True]
     made.close()
 
 
