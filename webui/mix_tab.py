@@ -229,10 +229,10 @@ class _Tab:
         names = snippets.file_names(self.site.name_of(path) for path in paths)
         shares = []
         for identity, path, name in zip(chosen, paths, names, strict=True):
-            summary, kept = read_summary(path), _kept(values, identity)
+            summary, numbers = read_summary(path), _kept(values, identity)
             known = {part for row in _parts(summary) for part, _ in row}  # another file may lie there by now
-            factors = {part: one for part, one in kept.items() if part in known}
-            shares.append(snippets.share(name, kept.get("strength", 1.0), factors, summary))
+            factors = {part: one for part, one in numbers.items() if part in known}
+            shares.append(snippets.share(name, numbers.get("strength", 1.0), factors, summary))
         return shares
 
     def _misfit(self, path: Path) -> str:

@@ -24,7 +24,7 @@ def remember(key: str, fields: Sequence[Any], lists: Mapping[Any, Choices] | Non
     memory = kept(key, [])
     with _outside_of_tabs():
         # pressed by page.js when the page is opened again; not on a first visit, as the browser walks the whole page
-        # for each output of an event, which took it half a second
+        # for each output of an event, which took it a second
         returned = gr.Button(visible="hidden", elem_id=f"recall-{key}")
 
     def fill_in(values: Any) -> list[Any]:

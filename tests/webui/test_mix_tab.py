@@ -178,3 +178,11 @@ def test_kept_strengths_that_are_no_numbers_are_left_out() -> None:
     }
     assert mix_tab._kept(kept, "ink") == {"up": 0.5}
     assert mix_tab._kept(kept, "wood") == mix_tab._kept("x", "ink") == {}
+
+
+def test_a_kept_strength_of_a_part_that_the_file_lacks_does_not_count(tab: Any, site: Site) -> None:
+    (ink,) = ids(site, "ink")
+    plain, more = (
+        tab._shares([ink], {ink: {"up": 0.5, **extra}}) for extra in ({}, {"text_encoder": 0.3, "gone": 0.3})
+    )
+    assert plain == more
