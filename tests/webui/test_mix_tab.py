@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -180,9 +181,11 @@ def test_kept_strengths_that_are_no_numbers_are_left_out() -> None:
     assert mix_tab._kept(kept, "wood") == mix_tab._kept("x", "ink") == {}
 
 
-def test_a_kept_strength_of_a_part_that_the_file_lacks_does_not_count(tab: Any, site: Site) -> None:
+def test_a_kept_strength_of_a_part_that_the_file_lacks_does_not_count(
+    tab: Any, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (ink,) = ids(site, "ink")
-    plain, more = (
-        tab._shares([ink], {ink: {"up": 0.5, **extra}}) for extra in ({}, {"text_encoder": 0.3, "gone": 0.3})
-    )
+    found = mix_tab.read_summary(site.adapter(ink))
+    monkeypatch.setattr(mix_tab, "read_summary", lambda _: replace(found, parts=("unet", *found.parts)))
+    plain, more = (tab._shares([ink], {ink: {"strength": 0.7, **kept}}) for kept in ({}, {"down": 0.5}))
     assert plain == more
