@@ -1,8 +1,8 @@
 """Strengths of an adapter's parts: from one number, or numbers by component and block, to one for every module.
 
-The nested form is that of diffusers' `set_adapters`. It means the same there for attentions, and mostly for conv layers:
-diffusers leaves the resnets of the mid block and of blocks without attention at 1, and where a block has a list, gives
-its up- or downsampler the first number.
+The nested form is that of diffusers' `set_adapters`. It means the same there for attentions, and mostly for conv
+layers: diffusers leaves the resnets of the mid block and of blocks without attention at 1, and where a block has a
+list, gives its up- or downsampler the first number.
 """
 
 from __future__ import annotations
