@@ -74,11 +74,10 @@ def open_site(
 
     Raises SdLoraError if `base` cannot be opened.
     """
-    runs, work = Path(runs).absolute(), Path(tempfile.mkdtemp(prefix="sd-lora-page-"))
-    atexit.register(shutil.rmtree, work, ignore_errors=True)
+    runs = Path(runs).absolute()
     service = PreviewService.open(base, limits=PreviewLimits(kept=kept_mb * 2**20))
     folders = tuple(Path(folder).absolute() for folder in libraries)
-    return Site(service, runs, Path(data or runs / "datasets").absolute(), work, base, folders)
+    return Site(service, runs, Path(data or runs / "datasets").absolute(), _private_folder(), base, folders)
 
 
 def launch(site: Site, *, host: str = "127.0.0.1", port: int = 7860, auth: str = "", block: bool = True) -> Any:
@@ -102,10 +101,18 @@ def launch(site: Site, *, host: str = "127.0.0.1", port: int = 7860, auth: str =
     if not block:
         return page, address
     print(f"sd_lora is at {address}  (base model {site.service.base}, runs in {site.runs}); Ctrl-C ends it", flush=True)
-    with contextlib.suppress(ValueError):  # not in the main thread
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the private folder goes
     page.block_thread()
     return None
+
+
+def _private_folder() -> Path:
+    """A new folder that goes when the process ends, by SIGTERM too unless the program handles that itself."""
+    with contextlib.suppress(ValueError):  # not in the main thread
+        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    folder = Path(tempfile.mkdtemp(prefix="sd-lora-page-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 async def _refuse_download(url: str, cache_dir: str = "") -> NoReturn:  # noqa: ARG001
