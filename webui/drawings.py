@@ -173,7 +173,9 @@ def shown_of(site: Site, progress: Progress) -> tuple[Any, Any, Any]:
         recipe = site.service.recipe(progress.job, hashes=progress.hashes)
         path = picture_file(site.work, grid.sheet(), recipe, "sheet")
         sheet = gr.update(value=path, interactive=True)
-    return progress.status(), gr.update(value=cells, columns=len(progress.job.columns)), sheet
+    # of one strength, a row for all prompts
+    across = len(progress.job.columns) if len(progress.job.columns) > 1 else min(len(progress.job.rows), 3)
+    return progress.status(), gr.update(value=cells, columns=across), sheet
 
 
 def file_of(site: Site, progress: Progress, row: int, column: int, name: str) -> str:

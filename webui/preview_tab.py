@@ -11,7 +11,7 @@ from typing import Any
 
 import gradio as gr
 
-from sd_lora import SdLoraError, read_recipe
+from sd_lora import PreviewJob, SdLoraError, read_recipe
 
 from .asking import Asked
 from .drawings import NOTHING, Drawings, Progress, counted, file_of, shown_of, visitor_of
@@ -20,6 +20,7 @@ from .site import Site
 from .telling import PRIVATE, telling, warn
 
 _PROMPT = "a big red house by the sea\na small white cat on a table"
+_SLID, _SAME = "At this strength", "The base model at any strength, as no adapter is chosen"
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ class _Tab:
             info="drag, or use the arrow keys; a strength that was drawn before comes at once",
         )  # fmt: skip
         self.picture = gr.Image(
-            label="At this strength", format="png", interactive=False, height=420, elem_id="preview-picture",
+            label=_SLID, format="png", interactive=False, height=420, elem_id="preview-picture",
             elem_classes="large", buttons=["download", "fullscreen"],
         )  # fmt: skip
 
@@ -128,7 +129,10 @@ class _Tab:
 
     def on_generate(self, request: gr.Request, *fields: Any) -> Iterator[Any]:
         """Draw everything, showing each picture as it comes."""
-        job = Asked(*fields).job(self.site)
+        asked = Asked(*fields).job(self.site)
+        job = _of_use(asked)
+        if job.columns != asked.columns:
+            warn("no adapter is chosen, so strengths have no effect: the base model is drawn once")
         yield from self.drawings.show(self.site, job, request)
 
     def on_stop(self, request: gr.Request) -> None:
@@ -142,7 +146,8 @@ class _Tab:
         *_, last = self.sliding.follow(self.site, job, request)
         if not last.is_whole:  # stopped, or asked for anew
             return gr.skip()
-        return file_of(self.site, last, 0, len(job.columns) - 1, f"strength-{strength:g}")
+        picture = file_of(self.site, last, 0, len(job.columns) - 1, f"strength-{strength:g}")
+        return gr.update(value=picture, label=_SLID if job.rows[0].acting else _SAME)
 
     def on_load(self, content: bytes, *_: Any) -> tuple[Any, ...]:
         """The fields as a picture's recipe has them; what it does not say stays. Adapters with a strength of their own
@@ -158,7 +163,7 @@ class _Tab:
             said.get("steps"), said.get("guidance"), said.get("width"), said.get("height"), said.get("negative"),
         )  # fmt: skip
         if lost:
-            warn("; ".join(dict.fromkeys(lost)), "Settings loaded in part")
+            warn(f"settings are loaded in part: {'; '.join(dict.fromkeys(lost))}")
         told = f'<div class="status" role="status">settings loaded from the picture{", in part" if lost else ""}</div>'
         return (*(gr.skip() if value is None else value for value in values), told)
 
@@ -199,7 +204,7 @@ class _Tab:
     def _drawn(self, asked: Asked) -> Progress | None:
         """What of a job was drawn before, if anything was."""
         try:
-            job = asked.job(self.site)
+            job = _of_use(asked.job(self.site))
             cells = self.site.service.drawn(job)
         except (SdLoraError, TypeError, ValueError):  # a browser may have kept fields for long
             return None
@@ -210,3 +215,8 @@ class _Tab:
         of_all = counted(len(images)) if progress.is_whole else f"{len(images)} of {progress.total} pictures"
         progress.line = f"{of_all}, drawn before"
         return progress
+
+
+def _of_use(job: PreviewJob) -> PreviewJob:
+    """`job`, without strengths if no adapter is there that they could act on."""
+    return job if any(row.acting for row in job.rows) else replace(job, strengths=())

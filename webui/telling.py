@@ -48,12 +48,12 @@ def plain(error: SdLoraError) -> gr.Error:
 
 def shown(error: SdLoraError) -> gr.Error:
     """The toast of an error; it is rendered as markup, so what files are called is escaped."""
-    return gr.Error(escaped(str(error)), title="That does not work", duration=20, print_exception=False)
+    return gr.Error(escaped(str(error)), duration=20, print_exception=False)
 
 
-def warn(sentence: str, title: str) -> None:
+def warn(sentence: str) -> None:
     """A toast; it is rendered as markup, so what it names is escaped."""
-    gr.Warning(escaped(sentence[:400]), title=title)
+    gr.Warning(escaped(sentence[:400]))
 
 
 def escaped(text: object) -> str:

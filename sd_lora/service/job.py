@@ -11,7 +11,7 @@ from typing import Any
 
 from sd_lora.errors import ConfigError
 
-#: a strength of its own: one number, or numbers by component and block (docs/preview.md)
+#: a strength of its own: one number, or numbers by component and block (`strengths_by_module`)
 OwnStrength = float | Mapping[str, Any]
 STRONGEST = 10.0
 
@@ -37,6 +37,11 @@ class PreviewRow:
     mix: tuple[MixedAdapter, ...] = ()
     #: what stands beside the row on a sheet; empty: the prompt
     label: str = ""
+
+    @property
+    def acting(self) -> tuple[MixedAdapter, ...]:
+        """Those of the mix whose own strength is not 0."""
+        return tuple(mixed for mixed in self.mix if mixed.strength != 0)
 
 
 @dataclass(frozen=True)

@@ -232,7 +232,7 @@ class PreviewService:
         drawn = (job.negative if job.guidance > 1 else "", job.seed, job.steps, job.guidance, job.width, job.height)
         keys: list[list[Hashable]] = []
         for row in job.rows:
-            mix = tuple((hashes[mixed.path], strength_key(mixed.strength)) for mixed in row.mix if mixed.strength != 0)
+            mix = tuple((hashes[mixed.path], strength_key(mixed.strength)) for mixed in row.acting)
             keys.append([(row.prompt, drawn, (mix, column) if column and mix else ()) for column in job.columns])
         return keys
 
@@ -261,11 +261,11 @@ class PreviewService:
             raise PreviewStopped("the preview was stopped")
         self._check_fit(ticket.adapters)
         for number, row in enumerate(ticket.job.rows):
-            missing = []
+            missing: dict[Hashable, list[int]] = {}
             for column, key in enumerate(ticket.keys[number]):
                 image = self._cells.get(key)
                 if image is None:
-                    missing.append(column)
+                    missing.setdefault(key, []).append(column)
                 else:
                     ticket.events.put(ticket.cell(number, column, image, cached=True))
             if missing:
@@ -280,9 +280,11 @@ class PreviewService:
         if wrong:
             raise AdapterError("; ".join(wrong))
 
-    def _draw_row(self, ticket: Ticket, number: int, row: PreviewRow, columns: Sequence[int]) -> None:
-        """Draw the pictures of `columns` that nothing else has drawn yet."""
-        job = ticket.job
+    def _draw_row(
+        self, ticket: Ticket, number: int, row: PreviewRow, missing: Mapping[Hashable, Sequence[int]]
+    ) -> None:
+        """Draw the pictures of a row that nothing else has drawn yet, each once for all its columns."""
+        job, columns = ticket.job, [same[0] for same in missing.values()]
         strokes = Strokes(job.width, job.height, job.steps, job.guidance, job.seed)
 
         def arguments(count: int) -> dict[str, Any]:
@@ -295,9 +297,10 @@ class PreviewService:
             sketch = self._sketcher.sketch(latents) if step < job.steps else None
             ticket.events.put(PreviewProgress(number, columns[first], step, job.steps, sketch))
 
-        mix = [(ticket.adapters[mixed.path], mixed.strength) for mixed in row.mix if mixed.strength != 0]
+        mix = [(ticket.adapters[mixed.path], mixed.strength) for mixed in row.acting]
         with Injected(self._pipe, mix) as set_strength:
             pictures = self._painter.row(arguments, [job.columns[c] for c in columns], set_strength, strokes, on_step)
-            for column, image in zip(columns, pictures, strict=True):
-                self._cells.put(ticket.keys[number][column], image)
-                ticket.events.put(ticket.cell(number, column, image))
+            for (key, same), image in zip(missing.items(), pictures, strict=True):
+                self._cells.put(key, image)
+                for column in same:
+                    ticket.events.put(ticket.cell(number, column, image))

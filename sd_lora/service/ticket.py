@@ -37,9 +37,8 @@ class Ticket:
 def check_each_once(job: PreviewJob, hashes: Mapping[Path, str]) -> None:
     """ConfigError if the same adapter, by whatever name, is asked to act twice on a row."""
     for row in job.rows:
-        acting = [mixed for mixed in row.mix if mixed.strength != 0]
-        used = Counter(hashes[mixed.path] for mixed in acting)
-        twice = [mixed.name for mixed in acting if used[hashes[mixed.path]] > 1]
+        used = Counter(hashes[mixed.path] for mixed in row.acting)
+        twice = [mixed.name for mixed in row.acting if used[hashes[mixed.path]] > 1]
         if twice:
             names = " and ".join(dict.fromkeys(twice))
             raise ConfigError(f"{names} would act twice on one prompt, as the same adapter; leave one out")

@@ -37,6 +37,16 @@ def test_strength_0_is_the_base_and_comes_first(service: PreviewService, files: 
         assert len(set(row)) == (3 if mix else 1)
 
 
+def test_what_strengths_cannot_change_is_drawn_once(service: PreviewService, files: list[Path]) -> None:
+    idle = job_of(MixedAdapter(files[0], 0.0), strengths=(0.5, 1.0))
+    for job in (job_of(strengths=(0.5, 1.0)), replace(idle, seed=1)):
+        events = list(service.draw(job))
+        assert sum(isinstance(event, PreviewProgress) for event in events) == job.steps
+        cells = [event for event in events if isinstance(event, PreviewCell)]
+        assert [(cell.row, cell.column) for cell in cells] == [(0, 0), (0, 1), (0, 2)]
+        assert len({cell.image.tobytes() for cell in cells}) == 1
+
+
 def test_a_mix_is_the_adapters_injected_together(service: PreviewService, files: list[Path], random_sd: Any) -> None:
     from sd_lora import Adapter
 

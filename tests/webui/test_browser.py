@@ -133,6 +133,23 @@ def test_the_slider_moves_by_mouse_and_keyboard(tab: Tab) -> None:
     assert len(set(seen)) == 3
 
 
+def test_without_an_adapter_the_base_is_drawn_once(tab: Tab) -> None:
+    tab.fill("preview-prompts", "a small white cup")
+    tab.fill("preview-strengths", "0, 0.5, 1")
+    tab.page.click("#preview-generate")
+    tab.page.get_by_text("no adapter is chosen, so strengths have no effect").wait_for()
+    tab.says("preview-status", "1 picture in")
+    tab.says("preview-picture", "The base model at any strength")
+    (base,) = tab.pictures("preview-gallery")
+    tab.reload()
+    tab.says("preview-status", "1 picture, drawn before")
+    assert tab.pictures("preview-gallery") == [base]
+    tab.choose("preview-adapters", "wood")
+    tab.page.click("#preview-generate")
+    tab.says("preview-status", "3 pictures in")
+    tab.says("preview-picture", "At this strength")
+
+
 def until_changes(tab: Tab, image: Any, seen: list[str | None]) -> None:
     tab.page.wait_for_function("([e, old]) => e.src !== old", arg=[image.element_handle(), seen[-1]])
     seen.append(image.get_attribute("src"))

@@ -34,7 +34,7 @@ def site(tmp_path: Path) -> Site:
 def loaded(site: Site, monkeypatch: pytest.MonkeyPatch, **said: Any) -> tuple[list[str], str, str]:
     """Names of the chosen adapters, the prompts, and what is said to be lost."""
     lost: list[str] = []
-    monkeypatch.setattr(preview_tab, "warn", lambda sentence, _: lost.append(sentence))
+    monkeypatch.setattr(preview_tab, "warn", lost.append)
     content = png_with_recipe(Image.new("RGB", (8, 8)), FACTS | said)
     ids, prompts, *_ = preview_tab._Tab(site).on_load(content)
     return [site.name_of(site.adapter(identity)) for identity in ids], prompts, "".join(lost)
