@@ -86,6 +86,8 @@ class Progress:
     #: of the adapters' files as they were drawn; None: as they are now
     hashes: Mapping[Path, str] | None = None
     line: str = "starting …"
+    #: what is said beside the line
+    note: str = ""
     share: float = 0.0
     is_done: bool = False
 
@@ -98,9 +100,10 @@ class Progress:
         return len(self.images) == self.total
 
     def status(self) -> str:
-        """The line and its bar, as HTML."""
+        """The line with its note, and its bar, as HTML."""
+        said = "; ".join(filter(None, (self.line, self.note)))
         bar = "" if self.is_done else f'<div class="bar"><i style="width:{100 * self.share:.0f}%"></i></div>'
-        return f'<div class="status" role="status" aria-live="polite">{escaped(self.line)}{bar}</div>'
+        return f'<div class="status" role="status" aria-live="polite">{escaped(said)}{bar}</div>'
 
     def grid(self) -> PreviewGrid | None:
         """All pictures as a grid that can be saved as a sheet, once they are there."""

@@ -129,11 +129,10 @@ class _Tab:
 
     def on_generate(self, request: gr.Request, *fields: Any) -> Iterator[Any]:
         """Draw everything, showing each picture as it comes."""
-        asked = Asked(*fields).job(self.site)
-        job = _of_use(asked)
-        if job.columns != asked.columns:
-            warn("no adapter is chosen, so strengths have no effect: the base model is drawn once")
-        yield from self.drawings.show(self.site, job, request)
+        job, note = _of_use(Asked(*fields).job(self.site))
+        for progress in self.drawings.follow(self.site, job, request):
+            progress.note = note
+            yield shown_of(self.site, progress)
 
     def on_stop(self, request: gr.Request) -> None:
         for drawings in (self.drawings, self.sliding):
@@ -204,19 +203,21 @@ class _Tab:
     def _drawn(self, asked: Asked) -> Progress | None:
         """What of a job was drawn before, if anything was."""
         try:
-            job = _of_use(asked.job(self.site))
+            job, note = _of_use(asked.job(self.site))
             cells = self.site.service.drawn(job)
         except (SdLoraError, TypeError, ValueError):  # a browser may have kept fields for long
             return None
         if not cells:
             return None
         images = {(cell.row, cell.column): cell.image for cell in cells}
-        progress = Progress(job, images, is_done=True, hashes=cells[0].hashes)
+        progress = Progress(job, images, is_done=True, hashes=cells[0].hashes, note=note)
         of_all = counted(len(images)) if progress.is_whole else f"{len(images)} of {progress.total} pictures"
         progress.line = f"{of_all}, drawn before"
         return progress
 
 
-def _of_use(job: PreviewJob) -> PreviewJob:
-    """`job`, without strengths if no adapter is there that they could act on."""
-    return job if any(row.acting for row in job.rows) else replace(job, strengths=())
+def _of_use(job: PreviewJob) -> tuple[PreviewJob, str]:
+    """`job`, without strengths if there is no adapter that they could act on; and what is to be said of that."""
+    if len(job.columns) == 1 or any(row.acting for row in job.rows):
+        return job, ""
+    return replace(job, strengths=()), "no adapter is chosen, so strengths have no effect"

@@ -137,15 +137,15 @@ def test_who_leaves_is_drawn_for_no_longer(page: Served) -> None:
     assert time.monotonic() - began < 30  # the long one would take minutes
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 0)])
+@pytest.mark.parametrize(("number", "codes"), [(signal.SIGTERM, [143]), (signal.SIGINT, [0, 130])])
 def test_nothing_is_left_when_the_page_ends(
-    number: signal.Signals, code: int, tmp_path: Path, random_sd_folder: Path
+    number: signal.Signals, codes: list[int], tmp_path: Path, random_sd_folder: Path
 ) -> None:
     (tmp_path / "temp").mkdir()
     with served(tmp_path, base=str(random_sd_folder), env={"TMPDIR": str(tmp_path / "temp")}) as page:
         assert list((tmp_path / "temp").glob("sd-lora-page-*"))
         page.process.send_signal(number)
-        assert page.process.wait(60) == code
+        assert page.process.wait(60) in codes  # by Ctrl-C 130 until Gradio's own loop takes it
     assert not list((tmp_path / "temp").glob("sd-lora-page-*"))
     assert not any("Traceback" in line for line in page.printed)
 
