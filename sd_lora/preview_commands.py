@@ -91,4 +91,5 @@ def webui(
         ) from error
     page.check_address(host, auth)  # before a large base model is opened in vain
     site = page.open_site(base, runs, data=data or "", libraries=adapters or (), kept_mb=keep_mb)
+    page.end_at_signals(site)
     page.launch(site, host=host, port=port, auth=auth)

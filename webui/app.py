@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import atexit
-import contextlib
 import os
 import shutil
 import signal
 import socket
-import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 from typing import Any, NoReturn
 
 import gradio as gr
@@ -77,7 +76,22 @@ def open_site(
     runs = Path(runs).absolute()
     service = PreviewService.open(base, limits=PreviewLimits(kept=kept_mb * 2**20))
     folders = tuple(Path(folder).absolute() for folder in libraries)
-    return Site(service, runs, Path(data or runs / "datasets").absolute(), _private_folder(), base, folders)
+    work = Path(tempfile.mkdtemp(prefix="sd-lora-page-"))
+    atexit.register(shutil.rmtree, work, ignore_errors=True)
+    return Site(service, runs, Path(data or runs / "datasets").absolute(), work, base, folders)
+
+
+def end_at_signals(site: Site) -> None:
+    """From now on Ctrl-C and SIGTERM end this process at once, whatever its threads are at, and leave nothing of the
+    private folder. For programs that do nothing else; in the main thread."""
+
+    def end(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
+        shutil.rmtree(site.work, ignore_errors=True)
+        os._exit(128 + number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not signal.SIG_IGN:
+            signal.signal(number, end)
 
 
 def launch(site: Site, *, host: str = "127.0.0.1", port: int = 7860, auth: str = "", block: bool = True) -> Any:
@@ -103,16 +117,6 @@ def launch(site: Site, *, host: str = "127.0.0.1", port: int = 7860, auth: str =
     print(f"sd_lora is at {address}  (base model {site.service.base}, runs in {site.runs}); Ctrl-C ends it", flush=True)
     page.block_thread()
     return None
-
-
-def _private_folder() -> Path:
-    """A new folder that goes when the process ends, by SIGTERM too unless the program handles that itself."""
-    with contextlib.suppress(ValueError):  # not in the main thread
-        if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
-            signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    folder = Path(tempfile.mkdtemp(prefix="sd-lora-page-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return folder
 
 
 async def _refuse_download(url: str, cache_dir: str = "") -> NoReturn:  # noqa: ARG001

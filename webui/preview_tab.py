@@ -20,7 +20,7 @@ from .site import Site
 from .telling import PRIVATE, telling, warn
 
 _PROMPT = "a big red house by the sea\na small white cat on a table"
-_SLID, _SAME = "At this strength", "The base model at any strength, as no adapter is chosen"
+_SLID, _SAME = "At this strength", "Without an adapter: the base model at any strength"
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,8 @@ class _Tab:
         listed = [page_of().load, self.refresh.click, *opened()]
         gr.on(listed, lambda: gr.update(choices=choices(self.site)), None, self.adapter, **PRIVATE)
         self.dice.click(lambda: random.randrange(2**32), None, self.seed, **PRIVATE)
-        self.generate.click(lambda: None, None, self.picture, **PRIVATE)  # what it shows is no longer asked for
+        emptied = {"value": None, "label": _SLID}  # what it shows is no longer asked for
+        self.generate.click(lambda: gr.update(**emptied), None, self.picture, **PRIVATE)
         drawn = self.generate.click(telling(self.on_generate), asked, shown, concurrency_limit=None, **PRIVATE)
         drawn.success(telling(self.on_slide), slid, self.picture, concurrency_limit=None, **PRIVATE)
         self.stop.click(self.on_stop, None, None, queue=False, **PRIVATE)
@@ -220,4 +221,4 @@ def _of_use(job: PreviewJob) -> tuple[PreviewJob, str]:
     """`job`, without strengths if there is no adapter that they could act on; and what is to be said of that."""
     if len(job.columns) == 1 or any(row.acting for row in job.rows):
         return job, ""
-    return replace(job, strengths=()), "no adapter is chosen, so strengths have no effect"
+    return replace(job, strengths=()), "without an adapter strengths have no effect"

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 from safetensors.torch import load_file
 from small_runs import body_of, config_of, go, write_images
@@ -56,9 +56,9 @@ def test_two_processes_train_what_one_does_and_resume_after_a_kill(
     until = time.monotonic() + 200
     while not Checkpoints(run / "checkpoints", 2).steps() and time.monotonic() < until and process.poll() is None:
         time.sleep(0.02)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    kill_all(process)
     assert not RunFolder(run).is_finished
+    assert len((run / "log.jsonl").read_bytes().splitlines()) < STEPS
     ended(start(RunFolder(run).read_config(), tmp_path, resumed=True), tmp_path)
 
     assert body_of(run / "adapter.safetensors") == body_of(tmp_path / "two" / "adapter.safetensors")
@@ -66,6 +66,25 @@ def test_two_processes_train_what_one_does_and_resume_after_a_kill(
     assert set(one) == set(two)
     largest = max(float(tensor.abs().max()) for tensor in one.values())
     assert max(float((two[key] - one[key]).abs().max()) for key in one) <= 1e-5 * largest
+
+
+def kill_all(process: subprocess.Popen[bytes]) -> None:
+    """Kill `process` and those it has started, each of which leads a session of its own."""
+    started = psutil.Process(process.pid).children(recursive=True)
+    for one in (process, *started):
+        one.kill()
+    process.wait()
+    until = time.monotonic() + 60
+    while any(map(is_alive, started)):
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    try:
+        return process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def newest(run: Path) -> Path:

@@ -117,9 +117,6 @@ class Tab:
     def fill(self, field: str, text: str) -> None:
         self.page.locator(f"#{field} :is(textarea, input)").first.fill(text)
 
-    def value(self, field: str) -> str:
-        return str(self.page.locator(f"#{field} :is(textarea, input)").first.input_value())
-
     def says(self, field: str, text: str | re.Pattern[str]) -> None:
         from playwright.sync_api import expect
 
@@ -129,8 +126,15 @@ class Tab:
         """A cell of the table of adapters; what measures the columns holds its text too, unseen."""
         return self.page.locator("#adapters-table span.text", has_text=text).last
 
-    def pictures(self, gallery: str) -> list[bytes]:
-        """The pixels of what a gallery shows."""
+    def holds(self, field: str, value: str) -> None:
+        from playwright.sync_api import expect
+
+        expect(self.page.locator(f"#{field} :is(textarea, input)").first).to_have_value(value, timeout=PATIENCE)
+
+    def pictures(self, gallery: str, count: int) -> list[bytes]:
+        """The pixels of what a gallery shows, once it is so many pictures."""
+        shown = "([id, n]) => document.querySelectorAll(`#${id} .grid-container img`).length == n"
+        self.page.wait_for_function(shown, arg=[gallery, count])
         sources = self.page.locator(f"#{gallery} .grid-container img").evaluate_all("all => all.map(i => i.src)")
         return [pixels(self.context.request.get(source).body()) for source in sources]
 
