@@ -25,6 +25,7 @@ from .site import Site
 from .telling import escaped
 
 STYLES, SCRIPT = (Path(__file__).with_name(name) for name in ("page.css", "page.js"))
+_ENDINGS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _QUEUED, _SESSIONS, _LARGEST = 32, 64, "50mb"  # an open page takes about 0.7 MB
 
 
@@ -82,14 +83,14 @@ def open_site(
 
 
 def end_at_signals(site: Site) -> None:
-    """From now on Ctrl-C and SIGTERM end this process at once, whatever its threads are at, and leave nothing of the
-    private folder. For programs that do nothing else; in the main thread."""
+    """From now on Ctrl-C, SIGTERM and a terminal that closes end this process at once, whatever its threads are at, and
+    leave nothing of the private folder. For programs that do nothing else; in the main thread."""
 
     def end(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
         shutil.rmtree(site.work, ignore_errors=True)
         os._exit(128 + number)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in _ENDINGS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, end)
 

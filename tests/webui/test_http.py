@@ -137,7 +137,7 @@ def test_who_leaves_is_drawn_for_no_longer(page: Served) -> None:
     assert time.monotonic() - began < 30  # the long one would take minutes
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_nothing_is_left_when_the_page_ends(number: signal.Signals, tmp_path: Path, random_sd_folder: Path) -> None:
     (tmp_path / "temp").mkdir()
     with served(tmp_path, base=str(random_sd_folder), env={"TMPDIR": str(tmp_path / "temp")}) as page:
