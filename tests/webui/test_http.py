@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -137,10 +138,21 @@ def test_who_leaves_is_drawn_for_no_longer(page: Served) -> None:
     assert time.monotonic() - began < 30  # the long one would take minutes
 
 
+@contextmanager
+def not_ignored(number: signal.Signals) -> Iterator[None]:
+    """What is started within does not ignore the signal, though this process may (`nohup`)."""
+    before = signal.signal(number, lambda *_: None)
+    try:
+        yield
+    finally:
+        signal.signal(number, before)
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_nothing_is_left_when_the_page_ends(number: signal.Signals, tmp_path: Path, random_sd_folder: Path) -> None:
     (tmp_path / "temp").mkdir()
-    with served(tmp_path, base=str(random_sd_folder), env={"TMPDIR": str(tmp_path / "temp")}) as page:
+    env = {"TMPDIR": str(tmp_path / "temp")}
+    with not_ignored(number), served(tmp_path, base=str(random_sd_folder), env=env) as page:
         assert list((tmp_path / "temp").glob("sd-lora-page-*"))
         page.process.send_signal(number)
         assert page.process.wait(60) == 128 + number
