@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image, ImageFilter, ImageOps
 
 from sd_lora.check.quality import duplicates, look_at
-from sd_lora.data.pictures import IMAGE_SUFFIXES, read_picture
+from sd_lora.data.pictures.decode import IMAGE_SUFFIXES, read_picture
 from sd_lora.tinybase.styles import STYLES, render
 from sd_lora.tinybase.world import sample_scene
 

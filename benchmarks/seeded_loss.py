@@ -40,9 +40,10 @@ CASES: dict[str, tuple[str, str, tuple[str, ...]]] = {
 
 def run_case(name: str, work: Path) -> dict[str, str]:
     """Train one case in `work`; the hash of its losses and that of its tensors."""
-    import sd_lora
     from small_bases import write_base
     from small_runs import body_of, write_images
+
+    import sd_lora
 
     preset, base, overrides = CASES[name]
     images = write_images(work / "images", 4)

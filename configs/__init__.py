@@ -1,1 +1,1 @@
-"""Presets: TOML files that change some of the defaults of `sd_lora.config`."""
+"""Presets: TOML files that change some of the defaults of `sd_lora.config.schema`."""

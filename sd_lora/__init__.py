@@ -9,39 +9,35 @@ from typing import TYPE_CHECKING, Any
 from sd_lora.version import __version__
 
 if TYPE_CHECKING:
-    from sd_lora.adapter import Adapter
+    from sd_lora.adapters.adapter import Adapter
+    from sd_lora.adapters.summary import AdapterSummary, read_summary
     from sd_lora.check.doctor import check_folder
-    from sd_lora.check.model import Check, duration, how_often
-    from sd_lora.config import ModelConfig, RunConfig
-    from sd_lora.config_help import setting_help
+    from sd_lora.check.result import Check, duration, how_often
+    from sd_lora.config.help import setting_help
+    from sd_lora.config.presets import load_config, preset_names
+    from sd_lora.config.schema import ModelConfig, RunConfig
     from sd_lora.data.captions import triggered
-    from sd_lora.data.editing import CaptionChanged, CaptionEditor
+    from sd_lora.data.editing.editor import CaptionChanged, CaptionEditor
     from sd_lora.data.findings import Finding, grouped
-    from sd_lora.data.pictures import IMAGE_SUFFIXES
+    from sd_lora.data.pictures.decode import IMAGE_SUFFIXES
     from sd_lora.errors import AdapterError, BaseModelError, ConfigError, DataError, SdLoraError, TrainingStopped
-    from sd_lora.families import load_base
-    from sd_lora.library import AdapterSummary, read_summary
-    from sd_lora.presets import load_config, preset_names
-    from sd_lora.preview import Previewer, PreviewGrid
-    from sd_lora.run_control import resume_run, start_run, stop_run
-    from sd_lora.run_state import RunState, list_runs, read_run, run_status
-    from sd_lora.service import (
-        MixedAdapter,
+    from sd_lora.models.opening import load_base
+    from sd_lora.preview.events import (
         PreviewBusy,
         PreviewCell,
         PreviewEvent,
-        PreviewJob,
-        PreviewLimits,
         PreviewProgress,
-        PreviewRow,
-        PreviewService,
         PreviewStopped,
         PreviewWaiting,
-        a1111_line,
-        png_with_recipe,
-        read_recipe,
     )
-    from sd_lora.strength_text import parse_strengths, plain_name, split_tags
+    from sd_lora.preview.job import MixedAdapter, PreviewJob, PreviewLimits, PreviewRow
+    from sd_lora.preview.previewer import Previewer, PreviewGrid
+    from sd_lora.preview.prompts import parse_strengths, plain_name, split_tags
+    from sd_lora.preview.recipe import a1111_line, png_with_recipe, read_recipe
+    from sd_lora.preview.service import PreviewService
+    from sd_lora.runs.control import resume_run, start_run, stop_run
+    from sd_lora.runs.reports import StepReport
+    from sd_lora.runs.state import RunState, list_runs, read_run, run_status
     from sd_lora.tinybase import tiny_base_path
     from sd_lora.tools.convert import convert_adapter
     from sd_lora.tools.extract import extract_adapter
@@ -50,30 +46,73 @@ if TYPE_CHECKING:
     from sd_lora.tools.merge import merge_adapters
     from sd_lora.tools.resize import resize_adapter
     from sd_lora.tools.verify import verify_adapter
-    from sd_lora.training import StepReport, resume, train
+    from sd_lora.training.run import resume, train
 
 _HOME = {
-    "Adapter": "adapter", "RunConfig": "config", "AdapterError": "errors", "BaseModelError": "errors",
-    "ConfigError": "errors", "DataError": "errors", "SdLoraError": "errors", "TrainingStopped": "errors",
-    "load_base": "families", "load_config": "presets", "preset_names": "presets", "Previewer": "preview",
-    "PreviewGrid": "preview", "tiny_base_path": "tinybase", "AdapterReport": "tools.inspect",
-    "inspect_adapter": "tools.inspect", "StepReport": "training", "train": "training", "resume": "training",
-    "ModelConfig": "config",
-    "convert_adapter": "tools.convert", "extract_adapter": "tools.extract", "fuse_adapter": "tools.fuse",
-    "CaptionChanged": "data.editing", "CaptionEditor": "data.editing", "IMAGE_SUFFIXES": "data.pictures",
-    "duration": "check.model",
-    "grouped": "data.findings", "how_often": "check.model", "triggered": "data.captions",
-    "Check": "check.model", "check_folder": "check.doctor", "Finding": "data.findings",
-    "merge_adapters": "tools.merge", "resize_adapter": "tools.resize", "verify_adapter": "tools.verify",
-    "AdapterSummary": "library", "read_summary": "library",
-    "MixedAdapter": "service", "PreviewBusy": "service", "PreviewCell": "service", "PreviewEvent": "service",
-    "PreviewJob": "service", "PreviewLimits": "service", "PreviewProgress": "service", "PreviewRow": "service",
-    "PreviewService": "service", "PreviewStopped": "service", "PreviewWaiting": "service", "a1111_line": "service",
-    "parse_strengths": "strength_text", "png_with_recipe": "service", "read_recipe": "service",
-    "plain_name": "strength_text", "split_tags": "strength_text",
-    "RunState": "run_state", "list_runs": "run_state", "read_run": "run_state", "run_status": "run_state",
-    "resume_run": "run_control", "start_run": "run_control", "stop_run": "run_control", "setting_help": "config_help",
-}  # fmt: skip
+    "Adapter": "adapters.adapter",
+    "RunConfig": "config.schema",
+    "AdapterError": "errors",
+    "BaseModelError": "errors",
+    "ConfigError": "errors",
+    "DataError": "errors",
+    "SdLoraError": "errors",
+    "TrainingStopped": "errors",
+    "load_base": "models.opening",
+    "load_config": "config.presets",
+    "preset_names": "config.presets",
+    "Previewer": "preview.previewer",
+    "PreviewGrid": "preview.previewer",
+    "tiny_base_path": "tinybase",
+    "AdapterReport": "tools.inspect",
+    "inspect_adapter": "tools.inspect",
+    "StepReport": "runs.reports",
+    "train": "training.run",
+    "resume": "training.run",
+    "ModelConfig": "config.schema",
+    "convert_adapter": "tools.convert",
+    "extract_adapter": "tools.extract",
+    "fuse_adapter": "tools.fuse",
+    "CaptionChanged": "data.editing.editor",
+    "CaptionEditor": "data.editing.editor",
+    "IMAGE_SUFFIXES": "data.pictures.decode",
+    "duration": "check.result",
+    "grouped": "data.findings",
+    "how_often": "check.result",
+    "triggered": "data.captions",
+    "Check": "check.result",
+    "check_folder": "check.doctor",
+    "Finding": "data.findings",
+    "merge_adapters": "tools.merge",
+    "resize_adapter": "tools.resize",
+    "verify_adapter": "tools.verify",
+    "AdapterSummary": "adapters.summary",
+    "read_summary": "adapters.summary",
+    "MixedAdapter": "preview.job",
+    "PreviewBusy": "preview.events",
+    "PreviewCell": "preview.events",
+    "PreviewEvent": "preview.events",
+    "PreviewJob": "preview.job",
+    "PreviewLimits": "preview.job",
+    "PreviewProgress": "preview.events",
+    "PreviewRow": "preview.job",
+    "PreviewService": "preview.service",
+    "PreviewStopped": "preview.events",
+    "PreviewWaiting": "preview.events",
+    "a1111_line": "preview.recipe",
+    "parse_strengths": "preview.prompts",
+    "png_with_recipe": "preview.recipe",
+    "read_recipe": "preview.recipe",
+    "plain_name": "preview.prompts",
+    "split_tags": "preview.prompts",
+    "RunState": "runs.state",
+    "list_runs": "runs.state",
+    "read_run": "runs.state",
+    "run_status": "runs.state",
+    "resume_run": "runs.control",
+    "start_run": "runs.control",
+    "stop_run": "runs.control",
+    "setting_help": "config.help",
+}
 
 __all__ = [
     "IMAGE_SUFFIXES",

@@ -1,6 +1,6 @@
 """``python -m sd_lora`` equals ``sd-lora``."""
 
-from sd_lora.cli import main
+from sd_lora.commands.app import main
 
 if __name__ == "__main__":
     main()

@@ -144,8 +144,8 @@ def trained_adapter() -> Callable[..., Any]:
     def make(pipe: Any, *targets: str, rank: int = 4, alpha: float = 2.0, std: float = 0.05, seed: int = 0) -> Any:
         import torch
 
-        from sd_lora.families import FAMILIES
-        from sd_lora.lora import plan_targets
+        from sd_lora.lora.targets import plan_targets
+        from sd_lora.models.opening import FAMILIES
 
         groups = FAMILIES[0].target_groups
         plan = plan_targets({"unet": pipe.unet}, groups, targets or ("attn",), (rank, alpha))

@@ -7,13 +7,14 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from sd_lora.config import RunConfig
-from sd_lora.presets import load_config
+from sd_lora.config.presets import load_config
+from sd_lora.config.schema import RunConfig
+from sd_lora.runs.folder import RunFolder
+from sd_lora.runs.reports import StepReport
 from sd_lora.tinybase.styles import render
 from sd_lora.tinybase.world import sample_scene
-from sd_lora.training import StepReport, prepare
+from sd_lora.training.preparation import prepare
 from sd_lora.training.run import run_training
-from sd_lora.training.run_folder import RunFolder
 from sd_lora.training.stopping import RunInterrupted
 
 #: seven steps of two images: an epoch of the three images ends after the third and the sixth

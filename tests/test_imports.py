@@ -14,10 +14,10 @@ HEAVY = "torch diffusers transformers accelerate gradio"
 LEFT = f"import sys; print('LOADED', [m for m in '{HEAVY}'.split() if m in sys.modules])"
 RUN_CLI = """
 import sys
-import sd_lora.cli
+import sd_lora.commands.app
 sys.argv = ["sd-lora", {args}]
 try:
-    sd_lora.cli.main()
+    sd_lora.commands.app.main()
 except SystemExit as exit:
     print("CODE", exit.code)
 """
@@ -32,7 +32,7 @@ def run(code: str) -> str:
 
 
 def test_importing_the_package_is_light() -> None:
-    assert "LOADED []" in run(f"import sd_lora, sd_lora.config, sd_lora.presets, sd_lora.errors; {LEFT}")
+    assert "LOADED []" in run(f"import sd_lora, sd_lora.config.schema, sd_lora.config.presets, sd_lora.errors; {LEFT}")
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,8 @@ def test_the_command_line_answers_without_torch(args: str, code: int, said: str)
 
 
 def test_only_the_page_imports_gradio() -> None:
-    code = "import sys, sd_lora.training, sd_lora.tools.inspect, sd_lora.preview, sd_lora.progress, sd_lora.demo"
+    rooms = "training.run, tools.inspect, preview.previewer, commands.progress, commands.demo"
+    code = f"import sys, {', '.join(f'sd_lora.{room}' for room in rooms.split(', '))}"
     assert "GRADIO False" in run(f"{code}; print('GRADIO', 'gradio' in sys.modules)")
 
 

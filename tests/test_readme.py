@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import typer
 
-from sd_lora.cli import app
-from sd_lora.config import parse_config
+from sd_lora.commands.app import app
+from sd_lora.config.schema import parse_config
 
 README = Path(__file__).parents[1] / "README.md"
 

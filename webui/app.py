@@ -18,11 +18,17 @@ from gradio import processing_utils
 
 from sd_lora import PreviewLimits, PreviewService
 
-from . import adapters_tab, compare_tab, dataset_tab, http_api, mix_tab, preview_tab, train_tab
-from .guard import Guard, check_address
-from .janitor import Janitor
+from . import http_api
+from .access import Guard, check_address
+from .messages import escaped
 from .site import Site
-from .telling import escaped
+from .tabs import adapters as adapters_tab
+from .tabs import compare as compare_tab
+from .tabs import mix as mix_tab
+from .tabs import preview as preview_tab
+from .tabs.dataset import tab as dataset_tab
+from .tabs.train import tab as train_tab
+from .temp_files import Janitor
 
 STYLES, SCRIPT = (Path(__file__).with_name(name) for name in ("page.css", "page.js"))
 _ENDINGS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]

@@ -11,9 +11,9 @@ import gradio as gr
 
 from sd_lora import PreviewCell, PreviewStopped, png_with_recipe
 
-from .asking import Asked
+from .messages import plain, telling
+from .preview_fields import Asked
 from .site import Site
-from .telling import plain, telling
 
 
 def add(site: Site) -> None:

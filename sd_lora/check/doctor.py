@@ -10,18 +10,21 @@ from typing import Any
 
 from PIL import ImageStat
 
-from sd_lora.check.model import Check, ImageRow
-from sd_lora.check.plan import default_steps, exposures_of, hold_out, measure, plan_for, schedule_for
+from sd_lora.check.cost import default_steps, exposures_of, hold_out, measure, plan_for, schedule_for
+from sd_lora.check.idle_settings import excessive_repeats, idle_settings
 from sd_lora.check.quality import Look, duplicates, look_at, thumbnail
-from sd_lora.check.settings import excessive_repeats, idle_settings
+from sd_lora.check.result import Check, ImageRow
 from sd_lora.check.wording import prior_wording, wording
-from sd_lora.config import RunConfig
-from sd_lora.data import Entry, Example, Finding, Listing, Schedule, views_of
+from sd_lora.config.schema import RunConfig
 from sd_lora.data.captions import PLACEHOLDER, has_placeholder
-from sd_lora.data.examples import example_of, with_captions
-from sd_lora.data.listing import list_folder
-from sd_lora.data.pictures import PictureError, check_colour, read_mask, read_picture
-from sd_lora.families import ModelFamily, open_base
+from sd_lora.data.examples import Example, example_of, with_captions
+from sd_lora.data.exposures import Schedule
+from sd_lora.data.findings import Finding
+from sd_lora.data.folders.entries import Entry, Listing
+from sd_lora.data.folders.listing import list_folder
+from sd_lora.data.pictures.decode import PictureError, check_colour, read_mask, read_picture
+from sd_lora.data.pictures.views import views_of
+from sd_lora.models.opening import ModelFamily, open_base
 
 Watch = Callable[[int, int], None]
 _MOST_THUMBNAILS = 500

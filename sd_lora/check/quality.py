@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sd_lora.data.findings import Finding
-from sd_lora.data.views import cropped_share
+from sd_lora.data.pictures.views import cropped_share
 
 Remark = tuple[str, str]
 Pixels = NDArray[np.uint8]

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import jinja2
 
-from sd_lora.atomic import write_atomically
-from sd_lora.check.model import Check, duration
+from sd_lora.check.result import Check, duration
 from sd_lora.data.findings import CODES, Finding, Severity, grouped, headline, remedy_of
 from sd_lora.errors import ConfigError, printable
+from sd_lora.storage.atomic import write_atomically
 
 _MOST_IMAGES = 500
 #: findings of a kind that are listed before the rest is folded away

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Protocol
 
-from sd_lora.data.caption_files import tidy
 from sd_lora.data.captions import PLACEHOLDER, has_placeholder, names_trigger, shortened, trigger_phrase, triggered
 from sd_lora.data.findings import Finding
+from sd_lora.data.folders.caption_files import tidy
 from sd_lora.data.style_words import style_words_in
 
 #: in this share of the captions a word becomes part of the style

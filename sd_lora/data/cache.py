@@ -19,9 +19,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from sd_lora.atomic import open_to_others
-from sd_lora.data.tree import reason, shown
+from sd_lora.data.folders.tree import reason, shown
 from sd_lora.errors import DataError, StorageError
+from sd_lora.storage.atomic import open_to_others
 
 #: changes whenever entries are made in another way, so that old ones are not taken for new ones
 SCHEMA = 1

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sd_lora.data.entries import TagRules
+from sd_lora.data.folders.entries import TagRules
 
 PLACEHOLDER = "[trigger]"
 _PLACE = re.compile(r"\[\s*trigger\s*\]", re.IGNORECASE)

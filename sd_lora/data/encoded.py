@@ -15,9 +15,9 @@ from torch import Tensor
 from sd_lora.data.cache import Cache, key_of
 from sd_lora.data.examples import Example
 from sd_lora.data.exposures import Group, Schedule
-from sd_lora.data.pictures import decode, decode_mask, read_bytes
+from sd_lora.data.pictures.decode import decode, decode_mask, read_bytes
+from sd_lora.data.pictures.views import Framing, Size, View
 from sd_lora.data.seeds import generator_for
-from sd_lora.data.views import Framing, Size, View
 from sd_lora.errors import DataError, TrainingStopped
 
 #: called with how many of how many images and captions are done

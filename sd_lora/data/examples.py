@@ -6,9 +6,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sd_lora.config import DataConfig
+from sd_lora.config.schema import DataConfig
 from sd_lora.data.captions import LONG, is_sided, shortened, trigger_phrase, triggered, versions
-from sd_lora.data.entries import Entry
+from sd_lora.data.folders.entries import Entry
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,8 @@ from math import gcd
 import numpy as np
 import torch
 
+from sd_lora.data.pictures.views import Size, View
 from sd_lora.data.seeds import generator_for
-from sd_lora.data.views import Size, View
 
 
 @dataclass(frozen=True)

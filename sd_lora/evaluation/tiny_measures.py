@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from PIL import Image
 
-from sd_lora.adapter import Adapter
+from sd_lora.adapters.adapter import Adapter
 from sd_lora.evaluation.style_distance import share_closed, style_distance
 from sd_lora.tinybase.judge import load_judge, recognised, to_tensor
 from sd_lora.tinybase.styles import Style, render

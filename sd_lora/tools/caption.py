@@ -10,18 +10,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sd_lora.config import DataConfig, parse_config
-from sd_lora.data.caption_files import CaptionError, read_caption_file, tidy
-from sd_lora.data.entries import Entry
+from sd_lora.config.schema import DataConfig, parse_config
 from sd_lora.data.findings import sentences
-from sd_lora.data.listing import list_folder
-from sd_lora.data.pictures import PictureError, read_picture
+from sd_lora.data.folders.caption_files import CaptionError, read_caption_file, tidy
+from sd_lora.data.folders.entries import Entry
+from sd_lora.data.folders.listing import list_folder
+from sd_lora.data.folders.tree import key, reason, shown
+from sd_lora.data.pictures.decode import PictureError, read_picture
 from sd_lora.data.style_words import style_words_in, without_style_words
-from sd_lora.data.tree import key, reason, shown
 from sd_lora.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    from sd_lora.families.captioner import Captioner
+    from sd_lora.models.captioner import Captioner
 
 _SUFFIXES = DataConfig().caption_suffixes
 _TABLES = {
@@ -75,8 +75,8 @@ def caption_folder(
     waiting = [(entry, new) for entry, there, new in _caption_files(entries) if _lacks(entry, there, report)]
     if not waiting:
         return report
-    from sd_lora.device import choose_device, choose_dtype
-    from sd_lora.families.captioner import Captioner
+    from sd_lora.models.captioner import Captioner
+    from sd_lora.models.device import choose_device, choose_dtype
 
     where = choose_device(settings)
     captioner = Captioner.open(model, revision, where, choose_dtype(settings, where))

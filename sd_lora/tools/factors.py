@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sd_lora.adapter_file import Weights
+from sd_lora.adapters.file import Weights
 
 #: singular values below this share of the largest are rounding, not content
 _NOISE = 1e-9

@@ -11,13 +11,13 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from sd_lora.adapter import Adapter, modules_of
-from sd_lora.adapter_file import DTYPES
-from sd_lora.atomic import open_to_others
-from sd_lora.config import ModelConfig
+from sd_lora.adapters.adapter import Adapter, modules_of
+from sd_lora.adapters.file import DTYPES
+from sd_lora.adapters.strengths import Strengths
+from sd_lora.config.schema import ModelConfig
 from sd_lora.errors import AdapterError, ConfigError, SdLoraError, nearest, some
-from sd_lora.families import load_base, save_single_file
-from sd_lora.strengths import Strengths
+from sd_lora.models.opening import load_base, save_single_file
+from sd_lora.storage.atomic import open_to_others
 from sd_lora.tools.output import HISTORY_KEY, check_output, with_history
 
 

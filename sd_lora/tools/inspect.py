@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sd_lora.adapter_file import MODULES_KEY, layout_of, read_adapter
-from sd_lora.kinds import family_of_kind, kind_of
-from sd_lora.safetensors_header import read_header
+from sd_lora.adapters.file import MODULES_KEY, layout_of, read_adapter
+from sd_lora.models.kinds import family_of_kind, kind_of
+from sd_lora.storage.safetensors_header import read_header
 from sd_lora.tools.factors import squared_norm
 
 

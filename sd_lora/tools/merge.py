@@ -6,9 +6,9 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from sd_lora.adapter_file import Weights, read_adapter, write_adapter
+from sd_lora.adapters.file import Weights, read_adapter, write_adapter
 from sd_lora.errors import AdapterError, ConfigError, some
-from sd_lora.kinds import kind_of
+from sd_lora.models.kinds import kind_of
 from sd_lora.tools.factors import concatenated, squared_norm, triplets_of
 from sd_lora.tools.output import check_output, dtype_for, marks_for, with_facts, with_history
 

@@ -10,10 +10,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sd_lora.adapter_file import Weights
+from sd_lora.adapters.file import Weights
 from sd_lora.errors import AdapterError, ConfigError
-from sd_lora.kinds import KINDS, MARKS, family_of_kind, kind_of
-from sd_lora.safetensors_header import read_header
+from sd_lora.models.kinds import KINDS, MARKS, family_of_kind, kind_of
+from sd_lora.storage.safetensors_header import read_header
 from sd_lora.version import __version__
 
 HISTORY_KEY = "sdlora.history"

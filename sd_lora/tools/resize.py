@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sd_lora.adapter_file import Weights, read_adapter, write_adapter
+from sd_lora.adapters.file import Weights, read_adapter, write_adapter
 from sd_lora.errors import AdapterError, ConfigError
 from sd_lora.tools.factors import triplets_of
 from sd_lora.tools.output import check_output, dtype_for, marks_for, with_facts, with_history

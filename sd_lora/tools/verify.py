@@ -9,15 +9,15 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
-from sd_lora.adapter import Adapter, base_name
-from sd_lora.clients import ClientAnswer, answers
-from sd_lora.config import ModelConfig
+from sd_lora.adapters.adapter import Adapter, base_name
+from sd_lora.adapters.clients import ClientAnswer, answers
+from sd_lora.adapters.keys import split_key
+from sd_lora.adapters.parts import facts_of
+from sd_lora.config.schema import ModelConfig
 from sd_lora.errors import AdapterError
-from sd_lora.families import load_base
-from sd_lora.file_facts import facts_of
-from sd_lora.kinds import kind_of
-from sd_lora.layouts import split_key
-from sd_lora.safetensors_header import TensorInfo, read_header
+from sd_lora.models.kinds import kind_of
+from sd_lora.models.opening import load_base
+from sd_lora.storage.safetensors_header import TensorInfo, read_header
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from sd_lora.config import TrainingConfig
+from sd_lora.config.schema import TrainingConfig
 
 #: the last share of the steps, over which "tail" takes the mean
 _TAIL = 0.25

@@ -22,10 +22,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_bytes
 from torch import Tensor
 
-from sd_lora.atomic import remove_tree, storing, sync_folder, write_synced
 from sd_lora.errors import AdapterError, StorageError, TrainingStopped, some
-from sd_lora.safetensors_header import read_header
-from sd_lora.training.lock import still_runs
+from sd_lora.runs.lock import still_runs
+from sd_lora.storage.atomic import remove_tree, storing, sync_folder, write_synced
+from sd_lora.storage.safetensors_header import read_header
 from sd_lora.version import __version__
 
 SCHEMA = 1

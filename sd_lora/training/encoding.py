@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from sd_lora.check.plan import schedule_for
-from sd_lora.data import Cache, EncodedSet, Encoders, cache_folder
-from sd_lora.preview import Previewer
-from sd_lora.training.plan import trains_text
+from sd_lora.check.cost import schedule_for
+from sd_lora.data.cache import Cache, cache_folder
+from sd_lora.data.encoded import EncodedSet, Encoders
+from sd_lora.preview.previewer import Previewer
+from sd_lora.training.adapter_plan import trains_text
 from sd_lora.training.preparation import Run
-from sd_lora.training.unchanged import parts_of_base
+from sd_lora.training.resume_check import parts_of_base
 
 
 @dataclass(frozen=True)

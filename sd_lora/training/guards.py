@@ -8,8 +8,9 @@ import torch
 from torch import Tensor, nn
 
 from sd_lora.errors import TrainingStopped, some
-from sd_lora.lora import LoraLayer, delta_norms
-from sd_lora.quantize import plain_weight
+from sd_lora.lora.layers import LoraLayer
+from sd_lora.lora.norms import delta_norms
+from sd_lora.models.quantize import plain_weight
 
 #: steps between two looks at all weights
 LOOK_EVERY = 10

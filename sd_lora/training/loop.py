@@ -13,12 +13,14 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
-from sd_lora.config import RunConfig
-from sd_lora.data import generator_for
-from sd_lora.device import give_back, is_out_of_memory
+from sd_lora.config.schema import RunConfig
+from sd_lora.data.seeds import generator_for
 from sd_lora.errors import AdapterError
-from sd_lora.families import ModelFamily
-from sd_lora.lora import LoraLayer, cap_norms
+from sd_lora.lora.layers import LoraLayer
+from sd_lora.lora.norms import cap_norms
+from sd_lora.models.device import give_back, is_out_of_memory
+from sd_lora.models.opening import ModelFamily
+from sd_lora.runs.reports import StepReport
 from sd_lora.training.averages import Average
 from sd_lora.training.checkpoints import State
 from sd_lora.training.guards import Guards, check_finite, stopped
@@ -36,23 +38,6 @@ from sd_lora.training.step import QUARTERS, Computation, Material
 
 #: steps in a row that the gradient scaler of float16 may skip
 _MOST_SKIPPED = 25
-
-
-@dataclass(frozen=True)
-class StepReport:
-    """What happened in one step: `step` counts from 1 to `steps`; `loss` is weighted, `by_noise` is without the weights
-    of noise levels and regularisation images, in each quarter of the noise schedule, from little noise to much, where
-    the step had any; `memory` is in bytes, `seconds` is the step's own time; `alarms` are sentences for the user."""
-
-    step: int
-    steps: int
-    loss: float
-    learning_rate: float
-    seconds: float
-    grad_norm: float | None = None
-    by_noise: list[float | None] = field(default_factory=list)
-    memory: int = 0
-    alarms: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

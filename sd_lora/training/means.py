@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sd_lora.check.plan import Cost
-from sd_lora.config import TrainingConfig
+from sd_lora.check.cost import Cost
+from sd_lora.config.schema import TrainingConfig
 
 #: the share of the memory at hand that a run may take
 _MOST = 0.85

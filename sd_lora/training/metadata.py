@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sd_lora.adapter import Adapter, base_name
-from sd_lora.config import RunConfig, TrainingConfig
-from sd_lora.data import Example
-from sd_lora.families import ModelFamily
-from sd_lora.kinds import MARKS
+from sd_lora.adapters.adapter import Adapter, base_name
+from sd_lora.config.schema import RunConfig, TrainingConfig
+from sd_lora.data.examples import Example
+from sd_lora.models.kinds import MARKS
+from sd_lora.models.opening import ModelFamily
 from sd_lora.version import __version__
 
 

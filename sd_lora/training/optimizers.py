@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sd_lora.config import OptimizerConfig
+from sd_lora.config.schema import OptimizerConfig
 from sd_lora.errors import AdapterError, ConfigError, some
 
 # ---- the rate

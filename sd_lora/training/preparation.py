@@ -12,26 +12,28 @@ from typing import Any
 
 import torch
 
-from sd_lora.adapter import Adapter, base_name
+from sd_lora.adapters.adapter import Adapter, base_name
+from sd_lora.check.cost import default_exposures, measure
 from sd_lora.check.doctor import Examined, examine
-from sd_lora.check.plan import default_exposures, measure
-from sd_lora.config import RunConfig
-from sd_lora.data import CODES, Example, Schedule, check_cache, sentences
-from sd_lora.data.findings import grouped
-from sd_lora.data.listing import list_folder
-from sd_lora.data.tree import shown
-from sd_lora.device import choose_device
+from sd_lora.config.schema import RunConfig
+from sd_lora.data.cache import check_cache
+from sd_lora.data.examples import Example
+from sd_lora.data.exposures import Schedule
+from sd_lora.data.findings import CODES, grouped, sentences
+from sd_lora.data.folders.listing import list_folder
+from sd_lora.data.folders.tree import shown
 from sd_lora.errors import ConfigError, DataError, printable
-from sd_lora.families import ModelFamily, family_of_source, find_base, open_base
+from sd_lora.models.device import choose_device
+from sd_lora.models.opening import ModelFamily, family_of_source, find_base, open_base
+from sd_lora.runs.folder import RunFolder
+from sd_lora.training.adapter_plan import notes_on, plan_adapter, resolve_text_rate
 from sd_lora.training.checkpoints import Checkpoints
 from sd_lora.training.means import Means, choose_means
 from sd_lora.training.memory import usable_memory
 from sd_lora.training.metadata import describe
 from sd_lora.training.optimizers import check_optimizer
-from sd_lora.training.plan import notes_on, plan_adapter, resolve_text_rate
-from sd_lora.training.run_folder import RunFolder
+from sd_lora.training.resume_check import check_definition, definition
 from sd_lora.training.trackers import check_trackers
-from sd_lora.training.unchanged import check_definition, definition
 
 #: called with how many of how many are done
 Counter = Callable[[int, int], None]

@@ -11,26 +11,27 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from sd_lora.adapter import Adapter
-from sd_lora.config import RunConfig
+from sd_lora.adapters.adapter import Adapter
+from sd_lora.config.schema import RunConfig
 from sd_lora.errors import AdapterError, ConfigError, StorageError, TrainingStopped
-from sd_lora.preview import PreviewGrid
+from sd_lora.preview.previewer import PreviewGrid
+from sd_lora.runs.folder import RunFolder
+from sd_lora.runs.lock import RunLock
+from sd_lora.runs.reports import StepReport
 from sd_lora.training.accelerator import accelerator_for
+from sd_lora.training.adapter_plan import trains_text
 from sd_lora.training.checkpoints import Checkpoints
-from sd_lora.training.companions import export_diffusers, write_sidecars
 from sd_lora.training.encoding import encode
-from sd_lora.training.lock import RunLock
-from sd_lora.training.loop import StepReport, Trained, Trainer
+from sd_lora.training.loop import Trained, Trainer
 from sd_lora.training.memory import OutOfMemory
 from sd_lora.training.metadata import at_step
 from sd_lora.training.optimizers import ParameterGroup
-from sd_lora.training.plan import trains_text
 from sd_lora.training.preparation import Counter, Run, prepare
-from sd_lora.training.run_folder import RunFolder
+from sd_lora.training.resume_check import check_same, facts_of
+from sd_lora.training.sidecars import export_diffusers, write_sidecars
 from sd_lora.training.step import Material
 from sd_lora.training.stopping import RunInterrupted
 from sd_lora.training.trackers import start_trackers, track
-from sd_lora.training.unchanged import check_same, facts_of
 from sd_lora.training.validation import Validation
 
 Watcher = Callable[[StepReport], None]

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from sd_lora.config import TrainingConfig
-from sd_lora.data import Batch, EncodedSet, generator_for
-from sd_lora.families import Conditioning, ModelFamily
-from sd_lora.objectives import Objective, draw_noise
+from sd_lora.config.schema import TrainingConfig
+from sd_lora.data.encoded import Batch, EncodedSet
+from sd_lora.data.seeds import generator_for
+from sd_lora.models.objectives import Objective, draw_noise
+from sd_lora.models.opening import Conditioning, ModelFamily
 
 #: parts of the noise schedule whose losses are told apart
 QUARTERS = 4

@@ -8,9 +8,9 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from sd_lora.config import RunConfig
+from sd_lora.config.schema import RunConfig
 from sd_lora.errors import ConfigError
-from sd_lora.training.loop import StepReport
+from sd_lora.runs.reports import StepReport
 
 
 def check_trackers(names: Sequence[str]) -> None:

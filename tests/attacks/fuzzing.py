@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from safetensors.torch import save
 
-from sd_lora.adapter_file import Weights, read_adapter, write_adapter
+from sd_lora.adapters.file import Weights, read_adapter, write_adapter
 from sd_lora.errors import AdapterError
 
 LINEAR = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"

@@ -23,8 +23,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from small_bases import write_base
 from small_runs import body_of, config_of, go, write_images
 
+from sd_lora.runs.folder import RunFolder
 from sd_lora.training.checkpoints import Checkpoints
-from sd_lora.training.run_folder import RunFolder
 
 STEPS = 24
 OVERRIDES = (

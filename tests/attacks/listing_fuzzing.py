@@ -18,9 +18,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sd_lora.config import DataConfig
+from sd_lora.config.schema import DataConfig
 from sd_lora.data.findings import sentences
-from sd_lora.data.listing import list_folder
+from sd_lora.data.folders.listing import list_folder
 from sd_lora.errors import DataError
 
 SLOWEST = 2.0

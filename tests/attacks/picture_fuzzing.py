@@ -25,11 +25,11 @@ from typing import Any
 
 from PIL import Image, ImageCms
 
-from sd_lora.data import pictures
 from sd_lora.data.findings import CODES
-from sd_lora.data.pictures import PictureError, read_picture
+from sd_lora.data.pictures import decode as pictures
+from sd_lora.data.pictures.decode import PictureError, read_picture
 
-HEIC = Path(__file__).parents[1] / "data" / "files" / "small.heic"
+HEIC = Path(__file__).parents[1] / "data" / "pictures" / "files" / "small.heic"
 MOST_SECONDS, MOST_MEGABYTES = 2.0, 1000
 UNITS = 2**20 if sys.platform == "darwin" else 2**10  # of ru_maxrss in a megabyte
 PNG_START = b"\x89PNG\r\n\x1a\n"

@@ -14,9 +14,9 @@ import pytest
 import torch
 from adapter_attacks import ATTACKS
 
-from sd_lora.adapter import Adapter, modules_of
-from sd_lora.adapter_file import Weights, read_adapter
-from sd_lora.cli import main
+from sd_lora.adapters.adapter import Adapter, modules_of
+from sd_lora.adapters.file import Weights, read_adapter
+from sd_lora.commands.app import main
 from sd_lora.errors import AdapterError
 
 HEAVY = [name for name in ATTACKS if "header" in name or "tensors" in name or "nested" in name or "100,000" in name]
@@ -54,7 +54,7 @@ def test_the_heavy_ones_need_little_memory(tmp_path: Path) -> None:
     script = (
         "import resource, sys\n"
         "from pathlib import Path\n"
-        "from sd_lora.adapter_file import read_adapter\n"
+        "from sd_lora.adapters.file import read_adapter\n"
         "from sd_lora.errors import AdapterError\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "for path in Path(sys.argv[1]).glob('*.safetensors'):\n"

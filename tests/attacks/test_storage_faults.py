@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 from storage_faults import End, Faults, in_a_child, same, state_after
 
-from sd_lora.atomic import write_atomically
 from sd_lora.errors import StorageError
+from sd_lora.storage.atomic import write_atomically
 from sd_lora.training.checkpoints import Checkpoints
 
 ERRORS = [errno.ENOSPC, errno.EIO, errno.EACCES, errno.EROFS, errno.EDQUOT, errno.EXDEV]

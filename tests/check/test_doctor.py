@@ -14,9 +14,10 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sd_lora import check_folder, load_base, load_config
-from sd_lora.check.plan import measure, plan_for, schedule_for
-from sd_lora.cli import app
-from sd_lora.data import CODES, Example
+from sd_lora.check.cost import measure, plan_for, schedule_for
+from sd_lora.commands.app import app
+from sd_lora.data.examples import Example
+from sd_lora.data.findings import CODES
 from sd_lora.errors import ConfigError
 from sd_lora.tinybase.styles import render
 from sd_lora.tinybase.world import sample_scene
@@ -180,7 +181,7 @@ def test_a_trigger_word_that_cannot_be_used_is_an_error(trigger: str, folder: Pa
 
 
 def test_images_that_are_shown_by_one_name_are_all_looked_at(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sd_lora.data.tree.shown", lambda name: "0.png" if name == "1.png" else name)
+    monkeypatch.setattr("sd_lora.data.folders.tree.shown", lambda name: "0.png" if name == "1.png" else name)
     (folder / "0.txt").write_text("a red house on a hill " * 20)
     assert "caption-long" in codes(checked(folder)[1])
 
@@ -221,7 +222,7 @@ def test_an_empty_folder_still_answers(tmp_path: Path) -> None:
 def test_what_cannot_be_checked_is_one_sentence(
     arguments: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from sd_lora import cli
+    from sd_lora.commands import app as cli
 
     monkeypatch.chdir(folder.parent)
     monkeypatch.setattr("sys.argv", ["sd-lora", "check", *arguments])
@@ -298,7 +299,7 @@ def test_more_steps_take_more_time_and_larger_batches_more_memory() -> None:
 def test_a_base_too_large_for_a_probe_is_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
     pipe, family = load_base("tiny")
     schedule = schedule_for(examples(4, (256, 256)), load_config("tiny-style", "training.batch_size=8"), 128, 16)
-    monkeypatch.setattr("sd_lora.check.plan._PROBE", 1e9)
+    monkeypatch.setattr("sd_lora.check.cost._PROBE", 1e9)
     seconds, memory, how = measure(family, pipe, torch.device("cpu"), schedule).of(10)
     assert "scaled by" in how
     assert seconds > 0 < memory
@@ -389,7 +390,7 @@ def test_a_dataset_file_that_cannot_be_read_is_an_error_not_another_layout(folde
 
 
 def test_with_json_an_error_is_a_document_too(folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
-    from sd_lora.cli import main
+    from sd_lora.commands.app import main
 
     monkeypatch.setattr("sys.argv", ["sd-lora", "check", str(folder / "nowhere"), "--json"])
     with pytest.raises(SystemExit) as caught:

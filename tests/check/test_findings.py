@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 import sd_lora
-from sd_lora.data import CODES, Finding, sentences
-from sd_lora.data.findings import grouped
+from sd_lora.data.findings import CODES, Finding, grouped, sentences
 
 PACKAGE = Path(sd_lora.__file__).parent
 DOCS = PACKAGE.parent / "docs" / "findings.md"

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageOps
 
 from sd_lora.check import quality
 from sd_lora.check.quality import duplicates, look_at, thumbnail
-from sd_lora.data import CODES
+from sd_lora.data.findings import CODES
 from sd_lora.tinybase.styles import render
 from sd_lora.tinybase.world import sample_scene
 

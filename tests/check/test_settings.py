@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from sd_lora.check.settings import excessive_repeats
-from sd_lora.cli import app
-from sd_lora.data import Entry
+from sd_lora.check.idle_settings import excessive_repeats
+from sd_lora.commands.app import app
+from sd_lora.data.folders.entries import Entry
 
 
 def checked(folder: Path, *overrides: str) -> tuple[int, dict[str, Any]]:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from sd_lora.check.wording import prior_wording, wording
-from sd_lora.data import Finding
+from sd_lora.data.findings import Finding
 
 
 class Words:

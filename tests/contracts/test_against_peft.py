@@ -9,7 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sd_lora.lora import VARIANTS, LoraLayer, eject, fuse, inject, new_layer, set_strength
+from sd_lora.lora.inject import eject, fuse, inject, set_strength
+from sd_lora.lora.layers import LoraLayer
+from sd_lora.lora.variants import VARIANTS, new_layer
 
 peft = pytest.importorskip("peft")
 

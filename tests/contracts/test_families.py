@@ -12,15 +12,15 @@ import pytest
 import torch
 from small_bases import KINDS
 
-from sd_lora import kinds
-from sd_lora.adapter import Adapter, modules_of
-from sd_lora.config import TrainingConfig
-from sd_lora.data import Framing
+from sd_lora.adapters.adapter import Adapter, modules_of
+from sd_lora.adapters.keys import kohya_stem, name_of_module, name_of_stem
+from sd_lora.config.schema import TrainingConfig
+from sd_lora.data.pictures.views import Framing
 from sd_lora.errors import BaseModelError
-from sd_lora.families import Conditioning, ModelFamily, family_of, find_base, load_base
-from sd_lora.layouts import kohya_stem, name_of_module, name_of_stem
-from sd_lora.lora import plan_targets
-from sd_lora.objectives import Objective
+from sd_lora.lora.targets import plan_targets
+from sd_lora.models import kinds
+from sd_lora.models.objectives import Objective
+from sd_lora.models.opening import Conditioning, ModelFamily, family_of, find_base, load_base
 
 #: kind of base → its family, ss_base_model_version, ss_v2 and modelspec.architecture
 MARKS = {

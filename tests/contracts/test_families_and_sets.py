@@ -10,7 +10,7 @@ import torch
 from small_bases import KINDS
 
 from sd_lora import load_base
-from sd_lora.families import ModelFamily
+from sd_lora.models.opening import ModelFamily
 from sd_lora.tinybase import tiny_base_path
 
 

@@ -15,9 +15,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from sd_lora.adapter_file import Weights, read_adapter, write_adapter
+from sd_lora.adapters.file import Weights, read_adapter, write_adapter
 from sd_lora.errors import AdapterError
-from sd_lora.lora import VARIANTS, LoraLayer, eject, fuse, inject, new_layer, set_strength
+from sd_lora.lora.inject import eject, fuse, inject, set_strength
+from sd_lora.lora.layers import LoraLayer
+from sd_lora.lora.variants import VARIANTS, new_layer
 
 MODULES: dict[str, Callable[[], nn.Module]] = {
     "linear": lambda: nn.Linear(6, 10),

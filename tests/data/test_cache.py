@@ -18,9 +18,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from sd_lora.config import DataConfig
-from sd_lora.data import Cache, EncodedSet, Encoders, Example, Schedule, Seen, encoded, views_of
-from sd_lora.data.cache import cache_folder, check_cache, key_of
+from sd_lora.config.schema import DataConfig
+from sd_lora.data import encoded
+from sd_lora.data.cache import Cache, cache_folder, check_cache, key_of
+from sd_lora.data.encoded import EncodedSet, Encoders
+from sd_lora.data.examples import Example
+from sd_lora.data.exposures import Schedule, Seen
+from sd_lora.data.pictures.views import views_of
 from sd_lora.errors import DataError, StorageError
 
 COUNT = 6

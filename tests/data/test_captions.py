@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from sd_lora.config import DataConfig
+from sd_lora.config.schema import DataConfig
 from sd_lora.data.captions import is_sided, names_trigger, shortened, triggered, versions
-from sd_lora.data.entries import Entry, TagRules
 from sd_lora.data.examples import example_of, with_captions
+from sd_lora.data.folders.entries import Entry, TagRules
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,13 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from sd_lora.config import DataConfig
-from sd_lora.data import Batch, Cache, EncodedSet, Encoders, Example, Framing, Schedule, Seen, generator_for, views_of
+from sd_lora.config.schema import DataConfig
+from sd_lora.data.cache import Cache
+from sd_lora.data.encoded import Batch, EncodedSet, Encoders
+from sd_lora.data.examples import Example
+from sd_lora.data.exposures import Schedule, Seen
+from sd_lora.data.pictures.views import Framing, views_of
+from sd_lora.data.seeds import generator_for
 
 SIDE, GRAIN = 16, 4
 Make = Callable[..., EncodedSet]

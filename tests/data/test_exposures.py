@@ -7,8 +7,9 @@ from itertools import pairwise
 
 import pytest
 
-from sd_lora.config import DataConfig
-from sd_lora.data import Exposure, Schedule, Seen, View, views_of
+from sd_lora.config.schema import DataConfig
+from sd_lora.data.exposures import Exposure, Schedule, Seen
+from sd_lora.data.pictures.views import View, views_of
 
 SQUARE = ((View((64, 64)),),)
 MIXED = [(w, h) for w, h in ((3000, 2000), (2000, 3000), (4000, 3000), (1000, 1000), (1920, 1080), (1000, 2400))] * 4

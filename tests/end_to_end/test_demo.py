@@ -8,7 +8,7 @@ from sd_lora.errors import ConfigError
 
 
 def test_a_style_is_learnt_and_content_kept(tmp_path):
-    from sd_lora.demo import measure_demo, train_demo
+    from sd_lora.commands.demo import measure_demo, train_demo
 
     out = tmp_path / "demo"
     train_demo(out, "woodcut", ["training.steps=150", "preview.every=0"])
@@ -23,7 +23,7 @@ def test_a_style_is_learnt_and_content_kept(tmp_path):
 
 
 def test_the_demo_refuses_before_it_writes(tmp_path):
-    from sd_lora.demo import check_demo
+    from sd_lora.commands.demo import check_demo
 
     with pytest.raises(ConfigError, match="woodcut"):
         check_demo(tmp_path / "new", "woodcuts")
@@ -33,7 +33,7 @@ def test_the_demo_refuses_before_it_writes(tmp_path):
 
 
 def test_demo_pictures_share_no_content_with_the_prompts_that_measure_them():
-    from sd_lora.demo import demo_scenes
+    from sd_lora.commands.demo import demo_scenes
     from sd_lora.evaluation.tiny_measures import unseen_scenes
 
     trained = {(s.subject, s.colour, s.background) for s in demo_scenes()}

@@ -12,8 +12,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 import sd_lora
-from sd_lora.adapter import Adapter, modules_of
-from sd_lora.adapter_file import Weights
+from sd_lora.adapters.adapter import Adapter, modules_of
+from sd_lora.adapters.file import Weights
 
 tuners = pytest.importorskip("peft.tuners.tuners_utils")
 

@@ -16,10 +16,10 @@ from PIL import Image
 from small_bases import KINDS
 
 import sd_lora
-from sd_lora.adapter import Adapter, base_name
+from sd_lora.adapters.adapter import Adapter, base_name
 from sd_lora.errors import AdapterError
-from sd_lora.families import FAMILIES
-from sd_lora.lora import plan_targets
+from sd_lora.lora.targets import plan_targets
+from sd_lora.models.opening import FAMILIES
 from sd_lora.tools.verify import verify_adapter
 from sd_lora.training.metadata import describe
 

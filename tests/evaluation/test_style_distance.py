@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sd_lora.evaluation import share_closed, style_distance
+from sd_lora.evaluation.style_distance import share_closed, style_distance
 from sd_lora.tinybase.styles import render
 from sd_lora.tinybase.world import sample_scene
 

@@ -8,7 +8,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sd_lora.lora import DoraConv2d, DoraLinear, LoraLayer, fuse, inject, new_layer
+from sd_lora.lora.dora import DoraConv2d, DoraLinear
+from sd_lora.lora.inject import fuse, inject
+from sd_lora.lora.layers import LoraLayer
+from sd_lora.lora.variants import new_layer
 
 MODULES: dict[str, Callable[[], nn.Module]] = {
     "linear": lambda: nn.Linear(6, 10),

@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from sd_lora.errors import AdapterError
-from sd_lora.lora import LoraLayer, eject, fuse, inject, new_layer, set_strength
+from sd_lora.lora.inject import eject, fuse, inject, set_strength
+from sd_lora.lora.layers import LoraLayer
+from sd_lora.lora.variants import new_layer
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sd_lora.errors import AdapterError
-from sd_lora.lora import VARIANTS, LoraConv2d, LoraLayer, LoraLinear, inject, new_layer
-from sd_lora.lora.layers import checked_strength
+from sd_lora.lora.inject import inject
+from sd_lora.lora.layers import LoraConv2d, LoraLayer, LoraLinear, checked_strength
+from sd_lora.lora.variants import VARIANTS, new_layer
 
 
 def trained(module: nn.Module, rank: int = 2, alpha: float = 3.0) -> LoraLayer:

@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from sd_lora.lora import LoraLayer, cap_norms, delta_norms, new_layer
+from sd_lora.lora.layers import LoraLayer
+from sd_lora.lora.norms import cap_norms, delta_norms
+from sd_lora.lora.variants import new_layer
 
 
 def layers(alpha: float = 6.0, size: float = 0.3) -> list[LoraLayer]:

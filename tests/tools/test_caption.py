@@ -14,9 +14,9 @@ from PIL import Image
 from small_captioners import write_captioner
 from typer.testing import CliRunner, Result
 
-from sd_lora.data_commands import caption
+from sd_lora.commands.folders import caption
 from sd_lora.errors import ConfigError, DataError, SdLoraError
-from sd_lora.families.captioner import Captioner
+from sd_lora.models.captioner import Captioner
 from sd_lora.tools import caption as tool
 from sd_lora.tools.caption import CaptionReport, caption_folder
 

@@ -10,8 +10,8 @@ import torch
 from typer.testing import CliRunner
 
 from sd_lora import AdapterError, inspect_adapter
-from sd_lora.adapter_file import Weights, write_adapter
-from sd_lora.cli import app
+from sd_lora.adapters.file import Weights, write_adapter
+from sd_lora.commands.app import app
 
 METADATA = {"sdlora.base": "tiny", "sdlora.family": "sd", "sdlora.trigger": "zwq", "ss_seed": "3"}
 DOWN, UP = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q", "unet.up_blocks.1.resnets.0.conv1"

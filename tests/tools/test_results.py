@@ -14,11 +14,11 @@ from typer.testing import CliRunner
 
 import sd_lora
 from sd_lora import AdapterError, ConfigError, ModelConfig
-from sd_lora.adapter import modules_of
-from sd_lora.adapter_file import Weights, read_adapter, write_adapter
-from sd_lora.cli import app
-from sd_lora.kinds import MARKS
-from sd_lora.safetensors_header import read_header
+from sd_lora.adapters.adapter import modules_of
+from sd_lora.adapters.file import Weights, read_adapter, write_adapter
+from sd_lora.commands.app import app
+from sd_lora.models.kinds import MARKS
+from sd_lora.storage.safetensors_header import read_header
 from sd_lora.tools.convert import convert_adapter
 from sd_lora.tools.extract import extract_adapter
 from sd_lora.tools.fuse import fuse_adapter
@@ -135,8 +135,8 @@ def test_verify_reports_on_shapes_that_are_none(tmp_path: Path) -> None:
 
 def test_verify_looks_once_for_what_invokeai_goes_by(monkeypatch: pytest.MonkeyPatch) -> None:
     """A file of thousands of modules must not be searched for each of them."""
-    from sd_lora.clients import answers
-    from sd_lora.file_facts import Part, facts_of
+    from sd_lora.adapters.clients import answers
+    from sd_lora.adapters.parts import Part, facts_of
 
     shapes = {}
     for layer in range(300):

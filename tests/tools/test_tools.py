@@ -14,13 +14,13 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 import sd_lora
-from sd_lora import cli
-from sd_lora.adapter import Adapter
-from sd_lora.adapter_file import Weights, read_adapter
-from sd_lora.cli import app
-from sd_lora.config import ModelConfig
-from sd_lora.kinds import MARKS
-from sd_lora.lora import plan_targets
+from sd_lora.adapters.adapter import Adapter
+from sd_lora.adapters.file import Weights, read_adapter
+from sd_lora.commands import app as cli
+from sd_lora.commands.app import app
+from sd_lora.config.schema import ModelConfig
+from sd_lora.lora.targets import plan_targets
+from sd_lora.models.kinds import MARKS
 from sd_lora.tools.convert import convert_adapter
 from sd_lora.tools.extract import extract_adapter
 from sd_lora.tools.fuse import fuse_adapter

@@ -14,14 +14,14 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import sd_lora
-from sd_lora.adapter_file import Weights, write_adapter
-from sd_lora.cli import app
-from sd_lora.clients import CLIENTS, answers
-from sd_lora.families import FAMILIES
-from sd_lora.file_facts import facts_of
-from sd_lora.kinds import MARKS
-from sd_lora.layouts import kohya_stem, name_of_module
-from sd_lora.lora import plan_targets
+from sd_lora.adapters.clients import CLIENTS, answers
+from sd_lora.adapters.file import Weights, write_adapter
+from sd_lora.adapters.keys import kohya_stem, name_of_module
+from sd_lora.adapters.parts import facts_of
+from sd_lora.commands.app import app
+from sd_lora.lora.targets import plan_targets
+from sd_lora.models.kinds import MARKS
+from sd_lora.models.opening import FAMILIES
 from sd_lora.tools.verify import verify_adapter
 
 MODELS = {"sd1": "sd15", "sd2": "sd21", "sdxl": "sdxl"}

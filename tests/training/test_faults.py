@@ -16,14 +16,15 @@ import torch
 from small_runs import STEPS, body_of, config_of, go, resumed, write_images
 from torch import Tensor
 
-from sd_lora.data import Batch, EncodedSet
+from sd_lora.data.encoded import Batch, EncodedSet
 from sd_lora.errors import TrainingStopped
-from sd_lora.objectives import Objective
-from sd_lora.training import Trainer, prepare
+from sd_lora.models.objectives import Objective
 from sd_lora.training import loop as loop_module
 from sd_lora.training.averages import Average
 from sd_lora.training.checkpoints import Checkpoints
+from sd_lora.training.loop import Trainer
 from sd_lora.training.memory import OutOfMemory
+from sd_lora.training.preparation import prepare
 from sd_lora.training.run import run_training
 from sd_lora.training.stopping import RunInterrupted, StopSignals
 
@@ -292,7 +293,7 @@ def test_a_sample_that_cannot_be_drawn_ends_nothing(
     def broken(*_: Any, **__: Any) -> None:
         raise ValueError("no picture today")
 
-    monkeypatch.setattr("sd_lora.preview.Previewer.grid", broken)
+    monkeypatch.setattr("sd_lora.preview.previewer.Previewer.grid", broken)
     notes = list[str]()
     run = prepare(config_of(random_sd_folder, images, tmp_path / "run", "preview.every=3"))
     run_training(run, on_note=notes.append)

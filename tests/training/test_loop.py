@@ -10,14 +10,17 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sd_lora.check.plan import default_steps
-from sd_lora.config import OptimizerConfig, RunConfig, parse_config
-from sd_lora.data import Batch, Group, Schedule, Seen, View, generator_for
+from sd_lora.check.cost import default_steps
+from sd_lora.config.schema import OptimizerConfig, RunConfig, parse_config
+from sd_lora.data.encoded import Batch
+from sd_lora.data.exposures import Group, Schedule, Seen
+from sd_lora.data.pictures.views import View
+from sd_lora.data.seeds import generator_for
 from sd_lora.errors import TrainingStopped
-from sd_lora.objectives import Objective
-from sd_lora.training import StepReport, Trainer
+from sd_lora.models.objectives import Objective
+from sd_lora.runs.reports import StepReport
 from sd_lora.training.accelerator import accelerator_for
-from sd_lora.training.loop import Trained
+from sd_lora.training.loop import Trained, Trainer
 from sd_lora.training.optimizers import ParameterGroup, rate_share
 from sd_lora.training.step import Material
 

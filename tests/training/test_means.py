@@ -9,11 +9,11 @@ import pytest
 from small_runs import config_of, write_images
 from typer.testing import CliRunner
 
-from sd_lora.check.plan import Cost
-from sd_lora.cli import app
-from sd_lora.config import TrainingConfig
-from sd_lora.training import prepare
+from sd_lora.check.cost import Cost
+from sd_lora.commands.app import app
+from sd_lora.config.schema import TrainingConfig
 from sd_lora.training.means import Means, choose_means
+from sd_lora.training.preparation import prepare
 
 GB = 2**30
 

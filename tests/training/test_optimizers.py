@@ -13,9 +13,9 @@ from safetensors.torch import load as load_bytes
 from safetensors.torch import save as save_bytes
 from torch import Tensor, nn
 
-from sd_lora.config import OptimizerConfig
+from sd_lora.config.schema import OptimizerConfig
 from sd_lora.errors import AdapterError, ConfigError
-from sd_lora.lora import new_layer
+from sd_lora.lora.variants import new_layer
 from sd_lora.training.accelerator import accelerator_for
 from sd_lora.training.optimizers import (
     OPTIMIZERS,

@@ -13,9 +13,9 @@ import pytest
 from safetensors.torch import load_file
 from small_runs import body_of, config_of, go, write_images
 
-from sd_lora.config import RunConfig
+from sd_lora.config.schema import RunConfig
+from sd_lora.runs.folder import RunFolder
 from sd_lora.training.checkpoints import Checkpoints
-from sd_lora.training.run_folder import RunFolder
 
 STEPS = 30
 PLAIN = ("training.batch_size=4", f"training.steps={STEPS}", "training.checkpoint_every=5", "lora.targets=attn,text")

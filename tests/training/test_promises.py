@@ -15,12 +15,12 @@ import torch
 from PIL import Image
 
 from sd_lora import Adapter, load_config
-from sd_lora.adapter_file import read_adapter
-from sd_lora.config import RunConfig
-from sd_lora.demo import train_demo
+from sd_lora.adapters.file import read_adapter
+from sd_lora.commands.demo import train_demo
+from sd_lora.config.schema import RunConfig
 from sd_lora.errors import AdapterError, BaseModelError, ConfigError, SdLoraError
-from sd_lora.families import load_base, save_single_file
-from sd_lora.preview import Previewer
+from sd_lora.models.opening import load_base, save_single_file
+from sd_lora.preview.previewer import Previewer
 from sd_lora.training.run import prepare, run_training, train
 
 Short = Callable[..., RunConfig]
@@ -146,7 +146,7 @@ def test_a_refused_demo_leaves_nothing(overrides: list[str], said: str, tmp_path
 def test_a_scheduler_without_a_noise_schedule_is_refused(random_sd: Any) -> None:
     from diffusers import FlowMatchEulerDiscreteScheduler
 
-    from sd_lora.families import FAMILIES
+    from sd_lora.models.opening import FAMILIES
 
     random_sd.scheduler = FlowMatchEulerDiscreteScheduler()
     with pytest.raises(BaseModelError, match="FlowMatch"):
@@ -157,7 +157,7 @@ def test_a_scheduler_without_a_noise_schedule_is_refused(random_sd: Any) -> None
     ("fact", "said"), [({"cross_attention_dim": 1024}, "does not fit its UNet"), ({"in_channels": 9}, "inpainting")]
 )
 def test_a_base_of_another_type_is_refused_by_name(fact: dict[str, int], said: str, random_sd: Any) -> None:
-    from sd_lora.families import FAMILIES
+    from sd_lora.models.opening import FAMILIES
 
     random_sd.unet.register_to_config(**fact)
     with pytest.raises(BaseModelError, match=f"base model photos/base .*{said}"):

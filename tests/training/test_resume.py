@@ -14,10 +14,10 @@ from small_runs import STEPS, body_of, config_of, go, interrupted, resumed, writ
 from typer.testing import CliRunner
 
 import sd_lora
-from sd_lora.cli import app
+from sd_lora.commands.app import app
 from sd_lora.errors import ConfigError, DataError
-from sd_lora.training.lock import RunLock
-from sd_lora.training.run_folder import RunFolder
+from sd_lora.runs.folder import RunFolder
+from sd_lora.runs.lock import RunLock
 from sd_lora.training.stopping import RunInterrupted
 
 OPTIMIZERS = {

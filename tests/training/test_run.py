@@ -16,10 +16,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from sd_lora import Adapter, StepReport, train
-from sd_lora.config import RunConfig, read_config
+from sd_lora.config.presets import load_config
+from sd_lora.config.schema import RunConfig, read_config
 from sd_lora.errors import ConfigError, DataError, SdLoraError, TrainingStopped
-from sd_lora.objectives import Objective
-from sd_lora.presets import load_config
+from sd_lora.models.objectives import Objective
 from sd_lora.tinybase.styles import render
 from sd_lora.tinybase.world import sample_scene
 from sd_lora.training.run import Run, prepare, run_training

@@ -14,11 +14,11 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from sd_lora import load_config
-from sd_lora.config import RunConfig
-from sd_lora.data import Cache
+from sd_lora.config.schema import RunConfig
+from sd_lora.data.cache import Cache
 from sd_lora.errors import ConfigError, DataError
-from sd_lora.families.sdxl import SdxlFamily
-from sd_lora.families.unet import UNetFamily
+from sd_lora.models.families.sdxl import SdxlFamily
+from sd_lora.models.families.unet import UNetFamily
 from sd_lora.tinybase.styles import render
 from sd_lora.tinybase.world import sample_scene
 from sd_lora.training import encoding

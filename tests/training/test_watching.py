@@ -11,9 +11,9 @@ from PIL import Image
 from small_runs import STEPS, config_of, go, write_images
 
 from sd_lora.errors import ConfigError
-from sd_lora.run_files import smoothed
-from sd_lora.training import prepare
-from sd_lora.training.validation import LEVELS
+from sd_lora.runs.logs import smoothed
+from sd_lora.runs.reports import LEVELS
+from sd_lora.training.preparation import prepare
 
 
 @pytest.fixture(scope="module")

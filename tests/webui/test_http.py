@@ -33,7 +33,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, random_sd_folder: Path) -> Pa
     import torch
 
     from sd_lora import Adapter
-    from sd_lora.lora import plan_targets
+    from sd_lora.lora.targets import plan_targets
 
     home, (pipe, family) = tmp_path_factory.mktemp("runs"), load_base(random_sd_folder)
     for number in range(3):

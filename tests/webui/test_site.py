@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from sd_lora.webui.janitor import OLD, YOUNG, Janitor
 from sd_lora.webui.site import Site
+from sd_lora.webui.temp_files import OLD, YOUNG, Janitor
 
 from sd_lora import ConfigError, PreviewService
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from sd_lora.webui.janitor import QUOTA
+from sd_lora.webui.temp_files import QUOTA
 from serving import served
 from soaking import OPTIONS, soak
 

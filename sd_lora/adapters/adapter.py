@@ -1,0 +1,289 @@
+"""`Adapter`: LoRA weights that can be created for a base model, injected into it, saved and loaded.
+
+Loading needs no base model; whether an adapter fits one wholly is decided, and refused if not, when it is injected.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from sd_lora.adapters.file import Weights, read_adapter, write_adapter
+from sd_lora.adapters.keys import name_of_module
+from sd_lora.adapters.strengths import Strengths, strengths_by_module
+from sd_lora.errors import AdapterError, nearest, some
+from sd_lora.lora.inject import eject, fuse, inject
+from sd_lora.lora.layers import LoraLayer, checked_strength
+from sd_lora.lora.targets import Target
+from sd_lora.lora.variants import VARIANTS, new_layer
+from sd_lora.models.names import name_of_base
+from sd_lora.models.quantize import is_quantized
+
+COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
+
+
+@dataclass(frozen=True, eq=False)
+class _Attachment:
+    """One injection: the name, the modules of the adapter, and the names of all modules of the base."""
+
+    name: str
+    modules: dict[str, nn.Module]
+    base: Collection[str]
+
+
+class Adapter:
+    """LoRA layers by module name (``unet.….to_q``) and the metadata of the file they came from or will go to.
+
+    >>> with Adapter.load("my-style.safetensors").injected(pipe, strength=0.8):
+    ...     pipe("a lighthouse at dusk").images[0]
+    """
+
+    def __init__(self, weights: Mapping[str, Weights], metadata: Mapping[str, str], label: str = "adapter") -> None:
+        self._weights = dict(weights)
+        self._layers: dict[str, LoraLayer] = {}
+        self._attached: list[_Attachment] = []
+        self._strength: Strengths = 1.0
+        self.metadata = dict(metadata)
+        self.label = label
+
+    @classmethod
+    def create(
+        cls, targets: Sequence[Target], metadata: Mapping[str, str] | None = None, *, seed: int = 0, variant: str = ""
+    ) -> Self:
+        """A fresh adapter for `targets`: it changes nothing until trained. The same seed gives the same start.
+
+        `variant` is "lora" or "dora"; without one it is what `metadata` says, or "lora".
+        """
+        variant = variant or (metadata or {}).get("sdlora.variant", "lora")
+        adapter = cls({}, {**(metadata or {}), "sdlora.variant": variant}, "new adapter")
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
+            for target in targets:
+                name = name_of_module(*target.name.split(".", 1))
+                adapter._layers[name] = new_layer(target.module, target.rank, target.alpha, variant)
+        return adapter
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a ``.safetensors`` adapter; AdapterError for a damaged, non-finite or foreign file."""
+        weights, metadata = read_adapter(path)
+        return cls(weights, metadata, str(path))
+
+    def save(self, path: str | Path, *, dtype: str = "float16", layout: str = "kohya") -> Path:
+        """Write the file and prove it whole: in kohya's keys, or in those of "diffusers" (docs/file-format.md)."""
+        path = Path(path)
+        write_adapter(path, self.weights, {**self.metadata, "sdlora.variant": self.variant}, dtype, layout)
+        return path
+
+    @property
+    def weights(self) -> dict[str, Weights]:
+        """The current weights by module name."""
+        if not self._layers:
+            return dict(self._weights)
+        return {name: Weights(**layer.tensors(), alpha=layer.alpha) for name, layer in self._layers.items()}
+
+    @property
+    def variant(self) -> str:
+        """ "dora" if any module has a magnitude, else "lora"."""
+        return "dora" if any(w.magnitude is not None for w in self.weights.values()) else "lora"
+
+    @property
+    def trigger(self) -> str:
+        """The trigger word it was trained with, or an empty string."""
+        return self.metadata.get("sdlora.trigger", "")
+
+    @property
+    def base(self) -> str:
+        """The name of the base model it was trained on, or an empty string."""
+        return self.metadata.get("sdlora.base", "")
+
+    @property
+    def is_injected(self) -> bool:
+        return bool(self._attached)
+
+    @property
+    def layers(self) -> dict[str, LoraLayer]:
+        """The layers by module name; none before an adapter that was loaded is injected."""
+        return dict(self._layers)
+
+    @property
+    def targets(self) -> dict[str, nn.Module]:
+        """The modules of the base that the layers are injected into, by name."""
+        return dict(self._attached[-1].modules) if self._attached else {}
+
+    def parameters(self, *components: str) -> list[nn.Parameter]:
+        """All trainable weights, float32, in a fixed order; or only those in `components`, e.g. ``"unet"``."""
+        for component in components:
+            if component not in COMPONENTS:
+                raise AdapterError(f'no component is called "{component}"; {nearest(component, COMPONENTS)}')
+        chosen = components or COMPONENTS
+        return [p for name, layer in self._layers.items() if name.split(".")[0] in chosen for p in layer.parameters()]
+
+    @property
+    def strength(self) -> Strengths:
+        """What was set: a number, a tensor with one per sample of a batch, or strengths by component and block in the
+        form of `strengths_by_module`. Setting what does not fit raises AdapterError and changes nothing."""
+        return self._strength
+
+    @strength.setter
+    def strength(self, value: Strengths) -> None:
+        self._set_strength(value, self._attached[-1].base if self._attached else None)
+
+    def scale(self, factor: float | Tensor) -> None:
+        """Let every module act with `factor` times the strength that was set, which stays what it is: a number, or a
+        tensor with one per sample of a batch."""
+        found = strengths_by_module(self._layers, self._strength, self._attached[-1].base if self._attached else None)
+        for name, layer in self._layers.items():
+            layer.strength = checked_strength(found[name] * factor)
+
+    def inject(self, pipe: Any, strength: Strengths = 1.0, *, name: str = "default") -> Self:
+        """Attach to the components of a diffusers pipeline, with a strength as the property of that name takes it.
+
+        Raises AdapterError, with nothing attached, unless every module of the adapter exists in the base with the same
+        shape, and the base is of the kind that the adapter was trained on.
+        """
+        modules, base = self._fitting_modules(pipe)
+        occupied = {id(module) for there in self._attached for module in there.modules.values()}
+        if any(id(module) in occupied for module in modules.values()):
+            raise AdapterError(f"{self.label} is already injected into {base_name(pipe)}; eject it first")
+        if not self._layers:
+            self._layers = {n: _layer_of(w, modules[n]) for n, w in self._weights.items()}
+        for key, layer in self._layers.items():
+            layer.to(modules[key].weight.device)  # type: ignore[arg-type]
+        before = self._strength
+        self._set_strength(strength, base)
+        try:
+            inject(self._layers, modules, name)
+        except AdapterError:
+            self._set_strength(before)
+            raise
+        self._attached.append(_Attachment(name, modules, base))
+        return self
+
+    def eject(self) -> None:
+        """Take it off every pipeline it was injected into; each is again what it was, bit for bit."""
+        for there in self._attached:
+            eject(there.modules.values(), there.name)
+        self._attached.clear()
+
+    @contextmanager
+    def injected(self, pipe: Any, strength: Strengths = 1.0, *, name: str = "default") -> Iterator[Self]:
+        """Inject for the length of a ``with`` block."""
+        self.inject(pipe, strength, name=name)
+        mine = self._attached[-1]
+        try:
+            yield self
+        finally:
+            if mine in self._attached:
+                self._attached.remove(mine)
+                eject(mine.modules.values(), mine.name)
+
+    def fuse(self, pipe: Any, strength: Strengths = 1.0) -> None:
+        """Add the adapter to the weights of `pipe` for good. There is no strength per sample here."""
+        modules, base = self._fitting_modules(pipe)
+        if self._attached:
+            raise AdapterError(f"{self.label} is injected; eject it before fusing, or its effect would double")
+        layers = self._layers or {n: _layer_of(w, modules[n]) for n, w in self._weights.items()}
+        fuse(layers, modules, strengths_by_module(layers, strength, base))
+
+    def _set_strength(self, value: Strengths, base: Collection[str] | None = None) -> None:
+        found = strengths_by_module(self._layers or self._weights, value, base)
+        for name, layer in self._layers.items():
+            layer.strength = found[name]
+        self._strength = copy.deepcopy(value) if isinstance(value, Mapping) else value
+
+    def misfits(self, pipe: Any, modules: Mapping[str, nn.Module] | None = None) -> list[str]:
+        """Why it cannot act on `pipe`, a clause each; nothing if it can. `modules`: those of `pipe`, if known."""
+        modules = modules_of(pipe) if modules is None else modules
+        weights, problems = self.weights, _other_kind(self.metadata, pipe)
+        count = f"of its {len(weights)} modules"
+        for component in COMPONENTS:
+            left = [name for name in weights if name.split(".")[0] == component]
+            if left and getattr(pipe, component, pipe) is None:
+                problems.append(f"{len(left)} {count} are for {component}, which this pipeline was loaded without")
+                weights = {name: w for name, w in weights.items() if name not in left}
+        missing = [name for name in weights if name not in modules]
+        wrong = [name for name, w in weights.items() if name in modules and not _fits(w, modules[name])]
+        if missing:
+            problems.append(f"{len(missing)} {count} do not exist there ({some(missing, 2)})")
+        if wrong:
+            problems.append(f"{len(wrong)} {count} have another shape ({some(wrong, 2)})")
+        return problems
+
+    def _fitting_modules(self, pipe: Any) -> tuple[dict[str, nn.Module], Collection[str]]:
+        """The modules that the adapter sits on, and the names of all that the base has. AdapterError if it misfits."""
+        modules = modules_of(pipe)
+        problems = self.misfits(pipe, modules)
+        if problems:
+            trained = f" (trained on {self.base})" if self.base else ""
+            raise AdapterError(
+                f"{self.label}{trained} does not fit base model {base_name(pipe)}: {'; '.join(problems)}"
+            )
+        weights = self.weights
+        found = {name: modules[name] for name in weights}
+        if self.variant == "dora" and any(is_quantized(module.weight) for module in found.values()):
+            raise AdapterError(f"{self.label} is a DoRA, which needs the base whole; leave model.quantize out")
+        if any(module.weight.is_meta for module in found.values()):
+            raise AdapterError(
+                f"the weights of {base_name(pipe)} are offloaded module by module, where no layer can follow them; "
+                "use pipe.enable_model_cpu_offload() instead"
+            )
+        return found, modules.keys()
+
+
+def modules_of(pipe: Any) -> dict[str, nn.Module]:
+    """Modules of a pipeline that can carry a layer, by name; refuses fused attention projections."""
+    found: dict[str, nn.Module] = {}
+    for component in COMPONENTS:
+        root = getattr(pipe, component, None)
+        if not isinstance(root, nn.Module):
+            continue
+        for path, module in root.named_modules():
+            if type(getattr(module, "processor", None)).__name__.startswith("Fused"):
+                raise AdapterError(
+                    f"the attention projections of {component} are fused, so LoRA layers would never be called; "
+                    "call pipe.unfuse_qkv_projections() first"
+                )
+            if type(module) in VARIANTS["lora"] and ".loras." not in f".{path}.":
+                found[name_of_module(component, path)] = module
+    return found
+
+
+def base_name(pipe: Any) -> str:
+    """What to call the base model of a pipeline in files and messages: see `name_of_base`; never a path."""
+    return name_of_base(str(getattr(pipe, "name_or_path", "") or "")) or type(pipe).__name__
+
+
+def _other_kind(metadata: Mapping[str, str], pipe: Any) -> list[str]:
+    """How `pipe` differs from what the file says of its base where no shape need differ."""
+    problems = []
+    kind, family = type(pipe).__name__, metadata.get("sdlora.family")
+    here = "sdxl" if "StableDiffusionXL" in kind else "sd" if kind.startswith("StableDiffusion") else None
+    if family and here and family != here:
+        problems.append(f'it was trained for the family "{family}", and this base is of "{here}"')
+    # Other programs' files often record "epsilon" whatever they were trained on.
+    recorded = metadata.get("modelspec.prediction_type") if "sdlora.version" in metadata else None
+    config = getattr(getattr(pipe, "scheduler", None), "config", None)
+    predicts = getattr(config, "prediction_type", None)
+    if recorded and predicts and predicts != {"v": "v_prediction"}.get(recorded, recorded):
+        problems.append(f'it was trained to predict "{recorded}", and the scheduler of this base says "{predicts}"')
+    return problems
+
+
+def _fits(weights: Weights, module: nn.Module) -> bool:
+    shape: torch.Size = module.weight.shape  # type: ignore[union-attr, assignment]
+    rows = shape if weights.magnitude is None else weights.magnitude.shape
+    return weights.up.shape[0] == shape[0] == rows[0] and weights.down.shape[1:] == shape[1:]
+
+
+def _layer_of(weights: Weights, module: nn.Module) -> LoraLayer:
+    layer = new_layer(module, weights.rank, weights.alpha, "lora" if weights.magnitude is None else "dora")
+    layer.load_tensors(weights.down, weights.up, weights.magnitude)
+    return layer

@@ -1,0 +1,184 @@
+"""What each of six programs would load of an adapter file, told from its keys, shapes, alphas and metadata alone.
+
+The rules were read in the programs' sources and measured with their own loaders in November 2026. A rule says which
+modules it is about, which programs it holds for, and whether these drop the modules, distort them or refuse the file.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from sd_lora.adapters.parts import FileFacts, Part
+from sd_lora.models.kinds import VERSIONS
+
+A1111 = "AUTOMATIC1111"
+CLIENTS = ("diffusers", "ComfyUI", A1111, "Forge", "sd-scripts", "InvokeAI")
+#: Forge refuses a file with more keys than this that it cannot place
+FORGE_STRAY_KEYS = 12
+#: ComfyUI hands out the metadata of files with a header below this
+COMFY_HEADER = 2**20
+
+
+@dataclass(frozen=True)
+class Rule:
+    """`applies` to a part of a file: then `clients` refuse the file, or drop or distort the part. `why`: a clause."""
+
+    effect: str
+    clients: tuple[str, ...]
+    why: str
+    applies: Callable[[FileFacts, Part], bool]
+
+
+@dataclass(frozen=True)
+class ClientAnswer:
+    """What `client` would do: `loaded` of `modules` rightly, and the `reasons` why not all; `notes` are no faults."""
+
+    client: str
+    loaded: int
+    modules: int
+    reasons: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def is_whole(self) -> bool:
+        return self.loaded == self.modules and not self.reasons
+
+
+def _is_sd(file: FileFacts) -> bool:
+    return file.kind in ("sd1", "sd2", "sd2-v")
+
+
+def _is_xl(file: FileFacts) -> bool:
+    return file.kind == "sdxl"
+
+
+def _minority_alpha(file: FileFacts, part: Part) -> bool:
+    """diffusers keeps other alphas by patterns that match neither attention nor, since transformers 5.6, text."""
+    return part.spelling == "kohya" and part.alpha != file.commonest_alpha and (part.is_attention or part.is_text)
+
+
+def _fused_text(file: FileFacts, part: Part) -> bool:
+    """Text encoders that AUTOMATIC1111 has as OpenCLIP, with the attention's projections in one matrix."""
+    return file.kind in ("sd2", "sd2-v") or (_is_xl(file) and part.prefix == "lora_te2_")
+
+
+def _per_row(part: Part) -> bool:
+    """A DoRA magnitude with one entry per output row, as PEFT's all are; per input column kohya's is (1, in)."""
+    return "magnitude" in part.shapes and (part.spelling == "peft" or part.shapes["magnitude"][:1] != (1,))
+
+
+RULES: tuple[Rule, ...] = (
+    Rule("refuses", ("diffusers", "InvokeAI"), "keys that belong to no whole LoRA module", lambda f, _: bool(f.stray)),
+    Rule("refuses", ("diffusers", "InvokeAI"), "keys in no layout it knows", lambda _, p: p.spelling == "other"),
+    Rule("drops", ("ComfyUI", A1111, "Forge", "sd-scripts"), "keys in no layout it knows",
+         lambda _, p: p.spelling == "other"),
+    # kohya's keys
+    Rule("refuses", ("diffusers",), "original block names, which it maps for SDXL only",
+         lambda f, p: _is_sd(f) and p.is_sgm),
+    Rule("drops", ("sd-scripts", "InvokeAI"), "original block names, which it maps for SDXL only",
+         lambda f, p: _is_sd(f) and p.is_sgm),
+    Rule("drops", ("diffusers",), "two kinds of block names in one file",
+         lambda f, p: not _is_sd(f) and f.mixes_names and p.is_sgm),
+    Rule("refuses", ("InvokeAI",), "two kinds of block names in one file", lambda f, _: f.mixes_names),
+    Rule("drops", (A1111,), "diffusers' block names, which it maps for SDXL with one upsampler missing",
+         lambda f, p: _is_xl(f) and p.spelling == "kohya" and p.flat == "up_blocks_0_upsamplers_0_conv"),
+    Rule("drops", ("diffusers", A1111), "add_embedding under diffusers' names",
+         lambda _, p: p.spelling == "kohya" and p.flat.startswith("add_embedding_")),
+    Rule("drops", ("sd-scripts",), "modules it never puts layers on (conv_in, conv_out, time and size embeddings)",
+         lambda _, p: p.is_outside_blocks),
+    Rule("drops", ("ComfyUI", A1111, "Forge", "sd-scripts", "InvokeAI"), "text-encoder keys without text_model_",
+         lambda _, p: p.spelling == "kohya" and p.is_text and not p.flat.startswith("text_model_")),
+    Rule("drops", ("sd-scripts", "InvokeAI"), "lora_te1_ keys, which are for SDXL",
+         lambda f, p: _is_sd(f) and p.prefix == "lora_te1_"),
+    Rule("refuses", ("InvokeAI",), "lora_te_ keys, which are for SD1 and SD2",
+         lambda f, p: _is_xl(f) and p.prefix == "lora_te_"),
+    Rule("drops", (A1111,), "lora_te_ keys, which are for SD1 and SD2",
+         lambda f, p: _is_xl(f) and p.prefix == "lora_te_"),
+    Rule("refuses", ("diffusers",), "text attention with only some of q, k, v, out",
+         lambda f, p: p.spelling == "kohya" and f.is_partial(p)),
+    Rule("drops", (A1111,), "text attention with only some of q, k, v, out",
+         lambda f, p: p.spelling == "kohya" and f.is_partial(p) and _fused_text(f, p)),
+    Rule("refuses", ("diffusers", "sd-scripts"), "proj_in or proj_out stored 2-D where SD1 has a 1 × 1 conv",
+         lambda f, p: f.kind == "sd1" and p.is_projection and len(p.shapes["down"]) == 2),
+    Rule("refuses", ("diffusers",), "lora_adapter_metadata in a file with alphas",
+         lambda f, p: "lora_adapter_metadata" in f.metadata and p.alpha is not None),
+    Rule("distorts", ("diffusers",), "an alpha that is not the commonest of the file", _minority_alpha),
+    Rule("refuses", ("InvokeAI",), "no attn2.to_k or to_v, by whose width it tells the base",
+         lambda f, _: not f.tells_width),
+    # diffusers' keys
+    Rule("drops", ("ComfyUI", "Forge"), "attention under diffusers' keys",
+         lambda _, p: p.spelling == "peft" and p.is_attention and not p.is_text),
+    Rule("drops", ("ComfyUI", "Forge"), "text-encoder keys without text_model",
+         lambda _, p: p.spelling == "peft" and p.is_text and not p.flat.startswith("text_model_")),
+    Rule("drops", (A1111, "sd-scripts"), "diffusers' keys", lambda _, p: p.spelling in ("peft", "old")),
+    Rule("refuses", ("InvokeAI",), "diffusers' keys", lambda _, p: p.spelling in ("peft", "old")),
+    Rule("refuses", ("diffusers",), "alphas beside diffusers' keys",
+         lambda _, p: p.spelling == "peft" and p.alpha is not None),
+    # DoRA
+    Rule("distorts", ("diffusers",), "DoRA magnitudes, which it drops",
+         lambda _, p: "magnitude" in p.shapes and (p.spelling == "kohya" or p.is_text)),
+    Rule("distorts", ("sd-scripts",), "DoRA magnitudes, which it ignores", lambda _, p: "magnitude" in p.shapes),
+    Rule("distorts", ("ComfyUI", A1111, "Forge", "InvokeAI"), "DoRA magnitudes by output row, which it reads otherwise",
+         lambda _, p: _per_row(p)),
+)  # fmt: skip
+
+
+def answers(file: FileFacts) -> tuple[ClientAnswer, ...]:
+    """What every client of `CLIENTS` would make of `file`."""
+    return tuple(_answer(file, client) for client in CLIENTS)
+
+
+def _answer(file: FileFacts, client: str) -> ClientAnswer:
+    hit: dict[str, str] = {}
+    counts: Counter[tuple[str, str]] = Counter()
+    for rule in RULES:
+        if client not in rule.clients:
+            continue
+        parts = [part for part in file.parts if rule.applies(file, part)]
+        if parts and rule.effect == "refuses":
+            return _refusal(file, client, rule.why)
+        for part in parts:
+            if part.stem not in hit:
+                hit[part.stem] = rule.effect
+                counts[rule.effect, rule.why] += 1
+    stray = len(file.stray) + sum(len(p.keys) for p in file.parts if hit.get(p.stem) == "drops")
+    if client == "Forge" and stray > FORGE_STRAY_KEYS:
+        return _refusal(file, client, f"{stray} keys that it cannot place; it takes at most {FORGE_STRAY_KEYS}")
+    total = len(file.parts)
+    reasons = tuple(f"{effect} {count} of {total}: {why}" for (effect, why), count in counts.items())
+    if not total:
+        reasons = ("finds no LoRA module",)
+    return ClientAnswer(client, total - len(hit), total, reasons, tuple(_notes(file, client)))
+
+
+def _refusal(file: FileFacts, client: str, why: str) -> ClientAnswer:
+    return ClientAnswer(client, 0, len(file.parts), (f"refuses the file: {why}",), tuple(_notes(file, client)))
+
+
+def _notes(file: FileFacts, client: str) -> Iterator[str]:
+    shown = _shown_as(client, file)
+    expected = VERSIONS.get(file.kind, "")
+    if shown and expected and shown != expected:
+        yield f"shown as {shown}, not {expected}: its metadata does not say otherwise"
+    if client == "ComfyUI" and file.header_bytes >= COMFY_HEADER:
+        yield f"does not show the metadata: the header is {file.header_bytes / 2**20:.1f} MB"
+    bare = [p for p in file.parts if p.is_text and not p.flat.startswith("text_model_")]
+    if client == "diffusers" and bare:
+        yield f"{len(bare)} text-encoder modules need transformers 5.6 or newer"
+
+
+def _shown_as(client: str, file: FileFacts) -> str:
+    """The model type under which a client that goes by metadata lists the file; "" for the others."""
+    metadata = file.metadata
+    if client not in (A1111, "Forge"):
+        return ""
+    if metadata.get("ss_base_model_version", "").startswith("sdxl_"):
+        return "SDXL"
+    if metadata.get("ss_v2") == "True":
+        return "SD2"
+    if client == A1111:
+        return "SD1" if metadata else "Unknown"
+    kinds = {"stable-diffusion-v1/lora": "SD1", "stable-diffusion-xl-v1-base/lora": "SDXL"}
+    return kinds.get(metadata.get("modelspec.architecture", ""), "Unknown")

@@ -1,0 +1,121 @@
+"""Strengths of an adapter's parts: from one number, or numbers by component and block, to one for every module.
+
+The nested form is that of diffusers' `set_adapters`. It means the same there for attentions, and mostly for conv
+layers: diffusers leaves the resnets of the mid block and of blocks without attention at 1, and where a block has a
+list, gives its up- or downsampler the first number.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from sd_lora.errors import AdapterError, nearest
+from sd_lora.lora.layers import Strength, checked_strength
+
+#: One strength for all, or one for each component, or for each of the UNet's blocks, or for each layer of a block.
+Strengths = Strength | Mapping[str, Any]
+#: The parts a module lies in, from the outside in, and its layer in the innermost: ``("unet", "up", "block_1"), 2``;
+#: layer -1 is an up- or downsampler.
+Place = tuple[tuple[str, ...], int]
+
+_BLOCK = re.compile(r"unet\.(?:(down|up)_blocks\.(\d+)|(mid)_block)\.(?:(?:attentions|resnets)\.(\d+)\.)?")
+
+
+def strengths_by_module(
+    names: Iterable[str], value: Strengths, base: Iterable[str] | None = None
+) -> dict[str, float | Tensor]:
+    """The strength of each of the modules `names`.
+
+    `value` is a number, or one number per sample of a batch; or it is given by component, and for the UNet by block:
+    ``{"text_encoder": 0.5, "unet": {"down": 0.9, "mid": 1.0, "up": {"block_0": 0.6, "block_1": [0.4, 0.8, 1.0]}}}``.
+    What is left out has strength 1. A list has a number for each attention of a block (or one for all); the resnet
+    before an attention goes with it, and the block's up- or downsampler with the last. Modules outside of the blocks
+    have strength 1 where strengths are given by block. A number for ``down`` or ``up`` also holds for blocks without
+    attention.
+
+    `base` names all modules of the base model; without it a list may be longer than `names` can tell.
+    Raises AdapterError naming every part that has no modules, every list of a wrong length and every number that is
+    not finite.
+    """
+    if not isinstance(value, Mapping):
+        return dict.fromkeys(names, checked_strength(value))
+    places = {name: _place(name) for name in names}
+    depths: dict[tuple[str, ...], int] = {}
+    for block, layer in map(_place, places if base is None else base):
+        depths[block] = max(depths.get(block, 1), layer + 1)
+    problems: list[str] = []
+    found = _Spread(depths, base is not None, problems).over(places, value, ())
+    if problems:
+        raise AdapterError(f"strengths cannot be set: {'; '.join(problems)}")
+    return found
+
+
+class _Spread:
+    """One walk down the given strengths; collects what is wrong with them."""
+
+    def __init__(self, depths: Mapping[tuple[str, ...], int], exact: bool, problems: list[str]) -> None:
+        self.depths, self.exact, self.problems = depths, exact, problems
+
+    def over(self, places: Mapping[str, Place], value: Any, part: tuple[str, ...]) -> dict[str, float | Tensor]:
+        """`value`, given for `part`, spread over the modules in it."""
+        label, below = ".".join(part), _grouped(places, len(part))
+        if isinstance(value, Mapping):
+            found: dict[str, float | Tensor] = dict.fromkeys(places, 1.0)
+            for key, inner in value.items():
+                if key in below:
+                    found |= self.over(below[key], inner, (*part, key))
+                else:
+                    known = nearest(str(key), below) if below else f"{label} has no parts"
+                    self.problems.append(f'the adapter has no modules in "{".".join((*part, str(key)))}" ({known})')
+            return found
+        if isinstance(value, Sequence) and not isinstance(value, str):
+            return self._listed(places, value, part)
+        try:
+            return dict.fromkeys(places, checked_strength(value))  # pyright: ignore[reportArgumentType]
+        except AdapterError as error:
+            self.problems.append(f"{label}: {error}")
+            return {}
+
+    def _listed(
+        self, places: Mapping[str, Place], values: Sequence[Any], part: tuple[str, ...]
+    ) -> dict[str, float | Tensor]:
+        if part in (("unet", "down"), ("unet", "up")):  # the same list for every block
+            blocks = _grouped(places, 2)
+            return {n: s for key, inner in blocks.items() for n, s in self._listed(inner, values, (*part, key)).items()}
+        depth, label = self.depths.get(part, 1), ".".join(part)
+        if len(part) < 2:
+            self.problems.append(f"{label} takes one number, not a list")
+            return {}
+        if len(values) != 1 and (len(values) < depth or (self.exact and len(values) > depth)):
+            self.problems.append(f"{label} has {depth} layers, but {len(values)} numbers were given")
+            return {}
+        found: dict[str, float | Tensor] = {}
+        for index, value in enumerate(values):
+            last = index == len(values) - 1
+            there = {n: p for n, p in places.items() if p[1] == index or (last and not 0 <= p[1] < index)}
+            found |= self.over(there, value, (*part, str(index)))
+        return found
+
+
+def _place(name: str) -> Place:
+    component = name.split(".", 1)[0]
+    match = _BLOCK.match(name)
+    if not match:
+        return (component,), 0
+    side, number, mid, layer = match.groups()
+    if mid:  # one attention between two resnets: one layer
+        return (component, mid), 0
+    return (component, side, f"block_{number}"), int(layer) if layer else -1
+
+
+def _grouped(places: Mapping[str, Place], depth: int) -> dict[str, dict[str, Place]]:
+    """The modules of `places` that lie in a part `depth` levels down, by that part's key."""
+    groups: dict[str, dict[str, Place]] = {}
+    for name, place in places.items():
+        if len(place[0]) > depth:
+            groups.setdefault(place[0][depth], {})[name] = place
+    return groups

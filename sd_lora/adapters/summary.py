@@ -1,0 +1,254 @@
+"""What adapter files say of themselves, from their headers alone: quick enough for a list of many."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PureWindowsPath
+
+from sd_lora.adapters.keys import Key, foreign, split_key
+from sd_lora.errors import AdapterError, printable, some
+from sd_lora.models.kinds import family_of_kind, kind_of
+from sd_lora.storage.safetensors_header import TensorInfo, read_header
+
+#: metadata that is left out: the names of all modules
+_MODULES_KEY = "sdlora.modules"
+#: metadata: diffusers' own record of rank and alpha
+_DIFFUSERS_KEY = "lora_adapter_metadata"
+_MOST_TEXT, _MOST_RANK = 200, 4096
+_STRONGEST = 10.0
+_PICTURES = (".png", ".preview.png", ".jpg", ".jpeg", ".webp")
+_MID = "unet.mid"
+_BLOCK = re.compile(r"unet\.(?:(down|up)_blocks\.(\d+)|(mid)_block)\.")
+
+
+@dataclass(frozen=True)
+class AdapterSummary:
+    """Facts of an adapter file, of any program that writes them; empty or None where nothing is recorded.
+
+    `kind`: "sd1", "sd2", "sd2-v" or "sdxl"; `rank`, `alpha`: a number or a range, as text; `trigger`: the trigger word;
+    `phrase`: what calls the style in a prompt; `strength`: the recommended one; `parts`: where its modules lie, as
+    ``text_encoder``, ``unet.down.block_0``, ``unet.mid``, and ``unet`` for those outside of the blocks; `beyond`: the
+    blocks among them that diffusers' strengths by block do not reach wholly, since they have modules that go with no
+    attention; `problem`: why it cannot be used, as far as the header tells.
+    """
+
+    path: Path
+    bytes: int = 0
+    base: str = ""
+    family: str = ""
+    kind: str = ""
+    rank: str = ""
+    alpha: str = ""
+    variant: str = ""
+    steps: int | None = None
+    images: int | None = None
+    trigger: str = ""
+    phrase: str = ""
+    strength: float | None = None
+    layout: str = ""
+    parts: tuple[str, ...] = ()
+    beyond: tuple[str, ...] = ()
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    thumbnail: Path | None = None
+    problem: str = ""
+
+
+def read_summary(path: str | Path) -> AdapterSummary:
+    """The summary of the file at `path`; raises nothing, but says in `problem` what is wrong with it.
+
+    Only the header is read: values that are no numbers, and modules that are not whole, are found when it is loaded.
+    """
+    path = Path(path)
+    picture = _thumbnail(path)
+    try:
+        header, metadata = read_header(path)
+    except AdapterError as error:
+        return AdapterSummary(path, _size(path), thumbnail=picture, problem=_local(str(error), path))
+    keys, unknown = _keys(header)
+    downs = {key.name: header[text].shape for text, key in keys.items() if key.role == "down"}
+    downs = {name: shape for name, shape in downs.items() if shape}
+    kind = kind_of({name: shape for name, shape in downs.items() if len(shape) > 1}, metadata)
+    rank = _range([shape[0] for shape in downs.values() if 0 < shape[0] <= _MOST_RANK])
+    parts, beyond = _parts(downs)
+    said = {key: _short(value) for key, value in metadata.items()}
+    trigger = said.get("sdlora.trigger") or said.get("modelspec.trigger_phrase", "")
+    family = said.get("sdlora.family", "")
+    return AdapterSummary(
+        path, _size(path), base=_base(said), kind=kind, rank=rank,
+        family=family if family in ("sd", "sdxl") else family_of_kind(kind) if kind else "",
+        alpha=_alpha(metadata, rank, any(key.role == "alpha" for key in keys.values())),
+        variant="dora" if any(key.role == "magnitude" for key in keys.values()) else "lora" if downs else "",
+        steps=_count(said.get("sdlora.steps", "")) or _count(said.get("ss_steps", "")),
+        images=_images(metadata) or _count(said.get("ss_num_train_images", "")),
+        trigger=trigger, phrase=said.get("modelspec.trigger_phrase") or trigger,
+        strength=_strength(said.get("sdlora.strength", "")), layout=_layout(keys), parts=parts, beyond=beyond,
+        metadata={key: value for key, value in sorted(metadata.items()) if key != _MODULES_KEY},
+        thumbnail=picture, problem=_unread(path, header, unknown),
+    )  # fmt: skip
+
+
+def _keys(header: Mapping[str, TensorInfo]) -> tuple[dict[str, Key], list[str]]:
+    """What the keys mean, and those that mean nothing here."""
+    keys: dict[str, Key] = {}
+    unknown = []
+    for text in header:
+        try:
+            keys[text] = split_key(text)
+        except AdapterError:
+            unknown.append(text)
+    return keys, unknown
+
+
+def _unread(path: Path, header: Mapping[str, TensorInfo], unknown: list[str]) -> str:
+    if not unknown:
+        return ""
+    what = next((f"it holds {kind}" for kind in map(foreign, unknown) if kind), "convert it to kohya keys")
+    shown = some([text[:100] for text in unknown], 2)
+    return printable(
+        f"{path.name} has {len(unknown)} of {len(header)} keys in no layout that sd_lora reads ({shown}); {what}"
+    )
+
+
+def _layout(keys: Mapping[str, Key]) -> str:
+    layouts = {key.layout for key in keys.values()}
+    if layouts == {"kohya", "kohya-sgm"}:  # text encoders are spelled the same in both
+        return "kohya-sgm"
+    return " + ".join(sorted(layouts))
+
+
+def _parts(names: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The parts that modules lie in, in the order of the base, and those that diffusers does not reach wholly: blocks
+    without attention (as far as other blocks show that the adapter would have it there), and the mid block's resnets.
+    """
+    found: dict[str, set[bool]] = {}
+    for name in names:
+        match = _BLOCK.match(name)
+        part = name.partition(".")[0]
+        if match:
+            part = _MID if match[3] else f"unet.{match[1]}.block_{match[2]}"
+        found.setdefault(part, set()).add(".attentions." in name)
+    attends = any(True in kinds for kinds in found.values())
+    parts = tuple(sorted(found, key=_place))
+    beyond = [p for p in parts if p.startswith("unet.") and (found[p] == {False} or (p == _MID and False in found[p]))]
+    return parts, tuple(beyond) if attends else ()
+
+
+def _place(part: str) -> tuple[int, int, str]:
+    side = ("down", "mid", "up").index(part.split(".")[1]) + 1 if "." in part else 0
+    return side, int(part.rpartition("_")[2]) if "block_" in part else 0, part
+
+
+def _base(said: Mapping[str, str]) -> str:
+    """The name of the base model; of a path on somebody's machine, the last part."""
+    if said.get("sdlora.base"):
+        return said["sdlora.base"]
+    name = said.get("ss_sd_model_name", "")
+    if name == "None":
+        return ""
+    if "\\" in name or name.count("/") > 1 or name.startswith((".", "/", "~")):
+        name = PureWindowsPath(name).name
+    return re.sub(r"\.(?:safetensors|ckpt|pt)$", "", name)
+
+
+def _alpha(metadata: Mapping[str, str], rank: str, has_alphas: bool) -> str:
+    """The alpha that is recorded; without any, alpha is the rank."""
+    if has_alphas:
+        number = _number(metadata.get("ss_network_alpha", ""))
+        return "" if number is None else f"{number:g}"
+    if _DIFFUSERS_KEY not in metadata:
+        return rank
+    record = _json(metadata[_DIFFUSERS_KEY])
+    found = [_number(str(value)) for key, value in record.items() if key.endswith(".lora_alpha")]
+    return _range([value for value in found if value is not None])
+
+
+def _images(metadata: Mapping[str, str]) -> int | None:
+    """The images themselves; kohya's own number counts repeats."""
+    folders = _json(metadata.get("ss_dataset_dirs", "")).values()
+    counts = [folder.get("img_count") for folder in folders if isinstance(folder, dict)]
+    whole = [count for count in counts if type(count) is int and 0 <= count < 10**9]
+    return sum(whole) if whole and len(whole) == len(counts) else None
+
+
+def _json(text: str) -> dict[str, object]:
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _count(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdecimal() and len(text) < 10 else None
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _strength(text: str) -> float | None:
+    value = _number(text)
+    return value if value is not None and abs(value) <= _STRONGEST else None
+
+
+def _range(numbers: Sequence[float]) -> str:
+    if not numbers:
+        return ""
+    low, high = min(numbers), max(numbers)
+    return f"{low:g}" if low == high else f"{low:g}–{high:g}"
+
+
+def _short(text: str) -> str:
+    shown = printable(text[: _MOST_TEXT + 1])
+    return shown if len(shown) <= _MOST_TEXT else shown[: _MOST_TEXT - 1] + "…"
+
+
+def _local(text: str, path: Path) -> str:
+    """`text` without where on this machine the file lies."""
+    return printable(text.replace(str(path), path.name))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+# ---- pictures
+
+
+def _thumbnail(path: Path) -> Path | None:
+    """The picture of the adapter at `path`, if one lies beside it or in its run's folder; links that lead out of there
+    are not followed."""
+    for folder, picture in _candidates(path):
+        try:
+            if picture.is_file() and picture.resolve().is_relative_to(folder.resolve()):
+                return picture
+        except (OSError, RuntimeError):
+            continue
+    return None
+
+
+def _candidates(path: Path) -> Iterator[tuple[Path, Path]]:
+    for ending in _PICTURES:
+        yield path.parent, path.with_name(path.stem + ending)
+    run = path.parent.parent if path.parent.name in ("adapters", "diffusers") else path.parent
+    try:
+        if not (run / "config.toml").is_file():
+            return
+        samples = sorted((run / "samples").glob("*.png"), reverse=True)
+    except OSError:
+        return
+    yield run, run / "samples" / f"{path.stem}.png"
+    yield run, run / "adapter.png"
+    for sample in samples[:1]:
+        yield run, sample

@@ -1,0 +1,191 @@
+"""What a run on these images will be: exposures, steps, buckets, and what a step costs on this machine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+import torch
+from torch import Tensor
+
+from sd_lora.check.result import BucketRow, Plan
+from sd_lora.config.schema import RunConfig
+from sd_lora.data.examples import Example
+from sd_lora.data.exposures import Schedule, Seen
+from sd_lora.data.pictures.views import View, views_of
+from sd_lora.data.seeds import generator_for
+from sd_lora.errors import ConfigError
+from sd_lora.models.opening import ModelFamily
+
+#: multiply-adds (weights × latent places × pictures) that a CPU is asked for in a probe; more is probed smaller
+_PROBE = 2.5e11
+#: attention layers that see the latents at their full size
+_WIDE_LAYERS = 5
+#: steps that are timed at most, and seconds after which no further one is
+_TRIES, _TRY_SECONDS = 5, 1.0
+
+
+def default_exposures(images: int, *, prior: bool = False) -> int:
+    """clamp(120 · images, 1200, 4000), and twice as many beside regularisation images."""
+    return min(max(120 * images, 1200), 4000) * (2 if prior else 1)
+
+
+def default_steps(images: int, batch_size: int, *, prior: bool = False) -> int:
+    """The steps of `batch_size` that come nearest to the default exposures."""
+    return max(1, round(default_exposures(images, prior=prior) / batch_size))
+
+
+def hold_out(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
+    """`examples` that are trained on, and about that `share` of them that is not: at least one, if any, and never a
+    regularisation image. ConfigError if fewer than two would be left."""
+    own = [i for i, example in enumerate(examples) if not example.prior]
+    if not share or not own:
+        return list(examples), []
+    count = max(1, round(share * len(own)))
+    if len(own) - count < 2:
+        raise ConfigError(
+            f"training.hold_out is {share:g}, which leaves {len(own) - count} of {len(own)} images; lower it"
+        )
+    order = torch.randperm(len(own), generator=generator_for(seed, 0, "held out")).tolist()
+    held = {own[i] for i in order[:count]}
+    return [e for i, e in enumerate(examples) if i not in held], [examples[i] for i in sorted(held)]
+
+
+def schedule_for(examples: Sequence[Example], config: RunConfig, side: int, grain: int) -> Schedule:
+    """In which order, views and captions `examples` are seen in the run."""
+    data = config.data
+    sides = dict.fromkeys((side, *data.more_resolutions))
+    seen = [
+        Seen(
+            tuple(views_of(e.width, e.height, s, grain, data) for s in sides), 2 if data.flip and e.may_flip else 1,
+            len(e.captions), e.repeats, e.prior,
+        )
+        for e in examples
+    ]  # fmt: skip
+    return Schedule(seen, config.training.batch_size, config.training.seed)
+
+
+def exposures_of(schedule: Schedule, steps: int) -> list[int]:
+    """How often each image of `schedule` is seen in `steps` steps."""
+    times = [0] * len(schedule.images)
+    for (image, _), count in schedule.count(steps).items():
+        times[image] += count
+    return times
+
+
+def plan_for(schedule: Schedule, steps: int, cost: tuple[float | None, int | None, str] = (None, None, "")) -> Plan:
+    """The plan of `steps` steps; `cost` is what `measure` gives for the whole run."""
+    seen = schedule.count(steps)
+    sizes = sorted({size for _, size in seen})
+    rows = tuple(
+        BucketRow(*size, sum(1 for _, s in seen if s == size), sum(n for (_, s), n in seen.items() if s == size))
+        for size in sizes
+    )
+    return Plan(len(schedule.images), steps * schedule.batch_size, steps, schedule.batch_size, rows, *cost)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a step costs on a device: its `seconds`, the bytes that are `resident` beside it, the bytes that its
+    `activations` take for the backward pass, and on what the figures stand."""
+
+    seconds: float
+    resident: int
+    activations: int
+    basis: str
+
+    def of(self, steps: int) -> tuple[float, int, str]:
+        """Seconds and bytes of a run of `steps` steps, and their basis."""
+        return self.seconds * steps, self.resident + self.activations, self.basis
+
+
+def measure(
+    family: ModelFamily, pipe: Any, device: torch.device, schedule: Schedule, *, checkpointing: bool = False
+) -> Cost:
+    """What a step of the base model costs on `device`, from steps here and now; with gradient `checkpointing`, if so.
+
+    A base that is large for a CPU is tried on fewer pixels and one picture, and the figures scaled: a rough estimate.
+    """
+    largest = max((v for s in schedule.images for views in s.views for v in views), key=lambda v: v.size[0] * v.size[1])
+    denoiser = getattr(pipe, family.denoiser)
+    probe, batch = largest, schedule.batch_size
+    grain = family.grain(pipe)
+    if device.type == "cpu" and _work(pipe, denoiser, probe) * batch > _PROBE:
+        batch = 1
+        while _work(pipe, denoiser, probe) > _PROBE and min(probe.size) > grain:
+            width, height = (max(grain, int(0.8 * side) // grain * grain) for side in probe.size)
+            probe = View((width, height))
+    scale = largest.size[0] * largest.size[1] * schedule.batch_size / (probe.size[0] * probe.size[1] * batch)
+    slower = _work(pipe, denoiser, largest) * schedule.batch_size / (_work(pipe, denoiser, probe) * batch)
+    for part in (pipe.unet, pipe.vae, *(getattr(pipe, name) for name in family.text_encoders)):
+        part.to(device)
+    saved = _Saved()
+    _step(family, pipe, device, probe, 1, saved)  # the first call of its kind is slow
+    if checkpointing:
+        denoiser.enable_gradient_checkpointing()
+    try:
+        began, seconds = time.perf_counter(), list[float]()
+        # cheap steps are timed more than once: on a busy machine any one may be slow
+        while not seconds or (len(seconds) < _TRIES and time.perf_counter() - began < _TRY_SECONDS):
+            saved.forget()
+            started = time.perf_counter()
+            _step(family, pipe, device, probe, batch, saved)
+            seconds.append(time.perf_counter() - started)
+    finally:
+        if checkpointing:
+            denoiser.disable_gradient_checkpointing()
+    resident = torch.cuda.memory_allocated() if device.type == "cuda" else psutil.Process().memory_info().rss
+    how = "a step of the base model, timed here"
+    how += f" at {probe.size[0]} × {probe.size[1]} px and scaled by {scale:.0f}" if scale > 1 else ""
+    return Cost(min(seconds) * slower, int(resident), int(saved.bytes * scale), how)
+
+
+def _work(pipe: Any, denoiser: Any, view: View) -> float:
+    """Multiply-adds of a pass over one picture, roughly: weights at every place of the latents, and attention of every
+    place to every other, in a handful of layers of the first width."""
+    places = view.size[0] * view.size[1] / pipe.vae_scale_factor**2
+    weights = sum(p.numel() for p in denoiser.parameters())
+    return places * (weights + 2 * _WIDE_LAYERS * denoiser.config.block_out_channels[0] * places)
+
+
+class _Saved:
+    """Counts the bytes that autograd keeps for the backward pass."""
+
+    def __init__(self) -> None:
+        self.bytes = 0
+        self._known: set[int] = set()
+
+    def forget(self) -> None:
+        self.bytes = 0
+        self._known.clear()
+
+    def pack(self, tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, torch.nn.Parameter) and tensor.data_ptr() not in self._known:
+            self._known.add(tensor.data_ptr())
+            self.bytes += tensor.nbytes
+        return tensor
+
+
+def _step(
+    family: ModelFamily, pipe: Any, device: torch.device, view: View, batch: int, saved: _Saved
+) -> None:  # fmt: skip
+    """One forward and backward pass, as a step has it, without layers."""
+    denoiser = getattr(pipe, family.denoiser)
+    factor = pipe.vae_scale_factor
+    shape = (batch, denoiser.config.in_channels, view.size[1] // factor, view.size[0] // factor)
+    conditioning = {}
+    with torch.no_grad():
+        conditioning.update(family.encode_captions(pipe, [""] * batch))
+    framing = [view.framing(*view.size)] * batch
+    conditioning |= {key: rows.to(device) for key, rows in family.encode_framing(framing).items()}
+    keep: Callable[[Tensor], Tensor] = saved.pack
+    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))  # nothing is taken from the global one
+    noisy = noise.to(device, denoiser.dtype).requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        prediction = family.denoise(denoiser, noisy, torch.zeros(batch, dtype=torch.long, device=device), conditioning)
+    prediction.float().square().mean().backward()
+    if device.type == "cuda":
+        torch.cuda.synchronize()

@@ -1,0 +1,96 @@
+"""The commands that draw: one sheet, or the page. Imports happen inside, as in `cli`."""
+
+from __future__ import annotations
+
+import dataclasses
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from sd_lora.commands.adapters import AdapterPath, progress_bar
+from sd_lora.commands.folders import Base, Overrides
+from sd_lora.commands.quiet import quiet_libraries
+from sd_lora.errors import ConfigError
+from sd_lora.preview.prompts import parse_strengths
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`, in the order in which the help lists them."""
+    for command in (preview, webui):
+        app.command()(command)
+
+
+def preview(
+    adapter: AdapterPath,
+    prompt: Annotated[list[str], typer.Option(help="What to draw; may be given several times.")],
+    overrides: Overrides = None,
+    strengths: Annotated[str, typer.Option(help="0,0.5,1 or 0-1.2(+0.4); 0, the base itself, is first.")] = "0,0.5,1",
+    seed: Annotated[int, typer.Option(min=0, help="The noise every picture starts from.")] = 0,
+    base: Annotated[str, typer.Option(help="The base model; default: the one it was trained on, if embedded.")] = "",
+    out: Annotated[Path, typer.Option(help="The sheet to write.")] = Path("sheet.png"),
+    guidance: Annotated[float, typer.Option(min=0, help="Classifier-free guidance.")] = 5.0,
+    negative: Annotated[str, typer.Option(help="What not to draw.")] = "",
+) -> None:
+    """Draw prompts at several strengths, same seed, on one labelled sheet."""
+    values = parse_strengths(strengths)
+    if out.suffix.lower() != ".png" or out.is_dir() or not out.absolute().parent.is_dir():
+        raise ConfigError(f"{out} cannot be written; --out is a .png file in a folder that exists")
+    quiet_libraries()
+    from sd_lora.adapters.adapter import Adapter
+    from sd_lora.config.schema import parse_config
+    from sd_lora.preview.job import MixedAdapter, PreviewJob, PreviewLimits, PreviewRow
+    from sd_lora.preview.previewer import base_for
+    from sd_lora.preview.service import PreviewService
+
+    idle = [text for text in overrides or () if not text.startswith(("model.", "preview.inference_steps="))]
+    if idle or any(text.startswith("model.base=") for text in overrides or ()):
+        raise ConfigError(
+            f"{', '.join(idle) or 'model.base'} has no effect on a preview; settings of a preview are model.* and "
+            "preview.inference_steps, the rest are options, such as --base"
+        )
+    config = parse_config([("options", {"preview": {"guidance": guidance, "seed": seed}})], overrides or ())
+    loaded = Adapter.load(adapter)
+    rows = tuple(PreviewRow(text, (MixedAdapter(adapter),)) for text in prompt)
+    job = PreviewJob(rows, values, negative, seed, config.preview.inference_steps, guidance)
+    silent = [text for text in prompt if loaded.trigger and loaded.trigger.lower() not in text.lower()]
+    model = dataclasses.replace(config.model, base=base or base_for(loaded))
+    service = PreviewService.open(model, limits=PreviewLimits(cells=10_000, steps=10_000, prompt=100_000))
+    with progress_bar("drawing") as watch:
+        grid = service.grid(job, watch)
+    if silent:
+        trigger = loaded.trigger
+        typer.echo(
+            f'note: the trigger word "{trigger}" is not in the prompt; end it with ", in {trigger} style"', err=True
+        )
+    typer.echo(f"wrote {grid.save(out)}")
+
+
+def webui(
+    base: Base = "tiny",
+    runs: Annotated[Path, typer.Option(help="Where runs lie, and new ones go.")] = Path("runs"),
+    data: Annotated[Optional[Path], typer.Option(help="Where folders of images lie; default: RUNS/datasets.")] = None,  # noqa: UP045
+    adapters: Annotated[Optional[list[Path]], typer.Option(help="A further folder of adapters.")] = None,  # noqa: UP045
+    host: Annotated[str, typer.Option(help="The address to serve at.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 7860,
+    auth: Annotated[
+        str, typer.Option(metavar="USER:PASSWORD", help="Needed unless only this machine can reach it.")
+    ] = "",
+    keep_mb: Annotated[int, typer.Option(min=1, help="Memory for pictures that were drawn.")] = 256,
+) -> None:
+    """Serve the page: preview adapters at every strength, train, and look after folders of images."""
+    quiet_libraries()
+    # The page lies above the command line and is opened by name.
+    try:
+        page = import_module("sd_lora.webui.app")
+    except ModuleNotFoundError as error:
+        if not str(error.name).startswith("sd_lora."):
+            raise
+        raise ConfigError(
+            "the page is not part of the source folder that `python -m` runs from; run `sd-lora webui`"
+        ) from error
+    page.check_address(host, auth)  # before a large base model is opened in vain
+    site = page.open_site(base, runs, data=data or "", libraries=adapters or (), kept_mb=keep_mb)
+    page.end_at_signals(site)
+    page.launch(site, host=host, port=port, auth=auth)

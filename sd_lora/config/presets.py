@@ -1,0 +1,136 @@
+"""The shipped presets: TOML files under `configs/`, read and listed without torch."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import re
+import textwrap
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from sd_lora.config.schema import SECTIONS, RunConfig, parse_config, read_toml
+from sd_lora.errors import ConfigError, nearest
+
+
+def preset_names() -> list[str]:
+    """Names of the shipped presets, sorted."""
+    return sorted(item.name[:-5] for item in files("sd_lora.configs").iterdir() if item.name.endswith(".toml"))
+
+
+def preset_text(name: str) -> str:
+    """The TOML of preset `name`; a ConfigError that suggests the nearest name if there is none."""
+    if name not in preset_names():
+        raise ConfigError(f'there is no preset "{name}"; {nearest(name, preset_names())}')
+    return files("sd_lora.configs").joinpath(f"{name}.toml").read_text("utf-8")
+
+
+def preset_summary(name: str) -> str:
+    """The first comment line of a preset."""
+    found = re.match(r"#\s*(.+)", preset_text(name))
+    return found[1] if found else ""
+
+
+def all_settings(name: str, comments: Mapping[str, str]) -> str:
+    """Every setting of preset `name` as TOML, each under its comment (by ``section.key``) and the words it may be;
+    what is not set is commented out."""
+    config, lines = load_config(name), [f"# {preset_summary(name)}"]
+    for section, kind in SECTIONS.items():
+        values, hints = getattr(config, section), get_type_hints(kind)
+        lines += ["", *_commented(comments.get(section, "")), f"[{section}]"]
+        for key in (field.name for field in fields(kind)):
+            choices = ", ".join(get_args(hints[key])) if get_origin(hints[key]) is Literal else ""
+            lines += _commented(comments.get(f"{section}.{key}", "")) + _commented(choices and f"one of {choices}")
+            value = getattr(values, key)
+            lines.append(f"# {key} =" if value is None else f"{key} = {_toml(value)}")
+    return "\n".join(lines) + "\n"
+
+
+def _commented(text: str) -> list[str]:
+    return textwrap.wrap(text, 118, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
+
+
+def _toml(value: Any) -> str:
+    """A value on one line, where JSON and TOML agree but for tables."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{json.dumps(key)} = {_toml(item)}' for key, item in value.items())}}}"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def settings_named(key: str) -> list[str]:
+    """The settings, as ``section.key``, that `key` may mean, which may lack its section."""
+    known = [f"{section}.{field.name}" for section, kind in SECTIONS.items() for field in fields(kind)]
+    return [name for name in known if key.strip() in (name, name.partition(".")[2])]
+
+
+def suggested_setting(key: str, value: str) -> str:
+    """``did you mean "training.steps=20"?`` for ``steps`` and ``20``; "" if no setting has that name."""
+    named = " or ".join(f'"{setting}={value}"' for setting in settings_named(key))
+    return named and f"did you mean {named}?"
+
+
+def suggested_option(option: str, words: Sequence[str]) -> str:
+    """What is wrong with a setting that is written like an option, ``--steps 20``, among the `words` of a command; ""
+    if no setting has that name."""
+    values = [word.partition("=")[2] for word in words if word.startswith(f"{option}=")]
+    values += [after for word, after in itertools.pairwise(words) if word == option]
+    suggestion = suggested_setting(option.lstrip("-").replace("-", "_"), *values[:1] or ["…"])
+    return suggestion and f"no such option: {option}; {suggestion}"
+
+
+def copy_preset(name: str, target: str | Path) -> Path:
+    """Write preset `name` to `target` (a file or a folder) to be edited; refuses to overwrite."""
+    text, path = preset_text(name), Path(target)
+    path = path / f"{name}.toml" if path.is_dir() else path
+    try:
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError as error:
+        raise ConfigError(f"{path} exists; name another file") from error
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be written: {error.strerror}") from error
+    return path
+
+
+def default_preset(base: str) -> str:
+    """The preset for a base model when none is named."""
+    return "tiny-style" if base == "tiny" else "sd15-style"
+
+
+def load_config(
+    preset: str = "", *overrides: str, options: Mapping[str, Mapping[str, Any]] | None = None
+) -> RunConfig:  # fmt: skip
+    """A run config from a preset name or a TOML file, then `options` (section → key → value), then
+    ``section.key=value`` overrides.
+
+    An empty `preset` takes the one that belongs to the base model.
+
+    >>> load_config("tiny-style", "lora.rank=4", "data.folder=photos").lora.rank
+    4
+    """
+    _refuse_bare(overrides)
+    given = ("options", options or {})
+    if not preset:
+        preset = default_preset(parse_config([given], overrides).model.base)
+    table: dict[str, Any]
+    if preset.endswith(".toml"):
+        label, table = Path(preset).name, read_toml(preset)
+    else:
+        label, table = f"preset {preset}", tomllib.loads(preset_text(preset))
+    return parse_config([(label, table), given], overrides)
+
+
+def _refuse_bare(overrides: Sequence[str]) -> None:
+    """ConfigError for overrides such as ``steps=20``, which lack their section."""
+    pairs = [text.partition("=") for text in overrides]
+    wrong = [
+        f'"{key}={value}" is no override; {suggestion}'
+        for key, equals, value in pairs
+        if equals and "." not in key and (suggestion := suggested_setting(key, value))
+    ]
+    if wrong:
+        raise ConfigError("; ".join(wrong))

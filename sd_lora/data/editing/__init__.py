@@ -1,0 +1,1 @@
+"""Editing captions: the files they are written to."""

@@ -1,0 +1,253 @@
+"""Write captions where training reads them, and take that back: one file or one row at a time, nothing else touched."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import threading
+from collections import deque
+from collections.abc import Hashable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sd_lora.config.schema import DataConfig
+from sd_lora.data.editing.stores import Beside, Held, Store, Table
+from sd_lora.data.findings import sentences
+from sd_lora.data.folders import metadata
+from sd_lora.data.folders.caption_files import MAX_CAPTIONS, tidy
+from sd_lora.data.folders.entries import Listing
+from sd_lora.data.folders.listing import list_folder
+from sd_lora.data.folders.tree import File, Folder, Notes, reason, shown, suffix_of, walk
+from sd_lora.errors import DataError
+from sd_lora.storage.atomic import remove, storing, sync_folder, write_atomically
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+#: as many changes can be taken back
+_MOST_CHANGES = 1000
+#: two threads that write one file would each lose what the other wrote
+_writing = threading.RLock()
+
+
+class CaptionChanged(DataError):
+    """A caption that something else has changed since it was read."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """A file as it was before a caption was written: of the bytes from `at` on, `new` took the place of `old`."""
+
+    name: str
+    file: str
+    path: Path
+    at: int
+    old: bytes
+    new: bytes
+    #: SHA-256 of the whole file before (None: there was none) and after
+    before: str | None
+    after: str
+
+
+class CaptionEditor:
+    """Reads and writes the captions of a folder's images, wherever its layout keeps them.
+
+    Captions that lie beside images are written to NAME.txt, those of ``metadata.jsonl`` and ``.csv`` in their row.
+    Raises DataError for a folder that is not there or of a layout that is not text of its own. Threads may share it.
+
+    >>> editor = CaptionEditor("photos")
+    >>> editor.write("cat.png", "a cat on a chair")
+    True
+    >>> editor.undo()
+    'cat.png'
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(os.path.expanduser(folder))
+        self._changes: deque[Change] = deque(maxlen=_MOST_CHANGES)
+        self._seen: dict[str, Hashable] = {}
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Look at the folder anew; what was read and written here is still known."""
+        listing = list_folder(DataConfig(folder=str(self.folder)))
+        with _writing:
+            self.layout = listing.layout
+            self._images = {entry.name: entry.file for entry in listing.entries}
+            self._store = _store_of(self.folder, listing)
+            self._seen = {name: stamp for name, stamp in self._seen.items() if name in self._images}
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The images, by their names relative to the folder."""
+        return tuple(self._images)
+
+    @property
+    def undoable(self) -> int:
+        """How many changes can be taken back."""
+        return len(self._changes)
+
+    def read(self, name: str) -> str:
+        """The captions of an image as they are written, one a line; empty if it has none. DataError."""
+        with _writing:
+            held = self._held(name)
+            self._seen[name] = held.stamp
+        return "\n".join(held.captions)
+
+    def write(self, name: str, text: str) -> bool:
+        """Give an image other captions, one a line; whether that changes anything.
+
+        Raises CaptionChanged, and writes nothing, if they were changed by others since they were read here, DataError
+        if they cannot be kept where this folder keeps them, StorageError if the disk takes nothing.
+        """
+        self._file(name)
+        captions = tuple(clean for line in text.splitlines() if (clean := tidy(line)))
+        if len(captions) > MAX_CAPTIONS:
+            raise DataError(f"{name} is given {len(captions)} captions, and {MAX_CAPTIONS} are read; leave some out")
+        with _writing:
+            held = self._held(name)
+            if self._seen.get(name, held.stamp) != held.stamp:
+                raise CaptionChanged(
+                    f"the caption of {name} in {held.file} was changed by something else since it was read here; read "
+                    "it again before you write"
+                )
+            if captions == held.captions and (held.content is not None or not captions):
+                return False
+            if not self._images[name].is_file():
+                raise DataError(f"the image {name} is not there any more; look at the folder anew")
+            content = self._store.rewritten(name, held, captions)
+            _put(held, content)
+            self._changes.append(_change(name, held, content))
+            self._seen[name] = self._held(name).stamp
+        return True
+
+    def undo(self) -> str:
+        """Bring back, byte for byte, what the last change left behind; the name of its image.
+
+        Raises DataError if there is nothing to take back, or if the file was changed by something else since: then it
+        stays, and the change is forgotten.
+        """
+        with _writing:
+            if not self._changes:
+                raise DataError("nothing was written here that could be taken back")
+            change = self._changes.pop()
+            content = _content(change.path, change.file)
+            if content is None or _digest(content) != change.after or os.path.realpath(change.path) != str(change.path):
+                raise DataError(
+                    f"{change.file} was changed by something else since the caption of {change.name} was written, and "
+                    "stays as it is; mend it by hand"
+                )
+            if change.before is None:
+                with storing(change.path):
+                    remove(change.path)
+                    sync_folder(change.path.parent)
+            else:
+                end = change.at + len(change.new)
+                _write(change.path, content[: change.at] + change.old + content[end:])
+            self._seen.pop(change.name, None)
+        return change.name
+
+    def picture(self, name: str, side: int = 512) -> Image.Image:
+        """The image, upright, in sRGB and reduced to fit a square of `side` pixels. DataError if it cannot be read."""
+        from PIL import Image
+
+        from sd_lora.data.pictures.decode import read_picture
+
+        picture = read_picture(self._file(name)).image
+        picture.thumbnail((side, side), Image.Resampling.BICUBIC)
+        return picture
+
+    def _file(self, name: str) -> Path:
+        if name not in self._images:
+            raise DataError(f'there is no image "{shown(name)[:100]}" in {shown(self.folder.name)}; choose one of it')
+        return self._images[name]
+
+    def _held(self, name: str) -> Held:
+        self._file(name)
+        held = self._store.held(name)
+        root = os.path.join(os.path.realpath(self.folder), "")
+        if not str(held.path).startswith(root):
+            raise DataError(
+                f"the caption of {name} lies outside of the folder, where a link leads; copy it into the folder"
+            )
+        return held
+
+
+def _store_of(folder: Path, listing: Listing) -> Store:
+    """Where the captions of a folder are. DataError for one in which they cannot be edited."""
+    name = shown(folder.name)
+    if listing.layout == "kohya-toml":
+        raise DataError(
+            f"the captions of {name} are described by a dataset file, which cannot be edited here; edit the folders "
+            "that it names, one by one"
+        )
+    if listing.layout != "metadata":
+        return Beside({entry.name: entry.file for entry in listing.entries}, folder)
+    home, file = _table(folder)
+    if suffix_of(file.name) == ".parquet":
+        raise DataError(f"the captions of {name} are in {file.name}, which is no text; save it as metadata.jsonl")
+    if not listing.entries:
+        raise DataError("; ".join(sentences(listing.findings, "error")) or f"{file.name} lists no images; add rows")
+    return Table(home, file)
+
+
+def _table(folder: Path) -> tuple[Folder, File]:
+    """The metadata file that is read, and the folder it lies in."""
+    top = walk(folder, Notes())
+    for home in (top, *(inner for inner in top.folders if inner.path.name.lower() == "train")):
+        named = {name.lower(): file for name, file in home.files.items()}
+        for name in metadata.FILES:
+            if name in named:
+                return home, named[name]
+    raise DataError(f"the metadata file of {shown(folder.name)} is not there any more; look at the folder anew")
+
+
+def _put(held: Held, content: bytes) -> None:
+    if held.content is None and os.path.lexists(held.path):
+        raise DataError(f"{held.file} cannot be written, as there is something else of that name; rename that")
+    _write(held.path, content)
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file whole, with the permissions that it had."""
+
+    def keep_mode(partial: Path) -> None:
+        if path.exists():
+            shutil.copymode(path, partial)
+
+    write_atomically(path, content, keep_mode)
+
+
+def _change(name: str, held: Held, new: bytes) -> Change:
+    old = held.content or b""
+    start = _same(old, new)
+    end = _same(old[start:][::-1], new[start:][::-1])
+    before = None if held.content is None else _digest(old)
+    return Change(
+        name, held.file, held.path, start, old[start : len(old) - end], new[start : len(new) - end], before,
+        _digest(new),
+    )  # fmt: skip
+
+
+def _same(one: bytes, other: bytes) -> int:
+    """How many of their first bytes are the same."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if one[low:middle] == other[low:middle] else (low, middle - 1)
+    return low
+
+
+def _content(path: Path, file: str) -> bytes | None:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise DataError(f"{file} cannot be read: {reason(error)}; allow it") from error
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,218 @@
+"""Where in the text of a ``metadata.jsonl`` or ``.csv`` each row's captions stand, and the text with others there.
+
+Nothing but those values changes: what else is in a row, and every other row, stays as it was written."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sd_lora.data.folders.caption_files import tidy
+from sd_lora.data.folders.metadata_rows import NAMES, TEXTS, texts_of
+
+_BLANK = " \t\r\n"
+_DELIMITERS = ",;\t"
+_DECODER = json.JSONDecoder()
+
+
+@dataclass(frozen=True)
+class TextRow:
+    """A row as it is written (`raw`), its `captions` as they are read, and how others are put in: between the places
+    `start` and `end` of the whole text, after `before`, in the `form` "text", "list" or, for CSV, the delimiter."""
+
+    place: str
+    raw: str
+    captions: tuple[str, ...]
+    start: int
+    end: int
+    form: str
+    before: str = ""
+    quoted: bool = False
+
+    @property
+    def is_csv(self) -> bool:
+        return self.form in _DELIMITERS
+
+    def written(self, captions: Sequence[str], plain_ascii: bool) -> str:
+        """`captions` as the row writes them. ValueError, in a clause, if it cannot hold them."""
+        if not self.is_csv:
+            one = captions[0] if captions else ""
+            value = one if self.form == "text" and len(captions) < 2 else list(captions)
+            return self.before + json.dumps(value, ensure_ascii=plain_ascii)
+        if len(captions) > 1:
+            raise ValueError(f"a row of a CSV file holds one caption, and {len(captions)} lines were given; write one")
+        text = "".join(captions)
+        if self.quoted or any(c in text for c in (self.form, '"')):
+            text = '"' + text.replace('"', '""') + '"'
+        return self.before + text
+
+
+def text_rows(text: str, *, is_csv: bool) -> dict[str, TextRow]:
+    """The rows of a table's `text` that can be rewritten, by the place that `read_rows` gives them."""
+    found = _csv_rows(text) if is_csv else _json_rows(text)
+    return {row.place: row for row in found}
+
+
+def with_captions(
+    text: str, changes: Mapping[str, Sequence[str]], rows: Mapping[str, TextRow], *, plain_ascii: bool = False
+) -> str:  # fmt: skip
+    """`text` with other captions in the rows at these places; `plain_ascii`: JSON escapes all other letters.
+
+    ValueError, in a clause, if a row cannot hold them.
+    """
+    for place in sorted(changes, key=lambda place: -rows[place].start):
+        row = rows[place]
+        text = text[: row.start] + row.written(changes[place], plain_ascii) + text[row.end :]
+    return text
+
+
+def _json_rows(text: str) -> Iterator[TextRow]:
+    offset = 0
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.strip():
+            with contextlib.suppress(ValueError, RecursionError):
+                yield _json_row(f"line {number}", line, offset)
+        offset += len(line) + 1
+
+
+def _json_row(place: str, line: str, offset: int) -> TextRow:
+    """The row in a line of JSON. ValueError if it is no object."""
+    pairs = list(_members(line))
+    given = [(key.strip().lower(), value) for key, value, _, _ in pairs]
+    said = _read_of(given)
+    if said is None:  # null, or no text at all
+        empty = next((i for name in TEXTS for i, (key, _) in enumerate(given) if key == name), None)
+        if empty is None:
+            last = pairs[-1][3]
+            return TextRow(place, line, (), offset + last, offset + last, "text", ', "text": ')
+        said = empty
+    _, value, start, end = pairs[said]
+    form = "list" if isinstance(value, list) else "text"
+    return TextRow(place, line, texts_of(value) or (), offset + start, offset + end, form)
+
+
+def _members(line: str) -> Iterator[tuple[str, Any, int, int]]:
+    """The members of the object that `line` is: key, value, and where the value starts and ends."""
+    at = _after_blanks(line, 0)
+    if line[at : at + 1] != "{":
+        raise ValueError("not an object")
+    while True:
+        name, at = _DECODER.raw_decode(line, _after_blanks(line, at + 1))
+        at = _after_blanks(line, at)
+        start = _after_blanks(line, at + 1)
+        value, end = _DECODER.raw_decode(line, start)
+        yield name, value, start, end
+        at = _after_blanks(line, end)
+        if line[at : at + 1] != ",":
+            return
+
+
+def _after_blanks(line: str, at: int) -> int:
+    while line[at : at + 1] and line[at] in _BLANK:
+        at += 1
+    return at
+
+
+def _read_of(given: Sequence[tuple[str, Any]]) -> int | None:
+    """Which of the columns (name, value) is read as the caption: the first that is filled, else the first blank one;
+    None if there are none or all are null."""
+    there = [i for name in TEXTS for i, (column, value) in enumerate(given) if column == name and value is not None]
+    return min(there, key=lambda i: _is_blank(given[i][1]), default=None)
+
+
+def _is_blank(value: object) -> bool:
+    return all(isinstance(v, str) and not tidy(v) for v in (value if isinstance(value, list) else [value]))
+
+
+def _csv_rows(text: str) -> Iterator[TextRow]:
+    lines = _Lines(text)
+    delimiter, columns = _columns(lines.header)
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    while True:
+        place, start = f"line {reader.line_num + 2}", lines.at
+        try:
+            values = next(reader, None)
+        except csv.Error:
+            continue
+        if values is None:
+            return
+        if any(values) and len(values) <= len(columns):
+            with contextlib.suppress(ValueError):
+                yield _csv_row((place, text[start : lines.at], start), delimiter, columns, values)
+
+
+def _csv_row(
+    found: tuple[str, str, int], delimiter: str, columns: Sequence[str], values: Sequence[str]
+) -> TextRow:  # fmt: skip
+    """The row of `values` that was `found` as (place, raw text, offset). ValueError if it has no column of text."""
+    place, raw, offset = found
+    spans = _spans(raw, delimiter)
+    if [_plain(raw[start:end]) for start, end in spans] != list(values):
+        raise ValueError("its values are not where they should be")
+    said = _read_of(list(zip(columns, values, strict=False)))
+    if said is None:  # the row ends before its column
+        said = next((i for name in TEXTS for i, column in enumerate(columns) if column == name), None)
+        if said is None:
+            raise ValueError("it has no column of text")
+        end = offset + spans[-1][1]
+        return TextRow(place, raw, (), end, end, delimiter, delimiter * (said - len(values) + 1))
+    start, end = spans[said]
+    quoted = raw[start : start + 1] == '"'
+    return TextRow(
+        place, raw, texts_of(values[said]) or (), offset + start, offset + end, delimiter, quoted=quoted
+    )  # fmt: skip
+
+
+def _spans(raw: str, delimiter: str) -> list[tuple[int, int]]:
+    """Where the values of a CSV record start and end, quotes included. ValueError for an open quote."""
+    spans, at = [], 0
+    while True:
+        start = at
+        if raw[at : at + 1] == '"':
+            at = raw.index('"', at + 1) + 1
+            while raw[at : at + 1] == '"':
+                at = raw.index('"', at + 1) + 1
+        else:
+            while at < len(raw) and raw[at] not in (delimiter, "\r", "\n"):
+                at += 1
+        spans.append((start, at))
+        if raw[at : at + 1] != delimiter:
+            return spans
+        at += 1
+
+
+def _plain(value: str) -> str:
+    return value[1:-1].replace('""', '"') if value.startswith('"') else value
+
+
+def _columns(header: str) -> tuple[str, list[str]]:
+    """The delimiter under which the header names a column of images, and its columns. ValueError if there is none."""
+    for delimiter in _DELIMITERS:
+        with contextlib.suppress(csv.Error):
+            columns = [column.strip().lower() for column in next(csv.reader([header], delimiter=delimiter), [])]
+            if set(columns) & set(NAMES):
+                return delimiter, columns
+    raise ValueError("no column of images")
+
+
+class _Lines:
+    """The lines of a text after its first, and how much of the text has been read."""
+
+    def __init__(self, text: str) -> None:
+        stripped = text.lstrip("\r\n")
+        self._lines = io.StringIO(stripped, newline="")
+        self.header = self._lines.readline()
+        self.at = len(text) - len(stripped) + len(self.header)
+
+    def __iter__(self) -> _Lines:
+        return self
+
+    def __next__(self) -> str:
+        line = next(self._lines)
+        self.at += len(line)
+        return line

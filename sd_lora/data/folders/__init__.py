@@ -1,0 +1,1 @@
+"""The layouts of folders that people bring."""

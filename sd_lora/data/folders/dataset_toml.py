@@ -1,0 +1,288 @@
+"""Read kohya's dataset TOML: folders of images, each with settings that come down from [general] and [[datasets]]."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import os
+import tomllib
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sd_lora.config.schema import DataConfig
+from sd_lora.data.folders.caption_files import decode_text
+from sd_lora.data.folders.entries import Entry
+from sd_lora.data.folders.kohya import Part, listed, note_repeats, plural
+from sd_lora.data.folders.metadata import entries_of, note_rest, note_rows
+from sd_lora.data.folders.metadata_rows import Row, RowsError, clipped, kind_of, read_text, texts_of
+from sd_lora.data.folders.sidecars import Reading, Source, Subset, read_leaf
+from sd_lora.data.folders.tree import Folder, Notes, likely_folder, reason, relative, shown, suffix_of, walk
+from sd_lora.errors import DataError
+
+_MAX_BYTES = 250_000
+#: a dotted key takes memory that grows with the square of its parts
+_MAX_DOTS = 64
+#: what kohya's other settings are called here
+_ELSEWHERE = {
+    "resolution": "data.resolution", "batch_size": "training.batch_size", "enable_bucket": "data.buckets",
+    "bucket_no_upscale": "data.upscale", "min_bucket_reso": "data.resolution", "max_bucket_reso": "data.resolution",
+    "random_crop": "data.crops", "caption_dropout_rate": "training.caption_dropout",
+    "prior_loss_weight": "data.prior_weight", "enable_wildcard": "several lines in a caption file",
+    "alpha_mask": "data.masks", "cache_info": "data.cache",
+}  # fmt: skip
+_WITHOUT = frozenset({
+    "bucket_reso_steps", "skip_image_resolution", "color_aug", "face_crop_aug_range", "caption_separator",
+    "secondary_separator", "resize_interpolation", "caption_dropout_every_n_epochs", "token_warmup_min",
+    "token_warmup_step", "network_multiplier", "max_token_length", "debug_dataset", "conditioning_data_dir",
+    "custom_attributes", "validation_seed", "validation_split",
+})  # fmt: skip
+
+
+class _Settings(BaseModel):
+    """Kohya's settings that are read, with kohya's names; None: as this program's config says."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    image_dir: Annotated[str, Field(min_length=1)] | None = None
+    metadata_file: Annotated[str, Field(min_length=1)] | None = None
+    num_repeats: Annotated[int, Field(ge=1, le=9999)] = 1
+    class_tokens: str = ""
+    caption_extension: Annotated[str, Field(pattern=r"^\.?[^/\\\s]+$")] | None = None
+    caption_prefix: str = ""
+    caption_suffix: str = ""
+    keep_tokens: Annotated[int, Field(ge=0)] | None = None
+    keep_tokens_separator: str = ""
+    shuffle_caption: bool | None = None
+    caption_tag_dropout_rate: Annotated[float, Field(ge=0, lt=1)] | None = None
+    flip_aug: bool = True
+    is_reg: bool = False
+
+    def subset(self, config: DataConfig) -> Subset:
+        """What these settings, and `config` where they say nothing, make of a folder."""
+        of = Subset.of(config, self.class_tokens, self.is_reg)
+        given = {
+            "shuffle": self.shuffle_caption, "keep": self.keep_tokens, "dropout": self.caption_tag_dropout_rate,
+            "separator": self.keep_tokens_separator or None,
+        }  # fmt: skip
+        rules = replace(of.rules, **{name: value for name, value in given.items() if value is not None})
+        ending = self.caption_extension
+        suffixes = (ending if ending.startswith(".") else f".{ending}",) if ending else of.suffixes
+        return replace(
+            of, suffixes=suffixes, rules=rules, repeats=self.num_repeats, may_flip=self.flip_aug,
+            prefix=self.caption_prefix, suffix=self.caption_suffix,
+        )  # fmt: skip
+
+
+def _looks_like_one(path: Path) -> bool:
+    """Whether a file that is no TOML was meant to be a dataset."""
+    try:
+        with path.open("rb") as file:
+            return b"[datasets" in file.read(_MAX_BYTES)
+    except OSError:
+        return False
+
+
+def read(source: Source) -> Reading | None:
+    """What the one dataset TOML in the folder names; None if there is none, or more than one."""
+    found = []
+    for name, file in source.folder.files.items():
+        if suffix_of(name) == ".toml":
+            try:
+                found += [file] * ("datasets" in _load(file.path))
+            except DataError as error:
+                if _looks_like_one(file.path):
+                    source.notes.add("dataset-broken", file.name, clipped(str(error.__cause__)))
+    if len(found) != 1:
+        return None
+    reading, seen = _read(found[0].path, source)
+    for folder in source.folder.below():  # what was read there is noted already
+        if os.path.realpath(folder.path) in seen:
+            folder.files.clear()
+        folder.files = {name: file for name, file in folder.files.items() if os.path.realpath(file.path) not in seen}
+    note_rest(source.folder, (), {found[0].path}, source.notes, "name [its|their] folder in a subset")
+    return reading
+
+
+def read_file(file: Path, source: Source) -> Reading:
+    """The images that a dataset TOML names. DataError if it is no TOML."""
+    return _read(file, source)[0]
+
+
+def _read(file: Path, source: Source) -> tuple[Reading, set[str]]:
+    """The images that a dataset TOML names, and the real paths of all that was read for them."""
+    notes, name = source.notes, shown(file.name)
+    entries: list[Entry] = []
+    parts: list[Part] = []
+    seen: set[str] = set()
+    inside: list[Folder] = []
+    for settings in _subsets(_load(file), name, notes):
+        folder = _image_folder(settings, file, seen, notes)
+        if folder is None:
+            continue
+        found = _images(settings, folder, file.parent, replace(source, folder=folder))
+        if not found and not settings.metadata_file:
+            notes.add("no-images", name, f"image_dir {clipped(settings.image_dir or '')} holds none directly in it")
+        inside += folder.folders
+        if settings.metadata_file:
+            seen |= {os.path.realpath(f.path) for f in folder.below()}
+            seen.add(os.path.realpath(_place(settings.metadata_file, file.parent)))
+        entries += found
+        parts.append(Part(folder.name or ".", len(found), settings.num_repeats, settings.is_reg))
+    notes.not_read += [f"{folder.name}/" for folder in inside if os.path.realpath(folder.path) not in seen]
+    note_repeats(parts, notes)
+    count = f"{len(parts)} subset{'' if len(parts) == 1 else 's'}"
+    summary = f"{plural(len(entries))} in {count} of {name}{': ' if parts else ''}{listed(parts)}"
+    return Reading(entries, summary), seen
+
+
+def _image_folder(settings: _Settings, file: Path, seen: set[str], notes: Notes) -> Folder | None:
+    """The walk of a subset's image_dir, which is added to `seen`; None, with a note, if there is none to read."""
+    where = _place(settings.image_dir or "", file.parent)
+    given = f"image_dir {clipped(settings.image_dir or '')}"
+    if not settings.image_dir or not os.path.isdir(where):
+        likely = likely_folder(where) if settings.image_dir else None
+        guess = f", did you mean {relative(likely, file.parent) or '.'}?" if likely else ""
+        what = f"{given} is no folder{guess}" if settings.image_dir else "a subset has no image_dir"
+        notes.add("no-images", shown(file.name), what, "name the folder that holds the images in image_dir")
+        return None
+    real = os.path.realpath(where)
+    if real in seen:
+        notes.not_read.append(f"{given} (named a second time)")
+        return None
+    seen.add(real)
+    try:
+        folder = walk(where, notes, relative(where, file.parent), deep=bool(settings.metadata_file))
+    except OSError as error:
+        notes.add("no-images", shown(file.name), f"{given} cannot be read: {reason(error)}")
+        return None
+    if real == os.path.realpath(file.parent):
+        folder.files.pop(file.name, None)
+    return folder
+
+
+def _images(settings: _Settings, folder: Folder, base: Path, source: Source) -> list[Entry]:
+    subset, notes = settings.subset(source.config), source.notes
+    if not settings.metadata_file:
+        return read_leaf(folder, subset, notes)
+    file = _place(settings.metadata_file, base)
+    label = relative(file, base)
+    try:
+        content = json.loads(read_text(file)[0])
+        if not isinstance(content, dict):
+            raise RowsError(f"{kind_of(content)}, not an object")
+    except (RowsError, ValueError, RecursionError) as error:
+        notes.add("entry-broken", label, f"no metadata in JSON: {clipped(str(error))}")
+        return []
+    rows = _rows(content, folder, label, notes)
+    entries, met = entries_of(rows, folder, subset, notes, by_stem=True)
+    note_rest(folder, entries, {file} | met, notes)
+    return entries
+
+
+def _rows(content: Mapping[str, Any], folder: Folder, label: str, notes: Notes) -> list[Row]:
+    """Kohya's metadata: the path of an image → its caption and its tags, which are read as one caption."""
+    top = os.path.join(os.path.abspath(folder.path), "")
+    rows: list[Row] = []
+    broken: list[tuple[str, str, str]] = []
+    for name, values in content.items():
+        try:
+            if not isinstance(values, dict):
+                raise ValueError(f"{kind_of(values)}, not an object")
+            said = [texts_of(values.get(key)) for key in ("caption", "tags")]
+        except ValueError as error:
+            broken.append(("entry-broken", label, f"{clipped(name)}: {error}"))
+            continue
+        caption = ", ".join(text for texts in said for text in texts or ())
+        captions = (caption,) if caption else None if said == [None, None] else ()
+        rows.append(Row(label, name.removeprefix(top), captions))
+    note_rows(broken, notes)
+    return rows
+
+
+def _subsets(content: Mapping[str, Any], name: str, notes: Notes) -> Iterator[_Settings]:
+    """The settings of every subset, what comes down to it included; what cannot be used is noted once."""
+    said: set[str] = set()
+
+    def note(detail: str, advice: str = "") -> None:
+        if detail not in said:
+            said.add(detail)
+            notes.add("setting-unknown", name, detail, advice)
+
+    for key in content.keys() - {"general", "datasets"}:
+        note(f"[{clipped(key)}] is no part of a dataset file")
+    general = _table(content.get("general", {}), "[general]", note)
+    for number, dataset in enumerate(_tables(content.get("datasets"), "[[datasets]]", note), 1):
+        subsets = _tables(dataset.get("subsets"), "[[datasets.subsets]]", note)
+        if not subsets:
+            notes.add("no-images", name, f"number {number} of its [[datasets]] has no [[datasets.subsets]]")
+        shared = {key: value for key, value in dataset.items() if key != "subsets"}
+        for subset in subsets:
+            yield _settings({**general, **shared, **subset}, note)
+
+
+def _settings(given: dict[str, Any], note: Callable[..., None]) -> _Settings:
+    for key in sorted(given.keys() - _Settings.model_fields.keys()):
+        value = given.pop(key)
+        shown_value = f"{clipped(key)} = {_shown(value)}"
+        if key in _ELSEWHERE:
+            note(f"{shown_value} is not read; here that is {_ELSEWHERE[key]}")
+        elif key not in _WITHOUT:
+            close = difflib.get_close_matches(key, [*_Settings.model_fields, *_ELSEWHERE, *_WITHOUT], n=1)
+            guess = f", did you mean {close[0]}?" if close else ""
+            note(f"{shown_value} is no setting of kohya's{guess}", "correct or remove [it|them]")
+        elif value:  # what is switched off is not missed
+            note(f"{shown_value} is not known here", "remove [it|them]")
+    try:
+        return _Settings.model_validate(given)
+    except ValidationError as error:
+        wrong = {str(detail["loc"][0]): str(detail["msg"]) for detail in error.errors()}
+    for key, why in wrong.items():
+        note(f"{key} = {_shown(given[key])} cannot be used: {why[:1].lower()}{why[1:]}", "correct or remove [it|them]")
+    return _Settings.model_validate({key: value for key, value in given.items() if key not in wrong})
+
+
+def _shown(value: object) -> str:
+    try:
+        return clipped(str(value).lower() if isinstance(value, bool) else str(value))
+    except (RecursionError, ValueError):  # nested too deep, or a number of too many digits
+        return kind_of(value)
+
+
+def _tables(value: object, what: str, note: Callable[[str], None]) -> list[dict[str, Any]]:
+    if not isinstance(value, list | None):
+        note(f"{what} is {kind_of(value)}, not a list of tables")
+    return [_table(item, what, note) for item in value] if isinstance(value, list) else []
+
+
+def _table(value: object, what: str, note: Callable[[str], None]) -> dict[str, Any]:
+    if isinstance(value, dict):
+        return value
+    note(f"{what} is {kind_of(value)}, not a table")
+    return {}
+
+
+def _place(path: str, base: Path) -> Path:
+    """Where `path` leads from `base`, with the backslashes of Windows read as such."""
+    place = base / os.path.expanduser(path)
+    return place if os.path.exists(place) else base / path.replace("\\", "/")
+
+
+def _load(file: Path) -> dict[str, Any]:
+    """The content of a TOML file; DataError if it is none."""
+    try:
+        if not file.is_file() or file.stat().st_size > _MAX_BYTES:
+            raise ValueError(f"no regular file of up to {_MAX_BYTES // 1000} kB")
+        text = decode_text(file.read_bytes())[0]
+        if any(line.count(".") > _MAX_DOTS for line in text.splitlines()):
+            raise ValueError(f"over {_MAX_DOTS} dots in one line")
+        return tomllib.loads(text)
+    except OSError as error:
+        raise DataError(f"dataset file {shown(str(file))} cannot be read: {reason(error)}") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(
+            f"dataset file {shown(str(file))} cannot be read as TOML: {clipped(str(error))}; correct it"
+        ) from error

@@ -1,0 +1,256 @@
+"""Read the rows of a metadata file (JSON lines, CSV, Parquet): names of images, not yet looked for, and captions."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from sd_lora.data.folders.caption_files import MAX_BYTES as MAX_CAPTION
+from sd_lora.data.folders.caption_files import decode_text, tidy
+from sd_lora.data.folders.tree import reason, shown, suffix_of
+from sd_lora.errors import DataError, SdLoraError, some
+
+NAMES = ("file_name", "image", "file", "filename", "path")
+TEXTS = ("text", "caption", "prompt", "description")
+MASKS = ("mask",)
+#: of text; a Parquet file may hold more that is not read
+MAX_BYTES = 32_000_000
+MAX_PARQUET = 256_000_000
+MAX_ROWS = 100_000
+_DELIMITERS = ",;\t"
+#: columns and what they hold; a column may be there twice
+Values = Sequence[tuple[str, Any]]
+#: a place, and the values there or why there are none
+Found = tuple[str, Values | str]
+
+
+class RowsError(DataError):
+    """A metadata file of which nothing can be used, in a clause."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """An image as one row describes it. `captions` are None if the row has no text at all."""
+
+    place: str
+    name: str
+    captions: tuple[str, ...] | None
+    mask: str | None = None
+
+
+@dataclass
+class Rows:
+    """The rows of one file, those that cannot be used (place, why), in how many a column is `unread` as another one is
+    read in its place, and the encoding if it had to be guessed."""
+
+    rows: list[Row] = field(default_factory=list)
+    broken: list[tuple[str, str]] = field(default_factory=list)
+    unread: Counter[str] = field(default_factory=Counter)
+    encoding: str = ""
+
+
+def read_rows(file: Path) -> Rows:
+    """The rows of ``metadata.jsonl``, ``.csv`` or ``.parquet``.
+
+    Raises RowsError if none can be read, DataError if the library for Parquet is not installed.
+    """
+    rows = Rows()
+    try:
+        if suffix_of(file.name) == ".parquet":
+            places = _parquet(file)
+        else:
+            text, encoding = read_text(file)
+            rows.encoding = encoding
+            places = _json_lines(text) if suffix_of(file.name) == ".jsonl" else _csv(text)
+        for place, values in places:
+            if len(rows.rows) + len(rows.broken) >= MAX_ROWS:
+                raise RowsError(f"over {MAX_ROWS} rows")
+            try:
+                rows.rows.append(_row(place, values, rows.unread))
+            except ValueError as error:
+                rows.broken.append((place, str(error)))
+    except OSError as error:
+        raise RowsError(reason(error)) from error
+    return rows
+
+
+def read_text(file: Path) -> tuple[str, str]:
+    """The text of `file` and its encoding if that was guessed; RowsError if it is too large or none."""
+    try:
+        if not file.is_file():
+            raise RowsError("no regular file")
+        if file.stat().st_size > MAX_BYTES:
+            raise RowsError(f"over {MAX_BYTES // 1_000_000} MB")
+        text, encoding, guessed = decode_text(file.read_bytes())
+    except OSError as error:
+        raise RowsError(reason(error)) from error
+    except ValueError as error:
+        raise RowsError(str(error)) from error
+    return text, encoding if guessed else ""
+
+
+def texts_of(value: object) -> tuple[str, ...] | None:
+    """The captions a value holds: a text or a list of texts; None if it is null. ValueError for anything else."""
+    if value is None:
+        return None
+    texts: list[Any] = value if isinstance(value, list) else [value]
+    wrong = [text for text in texts if not isinstance(text, str)]
+    if wrong:
+        raise ValueError(f"its caption is {kind_of(wrong[0])}, not text")
+    longest = max(map(len, texts), default=0)
+    if longest > MAX_CAPTION:
+        raise ValueError(f"its caption has {longest} characters, and {MAX_CAPTION} are read at most")
+    return tuple(clean for text in texts if (clean := tidy(text)))
+
+
+def kind_of(value: object) -> str:
+    names = {bool: "true or false", int: "a number", float: "a number", dict: "an object", list: "a list", str: "text"}
+    return "nothing" if value is None else names.get(type(value), f"of type {type(value).__name__}")
+
+
+def _row(place: str, values: Values | str, unread: Counter[str]) -> Row:
+    if isinstance(values, str):
+        raise ValueError(values)
+    names, masks, texts = (_said(values, columns) for columns in (NAMES, MASKS, TEXTS))
+    name, mask, text = (said[0][1] if said else None for said in (names, masks, texts))
+    if name is None or name == "":
+        raise ValueError(f"it names no image ({NAMES[0]})")
+    wrong = [value for value in (name, mask) if not isinstance(value, str | None)]
+    if wrong:
+        raise ValueError(f"a file's name is {kind_of(wrong[0])}, not text")
+    captions = texts_of(text)
+    # a dataset's own path beside file_name is nothing that is missed; a second file_name is
+    rivals = [said[1:] for said in (texts, [pair for pair in names if pair[0] == names[0][0]], masks)]
+    unread.update({column for pairs in rivals for column, value in pairs if not _blank(value)})
+    return Row(place, name.strip(), captions, mask or None)
+
+
+def _said(values: Values, columns: Sequence[str]) -> Values:
+    """What is said in `columns`: what is read, and what else is not the same. Blanks come last."""
+    given = [(column.strip().lower(), value) for column, value in values]
+    found = [(name, value) for column in columns for name, value in given if name == column and value is not None]
+    found.sort(key=lambda pair: _blank(pair[1]))
+    return found[:1] + [pair for pair in found if pair[1] != found[0][1]]
+
+
+def _blank(value: object) -> bool:
+    return all(isinstance(v, str) and not tidy(v) for v in (value if isinstance(value, list) else [value]))
+
+
+def _json_lines(text: str) -> Iterator[Found]:
+    for number, line in enumerate(text.split("\n"), 1):  # other line ends may stand within a JSON text
+        if line.strip():
+            yield f"line {number}", _json(line)
+
+
+def _json(line: str) -> Values | str:
+    outer: list[tuple[str, Any]] = []
+
+    def keep(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        outer[:] = pairs  # the outermost object is made last
+        return dict(pairs)
+
+    try:
+        values = json.loads(line, object_pairs_hook=keep)
+    except (ValueError, RecursionError) as error:
+        return f"no JSON: {str(error).partition(':')[0].lower()}"
+    return outer if isinstance(values, dict) else f"{kind_of(values)}, not an object"
+
+
+def _csv(text: str) -> Iterator[Found]:
+    lines = io.StringIO(text.lstrip("\r\n"), newline="")
+    delimiter, columns = _columns(lines.readline())
+    reader = csv.reader(lines, delimiter=delimiter, strict=True)
+    while True:
+        place = f"line {reader.line_num + 2}"
+        try:
+            values = next(reader, None)
+        except csv.Error as error:
+            yield place, f"no CSV: {error}"
+            continue
+        if values is None:
+            return
+        if len(values) > len(columns):
+            yield place, f"{len(values)} values for {len(columns)} columns; a caption with {delimiter!r} needs quotes"
+        elif any(values):
+            yield place, list(zip(columns, values, strict=False))
+
+
+def _columns(header: str) -> tuple[str, list[str]]:
+    """The delimiter under which the header names a column of images, and its columns."""
+    columns: list[str] = []
+    for delimiter in _DELIMITERS:
+        with contextlib.suppress(csv.Error):
+            columns = [column.strip().lower() for column in next(csv.reader([header], delimiter=delimiter), [])]
+            if set(columns) & set(NAMES):
+                return delimiter, columns
+    raise RowsError(f"its first line has no column {NAMES[0]}, but {clipped(header.strip()) or 'nothing'}")
+
+
+def _parquet(file: Path) -> Iterator[Found]:
+    try:
+        from pyarrow import parquet
+    except ImportError as error:
+        raise DataError(f'{shown(str(file))} needs pyarrow; pip install "sd-lora[parquet]"') from error
+    if not file.is_file():
+        raise RowsError("no regular file")
+    if file.stat().st_size > MAX_PARQUET:
+        raise RowsError(f"over {MAX_PARQUET // 1_000_000} MB")
+    row = size = 0
+    try:
+        with file.open("rb") as content, parquet.ParquetFile(content) as table:
+            columns = _parquet_columns(table)
+            for batch in table.iter_batches(batch_size=4096, columns=columns):
+                for index in range(batch.num_rows):  # a short file may stand for much text: row by row
+                    values = [(name, batch[name][index].as_py()) for name in columns]
+                    row += 1
+                    size += sum(_length(value) for _, value in values)
+                    if size > MAX_BYTES:
+                        raise RowsError(f"over {MAX_BYTES // 1_000_000} MB of text")
+                    yield f"row {row}", values
+    except (OSError, SdLoraError):
+        raise
+    except Exception as error:  # a damaged file raises errors of a dozen types
+        raise RowsError(f"no Parquet: {clipped(str(error))}") from error
+
+
+def _parquet_columns(table: Any) -> list[str]:
+    """The columns that are needed, after a look at their types and sizes."""
+    import pyarrow
+
+    schema, meta = table.schema_arrow, table.metadata
+    if meta.num_rows > MAX_ROWS:
+        raise RowsError(f"over {MAX_ROWS} rows")
+    names = {name: name.strip().lower() for name in schema.names}
+    if not any(name in NAMES for name in names.values()):
+        raise RowsError(f"it has no column {NAMES[0]}, but {some(schema.names)}")
+    wanted = [name for name, plain in names.items() if plain in (*NAMES, *TEXTS, *MASKS)]
+    for name in wanted:
+        if schema.names.count(name) > 1:
+            raise RowsError(f"it has the column {name} twice; rename one")
+        kind = schema.field(name).type
+        if pyarrow.types.is_struct(kind):
+            raise RowsError(
+                f"its column {name} holds {clipped(str(kind))}; save the images as files and name them there"
+            )
+    # a count for all columns; those for each abort the process where the file is damaged
+    if sum(meta.row_group(index).total_byte_size for index in range(meta.num_row_groups)) > 4 * MAX_PARQUET:
+        raise RowsError("over 1 GB when unpacked")
+    return wanted
+
+
+def _length(value: object) -> int:
+    return sum(len(v) for v in (value if isinstance(value, list) else [value]) if isinstance(v, str | bytes))
+
+
+def clipped(text: str) -> str:
+    """The beginning of a text of the user's, on one line."""
+    line = shown(" ".join(text.split()))
+    return line if len(line) <= 80 else f"{line[:79]}…"

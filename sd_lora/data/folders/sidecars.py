@@ -1,0 +1,219 @@
+"""Read the images of one folder with the captions and masks that lie beside them; every layout ends here or at rows."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from sd_lora.config.schema import DataConfig
+from sd_lora.data.folders.caption_files import MAX_CAPTIONS, CaptionError, CaptionText, read_caption_file, tidy
+from sd_lora.data.folders.entries import Entry, TagRules
+from sd_lora.data.folders.tree import File, Folder, Notes, key, shown, stem_of, suffix_of
+from sd_lora.data.pictures.decode import IMAGE_SUFFIXES
+from sd_lora.errors import some
+
+State = Literal["found", "missing", "empty", "unreadable"]
+_LACKING = {
+    "missing": ("caption-missing", "no caption"),
+    "empty": ("caption-empty", "an empty caption"),
+}
+_MASK = re.compile(r"(.+)(_mask|-masklabel)", re.IGNORECASE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Subset:
+    """How the images of one folder are read: what they share."""
+
+    #: endings of caption files, the preferred one first
+    suffixes: tuple[str, ...]
+    rules: TagRules
+    lines: str = "each"
+    masks: bool = True
+    #: the caption of an image that has none
+    fallback: str = ""
+    #: a caption that is missing is an error
+    required: bool = True
+    #: what to do about it, if not to write a file
+    remedy: str = ""
+    repeats: int = 1
+    prior: bool = False
+    may_flip: bool = True
+    #: come before and after every caption
+    prefix: str = ""
+    suffix: str = ""
+
+    @classmethod
+    def of(cls, config: DataConfig, fallback: str = "", prior: bool = False) -> Subset:
+        """As `config` says; its default caption, the word of a style, is none for `prior` images."""
+        rules = TagRules(config.shuffle_tags, config.keep_tags, config.tag_dropout)
+        given = tidy(fallback if prior else config.default_caption or fallback)
+        return cls(config.caption_suffixes, rules, config.caption_lines, config.masks, given, prior=prior)
+
+    def entry(self, file: File, captions: tuple[str, ...], mask: File | None) -> Entry:
+        where = mask.path if mask else None
+        return Entry(file.path, file.name, captions, self.repeats, where, self.prior, self.may_flip, self.rules)
+
+    def filled(self, name: str, captions: Sequence[str], state: State, notes: Notes) -> tuple[str, ...]:
+        """The captions of the image `name`, or what stands in for them; that there is neither is noted."""
+        if state in ("missing", "empty"):
+            if self.fallback:
+                captions = (self.fallback,)
+                notes.captioned[""] += 1
+            elif self.required:
+                code, detail = _LACKING[state]
+                notes.add(code, name, detail, self.remedy)
+        if len(captions) > MAX_CAPTIONS:
+            notes.add("caption-many", name, f"of its {len(captions)} captions the first {MAX_CAPTIONS} are read")
+        captions = captions[:MAX_CAPTIONS]
+        return tuple(tidy(f"{self.prefix} {caption} {self.suffix}") for caption in captions)
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a layout is looked for in; `prior`: its images are regularisation images."""
+
+    config: DataConfig
+    folder: Folder
+    notes: Notes
+    prior: bool = False
+
+    @property
+    def word(self) -> str:
+        """The folder's own name, even where it was given as ``.``."""
+        return Path(os.path.realpath(self.folder.path)).name
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A layout read: its images and one line on them."""
+
+    entries: list[Entry]
+    summary: str
+
+
+def read_leaf(folder: Folder, subset: Subset, notes: Notes) -> list[Entry]:
+    """The images directly in `folder`; what else lies there and is not read is noted."""
+    masks = masks_of(folder)
+    pictures = without_masks(folder, masks)
+    beside = _Beside(folder, pictures, subset, notes)
+    entries = []
+    for name, file in pictures.items():
+        captions = subset.filled(file.name, *beside.captions(name), notes)
+        own = masks.get(key(stem_of(name)), [])
+        entries.append(subset.entry(file, captions, own[0] if own and subset.masks else None))
+    read = {entry.file for entry in entries} | {entry.mask for entry in entries} | beside.read
+    if not subset.masks:  # they were set aside on purpose
+        read |= {mask.path for own in masks.values() for mask in own}
+    notes.not_read += [file.name for file in folder.files.values() if file.path not in read]
+    return entries
+
+
+def masks_of(folder: Folder) -> dict[str, list[File]]:
+    """The masks in `folder` by the stem of their image as `key` gives it, those named ``_mask`` first."""
+    stems = {key(stem_of(name)) for name in folder.pictures()}
+    masks: dict[str, list[File]] = defaultdict(list)
+
+    def image_of(stem: str) -> str:
+        found = _MASK.fullmatch(stem)
+        return key(found[1]) if found and key(found[1]) in stems else ""
+
+    for name, file in folder.files.items():
+        stem = image_of(stem_of(name)) if suffix_of(name) in IMAGE_SUFFIXES else ""
+        if stem and not image_of(stem):  # a mask has no mask
+            masks[stem].append(file)
+    for found in masks.values():
+        found.sort(key=lambda file: stem_of(file.name).lower().endswith("-masklabel"))
+    return masks
+
+
+def without_masks(folder: Folder, masks: dict[str, list[File]]) -> dict[str, File]:
+    taken = {file.path for found in masks.values() for file in found}
+    return {name: file for name, file in folder.pictures().items() if file.path not in taken}
+
+
+def captioned(folder: Folder, suffixes: Sequence[str]) -> bool:
+    """Whether any image in or below `folder` has a caption file beside it."""
+    for inner in folder.below():
+        names = {key(name) for name in inner.files}
+        pictures = [key(name) for name in inner.pictures()]
+        if any(p + s.lower() in names or stem_of(p) + s.lower() in names for p in pictures for s in suffixes):
+            return True
+    return False
+
+
+@dataclass
+class _Beside:
+    """The caption files of one folder: whose they are and what they say. Each is read once."""
+
+    folder: Folder
+    pictures: dict[str, File]
+    subset: Subset
+    notes: Notes
+    read: set[Path] = field(default_factory=set)
+    _texts: dict[Path, CaptionText | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        endings = tuple(suffix.lower() for suffix in self.subset.suffixes)
+        self._by_key: dict[str, list[str]] = defaultdict(list)
+        for name in self.folder.files:
+            if key(name).endswith(endings):
+                self._by_key[key(name)].append(name)
+        self._stems = Counter(key(stem_of(name)) for name in self.pictures)
+        self._users: dict[Path, list[str]] = defaultdict(list)
+        for name in self.pictures:
+            if suffix_of(name) in IMAGE_SUFFIXES and (files := self._files(name)):
+                self._users[files[0].path].append(name)
+
+    def captions(self, name: str) -> tuple[tuple[str, ...], State]:
+        """The captions beside the image `name`, and how they were found."""
+        files = self._files(name)
+        self.read |= {file.path for file in files}
+        said = [(file, text) for file in files if (text := self._text(file)) is not None]
+        if not said:
+            return (), "unreadable" if files else "missing"
+        chosen, text = next((pair for pair in said if pair[1].captions), said[0])
+        image = self.pictures[name].name
+        for other, its in said:
+            if its.captions != text.captions:
+                self.notes.add("caption-twice", image, f"{chosen.name} is read and {other.name} is not")
+        others = [user for user in self._users[chosen.path] if user != name]
+        if others and suffix_of(name) in IMAGE_SUFFIXES:
+            self.notes.add("caption-shared", image, f"shares {chosen.name} with {some(others)}")
+        if not text.captions:
+            return (), "empty"
+        self.notes.captioned[suffix_of(chosen.name)] += 1
+        return text.captions, "found"
+
+    def _files(self, name: str) -> list[File]:
+        """The caption files of an image, the preferred one first: what is named for it alone comes before its stem."""
+        own = [file for suffix in self.subset.suffixes for file in self._find(name + suffix)]
+        if own and self._stems[key(stem_of(name))] > 1:
+            return own
+        return own + [file for suffix in self.subset.suffixes for file in self._find(stem_of(name) + suffix)]
+
+    def _find(self, name: str) -> list[File]:
+        found = self._by_key.get(key(name), [])
+        return [self.folder.files[n] for n in ([name] if name in found else found)]
+
+    def _text(self, file: File) -> CaptionText | None:
+        if file.path not in self._texts:
+            self._texts[file.path] = self._read(file)
+        return self._texts[file.path]
+
+    def _read(self, file: File) -> CaptionText | None:
+        try:
+            text = read_caption_file(file.path, self.subset.lines)
+        except CaptionError as error:
+            self.notes.add("caption-unreadable", file.name, error.detail)
+            return None
+        if text.guessed:
+            seen = shown(" / ".join(text.captions)[:60])
+            self.notes.add("caption-encoding", file.name, f"read as {text.encoding}: {seen}")
+        if len(text.captions) > 1:
+            self.notes.add("caption-lines", file.name, f"{len(text.captions)} lines")
+        return text

@@ -1,0 +1,207 @@
+"""The first look at a folder of images: one walk that opens no file, and notes on what is found from there on."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import unicodedata
+from collections import Counter, deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+from sd_lora.data.findings import Finding
+from sd_lora.data.pictures.decode import FOREIGN_SUFFIXES, IMAGE_SUFFIXES
+from sd_lora.errors import some
+
+PICTURE_SUFFIXES = IMAGE_SUFFIXES | FOREIGN_SUFFIXES.keys()
+_RUN = frozenset({"log.jsonl", "config.toml"})
+_JUNK = frozenset({"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir"})
+
+
+class File(NamedTuple):
+    """A file: where it is, its name as shown, and whether a link lies on the way to it."""
+
+    path: Path
+    name: str
+    linked: bool
+
+
+@dataclass
+class Folder:
+    """A folder of the walk; `name` is relative to the folder walked, with ``/``, and `files` are keyed by bare name."""
+
+    path: Path
+    name: str
+    linked: bool = False
+    files: dict[str, File] = field(default_factory=dict)
+    folders: list[Folder] = field(default_factory=list)
+
+    def below(self) -> Iterator[Folder]:
+        """This folder and all in it, sorted by name."""
+        waiting: list[Folder] = [self]
+        while waiting:
+            folder = waiting.pop()
+            yield folder
+            waiting.extend(reversed(folder.folders))
+
+    def pictures(self) -> dict[str, File]:
+        """The images directly in it, those of kinds that are not read among them."""
+        return {name: file for name, file in self.files.items() if suffix_of(name) in PICTURE_SUFFIXES}
+
+    def holds_pictures(self) -> bool:
+        return any(folder.pictures() for folder in self.below())
+
+    def inner(self, name: str) -> str:
+        """`name` in this folder as it is shown."""
+        return f"{self.name}/{shown(name)}" if self.name else shown(name)
+
+
+@dataclass
+class Notes:
+    """What a reading finds: findings, names of what is not read, and how many captions came from where."""
+
+    findings: list[Finding] = field(default_factory=list)
+    not_read: list[str] = field(default_factory=list)
+    #: captions by the ending of their file; those filled in count under the empty ending
+    captioned: Counter[str] = field(default_factory=Counter)
+
+    def add(self, code: str, file: str | None, detail: str, advice: str = "") -> None:
+        self.findings.append(Finding(code, file, detail, advice))
+
+    def all(self) -> tuple[Finding, ...]:
+        """The findings; all that is not read in one."""
+        left = sorted(self.not_read)
+        what = f"{len(left)} {'entry is' if len(left) == 1 else 'entries are'} not read: {some(left)}"
+        return (*self.findings, *([Finding("not-read", None, what)] if left else []))
+
+
+def walk(top: Path, notes: Notes, name: str = "", leave_out: Path | None = None, deep: bool = True) -> Folder:
+    """All that lies in `top` but for hidden files, `leave_out`, caches and the run folders of this program.
+
+    `name` comes before every name. Links to folders are followed, after all that is no link, and no folder is read
+    twice; not `deep`: none is looked into. Raises OSError if `top` itself cannot be read.
+    """
+    root = Folder(top, name)
+    seen = {_identity(folder) for folder in (top, leave_out) if folder}
+    waiting: deque[tuple[Folder, str, bool]] = deque()
+
+    def plan(folder: Folder, inside: list[tuple[str, bool]]) -> None:
+        for bare, link in reversed(inside):
+            (waiting.append if link else waiting.appendleft)((folder, bare, link))
+
+    plan(root, _scan(root))
+    if not deep:
+        root.folders = [Folder(top / bare, root.inner(bare)) for _, bare, _ in waiting]
+        return root
+    while waiting:
+        parent, bare, link = waiting.popleft()
+        folder = Folder(parent.path / bare, parent.inner(bare), link or parent.linked)
+        try:
+            who = _identity(folder.path)
+            if link and who not in seen and _leads_up(folder.path, top):
+                notes.not_read.append(f"{folder.name}/ (a link to a folder that this one lies in)")
+                continue
+            if who in seen:
+                notes.not_read += [f"{folder.name}/ (a link to a folder that is read already)"] * link
+                continue
+            seen.add(who)
+            inside = _scan(folder)
+        except OSError as error:
+            notes.not_read.append(f"{folder.name}/ ({reason(error)})")
+            continue
+        kind = "a cache" if bare.lower() == "cache" else "a run" if folder.files.keys() >= _RUN else ""
+        if kind:
+            notes.not_read.append(f"{folder.name}/ ({kind})")
+            continue
+        parent.folders.append(folder)
+        plan(folder, inside)
+    for folder in root.below():
+        folder.folders.sort(key=lambda f: f.name)
+    return root
+
+
+def _scan(folder: Folder) -> list[tuple[str, bool]]:
+    """Fill in the files of `folder`; the names of the folders in it, and which of them are links."""
+    inside = []
+    with os.scandir(folder.path) as found:
+        for entry in sorted(found, key=lambda e: e.name):
+            if entry.name.startswith(".") or entry.name.lower() in _JUNK:
+                continue
+            link = entry.is_symlink()
+            if _is_folder(entry):
+                inside.append((entry.name, link))
+            else:
+                file = File(Path(entry.path), folder.inner(entry.name), link or folder.linked)
+                folder.files[entry.name] = file
+    return inside
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link in a circle
+        return False
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    status = folder.stat()
+    return status.st_dev, status.st_ino
+
+
+def _leads_up(link: Path, top: Path) -> bool:
+    return Path(os.path.realpath(top)).is_relative_to(os.path.realpath(link))
+
+
+def likely_folder(path: Path) -> Path | None:
+    """The existing folder that is most like `path`."""
+    if os.path.isfile(path):
+        return path.parent
+    parent = next(parent for parent in path.parents if os.path.isdir(parent))
+    first, *rest = path.relative_to(parent).parts
+    try:
+        names = {key(entry.name): entry.name for entry in os.scandir(parent) if entry.is_dir()}
+    except OSError:
+        return None
+    close = difflib.get_close_matches(key(first), names, n=1)
+    found = parent / names[close[0]] if close else None
+    return found.joinpath(*rest) if found and os.path.isdir(found.joinpath(*rest)) else found
+
+
+def reason(error: OSError) -> str:
+    """Why, in the system's words, without the path."""
+    return (error.strerror or type(error).__name__).lower()
+
+
+def suffix_of(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+def stem_of(name: str) -> str:
+    return os.path.splitext(name)[0]
+
+
+def key(name: str) -> str:
+    """What names have in common that differ in case, or in how accents are spelt."""
+    return name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
+
+
+def shown(name: str) -> str:
+    """`name` on one line; what is no character or would break the line is escaped, so that names stay different."""
+    if name.isprintable() and "\\" not in name:
+        return name
+    odd = {"Cc", "Cs", "Zl", "Zp"}
+    escape = "\\" if os.sep == "/" else ""  # elsewhere it parts folders, and no name holds it
+    return "".join(
+        c.encode("unicode_escape").decode() if c == escape or unicodedata.category(c) in odd else c for c in name
+    )
+
+
+def relative(path: Path, base: Path) -> str:
+    """`path` as seen from `base`, with ``/``; empty for `base` itself."""
+    try:
+        name = Path(os.path.relpath(path, base)).as_posix()
+    except ValueError:  # another drive
+        name = path.as_posix()
+    return "" if name == "." else shown(name)

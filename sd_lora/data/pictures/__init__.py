@@ -1,0 +1,1 @@
+"""Reading pictures, their pixels and views."""

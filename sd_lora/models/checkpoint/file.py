@@ -1,0 +1,297 @@
+"""One ``.safetensors`` checkpoint in the original layout ↔ a diffusers pipeline, wholly offline.
+
+The models are built without storage from the published numbers (``bases/``) and filled tensor by tensor.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from sd_lora.errors import BaseModelError, SdLoraError, some
+from sd_lora.models.checkpoint.keys import PREFIXES, Place, fits, gathered, places
+from sd_lora.models.checkpoint.kind import CheckpointKind, Header, detect, kind_of, read_header
+from sd_lora.models.checkpoint.vocabulary import OPENCLIP_PAD, PAD, clip_tokenizer
+from sd_lora.storage.atomic import open_to_others
+
+__all__ = ["CheckpointKind", "detect", "load_single_file", "save_single_file", "with_prediction_type"]
+
+_FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
+#: keys that are no weights of the model: noise schedules, averages kept for training, marks, what CLIP has besides
+_NO_WEIGHTS = re.compile(
+    r"model_ema\..*|first_stage_model\.(?:loss|model_ema)\..*|(?:denoiser|sampler)\..*|alphas_.*|sqrt_.*|log_one_minus_.*"
+    r"|posterior_.*|betas|logvar|lvlb_weights|scale_factor|global_step|epoch|v_pred|ztsnr"
+    r"|.*\.(?:position_ids|logit_scale|attn_mask)"
+    r"|(?:cond_stage_model|conditioner\.embedders\.0)\.transformer\.text_projection(?:\.weight)?"
+    r"|cond_stage_model\.model\.text_projection(?:\.weight)?"
+)
+
+
+def load_single_file(
+    path: str | Path, dtype: torch.dtype, *, config: str | Path = "", prediction_type: str = "auto"
+) -> Any:
+    """The pipeline in the checkpoint at `path`, its weights in `dtype` on the CPU, without a safety checker.
+
+    `config` names a folder whose ``tokenizer`` (and ``tokenizer_2``) is used and whose ``config.json`` of a component
+    and ``scheduler_config.json`` take the place of the published numbers. Raises BaseModelError, also for an SD2
+    checkpoint that does not tell what it predicts, unless `prediction_type` does.
+    """
+    path, folder = Path(path), Path(config).expanduser() if config else None
+    if folder is not None and not folder.is_dir():
+        raise BaseModelError(f'model.config is "{config}", which is no folder; name one with a tokenizer folder in it')
+    header = read_header(path)
+    kind = kind_of(path, header)
+    own_scheduler = _own(folder, "scheduler/scheduler_config.json")
+    predicts = _prediction_type(path, kind, own_scheduler, prediction_type)
+    numbers = _numbers(kind.kind, predicts)
+    scheduler = _scheduler(own_scheduler or numbers["scheduler"], predicts, kind.zero_snr)
+    parts = {name: _model(name, _own(folder, f"{name}/config.json"), numbers) for name in PREFIXES[kind.kind]}
+    where = {name: _places(kind.kind, name, model, header) for name, model in parts.items()}
+    _check(path, header, parts, where, kind.kind)
+    tokenizers = {
+        name.replace("text_encoder", "tokenizer"): _tokenizer(name, model, kind.kind, folder)
+        for name, model in parts.items() if "text" in name
+    }  # fmt: skip
+    for name, model in parts.items():
+        _fill(path, name, model, where[name], dtype)
+    return _pipeline(path, kind.kind, parts | tokenizers | {"scheduler": scheduler})
+
+
+def with_prediction_type(scheduler: Any, prediction_type: str) -> Any:
+    """A scheduler like the one given, for a model that predicts `prediction_type`."""
+    asked = {"prediction_type": prediction_type}
+    return _adjusted(type(scheduler), {**scheduler.config, **asked}, asked)
+
+
+def _adjusted(kind: Any, settings: dict[str, Any], asked: Iterable[str]) -> Any:
+    """A scheduler of class `kind`; BaseModelError if that has no such setting as those `asked` for."""
+    unknown = [name for name in asked if name not in inspect.signature(kind.__init__).parameters]
+    if unknown:
+        raise BaseModelError(
+            f"scheduler {kind.__name__} has no {' and no '.join(unknown)}, which this base model needs; name another"
+        )
+    return kind.from_config(settings)
+
+
+def _prediction_type(path: Path, kind: CheckpointKind, own: Mapping[str, Any] | None, asked: str) -> str:
+    """What was asked for, else what the user's scheduler says, else what the file says or is usual."""
+    if asked != "auto":
+        return asked
+    said = own.get("prediction_type") if own else None
+    if said and kind.marked and said != kind.prediction_type:
+        raise BaseModelError(
+            f"base model {path} says that it predicts {kind.prediction_type} and the scheduler in model.config says "
+            f"{said}; set model.prediction_type"
+        )
+    chosen = said or kind.prediction_type
+    if chosen is None:
+        raise BaseModelError(
+            f"base model {path} does not tell whether it predicts epsilon or v; set model.prediction_type=epsilon (the "
+            "512 px models of SD 2) or model.prediction_type=v_prediction (the 768 px ones)"
+        )
+    return str(chosen)
+
+
+def _numbers(kind: str, prediction_type: str) -> dict[str, Any]:
+    name = kind if kind != "sd2" else "sd21-v" if prediction_type == "v_prediction" else "sd2-base"
+    return json.loads((Path(__file__).parent / "bases" / f"{name}.json").read_text("utf-8"))
+
+
+def _own(folder: Path | None, name: str) -> dict[str, Any] | None:
+    """The user's own JSON file, or None if he gives none."""
+    if folder is None or not (folder / name).is_file():
+        return None
+    try:
+        values = json.loads((folder / name).read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise BaseModelError(f"{folder / name} cannot be read: {error}") from error
+    if not isinstance(values, dict):
+        raise BaseModelError(f"{folder / name} is no table of settings; restore it from the base's folder")
+    return values
+
+
+def _scheduler(numbers: Mapping[str, Any], prediction_type: str, zero_snr: bool) -> Any:
+    import diffusers
+
+    kind = getattr(diffusers, str(numbers.get("_class_name", "")), None)
+    if not (isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)):
+        raise BaseModelError(f'scheduler "{numbers.get("_class_name")}" in model.config is none of diffusers\'')
+    asked = {"prediction_type": prediction_type} | ({"rescale_betas_zero_snr": True} if zero_snr else {})
+    return _adjusted(kind, {**numbers, **asked}, asked)
+
+
+def _model(name: str, own: Mapping[str, Any] | None, numbers: Mapping[str, Any]) -> Any:
+    """Component `name` without storage for its weights."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
+
+    settings = dict(own or numbers[name])
+    try:
+        with torch.device("meta"):
+            if name in ("unet", "vae"):
+                return (UNet2DConditionModel if name == "unet" else AutoencoderKL).from_config(settings)
+            config = CLIPTextConfig.from_dict(settings)
+            return (CLIPTextModelWithProjection if name == "text_encoder_2" else CLIPTextModel)(config)
+    except Exception as error:  # the libraries check sizes in a dozen ways
+        reason = str(error).strip().split("\n")[0]
+        raise BaseModelError(f"the {name}/config.json in model.config makes no model: {reason}") from error
+
+
+def _places(kind: str, name: str, model: nn.Module, header: Header) -> dict[str, Place]:
+    prefix = PREFIXES[kind][name]
+    flat = header.has(f"{prefix}embeddings.") and not header.has(f"{prefix}text_model.")
+    return places(kind, name, model.state_dict(), flat_text=flat)
+
+
+def _check(
+    path: Path, header: Header, parts: Mapping[str, nn.Module], where: Mapping[str, Mapping[str, Place]], kind: str
+) -> None:
+    """Raise BaseModelError unless the file has every weight, in its shape, and none that has no place."""
+    missing, wrong, used = [], [], set()
+    for name, model in parts.items():
+        for parameter, tensor in model.state_dict().items():
+            place = where[name][parameter]
+            used.add(place.key)
+            stored, shape = header.tensors.get(place.key), tuple(tensor.shape)
+            if stored is None:
+                missing.append(place.key)
+            elif stored[0] not in _FLOATS:
+                wrong.append(f"{place.key} is of type {stored[0]}")
+            elif not fits(place, stored[1], shape):
+                wrong.append(f"{place.key} is {list(stored[1])} where {name} takes {list(shape)}")
+    last = getattr(parts["text_encoder"].config, "num_hidden_layers", 0)
+    unused_layer = f"{PREFIXES['sd2']['text_encoder']}transformer.resblocks.{last}." if kind == "sd2" else None
+    strange = [
+        key for key in header.tensors
+        if key not in used and not _NO_WEIGHTS.fullmatch(key) and not (unused_layer and key.startswith(unused_layer))
+    ]  # fmt: skip
+    problems = [
+        f"{len(missing)} weights are missing ({_few(missing)})" if missing else "",
+        f"{len(wrong)} do not fit ({_few(wrong)})" if wrong else "",
+        f"{len(strange)} are unknown ({_few(strange)})" if strange else "",
+    ]
+    if any(problems):
+        raise BaseModelError(
+            f"base model {path} was taken for {kind}, but {', '.join(filter(None, problems))}; name a checkpoint of "
+            "the published sizes, or a folder with configs of its own as model.config"
+        )
+
+
+def _few(names: Iterable[str]) -> str:
+    return some(sorted(set(names)), 2)
+
+
+def _tokenizer(name: str, model: Any, kind: str, folder: Path | None) -> Any:
+    """The tokenizer of text encoder `name`."""
+    openclip = PREFIXES[kind][name].endswith(".model.")
+    return clip_tokenizer(
+        folder, name.replace("text_encoder", "tokenizer"), pad=OPENCLIP_PAD if openclip else PAD,
+        size=model.config.vocab_size, length=model.config.max_position_embeddings,
+    )  # fmt: skip
+
+
+def _fill(path: Path, name: str, model: Any, where: Mapping[str, Place], dtype: torch.dtype) -> None:
+    """Give `model` its weights from the file, each copied once, in `dtype`."""
+    weights, bad = {}, []
+    shapes = {parameter: tuple(tensor.shape) for parameter, tensor in model.state_dict().items()}
+    try:
+        with safe_open(path, framework="pt") as file:
+            for parameter, place in where.items():
+                stored = place.of(file.get_tensor(place.key), shapes[parameter])
+                weights[parameter] = stored.to(dtype, copy=True, memory_format=torch.contiguous_format)
+                if not torch.isfinite(weights[parameter]).all():
+                    bad.append(place.key)
+    except (OSError, SafetensorError) as error:
+        raise BaseModelError(f"base model {path} cannot be read: {str(error).splitlines()[0]}") from error
+    if bad:
+        raise BaseModelError(
+            f"base model {path} has {len(bad)} weights that are no finite numbers in "
+            f"{str(dtype).removeprefix('torch.')} ({_few(bad)}); use another model.dtype or another file"
+        )
+    model.load_state_dict(weights, strict=True, assign=True)
+    for module in model.modules():  # the one buffer of these models; it is in no file
+        if getattr(module, "position_ids", None) is not None and module.position_ids.is_meta:
+            module.position_ids = torch.arange(module.position_ids.shape[-1]).unsqueeze(0)
+    left = [key for key, tensor in (*model.named_parameters(), *model.named_buffers()) if tensor.is_meta]
+    if left:
+        raise RuntimeError(f"{name} has parts that no checkpoint fills: {left}")
+
+
+def _pipeline(path: Path, kind: str, parts: Mapping[str, Any]) -> Any:
+    from diffusers import StableDiffusionPipeline, StableDiffusionXLPipeline
+
+    if kind == "sdxl":
+        pipe: Any = StableDiffusionXLPipeline(**parts, add_watermarker=False)
+    else:
+        left_out: dict[str, Any] = {"safety_checker": None, "feature_extractor": None}
+        pipe = StableDiffusionPipeline(**parts, **left_out, requires_safety_checker=False)
+    pipe.register_to_config(_name_or_path=str(path))
+    return pipe
+
+
+def save_single_file(
+    pipe: Any, path: str | Path, dtype: torch.dtype, metadata: Mapping[str, str] | None = None
+) -> None:  # fmt: skip
+    """Write the pipeline's weights in `dtype` to `path` in the original layout, whole or not at all, with `metadata`
+    beside what tells other programs the kind of model.
+
+    Of SD2's text encoder the last layer, which nothing reads, is absent, as it is in diffusers. Raises BaseModelError
+    for weights that have no place in a checkpoint or do not fit `dtype`, SdLoraError if the file cannot be written.
+    """
+    path, kind = Path(path), _kind_of_pipe(pipe)
+    tensors: dict[str, Tensor] = {}
+    for name in PREFIXES[kind]:
+        weights = {key: tensor.detach().to("cpu", dtype) for key, tensor in getattr(pipe, name).state_dict().items()}
+        stored = gathered(weights, places(kind, name, weights))
+        tensors |= {key: tensor.contiguous() for key, tensor in stored.items()}
+    bad = [key for key, tensor in tensors.items() if not torch.isfinite(tensor).all()]
+    if bad:
+        raise BaseModelError(
+            f"{path} was not written: {len(bad)} weights are no finite numbers in {str(dtype).removeprefix('torch.')} "
+            f"({_few(bad)}); save as float32"
+        )
+    config = pipe.scheduler.config
+    v = config.prediction_type == "v_prediction"
+    marks = _metadata(kind, config.prediction_type)
+    if kind == "sdxl":  # what other programs know such a model by
+        traits = {"v_pred": v, "ztsnr": config.get("rescale_betas_zero_snr")}
+        tensors |= {key: torch.zeros(0) for key, holds in traits.items() if holds}
+    partial = path.with_name(f".{path.name[:200]}.{os.getpid()}.partial")
+    try:
+        save_file(tensors, partial, metadata={**(metadata or {}), **marks})
+        open_to_others(partial)
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    except (OSError, SafetensorError) as error:
+        raise SdLoraError(f"{path} cannot be written: {str(error).splitlines()[0]}") from error
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+
+
+def _kind_of_pipe(pipe: Any) -> str:
+    if hasattr(pipe, "text_encoder_2"):
+        return "sdxl"
+    return "sd2" if pipe.unet.config.use_linear_projection else "sd15"
+
+
+def _metadata(kind: str, prediction_type: str) -> dict[str, str]:
+    v = prediction_type == "v_prediction"
+    sd2 = "stable-diffusion-v2-768-v" if v else "stable-diffusion-v2-512"
+    names = {"sd15": "stable-diffusion-v1", "sd2": sd2, "sdxl": "stable-diffusion-xl-v1-base"}
+    return {
+        "format": "pt", "modelspec.sai_model_spec": "1.0.1", "modelspec.architecture": names[kind],
+        "modelspec.prediction_type": "v" if v else "epsilon",
+    }  # fmt: skip

@@ -1,0 +1,196 @@
+"""What a ``.safetensors`` checkpoint is, told from its header alone, and by name what it is not."""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sd_lora.errors import BaseModelError
+from sd_lora.models.checkpoint.keys import PREFIXES
+
+MAX_HEADER, MAX_TENSORS = 32 * 2**20, 20_000
+_UNET = "model.diffusion_model."
+_WIDTH = f"{_UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
+_LABELS = f"{_UNET}label_emb.0.0.weight"
+_REFINER_CHANNELS = 384
+_PARTS = {"unet": "UNet", "vae": "VAE", "text_encoder": "text encoder", "text_encoder_2": "second text encoder"}
+
+
+@dataclass(frozen=True)
+class Header:
+    """The tensors of a safetensors file, as (dtype, shape) by key, and its metadata."""
+
+    tensors: Mapping[str, tuple[str, tuple[int, ...]]]
+    metadata: Mapping[str, str]
+
+    def has(self, prefix: str) -> bool:
+        return any(key.startswith(prefix) for key in self.tensors)
+
+    def shape(self, key: str) -> tuple[int, ...]:
+        """The shape of a tensor, or () for one that is not there."""
+        return self.tensors[key][1] if key in self.tensors else ()
+
+
+@dataclass(frozen=True)
+class CheckpointKind:
+    """The layout of a checkpoint ("sd15", "sd2" or "sdxl") and what it says of its noise schedule.
+
+    `prediction_type` is None where the file does not tell (SD2), `marked` whether it tells or is only the usual one.
+    """
+
+    kind: str
+    prediction_type: str | None
+    zero_snr: bool = False
+    marked: bool = False
+
+    @property
+    def family(self) -> str:
+        return "sdxl" if self.kind == "sdxl" else "sd"
+
+
+def read_header(path: Path) -> Header:
+    """Parse the header of a safetensors file; BaseModelError if it is none, damaged, or beyond all measure."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            start = file.read(8)
+            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
+            text = file.read(min(length, MAX_HEADER)) if 2 <= length <= size - 8 else b""
+    except OSError as error:
+        raise BaseModelError(f"base model {path} cannot be read: {error.strerror}") from error
+    if not text.lstrip().startswith(b"{"):
+        raise BaseModelError(f"base model {path} is no safetensors file, or cut short; download it again")
+    if length > MAX_HEADER:
+        raise BaseModelError(f"base model {path} has a header of {length / 2**20:.0f} MB; a checkpoint has far less")
+    try:
+        entries: Any = json.loads(text)
+        metadata = entries.pop("__metadata__", None) or {}
+        tensors = {key: (str(e["dtype"]), tuple(map(int, e["shape"]))) for key, e in entries.items()}
+        end = max((int(e["data_offsets"][1]) for e in entries.values()), default=0)
+        metadata = {str(key): str(value) for key, value in metadata.items()}
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
+        raise BaseModelError(f"base model {path} has a damaged safetensors header; download it again") from error
+    if len(tensors) > MAX_TENSORS:
+        raise BaseModelError(f"base model {path} declares {len(tensors)} tensors; a checkpoint has far fewer")
+    if 8 + length + end != size:
+        raise BaseModelError(
+            f"base model {path} is damaged: it has {size:,} bytes and declares {8 + length + end:,}; download it again"
+        )
+    return Header(tensors, metadata)
+
+
+def detect(path: str | Path) -> CheckpointKind:
+    """The kind of the checkpoint at `path`, from its header alone.
+
+    Raises BaseModelError that names what the file is, if it is no whole base model of SD1, SD2 or SDXL.
+    """
+    path = Path(path)
+    return kind_of(path, read_header(path))
+
+
+def kind_of(path: Path, header: Header) -> CheckpointKind:
+    """See `detect`."""
+    for what, is_it, remedy in _OTHERS:
+        if is_it(header):
+            raise BaseModelError(f"base model {path} is {what}, which cannot be trained; {remedy}")
+    kind = _layout(header)
+    missing = [_PARTS[part] for part, prefix in PREFIXES[kind].items() if not header.has(prefix)]
+    if missing:
+        raise BaseModelError(
+            f"base model {path} is a pruned checkpoint without {' and '.join(missing)}; name a full checkpoint or a "
+            "diffusers folder"
+        )
+    if kind == "sdxl":
+        v = "v_pred" in header.tensors
+        return CheckpointKind(kind, "v_prediction" if v else "epsilon", "ztsnr" in header.tensors, marked=v)
+    if kind == "sd15":
+        return CheckpointKind(kind, "epsilon")
+    told = _told(header.metadata)
+    return CheckpointKind(kind, told, marked=told is not None)
+
+
+def _layout(header: Header) -> str:
+    if _LABELS in header.tensors:
+        return "sdxl"
+    width = header.shape(_WIDTH)[-1:]
+    if width in ((768,), (1024,)):
+        return "sd2" if width == (1024,) else "sd15"
+    return "sd2" if header.has(PREFIXES["sd2"]["text_encoder"]) else "sd15"
+
+
+def _told(metadata: Mapping[str, str]) -> str | None:
+    """What the metadata of an SD2 file say it predicts; None if nothing, or two things."""
+    said = {
+        {"stable-diffusion-v2-512": "epsilon", "stable-diffusion-v2-768-v": "v_prediction"}.get(
+            metadata.get("modelspec.architecture", "")
+        ),
+        {"epsilon": "epsilon", "v": "v_prediction"}.get(metadata.get("modelspec.prediction_type", "")),
+    } - {None}
+    return said.pop() if len(said) == 1 else None
+
+
+def _any_of(*keys: str) -> Callable[[Header], bool]:
+    """Whether one of the keys is there, as it is or below the prefix of a UNet."""
+    wanted = {prefix + key for key in keys for prefix in ("", _UNET)}
+    return lambda header: not wanted.isdisjoint(header.tensors)
+
+
+def _is_adapter(header: Header) -> bool:
+    marks = (".lora_down.", ".lora_up.", ".lora_A.", ".lora_B.", ".lora.down.", ".lora.up.", ".hada_w1_a", ".lokr_w1")
+    return any(mark in key for key in header.tensors for mark in marks)
+
+
+def _is_embedding(header: Header) -> bool:
+    names = {"emb_params", "string_to_param", "clip_l", "clip_g"}
+    small = 0 < len(header.tensors) < 3 and all(len(shape) < 3 for _, shape in header.tensors.values())
+    return small or bool(names & {key.split(".")[0] for key in header.tensors})
+
+
+def _inputs(*numbers: int) -> Callable[[Header], bool]:
+    return lambda header: header.shape(f"{_UNET}input_blocks.0.0.weight")[1:2] in [(number,) for number in numbers]
+
+
+def _is_refiner(header: Header) -> bool:
+    channels = header.shape(f"{_UNET}input_blocks.0.0.weight")[:1]
+    return _LABELS in header.tensors and (
+        header.has("conditioner.embedders.0.model.") or channels == (_REFINER_CHANNELS,)
+    )
+
+
+def _is_unclip(header: Header) -> bool:
+    return _LABELS in header.tensors and (header.has("cond_stage_model.") or header.has("embedder."))
+
+
+def _lacks_unet(*prefixes: str) -> Callable[[Header], bool]:
+    return lambda header: not header.has(f"{_UNET}input_blocks.") and any(map(header.has, prefixes))
+
+
+_NAME = "name a checkpoint of Stable Diffusion 1, 2 or XL"
+#: what a file may be instead, how that is told, and what to do; the first that holds is said
+_OTHERS: tuple[tuple[str, Callable[[Header], bool], str], ...] = (
+    ("an empty file", lambda header: not header.tensors, _NAME),
+    ("a LoRA adapter", _is_adapter, "name the base model it was made for (and it as lora.init)"),
+    ("a textual-inversion embedding", _is_embedding, _NAME),
+    ("Stable Diffusion 3", _any_of("joint_blocks.0.context_block.adaLN_modulation.1.bias"), _NAME),
+    ("Flux", _any_of("double_blocks.0.img_attn.norm.key_norm.scale", "single_stream_modulation.lin.weight"), _NAME),
+    ("Stable Cascade (Wuerstchen)", _any_of("clip_txt_mapper.weight", "down_blocks.1.0.channelwise.0.weight"), _NAME),
+    ("Playground v2.5", _any_of("edm_mean"), _NAME),
+    ("a ControlNet", _any_of("control_model.time_embed.0.weight", "controlnet_cond_embedding.conv_in.weight"), _NAME),
+    ("the SDXL refiner", _is_refiner, "name the SDXL base"),
+    ("an unCLIP model", _is_unclip, _NAME),
+    ("an inpainting model", _inputs(9), "name the base model it was made from"),
+    ("an InstructPix2Pix model", _inputs(8), "name the base model it was made from"),
+    ("a depth-to-image model", _inputs(5), "name the base model it was made from"),
+    ("an upscaler", _inputs(7), _NAME),
+    (
+        "one component in diffusers' layout", _lacks_unet("down_blocks.", "encoder.down_blocks."),
+        "name the folder with its model_index.json",
+    ),
+    ("a VAE alone", _lacks_unet("first_stage_model.", "encoder.", "decoder."), _NAME),
+    ("a text encoder alone", _lacks_unet("cond_stage_model.", "conditioner.", "text_model.", "transformer."), _NAME),
+    ("of no known kind", lambda header: not header.has(f"{_UNET}input_blocks."), _NAME),
+)  # fmt: skip

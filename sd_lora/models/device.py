@@ -1,0 +1,45 @@
+"""Which device and precision to use, and when its memory is full."""
+
+from __future__ import annotations
+
+import torch
+
+from sd_lora.config.schema import ModelConfig
+from sd_lora.errors import ConfigError
+
+
+def choose_device(config: ModelConfig) -> torch.device:
+    """CUDA, else MPS, else the CPU; or the one asked for. ConfigError if that one is not there."""
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if config.device == "auto":
+        return torch.device(next(name for name in ("cuda", "mps", "cpu") if present[name]))
+    if not present[config.device]:
+        have = ", ".join(name for name, there in present.items() if there)
+        raise ConfigError(f"model.device is {config.device}, which this machine has not; it has {have}")
+    return torch.device(config.device)
+
+
+def choose_dtype(config: ModelConfig, device: torch.device) -> torch.dtype:
+    """The precision of the base model and of the computation; LoRA weights are float32 always."""
+    if config.dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" and torch.cuda.is_bf16_supported() else torch.float32
+    if config.dtype == "float16" and device.type == "cpu":
+        raise ConfigError("model.dtype is float16, which the CPU does not train in; use float32 or bfloat16")
+    return getattr(torch, config.dtype)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether `error` says that memory is used up: the CPU's allocator and MPS raise plain RuntimeErrors."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    return isinstance(error, RuntimeError) and any(
+        text in str(error) for text in ("can't allocate memory", "not enough memory", "out of memory")
+    )
+
+
+def give_back(device: torch.device) -> None:
+    """Return what the allocator holds unused."""
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    elif device.type == "mps":
+        torch.mps.empty_cache()

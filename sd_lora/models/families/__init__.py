@@ -1,0 +1,1 @@
+"""Model families: light facts and lazy methods."""

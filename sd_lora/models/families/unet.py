@@ -1,0 +1,176 @@
+"""What every family with a UNet has in common: loading and checking the pipeline, its noise schedule, its latents."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.utils import logging as diffusers_logging
+from torch import Tensor, nn
+from transformers.utils import logging as transformers_logging
+
+from sd_lora.errors import BaseModelError
+from sd_lora.models.families.base import Conditioning, ModelFamily
+from sd_lora.models.objectives import Objective
+from sd_lora.models.quantize import plain_weight
+from sd_lora.models.sources import variant_of
+
+_TEXT = "text_encoder*"
+
+
+class UNetFamily(ModelFamily):
+    """A latent diffusion model with a UNet, a VAE and one or more CLIP text encoders."""
+
+    denoiser = "unet"
+    target_groups: ClassVar = {
+        "attn": ("unet.*.to_q", "unet.*.to_k", "unet.*.to_v", "unet.*.to_out.0"),
+        "ff": ("unet.*.ff.net.0.proj", "unet.*.ff.net.2"),
+        "conv": (
+            "unet.*.conv1", "unet.*.conv2", "unet.*.conv_shortcut", "unet.*.time_emb_proj",
+            "unet.*.downsamplers.0.conv", "unet.*.upsamplers.0.conv",
+        ),
+        "proj": ("unet.*.proj_in", "unet.*.proj_out"),
+        "text": tuple(f"{_TEXT}.self_attn.{part}_proj" for part in ("q", "k", "v", "out")),
+        "text_ff": (f"{_TEXT}.mlp.fc1", f"{_TEXT}.mlp.fc2"),
+    }  # fmt: skip
+    #: arguments of `from_pretrained` that leave out what training does not need
+    _leave_out: ClassVar[dict[str, Any]] = {}
+
+    def load(self, folder: Path, dtype: torch.dtype) -> Any:
+        diffusers_logging.disable_progress_bar()
+        transformers_logging.disable_progress_bar()
+        try:
+            pipe = DiffusionPipeline.from_pretrained(
+                folder, dtype=dtype, use_safetensors=True, local_files_only=True, variant=variant_of(folder),
+                **self._leave_out,
+            )  # fmt: skip
+        except Exception as error:  # diffusers raises a dozen kinds for a folder that is not whole
+            reason = str(error).strip().split("\n")[0]
+            raise BaseModelError(f"base model {folder} cannot be loaded: {reason}") from error
+        return self.adopt(pipe, str(folder))
+
+    def adopt(self, pipe: Any, label: str) -> Any:
+        """`pipe`, checked, frozen and in evaluation mode. Raises BaseModelError, which calls it `label`."""
+        channels = pipe.unet.config.in_channels
+        if channels != pipe.vae.config.latent_channels:
+            raise BaseModelError(
+                f"base model {label} takes {channels} input channels; inpainting bases cannot be trained"
+            )
+        self._check(pipe, label)
+        for encoder, tokenizer in self.text_parts(pipe):
+            if len(tokenizer) != encoder.config.vocab_size:
+                raise BaseModelError(
+                    f"base model {label} has {len(tokenizer)} words in its tokenizer but "
+                    f"{encoder.config.vocab_size} in its text encoder; restore its tokenizer files"
+                )
+        for part in (pipe.unet, pipe.vae, *(encoder for encoder, _ in self.text_parts(pipe))):
+            part.requires_grad_(False).eval()
+        pipe.set_progress_bar_config(disable=True)
+        return pipe
+
+    def _check(self, pipe: Any, label: str) -> None:
+        """Raise BaseModelError if the parts do not belong together or the family cannot use them."""
+        raise NotImplementedError
+
+    def text_parts(self, pipe: Any) -> list[tuple[Any, Any]]:
+        """Each text encoder with its tokenizer."""
+        return [
+            (getattr(pipe, name), getattr(pipe, name.replace("text_encoder", "tokenizer")))
+            for name in self.text_encoders
+        ]
+
+    def objective(self, pipe: Any, *, zero_terminal_snr: bool = False) -> Objective:
+        config = pipe.scheduler.config
+        if not hasattr(pipe.scheduler, "alphas_cumprod"):
+            raise BaseModelError(f"scheduler {type(pipe.scheduler).__name__} has no noise schedule that can be trained")
+        alphas = pipe.scheduler.alphas_cumprod.float()
+        return Objective(alphas, config.prediction_type, zero_terminal_snr=zero_terminal_snr)
+
+    def native_size(self, pipe: Any) -> int:
+        return int(pipe.unet.config.sample_size * pipe.vae_scale_factor)
+
+    def grain(self, pipe: Any) -> int:
+        return int(pipe.vae_scale_factor * 2 ** (len(pipe.unet.config.block_out_channels) - 1))
+
+    def images_key(self, pipe: Any) -> str:
+        return _hash_of([pipe.vae], [self.name, str(pipe.vae.config.scaling_factor), str(pipe.vae.config.force_upcast)])
+
+    def denoiser_key(self, pipe: Any) -> str:
+        digest = hashlib.sha256()
+        for name, tensor in sorted(pipe.unet.state_dict().items()):
+            few = plain_weight(tensor.detach()).flatten()[:: max(1, tensor.numel() // 64)].float().cpu()
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(few.numpy().tobytes())
+        return digest.hexdigest()
+
+    def captions_key(self, pipe: Any) -> str:
+        empty = str(pipe.config.get("force_zeros_for_empty_prompt"))
+        words = [_tokenizer_facts(tokenizer) for _, tokenizer in self.text_parts(pipe)]
+        return _hash_of([encoder for encoder, _ in self.text_parts(pipe)], [self.name, empty, *words])
+
+    @torch.no_grad()
+    def encode_images(self, pipe: Any, images: Tensor) -> Tensor:
+        vae, dtype = pipe.vae, pipe.vae.dtype
+        upcast = dtype is torch.float16 and vae.config.force_upcast  # SDXL's VAE overflows in float16
+        if upcast:
+            vae.float()
+        latents = vae.encode(images.to(vae.device, vae.dtype)).latent_dist.mean
+        if upcast:
+            vae.to(dtype)
+        return latents.float() * vae.config.scaling_factor
+
+    def token_counts(self, pipe: Any, captions: Sequence[str]) -> list[int]:
+        if not captions:
+            return []
+        counts = [
+            [len(ids) for ids in tokenizer(list(captions), truncation=False, verbose=False).input_ids]
+            for _, tokenizer in self.text_parts(pipe)
+        ]
+        return [max(each) for each in zip(*counts, strict=True)]
+
+    def token_limit(self, pipe: Any) -> int:
+        return min(tokenizer.model_max_length for _, tokenizer in self.text_parts(pipe))
+
+    def is_known_word(self, pipe: Any, word: str) -> bool:
+        return any(
+            len(tokenizer(word, add_special_tokens=False).input_ids) == 1 for _, tokenizer in self.text_parts(pipe)
+        )
+
+    def overlong(self, pipe: Any, captions: Sequence[str]) -> list[int]:
+        limit = self.token_limit(pipe)
+        return [i for i, count in enumerate(self.token_counts(pipe, captions)) if count > limit]
+
+    def denoise(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
+        return denoiser(noisy, timesteps, conditioning["states"], return_dict=False)[0]
+
+
+def tokens_of(encoder: Any, tokenizer: Any, captions: Sequence[str]) -> Tensor:
+    """Captions as token ids (n, length) on the encoder's device, padded and cut to what it reads."""
+    tokens = tokenizer(
+        list(captions), padding="max_length", max_length=tokenizer.model_max_length, truncation=True,
+        return_tensors="pt",
+    )  # fmt: skip
+    return tokens.input_ids.to(encoder.device)
+
+
+def _tokenizer_facts(tokenizer: Any) -> str:
+    facts = json.loads(tokenizer.backend_tokenizer.to_str())
+    lasting = {name: fact for name, fact in facts.items() if name not in ("padding", "truncation")}  # the last call's
+    return json.dumps([lasting, tokenizer.model_max_length], sort_keys=True)
+
+
+def _hash_of(modules: Sequence[nn.Module], facts: Sequence[str]) -> str:
+    """A hash of the names, types and values of all weights of `modules`, their configs, and `facts`."""
+    digest = hashlib.sha256()
+    for module in modules:
+        for name, tensor in sorted(module.state_dict().items()):
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    for fact in facts:
+        digest.update(b"\0" + fact.encode())
+    return digest.hexdigest()

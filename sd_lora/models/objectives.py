@@ -1,0 +1,302 @@
+"""What the denoiser learns: noise, noise levels, targets, loss weights and the loss, as pure functions of tensors and
+of generators on the CPU."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from sd_lora.config.schema import TrainingConfig
+from sd_lora.errors import BaseModelError, ConfigError
+
+
+@dataclass(frozen=True)
+class Noised:
+    """A batch ready for the denoiser: `latents` (n, c, h, w), `timesteps` (n,), the `target` of its prediction, a loss
+    `weight` (n,), and the `share` (n,) of the noise schedule that lies behind each, from no noise (0) to most (1)."""
+
+    latents: Tensor
+    timesteps: Tensor
+    target: Tensor
+    weight: Tensor
+    share: Tensor
+
+
+def draw_noise(count: int, shape: Sequence[int], config: TrainingConfig, generator: torch.Generator) -> Tensor:
+    """Noise (count, c, h, w) for latents of `shape` (c, h, w).
+
+    ``multires_noise`` adds coarser noises, and the sum has unit variance at every place again ("pyramid noise",
+    J. Whitaker, wandb.ai/johnowhitaker/multires_noise, 2023). ``noise_offset`` adds a constant to each channel of each
+    picture, after which the variance is 1 + offset² (N. Guttenberg, "Diffusion with Offset Noise", 2023,
+    crosslabs.org/blog/diffusion-with-offset-noise).
+    """
+    noise = torch.randn(count, *shape, generator=generator)
+    if config.multires_noise:
+        noise = _with_coarser_noises(noise, config.multires_noise, generator)
+    if config.noise_offset:
+        noise = noise + config.noise_offset * torch.randn(count, shape[0], 1, 1, generator=generator)
+    return noise
+
+
+class Denoising(ABC):
+    """What the objectives share. `prediction_type` names what the denoiser predicts."""
+
+    prediction_type: str
+
+    def sample_timesteps(self, count: int, config: TrainingConfig, generator: torch.Generator) -> Tensor:
+        """`count` timesteps within ``timestep_range``, stratified over the batch so that every batch sees low and high
+        noise. ConfigError if the range is empty.
+
+        ``mixed``: half of them by log-SNR ~ N(mean, std) (arXiv 2411.14793), truncated to the range.
+        """
+        strata = (torch.arange(count) + torch.rand(count, generator=generator)) / count
+        uniform = self._at_shares(strata, config)
+        order = torch.randperm(count, generator=generator)
+        if config.timesteps == "uniform":
+            return uniform[order]
+        wanted = config.log_snr_mean + config.log_snr_std * torch.randn(count, generator=generator)
+        nearest = self._at_log_snr(wanted, config)
+        from_mixture = torch.rand(count, generator=generator) < 0.5
+        return torch.where(from_mixture, nearest, uniform)[order]
+
+    def check_range(self, config: TrainingConfig) -> None:
+        """ConfigError if no timestep lies in ``timestep_range``."""
+        self._bounds(config)
+
+    def noised(
+        self,
+        latents: Tensor,
+        noise: Tensor,
+        timesteps: Tensor,
+        config: TrainingConfig,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
+    ) -> Noised:
+        """Mix `noise` into `latents` at `timesteps`, all on one device.
+
+        ``input_perturbation`` perturbs the noise that is mixed in, but not the target (arXiv 2301.11706). It draws from
+        `generator`, or from one for each picture, which keeps a picture's draw the same however a batch is shared out.
+        """
+        mixed_in = noise
+        if config.input_perturbation:
+            mixed_in = noise + config.input_perturbation * _drawn(noise.shape, generator).to(noise)
+        mixed, target = self._mixed(latents, noise, mixed_in, timesteps)
+        weight, share = self._weight(timesteps, config), self._share(timesteps)
+        return Noised(mixed, timesteps, target, weight.to(latents.device), share.to(latents.device))
+
+    def loss(self, prediction: Tensor, noised: Noised, config: TrainingConfig, places: Tensor | None = None) -> Tensor:
+        """The mean of the batch's `losses`."""
+        return self.losses(prediction, noised, config, places).mean()
+
+    def losses(
+        self, prediction: Tensor, noised: Noised, config: TrainingConfig, places: Tensor | None = None
+    ) -> Tensor:
+        """The weighted loss of each picture (n,), float32. `places` (n, 1, h, w) weighs places of each picture, as
+        masks do.
+
+        ``l2``: error²; ``l1``: abs(error). ``huber`` is the scheduled pseudo-Huber loss (arXiv 2403.16728),
+        2 c (√(error² + c²) - c) with c = huber_threshold ^ share: error² where abs(error) is small beside c,
+        2 c abs(error) where it is large; c falls from 1 at no noise to the threshold at most noise.
+        """
+        error = prediction.float() - noised.target.float()
+        if config.loss == "l1":
+            error = error.abs()
+        elif config.loss == "huber":
+            threshold = (config.huber_threshold**noised.share).view(-1, 1, 1, 1)
+            # The same as in the docstring, without the difference of two almost equal numbers.
+            error = 2 * threshold * error.square() / ((error.square() + threshold.square()).sqrt() + threshold)
+        else:
+            error = error.square()
+        if places is not None:
+            error = error * places
+        return error.mean(dim=(1, 2, 3)) * noised.weight
+
+    def _weight(self, timesteps: Tensor, config: TrainingConfig) -> Tensor:
+        """Loss weights (n,): what the squared error of the latents shall weigh, over what it weighs in the squared
+        error of the prediction, so that an option means the same whatever is predicted.
+
+        Of the latents' error: min(SNR, γ) (min-SNR, arXiv 2303.09556), or √SNR (debiased, arXiv 2310.08442), which is
+        the published 1 / √SNR for epsilon, √SNR / (SNR + 1) for v-prediction and t (1 - t) for rectified flow.
+        """
+        if config.min_snr_gamma is None and not config.debiased:
+            return torch.ones(len(timesteps))
+        # SNR is 0 at the end of a zero-terminal-SNR schedule and infinite at the start of a flow.
+        snr = self._snr(timesteps.cpu()).clamp(1e-8, 1e8)
+        wanted = snr.sqrt() if config.min_snr_gamma is None else snr.clamp(max=config.min_snr_gamma)
+        return wanted / self._own_weight(snr)
+
+    @abstractmethod
+    def _bounds(self, config: TrainingConfig) -> tuple[float, float]:
+        """Where ``timestep_range`` begins and ends. ConfigError if it is empty."""
+
+    @abstractmethod
+    def _at_shares(self, strata: Tensor, config: TrainingConfig) -> Tensor:
+        """The timesteps at `strata` (n,), shares of ``timestep_range``."""
+
+    @abstractmethod
+    def _at_log_snr(self, wanted: Tensor, config: TrainingConfig) -> Tensor:
+        """The timesteps of ``timestep_range`` for the log-SNRs `wanted` (n,)."""
+
+    @abstractmethod
+    def _mixed(self, latents: Tensor, noise: Tensor, mixed_in: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        """`latents` with `mixed_in`, and the target for `latents` and `noise`."""
+
+    @abstractmethod
+    def _snr(self, timesteps: Tensor) -> Tensor: ...
+
+    @abstractmethod
+    def _own_weight(self, snr: Tensor) -> Tensor:
+        """The prediction's squared error as a multiple of that of the latents it amounts to."""
+
+    @abstractmethod
+    def _share(self, timesteps: Tensor) -> Tensor: ...
+
+
+class Objective(Denoising):
+    """The noise schedule of a base model, with epsilon or v-prediction (arXiv 2202.00512).
+
+    `zero_terminal_snr` rescales it so that nothing of the latents is left at its end (arXiv 2305.08891); BaseModelError
+    with epsilon prediction.
+    """
+
+    def __init__(self, alphas_cumprod: Tensor, prediction_type: str, *, zero_terminal_snr: bool = False) -> None:
+        if prediction_type not in ("epsilon", "v_prediction"):
+            raise BaseModelError(f'prediction type "{prediction_type}" cannot be trained; epsilon and v_prediction can')
+        if zero_terminal_snr and prediction_type == "epsilon":
+            raise BaseModelError(
+                "training.zero_terminal_snr needs a base model with v_prediction, but this one predicts epsilon, which "
+                "teaches nothing where there is no signal; set training.zero_terminal_snr=false"
+            )
+        self.alphas_cumprod = _without_terminal_signal(alphas_cumprod) if zero_terminal_snr else alphas_cumprod
+        self.prediction_type = prediction_type
+        self.log_snr = torch.log(self.alphas_cumprod / (1 - self.alphas_cumprod))
+
+    def _at_shares(self, strata: Tensor, config: TrainingConfig) -> Tensor:
+        first, end = self._bounds(config)
+        return first + (strata * (end - first)).long().clamp(max=end - first - 1)
+
+    def _at_log_snr(self, wanted: Tensor, config: TrainingConfig) -> Tensor:
+        first, end = self._bounds(config)
+        log_snr = self.log_snr[first:end]
+        ends = log_snr[log_snr.isfinite()]  # where there is no signal at all, it is infinite
+        if len(ends):
+            wanted = _truncated(wanted, ends[-1], ends[0], config)
+        return first + (log_snr[None, :] - wanted[:, None]).abs().argmin(dim=1)
+
+    def _bounds(self, config: TrainingConfig) -> tuple[int, int]:
+        """The first timestep of the range, and the one after its last."""
+        count = len(self.alphas_cumprod)
+        first, end = (round(share * count) for share in config.timestep_range)
+        if first >= end:
+            raise _empty_range(config, f"none of the {count} timesteps of the base model")
+        return first, end
+
+    def _mixed(self, latents: Tensor, noise: Tensor, mixed_in: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        alpha = self.alphas_cumprod.to(latents.device)[timesteps].view(-1, 1, 1, 1)
+        signal, level = alpha.sqrt(), (1 - alpha).sqrt()
+        target = noise if self.prediction_type == "epsilon" else signal * noise - level * latents
+        return signal * latents + level * mixed_in, target
+
+    def _snr(self, timesteps: Tensor) -> Tensor:
+        return self.log_snr.exp()[timesteps]
+
+    def _own_weight(self, snr: Tensor) -> Tensor:
+        return snr if self.prediction_type == "epsilon" else snr + 1
+
+    def _share(self, timesteps: Tensor) -> Tensor:
+        return timesteps / max(1, len(self.alphas_cumprod) - 1)
+
+
+class FlowMatching(Denoising):
+    """Rectified flow (arXiv 2209.03003, 2403.03206): latents x and noise ε are mixed as (1 - t) x + t ε, and the
+    velocity ε - x is predicted. Timesteps are 1000 t, float32, for any t from 0 to 1."""
+
+    prediction_type = "flow"
+
+    def _at_shares(self, strata: Tensor, config: TrainingConfig) -> Tensor:
+        first, end = self._bounds(config)
+        return 1000 * (first + strata * (end - first))
+
+    def _at_log_snr(self, wanted: Tensor, config: TrainingConfig) -> Tensor:
+        first, end = self._bounds(config)
+        lowest, highest = -2 * torch.logit(torch.tensor([end, first], dtype=torch.float64))
+        return 1000 * torch.sigmoid(-_truncated(wanted, lowest, highest, config) / 2)
+
+    def _bounds(self, config: TrainingConfig) -> tuple[float, float]:
+        first, end = config.timestep_range
+        if first >= end:
+            raise _empty_range(config, "no timestep")
+        return first, end
+
+    def _mixed(self, latents: Tensor, noise: Tensor, mixed_in: Tensor, timesteps: Tensor) -> tuple[Tensor, Tensor]:
+        level = self._share(timesteps).view(-1, 1, 1, 1)
+        return (1 - level) * latents + level * mixed_in, noise - latents
+
+    def _snr(self, timesteps: Tensor) -> Tensor:
+        level = self._share(timesteps)
+        return ((1 - level) / level).square()
+
+    def _own_weight(self, snr: Tensor) -> Tensor:
+        return (1 + snr.sqrt()).square()
+
+    def _share(self, timesteps: Tensor) -> Tensor:
+        return timesteps / 1000
+
+
+def _empty_range(config: TrainingConfig, what: str) -> ConfigError:
+    first, end = config.timestep_range
+    return ConfigError(
+        f"training.timestep_range is [{first:g}, {end:g}], where {what} lies; give a lower share and a higher one, "
+        "such as [0, 0.5] for the half with less noise"
+    )
+
+
+def _without_terminal_signal(alphas_cumprod: Tensor) -> Tensor:
+    """The schedule with its signal's amplitude shifted to 0 at the end, and scaled to be as before at the start."""
+    signal = alphas_cumprod.sqrt()
+    return ((signal - signal[-1]) * (signal[0] / (signal[0] - signal[-1]))).square()
+
+
+def _truncated(wanted: Tensor, lowest: Tensor, highest: Tensor, config: TrainingConfig) -> Tensor:
+    """Draws from N(log_snr_mean, log_snr_std) as draws from that distribution between two ends: clamping them instead
+    would gather many of them at one timestep."""
+    mean, std = config.log_snr_mean, config.log_snr_std
+    below, above, drawn = (torch.special.ndtr((x.double() - mean) / std) for x in (lowest, highest, wanted))
+    inside = mean + std * torch.special.ndtri(below + (above - below) * drawn)
+    # Where the distribution lies far outside, its nearer end is all there is.
+    return torch.where(above > below, inside, wanted).clamp(lowest, highest).float()
+
+
+def _drawn(shape: torch.Size, generator: torch.Generator | Sequence[torch.Generator] | None) -> Tensor:
+    if generator is None:
+        raise ValueError("input_perturbation draws noise, so it needs a generator")
+    if isinstance(generator, torch.Generator):
+        return torch.randn(shape, generator=generator)
+    return torch.stack([torch.randn(shape[1:], generator=own) for own in generator])
+
+
+def _with_coarser_noises(noise: Tensor, discount: float, generator: torch.Generator) -> Tensor:
+    """`noise` (n, c, h, w) plus noises of 1/2, 1/4, … of its size down to one value, enlarged and weighed by discount,
+    discount², … (J. Whitaker, "Multi-Resolution Noise for Diffusion Model Training", a report on wandb, 2023); unit
+    variance."""
+    full = (noise.shape[2], noise.shape[3])
+    size, weight, variance = full, 1.0, 1.0
+    while max(size) > 1:
+        size, weight = ((size[0] + 1) // 2, (size[1] + 1) // 2), weight * discount
+        noise = noise + weight * _enlarged(torch.randn(*noise.shape[:2], *size, generator=generator), full)
+        variance += weight**2
+    return noise / variance**0.5
+
+
+def _enlarged(noise: Tensor, size: tuple[int, int]) -> Tensor:
+    """`noise` at a larger `size`, bilinear, with unit variance at every place: between its values, interpolation
+    averages them, which would leave less."""
+    rows, columns = (
+        interpolate(torch.eye(old)[None], size=new, mode="linear")[0].square().sum(dim=0).sqrt()
+        for old, new in zip(noise.shape[2:], size, strict=True)
+    )
+    return interpolate(noise, size=size, mode="bilinear") / (rows[:, None] * columns)

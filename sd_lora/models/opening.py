@@ -1,0 +1,108 @@
+"""Model families: every import of diffusers and transformers lives here (and in the embedded base's own scripts)."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sd_lora.config.schema import ModelConfig
+from sd_lora.errors import BaseModelError
+from sd_lora.models import sources
+from sd_lora.models.checkpoint.file import load_single_file, save_single_file, with_prediction_type
+from sd_lora.models.checkpoint.kind import detect
+from sd_lora.models.device import choose_device, choose_dtype
+from sd_lora.models.families.base import Conditioning, ModelFamily
+from sd_lora.models.families.sd import SdFamily
+from sd_lora.models.families.sdxl import SdxlFamily
+from sd_lora.models.quantize import check_quantize, quantize
+from sd_lora.models.sources import BaseSource
+
+FAMILIES: tuple[ModelFamily, ...] = (SdFamily(), SdxlFamily())
+
+__all__ = [
+    "FAMILIES", "BaseSource", "Conditioning", "ModelFamily", "family_of", "family_of_source", "find_base", "load_base",
+    "open_base", "save_single_file",
+]  # fmt: skip
+
+
+def find_base(base: str | Path, revision: str = "") -> BaseSource:
+    """Where `base` lies: ``tiny``, a pipeline folder, a ``.safetensors`` checkpoint, or a hub model, which is fetched.
+
+    Raises BaseModelError; for a hub model of no known family before its weights are fetched.
+    """
+    return sources.find_base(base, revision, family_of)
+
+
+def family_of(folder: Path) -> ModelFamily:
+    """The family of a pipeline folder, by the class its `model_index.json` names."""
+    try:
+        kind = json.loads((folder / "model_index.json").read_text("utf-8")).get("_class_name", "")
+    except (OSError, ValueError, AttributeError) as error:
+        raise BaseModelError(f"base model {folder} has an unreadable model_index.json: {error}") from error
+    for family in FAMILIES:
+        if kind in family.pipeline_classes:
+            return family
+    known = ", ".join(name for family in FAMILIES for name in family.pipeline_classes)
+    raise BaseModelError(f"base model {folder} is a {kind or 'nameless pipeline'}; supported are {known}")
+
+
+def family_of_source(source: BaseSource) -> ModelFamily:
+    """The family of a folder or checkpoint file, told without loading it. Raises BaseModelError."""
+    if not source.is_file:
+        return family_of(source.path)
+    name = detect(source.path).family
+    return next(family for family in FAMILIES if family.name == name)
+
+
+def load_base(
+    base: str | Path = "tiny", dtype: torch.dtype = torch.float32, *, revision: str = "", config: str | Path = "",
+    prediction_type: str = "auto",
+) -> tuple[Any, ModelFamily]:  # fmt: skip
+    """The frozen pipeline of `base`, on the CPU, and its family.
+
+    `base` is ``tiny``, a diffusers folder, a ``.safetensors`` checkpoint or a hub model; `revision` is for hub models
+    only, and `config` (a folder with the tokenizer and, for unusual sizes, configs) for checkpoints only.
+    `prediction_type` "epsilon" or "v_prediction" overrides what the base says of itself. Raises BaseModelError.
+    """
+    if prediction_type not in ("auto", "epsilon", "v_prediction"):
+        raise BaseModelError(f'model.prediction_type is "{prediction_type}"; auto, epsilon and v_prediction are known')
+    source = find_base(base, revision)
+    if config and not source.is_file:
+        raise BaseModelError(f'model.config is "{config}", but base model "{base}" has its own configs; remove it')
+    family = family_of_source(source)
+    if source.is_file:
+        pipe = load_single_file(source.path, dtype, config=config, prediction_type=prediction_type)
+        return family.adopt(pipe, str(source.path)), family
+    pipe = family.load(source.path, dtype)
+    if prediction_type != "auto":
+        pipe.scheduler = with_prediction_type(pipe.scheduler, prediction_type)
+    return pipe, family
+
+
+@dataclass(frozen=True)
+class OpenBase:
+    """A base model as a config asks for it: its frozen pipeline, still on the CPU, and where and how it computes."""
+
+    pipe: Any
+    family: ModelFamily
+    device: torch.device
+    dtype: torch.dtype
+
+
+def open_base(model: ModelConfig) -> OpenBase:
+    """The base model that `model` names. Raises ConfigError for a device or precision that is not there before anything
+    is loaded, and BaseModelError."""
+    device = choose_device(model)
+    dtype = choose_dtype(model, device)
+    if model.quantize != "none":
+        check_quantize(model.quantize, device)
+    pipe, family = load_base(
+        model.base, dtype, revision=model.revision, config=model.config, prediction_type=model.prediction_type
+    )
+    if model.quantize != "none":
+        quantize(getattr(pipe, family.denoiser), model.quantize)
+    return OpenBase(pipe, family, device, dtype)

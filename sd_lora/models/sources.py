@@ -1,0 +1,170 @@
+"""Where a base model lies: the embedded folder, a folder or file here, or a model of the hub.
+
+`find_base` is the only place of the project that uses the network, and only for a hub model.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sd_lora.errors import BaseModelError
+from sd_lora.models.hub import hub_error
+from sd_lora.models.names import is_hub_id, name_of_base
+from sd_lora.tinybase import tiny_base_path
+
+#: components with weights, and those without, that training and previews need
+_WEIGHTED = ("unet", "vae", "text_encoder", "text_encoder_2")
+_PLAIN = ("tokenizer", "tokenizer_2", "scheduler")
+_PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
+_WANTED = (
+    'a diffusers pipeline folder, a .safetensors checkpoint, a hub model (owner/name), or "tiny" for the embedded base'
+)
+# model.safetensors, model.fp16.safetensors, and both in shards; the older spelling puts the variant after the shard.
+_WEIGHTS = re.compile(
+    r"(?:diffusion_pytorch_model|model)(?:\.(\w+))?(?:-(\d{5})-of-(\d{5}))?(?:\.(\w+))?\.safetensors", re.ASCII
+)
+_INDEX = "model_index.json"
+
+
+@dataclass(frozen=True)
+class BaseSource:
+    """A base model on this machine: its folder or checkpoint file, and what to call it."""
+
+    path: Path
+    name: str
+    is_file: bool = False
+
+
+def find_base(base: str | Path, revision: str = "", accept: Callable[[Path], object] | None = None) -> BaseSource:
+    """What `base` means: ``tiny``, a pipeline folder, a ``.safetensors`` checkpoint, or a hub model at `revision`.
+
+    A hub model is downloaded, or taken from the hub's cache when the hub cannot be reached; `accept` sees a folder
+    with its ``model_index.json`` before anything large is fetched. Raises BaseModelError.
+    """
+    text, path = str(base), Path(base).expanduser()
+    local = text == "tiny" or path.exists()
+    if not local and is_hub_id(text) and path.suffix.lower() not in (".safetensors", *_PICKLES):
+        return BaseSource(_from_hub(text, revision, accept), text)
+    if local and revision:
+        raise BaseModelError(
+            f'model.revision is "{revision}", but base model "{base}" lies here; only hub models have one'
+        )
+    if text == "tiny":
+        return BaseSource(tiny_base_path(), "tiny")
+    if path.suffix.lower() in _PICKLES and not path.is_dir():
+        raise BaseModelError(
+            f'base model "{base}" is a {path.suffix} file; pickles can run code and are never loaded, '
+            "convert it to .safetensors"
+        )
+    if path.suffix.lower() == ".safetensors" and path.is_file():
+        path = Path(os.path.abspath(path))
+        return BaseSource(path, name_of_base(path), is_file=True)
+    path = path.resolve()
+    if not (path / _INDEX).is_file():
+        raise BaseModelError(f'base model "{base}" {_what_is_wrong(path)}; name {_WANTED}')
+    return BaseSource(path, name_of_base(path))
+
+
+def _what_is_wrong(path: Path) -> str:
+    if not path.exists():
+        return "does not exist"
+    if not path.is_dir():
+        return "is a file, but no .safetensors checkpoint"
+    files = sorted(path.glob("*.safetensors"))
+    hint = f" but one checkpoint, which can be named itself ({files[0]})" if len(files) == 1 else ""
+    return f"has no {_INDEX}{hint}"
+
+
+def variant_of(folder: Path) -> str | None:
+    """``fp16`` if a component of the pipeline folder has its weights in that variant only, else None.
+
+    It is the `variant` that diffusers' `from_pretrained` needs; components without the variant then load plainly.
+    """
+    return _variant(_variants(path.name for path in _files(folder / part)) for part in _WEIGHTED)
+
+
+def _variant(components: Iterable[set[str]]) -> str | None:
+    return "fp16" if any("fp16" in variants and "" not in variants for variants in components) else None
+
+
+def _variants(names: Iterable[str]) -> set[str]:
+    """The variants (``""`` is the plain one) of which every shard is among `names`."""
+    shards: dict[tuple[str, str], set[str]] = {}
+    for match in filter(None, map(_WEIGHTS.fullmatch, names)):
+        variant, shard, count, old = match.groups()
+        shards.setdefault((variant or old or "", count or "00001"), set()).add(shard or "00001")
+    return {variant for (variant, count), found in shards.items() if len(found) == int(count)}
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.iterdir() if path.is_file()] if folder.is_dir() else []
+
+
+def _from_hub(repo: str, revision: str, accept: Callable[[Path], object] | None) -> Path:
+    """The snapshot folder of hub model `repo`, with the files that are needed of it."""
+    from huggingface_hub import HfApi, snapshot_download
+
+    try:
+        folder = Path(snapshot_download(repo, revision=revision or None, allow_patterns=[_INDEX]))
+    except Exception as error:
+        raise hub_error("base model", repo, revision, error) from error
+    if not (folder / _INDEX).is_file():
+        raise BaseModelError(
+            f"base model {repo} of the hub has no {_INDEX}; download its .safetensors checkpoint and name that file"
+        )
+    if accept is not None:
+        accept(folder)
+    missing = _missing(folder)
+    if not missing:
+        return folder
+    commit = folder.name  # `revision` may move between two requests
+    try:
+        names = [file.rfilename for file in HfApi().model_info(repo, revision=commit).siblings or []]
+        snapshot_download(repo, revision=commit, allow_patterns=_needed(names))
+    except Exception as error:
+        cached = f"is in the local cache without its {' and '.join(missing)}"
+        raise hub_error("base model", repo, revision, error, cached=cached) from error
+    missing = _missing(folder)
+    if missing:
+        raise BaseModelError(
+            f"base model {repo} of the hub has no .safetensors weights or no files for {' and '.join(missing)}; "
+            "name a model that has them, pickles are never loaded"
+        )
+    return folder
+
+
+def _needed(names: list[str]) -> list[str]:
+    """The files of a repository to fetch: one variant of the weights of each component, and the small files."""
+    needed = [_INDEX]
+    parts = {part: [n.removeprefix(f"{part}/") for n in names if n.startswith(f"{part}/")] for part in _WEIGHTED}
+    variant = _variant(map(_variants, parts.values())) or ""
+    for part, files in parts.items():
+        wanted = variant if variant in _variants(files) else ""
+        for file in files:
+            match = _WEIGHTS.fullmatch(file)
+            if match and (match[1] or match[4] or "") == wanted:
+                needed.append(f"{part}/{file}")
+    small = re.compile(rf"(?:{'|'.join(_WEIGHTED + _PLAIN)})/[^/]+\.(?:json|txt)")
+    return needed + [name for name in names if small.fullmatch(name) and not name.endswith(".bin.index.json")]
+
+
+def _missing(folder: Path) -> list[str]:
+    """The components that ``model_index.json`` names and the folder does not have whole."""
+    try:
+        index: Any = json.loads((folder / _INDEX).read_text("utf-8"))
+        parts = [part for part in (*_WEIGHTED, *_PLAIN) if (index.get(part) or [None])[0]]
+    except (OSError, ValueError, AttributeError, TypeError, KeyError) as error:
+        raise BaseModelError(f"base model {folder} has an unreadable {_INDEX}: {error}") from error
+    missing = []
+    for part in parts:
+        names = [path.name for path in _files(folder / part)]
+        whole = names if part in _PLAIN else _variants(names) & {"", "fp16"} and "config.json" in names
+        if not whole:
+            missing.append(part)
+    return missing

@@ -1,0 +1,1 @@
+"""The preview service: what page, command line and programs draw with."""

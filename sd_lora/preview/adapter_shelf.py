@@ -1,0 +1,69 @@
+"""Adapters that the service has read: each file once, as long as it stays the same."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections import OrderedDict
+from pathlib import Path
+
+from sd_lora.adapters.adapter import Adapter
+from sd_lora.errors import AdapterError
+
+#: a file as long as it stays the same: name, place on the disk, size, and when it and its entry were changed
+_Version = tuple[str, int, int, int, int]
+_TRIES = 3
+
+
+class AdapterShelf:
+    """The adapters used last, by the sha256 of their files; hashes are kept as long as a file stays the same."""
+
+    def __init__(self, most: int = 8, most_hashes: int = 10_000) -> None:
+        self._most, self._most_hashes = most, most_hashes
+        self._adapters: OrderedDict[str, Adapter] = OrderedDict()
+        self._hashes: dict[_Version, str] = {}
+        self._lock = threading.Lock()
+
+    def sha256(self, path: Path) -> str:
+        """The hash of the file at `path`. Raises AdapterError if it cannot be read."""
+        return self._hash(path)[1]
+
+    def load(self, path: Path) -> tuple[str, Adapter]:
+        """The hash of the file at `path` and the adapter in it. Raises AdapterError for what is no whole adapter."""
+        for _ in range(_TRIES):
+            version, digest = self._hash(path)
+            with self._lock:
+                if digest in self._adapters:
+                    self._adapters.move_to_end(digest)
+                    return digest, self._adapters[digest]
+            try:
+                adapter = Adapter.load(path)
+            except AdapterError as error:  # where it lies is not for everyone who may see the message
+                raise AdapterError(str(error).replace(str(path), path.name)) from error
+            if self._hash(path)[0] == version:  # what was loaded is what was hashed
+                self._shelve(digest, adapter)
+                return digest, adapter
+        raise AdapterError(f"{path.name} is being written; try again in a moment")
+
+    def _hash(self, path: Path) -> tuple[_Version, str]:
+        try:
+            facts = path.stat()
+            version = (str(path), facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns)
+            with self._lock:
+                known = self._hashes.get(version)
+            if known is None:
+                with path.open("rb") as file:
+                    known = hashlib.file_digest(file, "sha256").hexdigest()
+                with self._lock:
+                    if len(self._hashes) >= self._most_hashes:
+                        self._hashes.clear()
+                    self._hashes[version] = known
+        except OSError as error:
+            raise AdapterError(f"{path.name} cannot be read: {error.strerror or error}; choose another") from error
+        return version, known
+
+    def _shelve(self, digest: str, adapter: Adapter) -> None:
+        with self._lock:
+            self._adapters[digest] = adapter
+            while len(self._adapters) > self._most:
+                self._adapters.popitem(last=False)

@@ -1,0 +1,184 @@
+"""How a picture was made, written into its PNG and read from others': JSON, and the line that A1111 writes."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from PIL import Image, UnidentifiedImageError
+from PIL.PngImagePlugin import PngInfo
+
+from sd_lora.errors import DataError
+from sd_lora.preview.job import PreviewJob, PreviewRow
+from sd_lora.preview.prompts import plain_name, split_tags
+from sd_lora.version import __version__
+
+#: text chunks: our own JSON, and what AUTOMATIC1111, Forge and viewers read
+JSON_KEY, LINE_KEY = "sd_lora", "parameters"
+_PAIR = re.compile(r'\s*(\w[\w ]{0,60}):\s*("(?:\\.|[^"\\])*"|[^,]*)(?:,|$)')
+_LAST_LINE = re.compile(r"^Steps: \d", re.MULTILINE)
+_MOST_TEXT, _LONGEST_LINE, _MOST_PIXELS = 100_000, 10_000, 64_000_000
+#: what AUTOMATIC1111 calls the schedulers of diffusers
+_SAMPLERS = {
+    "DDIMScheduler": "DDIM", "EulerDiscreteScheduler": "Euler", "EulerAncestralDiscreteScheduler": "Euler a",
+    "DPMSolverMultistepScheduler": "DPM++ 2M", "HeunDiscreteScheduler": "Heun", "LMSDiscreteScheduler": "LMS",
+    "PNDMScheduler": "PLMS", "UniPCMultistepScheduler": "UniPC", "LCMScheduler": "LCM",
+}  # fmt: skip
+
+
+def recipe_of(job: PreviewJob, row: PreviewRow, strength: float, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything that makes one picture. `facts`: base, scheduler, and the sha256 of adapters by path."""
+    mix = [{"name": m.name, "sha256": facts["sha256"].get(str(m.path), ""), "strength": m.strength} for m in row.mix]
+    return {
+        "prompt": row.prompt, "negative": job.negative, "adapters": mix, "strength": strength, "seed": job.seed,
+        "steps": job.steps, "guidance": job.guidance, "width": job.width, "height": job.height,
+        "base": facts["base"], "scheduler": facts["scheduler"], "sd_lora": __version__,
+    }  # fmt: skip
+
+
+def a1111_line(recipe: Mapping[str, Any]) -> str:
+    """The recipe as AUTOMATIC1111 writes it, adapters by the names of their files there. Of strengths by block, for
+    which it has no form, the commonest is told."""
+    tags = [
+        f" <lora:{plain_name(a['name'])}:{recipe['strength'] * _single(a['strength']):.6g}>" for a in recipe["adapters"]
+    ]
+    hashes = ", ".join(f"{plain_name(a['name'])}: {a['sha256'][:12]}" for a in recipe["adapters"])
+    sampler = _SAMPLERS.get(recipe["scheduler"], recipe["scheduler"])
+    pairs = {
+        "Steps": recipe["steps"], "Sampler": sampler, "CFG scale": f"{recipe['guidance']:g}",
+        "Seed": recipe["seed"], "Size": f"{recipe['width']}x{recipe['height']}", "Model": recipe["base"],
+        "Lora hashes": json.dumps(hashes) if hashes else "", "Version": f"sd_lora {recipe['sd_lora']}",
+    }  # fmt: skip
+    negative = f"\nNegative prompt: {recipe['negative']}" if recipe["negative"] else ""
+    line = ", ".join(f"{key}: {value}" for key, value in pairs.items() if value != "")
+    return f"{recipe['prompt']}{''.join(tags)}{negative}\n{line}"
+
+
+def png_with_recipe(image: Image.Image, recipe: Mapping[str, Any]) -> bytes:
+    """`image` as a PNG that carries `recipe` in both forms; that of a sheet as JSON only."""
+    content, info = io.BytesIO(), PngInfo()
+    info.add_itxt(JSON_KEY, json.dumps(dict(recipe), ensure_ascii=False))
+    if "prompt" in recipe:
+        info.add_itxt(LINE_KEY, a1111_line(recipe))
+    # A picture remembers how it is being saved, and several threads may be saving one that is kept: each saves its own.
+    image.copy().save(content, "PNG", pnginfo=info)
+    return content.getvalue()
+
+
+def read_recipe(content: bytes) -> dict[str, Any]:
+    """The settings in a PNG of ours or A1111's: some of prompts, negative, strengths, seed, steps, guidance, width,
+    height, adapters (name, strength, sha256; or adapters_by_row). Raises DataError for a picture that carries none."""
+    try:
+        with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
+            if image.width * image.height > _MOST_PIXELS:
+                raise ValueError(f"{image.width} × {image.height} pixels are too many")
+            image.load()  # text chunks may follow the pixels
+            texts: dict[str, str] = {key: str(text)[:_MOST_TEXT] for key, text in getattr(image, "text", {}).items()}
+    except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise DataError(f"that is no PNG that can be read ({error}); choose a picture drawn here") from error
+    found: dict[str, Any] = {}
+    if JSON_KEY in texts:
+        found = _from_json(texts[JSON_KEY])
+    if not found and LINE_KEY in texts:
+        found = _from_line(texts[LINE_KEY])
+    if not found:
+        raise DataError("that picture carries no settings; choose a PNG that was drawn here, by A1111 or by Forge")
+    return found
+
+
+def _from_json(text: str) -> dict[str, Any]:
+    try:
+        said = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(said, dict):
+        return {}
+    found: dict[str, Any] = {}
+    prompts = said.get("prompts", [said["prompt"]] if "prompt" in said else None)
+    if isinstance(prompts, list) and all(isinstance(p, str) for p in prompts):
+        found["prompts"] = prompts
+    if isinstance(said.get("negative"), str):
+        found["negative"] = said["negative"]
+    strengths = said.get("strengths", [said["strength"]] if "strength" in said else None)
+    if isinstance(strengths, list) and all(_is_number(s) for s in strengths):
+        found["strengths"] = [float(s) for s in strengths]
+    if "inference_steps" in said:  # the sample sheets of a training
+        said = {**said, "steps": said["inference_steps"], "adapters": []}
+    for key in ("seed", "steps", "width", "height"):
+        if isinstance(said.get(key), int) and _is_number(said[key]):
+            found[key] = said[key]
+    if _is_number(said.get("guidance")):
+        found["guidance"] = float(said["guidance"])
+    if isinstance(said.get("adapters"), list):
+        found["adapters"] = _adapters(said["adapters"])
+    by_row = said.get("adapters_by_row")
+    if isinstance(by_row, list) and len(by_row) == len(found.get("prompts", ())):
+        found["adapters_by_row"] = [_adapters(mix) if isinstance(mix, list) else [] for mix in by_row]
+    return found
+
+
+def _adapters(mix: Sequence[Any]) -> list[dict[str, Any]]:
+    return [
+        {"name": a["name"][:200], "strength": _strength(a.get("strength", 1.0)),
+         "sha256": str(a.get("sha256", ""))[:64]}
+        for a in mix if isinstance(a, dict) and isinstance(a.get("name"), str)
+    ]  # fmt: skip
+
+
+def _strength(given: Any) -> Any:
+    """A strength in a form that it may have; 1 for what is none."""
+    return given if _is_number(given) or isinstance(given, Mapping | list) else 1.0
+
+
+def _from_line(text: str) -> dict[str, Any]:
+    last = _LAST_LINE.search(text)
+    if last is None:
+        return {}
+    head, pairs = text[: last.start()].strip(), dict(_PAIR.findall(text[last.start() :][:_LONGEST_LINE]))
+    prompt, _, negative = head.partition("\nNegative prompt:")
+    prompt, tags = split_tags(prompt)
+    found: dict[str, Any] = {"prompts": [prompt], "negative": negative.strip()}
+    for key, ours, kind in (("Steps", "steps", int), ("Seed", "seed", int), ("CFG scale", "guidance", float)):
+        try:
+            value = kind(pairs[key])
+        except (KeyError, ValueError):
+            continue
+        if _is_number(value):
+            found[ours] = value
+    size = re.fullmatch(r"(\d{1,5})x(\d{1,5})", pairs.get("Size", "").strip())
+    if size:
+        found["width"], found["height"] = int(size[1]), int(size[2])
+    found["adapters"] = [{"name": name, "strength": strength, "sha256": ""} for name, strength in tags]
+    return found
+
+
+def _single(strength: Any) -> float:
+    """A strength, or the commonest of those by block, of equally common ones the greatest."""
+    counts = Counter(_numbers(strength))
+    return max(counts, key=lambda number: (counts[number], number)) if counts else 1.0
+
+
+def _numbers(strength: Any) -> list[float]:
+    if _is_number(strength):
+        return [float(strength)]
+    inner = strength.values() if isinstance(strength, Mapping) else strength if isinstance(strength, list) else ()
+    return [number for part in inner for number in _numbers(part)]
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12
+
+
+def sheet_recipe(job: PreviewJob, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe of a whole sheet: that of its pictures, with all prompts and strengths."""
+    one = recipe_of(job, job.rows[0], 0.0, facts)
+    prompts: Sequence[str] = [row.prompt for row in job.rows]
+    rest = {key: value for key, value in one.items() if key not in ("prompt", "strength", "adapters")}
+    mixes = [recipe_of(job, row, 0.0, facts)["adapters"] for row in job.rows]
+    same = all(mix == mixes[0] for mix in mixes)
+    acting = {"adapters": mixes[0]} if same else {"adapters_by_row": mixes}
+    return {"prompts": list(prompts), "strengths": list(job.columns), **acting, **rest}

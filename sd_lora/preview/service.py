@@ -1,0 +1,306 @@
+"""`PreviewService`: one base model, one thread that draws, any number of callers.
+
+Pipelines and injected adapters are shared state, so nothing but that one thread touches them; callers hand in jobs and
+read what becomes of them as events.
+"""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import queue
+import threading
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+from PIL import Image
+from torch import Tensor
+
+from sd_lora.adapters.adapter import Adapter, base_name, modules_of
+from sd_lora.config.schema import ModelConfig
+from sd_lora.errors import AdapterError, SdLoraError
+from sd_lora.models.opening import open_base
+from sd_lora.preview.adapter_shelf import AdapterShelf
+from sd_lora.preview.events import (
+    PreviewBusy,
+    PreviewCell,
+    PreviewEvent,
+    PreviewProgress,
+    PreviewStopped,
+    PreviewWaiting,
+)
+from sd_lora.preview.injected import Injected, Sketcher
+from sd_lora.preview.job import PreviewJob, PreviewLimits, PreviewRow, strength_key
+from sd_lora.preview.painter import Painter, Strokes, native_size
+from sd_lora.preview.picture_cache import CellCache
+from sd_lora.preview.previewer import PreviewGrid
+from sd_lora.preview.recipe import recipe_of, sheet_recipe
+from sd_lora.preview.ticket import Ticket, check_each_once
+
+_TICK = 0.2
+
+
+class PreviewService:
+    """Draws preview jobs on one base model, one after the other, for any number of threads.
+
+    >>> service = PreviewService.open("tiny")
+    >>> for event in service.draw(PreviewJob((PreviewRow("a red house", (MixedAdapter(Path("ink.safetensors")),)),))):
+    ...     if isinstance(event, PreviewCell):
+    ...         event.image.save(f"{event.column}.png")
+    """
+
+    def __init__(self, pipe: Any, *, limits: PreviewLimits | None = None, batch_size: int = 0) -> None:
+        """`batch_size`: strengths of a prompt drawn at once; 0: four, but one on CPUs, where more gain nothing."""
+        self.limits = limits or PreviewLimits()
+        self.base, self.scheduler = base_name(pipe), type(pipe.scheduler).__name__
+        self.size, self.grain = native_size(pipe), int(pipe.vae_scale_factor)
+        self.most_steps = int(pipe.scheduler.config.num_train_timesteps)
+        self._pipe, self._modules = pipe, modules_of(pipe)
+        self._painter = Painter(pipe, batch_size or (1 if pipe.unet.device.type == "cpu" else 4))
+        self._sketcher = Sketcher(self._painter)
+        self._shelf, self._cells = AdapterShelf(), CellCache(self.limits.kept)
+        # a tokenizer remembers how it was last asked to cut, so the pipeline's own are the drawing thread's alone
+        own = (getattr(pipe, name, None) for name in ("tokenizer", "tokenizer_2"))
+        self._tokenizers = [copy.deepcopy(tokenizer) for tokenizer in own if tokenizer is not None]
+        self._counting = threading.Lock()
+        self._waiting: list[Ticket] = []
+        self._changed = threading.Condition()
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name="preview", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    def open(
+        cls, base: str | ModelConfig = "tiny", *, limits: PreviewLimits | None = None, batch_size: int = 0
+    ) -> Self:
+        """A service on a base model, loaded to its device. Raises SdLoraError if it cannot be."""
+        opened = open_base(base if isinstance(base, ModelConfig) else ModelConfig(base=base))
+        pipe = opened.pipe.to(opened.device)
+        pipe.set_progress_bar_config(disable=True)
+        return cls(pipe, limits=limits, batch_size=batch_size)
+
+    @property
+    def waiting(self) -> int:
+        """How many jobs are not finished."""
+        return len(self._waiting)
+
+    def sha256(self, path: Path) -> str:
+        """The hash of an adapter file, remembered while it does not change. Raises AdapterError."""
+        return self._shelf.sha256(path)
+
+    def misfit(self, path: Path) -> str:
+        """Why the adapter at `path` cannot act on this base model, or an empty string; waits for no drawing."""
+        try:
+            problems = self._shelf.load(path)[1].misfits(self._pipe, self._modules)
+        except AdapterError as error:
+            return str(error)
+        return "; ".join(problems)
+
+    def token_count(self, text: str) -> tuple[int, int]:
+        """How many tokens `text` has, ends included, in the tokenizer that needs the most, and how many are read; waits
+        for no drawing."""
+        with self._counting:
+            counts = [len(each(text, truncation=False, verbose=False).input_ids) for each in self._tokenizers]
+        return max(counts), min(each.model_max_length for each in self._tokenizers)
+
+    def draw(self, job: PreviewJob, stopped: threading.Event | None = None) -> Iterator[PreviewEvent]:
+        """The events of a job: every PreviewCell of it once, row by row, and between them how it goes.
+
+        Pictures that were drawn before come at once. Leaving the iterator ends the drawing after the step it is at; so
+        does setting `stopped`, with PreviewStopped. Raises SdLoraError, before anything is drawn, for a job that is too
+        large, PreviewBusy if too many wait, AdapterError if an adapter does not fit. Adapters are those that lie there
+        now, whatever happens to their files while the job waits.
+        """
+        job = replace(job, width=job.width or self.size, height=job.height or self.size)
+        self.limits.check(job, self.grain, self.most_steps)
+        loaded = {path: self._shelf.load(path) for path in job.paths}
+        hashes = {path: digest for path, (digest, _) in loaded.items()}
+        check_each_once(job, hashes)
+        adapters = {path: adapter for path, (_, adapter) in loaded.items()}
+        return self._events(Ticket(job, hashes, adapters, self._keys(job, hashes), stopped or threading.Event()))
+
+    def drawn(self, job: PreviewJob) -> list[PreviewCell]:
+        """The pictures of a job that were drawn before and are still at hand, row by row. Raises AdapterError."""
+        job = replace(job, width=job.width or self.size, height=job.height or self.size)
+        hashes = self._hashes(job)
+        places = ((r, c, key) for r, row in enumerate(self._keys(job, hashes)) for c, key in enumerate(row))
+        found = ((row, column, self._cells.get(key)) for row, column, key in places)
+        return [PreviewCell(row, column, image, True, hashes) for row, column, image in found if image is not None]
+
+    def recipe(
+        self, job: PreviewJob, row: int | None = None, column: int = 0, *, hashes: Mapping[Path, str] | None = None
+    ) -> dict[str, Any]:
+        """How the picture at (row, column) is made; without a row, the whole sheet. `hashes`: of the adapters as they
+        were drawn, which a PreviewCell tells; left out, those of the files now."""
+        job = replace(job, width=job.width or self.size, height=job.height or self.size)
+        known = self._hashes(job) if hashes is None else hashes
+        facts = {"base": self.base, "scheduler": self.scheduler, "sha256": {str(p): h for p, h in known.items()}}
+        if row is None:
+            return sheet_recipe(job, facts)
+        return recipe_of(job, job.rows[row], job.columns[column], facts)
+
+    def grid(self, job: PreviewJob, watch: Callable[[int, int], None] | None = None) -> PreviewGrid:
+        """All pictures of a job, and the recipe of their sheet; `watch` is called with how many of how many are drawn.
+        Raises what `draw` does."""
+        images: dict[tuple[int, int], Image.Image] = {}
+        hashes: Mapping[Path, str] = {}
+        for event in self.draw(job):
+            if isinstance(event, PreviewCell):
+                images[event.row, event.column], hashes = event.image, event.hashes
+                if watch is not None:
+                    watch(len(images), len(job.rows) * len(job.columns))
+        rows = tuple(tuple(images[row, c] for c in range(len(job.columns))) for row in range(len(job.rows)))
+        labels = tuple(row.label or row.prompt for row in job.rows)
+        return PreviewGrid(labels, job.columns, rows, self.recipe(job, hashes=hashes))
+
+    def stop(self) -> int:
+        """Stop the job that is being drawn and those that wait; how many there were."""
+        with self._changed:
+            for ticket in self._waiting:
+                ticket.stopped.set()
+            return len(self._waiting)
+
+    def close(self) -> None:
+        """Stop all jobs and end the thread."""
+        self.stop()
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    # ---- the caller's side
+
+    def _events(self, ticket: Ticket) -> Iterator[PreviewEvent]:
+        done = [self._cells.get(key) for row in ticket.keys for key in row]
+        if all(image is not None for image in done):
+            places = itertools.product(range(len(ticket.keys)), range(len(ticket.keys[0])))
+            yield from (
+                ticket.cell(*place, image, cached=True) for place, image in zip(places, done, strict=True) if image
+            )
+            return
+        self._enter(ticket)
+        try:
+            yield from self._read(ticket)
+        finally:
+            self._leave(ticket)
+
+    def _leave(self, ticket: Ticket) -> None:
+        """Nobody wants the job any more; if it only waits, it is gone at once."""
+        ticket.stopped.set()
+        with self._changed:
+            if ticket in self._waiting[1:]:
+                self._waiting.remove(ticket)
+
+    def _enter(self, ticket: Ticket) -> None:
+        with self._changed:
+            if self._closed:
+                raise PreviewBusy("the preview is closing; try again when it runs")
+            ahead = len(self._waiting)
+            if ahead > self.limits.waiting:
+                raise PreviewBusy(f"busy, {ahead - 1} waiting; try again in a while")
+            self._waiting.append(ticket)
+            self._changed.notify_all()
+
+    def _read(self, ticket: Ticket) -> Iterator[PreviewEvent]:
+        told = -1
+        while True:
+            try:
+                event = ticket.events.get(timeout=_TICK)
+            except queue.Empty:
+                with self._changed:
+                    ahead = self._waiting.index(ticket) if ticket in self._waiting else 0
+                if ahead and ticket.stopped.is_set():
+                    raise PreviewStopped("the preview was stopped") from None
+                if ahead != told and ahead:
+                    told = ahead
+                    yield PreviewWaiting(ahead)
+                continue
+            if event is None:
+                return
+            if isinstance(event, BaseException):
+                raise event
+            yield event
+
+    def _hashes(self, job: PreviewJob) -> dict[Path, str]:
+        """Of the job's adapter files as they are now. Raises AdapterError."""
+        return {path: self.sha256(path) for path in job.paths}
+
+    def _keys(self, job: PreviewJob, hashes: Mapping[Path, str]) -> list[list[Hashable]]:
+        """Per row and column everything that makes the picture; without adapters or at 0 it is the base model's."""
+        drawn = (job.negative if job.guidance > 1 else "", job.seed, job.steps, job.guidance, job.width, job.height)
+        keys: list[list[Hashable]] = []
+        for row in job.rows:
+            mix = tuple((hashes[mixed.path], strength_key(mixed.strength)) for mixed in row.acting)
+            keys.append([(row.prompt, drawn, (mix, column) if column and mix else ()) for column in job.columns])
+        return keys
+
+    # ---- the drawing thread's side
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closed)
+                if self._closed:
+                    for ticket in self._waiting:
+                        ticket.events.put(PreviewStopped("the preview was closed"))
+                    return
+                ticket = self._waiting[0]
+            ended: BaseException | None = None
+            try:
+                self._draw_all(ticket)
+            except BaseException as error:  # whatever it is, it is the caller's, and the next job is drawn
+                ended = error.with_traceback(None) if isinstance(error, SdLoraError) else error
+            with self._changed:
+                self._waiting.remove(ticket)
+            ticket.events.put(ended)
+
+    def _draw_all(self, ticket: Ticket) -> None:
+        if ticket.stopped.is_set():
+            raise PreviewStopped("the preview was stopped")
+        self._check_fit(ticket.adapters)
+        for number, row in enumerate(ticket.job.rows):
+            missing: dict[Hashable, list[int]] = {}
+            for column, key in enumerate(ticket.keys[number]):
+                image = self._cells.get(key)
+                if image is None:
+                    missing.setdefault(key, []).append(column)
+                else:
+                    ticket.events.put(ticket.cell(number, column, image, cached=True))
+            if missing:
+                self._draw_row(ticket, number, row, missing)
+
+    def _check_fit(self, adapters: Mapping[Path, Adapter]) -> None:
+        wrong = []
+        for path, adapter in adapters.items():
+            problems = adapter.misfits(self._pipe, self._modules)
+            if problems:
+                wrong.append(f"{path.name} does not fit base model {self.base}: {'; '.join(problems)}")
+        if wrong:
+            raise AdapterError("; ".join(wrong))
+
+    def _draw_row(
+        self, ticket: Ticket, number: int, row: PreviewRow, missing: Mapping[Hashable, Sequence[int]]
+    ) -> None:
+        """Draw the pictures of a row that nothing else has drawn yet, each once for all its columns."""
+        job, columns = ticket.job, [same[0] for same in missing.values()]
+        strokes = Strokes(job.width, job.height, job.steps, job.guidance, job.seed)
+
+        def arguments(count: int) -> dict[str, Any]:
+            negative = {"negative_prompt": [job.negative] * count} if job.negative and job.guidance > 1 else {}
+            return {"prompt": [row.prompt] * count, **negative}
+
+        def on_step(first: int, step: int, latents: Tensor) -> None:
+            if ticket.stopped.is_set() or self._closed:
+                raise PreviewStopped("the preview was stopped")
+            sketch = self._sketcher.sketch(latents) if step < job.steps else None
+            ticket.events.put(PreviewProgress(number, columns[first], step, job.steps, sketch))
+
+        mix = [(ticket.adapters[mixed.path], mixed.strength) for mixed in row.acting]
+        with Injected(self._pipe, mix) as set_strength:
+            pictures = self._painter.row(arguments, [job.columns[c] for c in columns], set_strength, strokes, on_step)
+            for (key, same), image in zip(missing.items(), pictures, strict=True):
+                self._cells.put(key, image)
+                for column in same:
+                    ticket.events.put(ticket.cell(number, column, image))

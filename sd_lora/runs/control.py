@@ -1,0 +1,145 @@
+"""Runs in processes of their own: started, stopped and resumed. Imports no torch.
+
+Whoever asks may end at any time and a run hears nothing of it; `run_state` tells what became of it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+
+import psutil
+
+from sd_lora.config.schema import RunConfig
+from sd_lora.errors import ConfigError, StorageError, printable
+from sd_lora.runs.process import (  # fmt: skip
+    LOCK,
+    LOGS,
+    Notes,
+    Process,
+    changing,
+    children,
+    is_alive,
+    is_run_of,
+    lock_owner,
+    read_record,
+    write_record,
+)
+from sd_lora.runs.state import MARK, absolute, glob_of, is_finished
+from sd_lora.storage.atomic import remove, storing, write_atomically
+
+
+def start_run(config: RunConfig, folder: str | Path, *, most: int = 0) -> int:
+    """Train as `config` says in a process of its own, which makes the run folder `folder`; the process's number.
+
+    ConfigError if the folder exists, or so many as `most` (0: any number) runs beside it were started and are at work.
+    What is wrong with the images or the base model is said by the process, and told by `read_run`.
+    """
+    folder = absolute(folder)
+    if not config.data.folder:
+        raise ConfigError("data.folder is empty; name a folder of images")
+    try:
+        text = config.to_toml().encode()
+    except UnicodeEncodeError as error:
+        raise ConfigError("a text of the config holds what is no character; write it anew") from error
+    notes, images = Notes(folder), absolute(config.data.folder)
+    with changing:
+        if os.path.lexists(folder) or is_alive(folder):
+            raise ConfigError(f"run {printable(folder.name)} exists in {folder.parent}; choose another name")
+        _check_room(folder, most)
+        with storing(notes.home):
+            notes.home.mkdir(parents=True, exist_ok=True)
+            remove(notes.log)
+        write_atomically(notes.config, text)
+        return _spawn(folder, ["train", f"--preset={notes.config}", f"--out={folder}", "--", str(images)])
+
+
+def resume_run(folder: str | Path, *, most: int = 0) -> int:
+    """Go on with a run that was stopped or killed, in a process of its own; the process's number. ConfigError as in
+    `start_run`, and if there is nothing to go on with."""
+    folder = absolute(folder)
+    with changing:
+        if not (folder / "config.toml").is_file():
+            raise ConfigError(f"{printable(str(folder))} is no run: it has no config.toml; start a new one")
+        if lock_owner(folder) or is_alive(folder):
+            raise ConfigError(f"run {printable(folder.name)} is at work already; stop it first")
+        if is_finished(folder):
+            raise ConfigError(f"run {printable(folder.name)} is finished; nothing is left to train")
+        _check_room(folder, most)
+        with storing(Notes(folder).home):
+            Notes(folder).home.mkdir(exist_ok=True)
+        return _spawn(folder, ["resume", "--", str(folder)])
+
+
+def stop_run(folder: str | Path) -> None:
+    """Ask a run to finish its step, save and end; one that has not begun yet just ends. To ask again changes nothing,
+    as a second signal would end it at once (Windows has no such signal: there a run ends like one that was killed).
+
+    ConfigError if it does not run, or if what its lock names is not certainly this run.
+    """
+    folder = absolute(folder)
+    with changing:
+        owner, record = lock_owner(folder), read_record(Notes(folder).record)
+        target = owner or record
+        if target is None or (owner is None and not is_alive(folder)):
+            raise ConfigError(f"run {printable(folder.name)} does not run; there is nothing to stop")
+        if not target.is_here:
+            raise ConfigError(f"run {printable(folder.name)} runs on {printable(target.host)[:100]}; stop it there")
+        if record and record.pid == target.pid and record.stopping:
+            return
+        process = is_run_of(target, folder, holds_lock=owner is not None)
+        if process is None:
+            raise ConfigError(
+                f"process {target.pid}, which {printable(str(folder / LOCK))} names, is not certainly this run and was "
+                "not stopped; stop it where it was started"
+            )
+        with storing(Notes(folder).home):
+            Notes(folder).home.mkdir(exist_ok=True)
+        write_record(Notes(folder).record, replace(target, stopping=True))
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.send_signal(signal.SIGTERM)
+
+
+def _spawn(folder: Path, arguments: Sequence[str]) -> int:
+    """Start the command line on `folder`, in a session of its own, so that nothing that ends this process ends it."""
+    notes = Notes(folder)
+    command = [sys.executable, "-P", "-m", "sd_lora", *arguments]  # -P: this package, not one in the folder at hand
+    said = f"{MARK}{printable(shlex.join(arguments))}   ({datetime.now():%Y-%m-%d %H:%M:%S})\n"
+    with storing(notes.log):
+        output = notes.log.open("ab")
+    with output:
+        output.write(said.encode("utf-8", "replace"))
+        output.flush()
+        try:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            )  # fmt: skip
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"no process for {printable(str(folder))} can be started: {error}") from error
+    children.append(process)
+    try:
+        write_record(notes.record, Process(process.pid, socket.gethostname(), time.time()))
+    except StorageError:
+        process.terminate()  # nobody could stop it later
+        raise
+    return process.pid
+
+
+def _check_room(folder: Path, most: int) -> None:
+    if most:
+        names = [record.stem for record in glob_of(folder.parent / LOGS, "*.json")]
+        busy = sorted(name for name in names if is_alive(folder.with_name(name)))
+        if len(busy) >= most:
+            raise ConfigError(f"{', '.join(busy)} {'is' if len(busy) == 1 else 'are'} at work, and no more than {most} "
+                              "may be at once; wait until one ends, or stop it")  # fmt: skip

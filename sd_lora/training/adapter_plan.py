@@ -1,0 +1,122 @@
+"""From a config and a base model to the adapter that will be trained: a fresh one, or one that is trained further."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from sd_lora.adapters.adapter import Adapter, base_name, modules_of
+from sd_lora.config.schema import RunConfig
+from sd_lora.errors import AdapterError, ConfigError, some
+from sd_lora.lora.targets import plan_targets
+from sd_lora.models.opening import ModelFamily
+
+_NEVER_ELSEWHERE = ("conv_in", "conv_out", "time_embedding.", "add_embedding.")
+
+
+def plan_adapter(config: RunConfig, family: ModelFamily, pipe: Any, kept: Path | None = None) -> Adapter:
+    """The adapter that `config` asks for, checked against the base model, not yet injected. `kept` is the run's own
+    copy of ``lora.init``, if it has one."""
+    modules_of(pipe)  # refuses fused projections
+    if config.lora.init:
+        if config.lora.variant != "lora":
+            raise ConfigError("lora.variant has no effect with lora.init: the file decides; leave one out")
+        adapter = Adapter.load(kept or config.lora.init)
+        if adapter.variant == "dora" and config.optimizer.max_norm:
+            raise ConfigError(
+                f"optimizer.max_norm cannot act on {config.lora.init}, which is a DoRA, whose magnitude is free; leave "
+                "it out"
+            )
+        with adapter.injected(pipe):  # whether it fits is known before anything is made
+            pass
+    else:
+        if config.lora.variant == "dora" and config.model.quantize != "none":
+            raise ConfigError("lora.variant=dora needs the base's weights whole; leave model.quantize out")
+        components = {name: getattr(pipe, name) for name in (family.denoiser, *family.text_encoders)}
+        targets = plan_targets(
+            components, family.target_groups, config.lora.targets, (config.lora.rank, config.lora.alpha),
+            (config.lora.ranks, config.lora.alphas),
+        )  # fmt: skip
+        adapter = Adapter.create(targets, seed=config.training.seed, variant=config.lora.variant)
+    _check_text_encoders(adapter.weights)
+    return adapter
+
+
+def resolve_text_rate(config: RunConfig, adapter: Adapter, family: ModelFamily) -> RunConfig:
+    """`config` with the text encoders' learning rate filled in, if layers of theirs are trained.
+
+    Raises ConfigError for settings of the text encoders that would have no effect, or leave nothing to train.
+    """
+    idle = [f"{s}.{k}" for s, k in (("optimizer", "text_learning_rate"), ("training", "text_steps"))
+            if getattr(getattr(config, s), k) is not None]  # fmt: skip
+    asked, steps = config.training.text_steps or 0, config.training.steps or 0
+    if asked >= steps > 0:
+        much = "more than the" if asked > steps else "no less than the"
+        raise ConfigError(f"training.text_steps is {asked}, {much} {steps} steps of the run; lower it or leave it out")
+    if trains_text(adapter, family):
+        if asked and all(_is_text(name, family) for name in adapter.weights):
+            raise ConfigError(
+                f"training.text_steps is {asked}, after which nothing would be trained in the other {steps - asked} "
+                "steps, as every layer is in a text encoder; leave it out or add a target of the denoiser"
+            )
+        optimizer = config.optimizer
+        half = optimizer.learning_rate * (1 if optimizer.name == "prodigy" else 0.5)  # prodigy has one rate for all
+        rate = optimizer.text_learning_rate or half
+        return dataclasses.replace(config, optimizer=dataclasses.replace(optimizer, text_learning_rate=rate))
+    if idle:
+        raise ConfigError(
+            f"{' and '.join(idle)} has no effect because no module of a text encoder is trained; "
+            'add "text" to lora.targets'
+        )
+    return config
+
+
+def trains_text(adapter: Adapter, family: ModelFamily) -> bool:
+    """Whether `adapter` has layers in a text encoder."""
+    return any(_is_text(name, family) for name in adapter.weights)
+
+
+def _is_text(name: str, family: ModelFamily) -> bool:
+    return name.split(".", 1)[0] in family.text_encoders
+
+
+def notes_on(adapter: Adapter, config: RunConfig, pipe: Any) -> list[str]:
+    """What a user should know of the modules that are trained: where other programs differ, as sentences."""
+    names, notes = list(adapter.weights), []
+    if config.lora.init:
+        notes.append(
+            f"training goes on from {config.lora.init} (base {adapter.base or 'not recorded'}, now {base_name(pipe)}); "
+            "modules, ranks, alphas and variant are that file's, and lora.targets, rank and alpha are not used"
+        )
+    if any(w.magnitude is not None for w in adapter.weights.values()):
+        notes.append(
+            "a DoRA adapter acts exactly in diffusers only, from the export: other programs define its magnitude "
+            "otherwise, kohya's scripts ignore it; lora.variant=lora acts alike everywhere"
+        )
+    odd = [name for name in names if name.removeprefix("unet.").startswith(_NEVER_ELSEWHERE)]
+    if odd:
+        notes.append(f"kohya's scripts never load {some(odd, 3)}; other programs do")
+    if not any(name.endswith("attn2.to_k") for name in names):
+        notes.append(
+            "no attn2.to_k is trained, by whose width InvokeAI tells the base model; it will not know this adapter's"
+        )
+    return notes
+
+
+def _check_text_encoders(names: Any) -> None:
+    """AdapterError for a text encoder's attention trained in part, or modules of it that no other program loads."""
+    parts: dict[str, set[str]] = {}
+    for name in names:
+        layer, _, part = name.rpartition(".self_attn.")
+        if layer:
+            parts.setdefault(layer, set()).add(part)
+    partial = sorted(layer for layer, there in parts.items() if len(there) < 4)
+    if partial:
+        raise AdapterError(
+            f"the attention of {len(partial)} text-encoder layers would be trained in part ({some(partial, 2)}), which "
+            "diffusers refuses and AUTOMATIC1111 drops; train q_proj, k_proj, v_proj and out_proj together"
+        )
+    foreign = sorted(name for name in names if name.startswith("text_encoder") and ".encoder.layers." not in name)
+    if foreign:
+        raise AdapterError(f"{some(foreign, 2)} cannot be loaded by any other program; leave it out of lora.targets")

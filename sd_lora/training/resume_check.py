@@ -1,0 +1,147 @@
+"""Whether a run can go on exactly: all that its result depends on must be what it was."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from sd_lora.adapters.adapter import Adapter
+from sd_lora.config.schema import RunConfig
+from sd_lora.errors import ConfigError, DataError, some
+from sd_lora.models.objectives import Objective
+
+if TYPE_CHECKING:
+    from sd_lora.training.encoding import Encoded
+    from sd_lora.training.preparation import Run
+
+#: settings that say where things lie, how a step is computed, or what is kept and shown of it; the precision is
+#: compared as it came out
+_FREE = frozenset({
+    "model.base", "model.revision", "model.config", "model.device", "model.dtype", "data.folder",
+    "data.regularisation", "data.cache", "lora.init", "training.micro_batch", "training.gradient_checkpointing",
+    "training.save_every", "training.checkpoint_every", "training.keep_checkpoints", "training.validate_every",
+    "training.trackers",
+})  # fmt: skip
+_FREE_SECTIONS = ("preview", "output")
+#: parts of the base model by the facts that tell them
+_PARTS = {
+    "base": "denoiser", "vae": "VAE", "text": "text encoder or tokenizer", "prediction": "prediction type",
+    "noise": "noise schedule",
+}  # fmt: skip
+#: how many points of the noise schedule are compared, and how exactly: torch may sum it up in another way elsewhere
+_POINTS, _CLOSE = 16, 1e-4
+#: what may differ, at the price of other last bits
+_SURROUNDINGS = ("device", "torch", "processes")
+_ANEW = "or train anew with --out"
+
+
+def definition(config: RunConfig, adapter: Adapter, dtype: torch.dtype) -> dict[str, Any]:
+    """What defines a run before anything is encoded: its settings, its modules with rank, alpha and variant, and its
+    precision, as JSON has them."""
+    tree = json.loads(json.dumps(dataclasses.asdict(config)))
+    settings = {f"{s}.{key}": value for s in tree if s not in _FREE_SECTIONS for key, value in tree[s].items()}
+    modules = {
+        name: [w.rank, w.alpha, "lora" if w.magnitude is None else "dora"] for name, w in adapter.weights.items()
+    }
+    return {
+        "settings": {key: value for key, value in settings.items() if key not in _FREE},
+        "modules": modules,
+        "dtype": str(dtype).removeprefix("torch."),
+    }
+
+
+def parts_of_base(run: Run) -> dict[str, Any]:
+    """What tells the base model's parts; before it is trained, and while it has its text encoders."""
+    family, pipe = run.family, run.pipe
+    objective = family.objective(pipe)
+    return {
+        "base": family.denoiser_key(pipe), "vae": family.images_key(pipe), "text": family.captions_key(pipe),
+        "prediction": objective.prediction_type, "noise": _points(objective),
+    }  # fmt: skip
+
+
+def facts_of(run: Run, encoded: Encoded, processes: int) -> dict[str, Any]:
+    """What the rest of a run depends on besides its state, for a checkpoint."""
+    return {
+        **definition(run.config, run.adapter, run.dtype),
+        **encoded.base,
+        "examples": encoded.data.fingerprints(),
+        "held": encoded.held.fingerprints() if encoded.held is not None else {},
+        "device": run.device.type,
+        "torch": torch.__version__,
+        "processes": processes,
+    }
+
+
+def check_definition(then: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
+    """ConfigError if settings, modules or precision have changed since: `then` is a checkpoint's `facts_of`, `now` a
+    `definition`. What an older checkpoint does not tell is not compared."""
+    old, new = then.get("settings", {}), now["settings"]
+    changed = [key for key in new if key in old and old[key] != new[key]]
+    if changed:
+        listed = ", ".join(f"{key} was {_shown(old[key])} and is {_shown(new[key])}" for key in changed)
+        raise ConfigError(f"{folder / 'config.toml'} has changed since the run began: {listed}; set that back, {_ANEW}")
+    modules = then.get("modules", now["modules"])
+    others = [name for name in modules | now["modules"] if modules.get(name) != now["modules"].get(name)]
+    if others:
+        raise ConfigError(
+            f"{folder} cannot go on as it began: {len(others)} modules of its adapter are new, gone or of another "
+            f"rank, alpha or variant ({some(others, 3)}); put its init.safetensors and the base model back, {_ANEW}"
+        )
+    if then.get("dtype", now["dtype"]) != now["dtype"]:
+        raise ConfigError(
+            f"{folder} was computed in {then['dtype']} and would go on in {now['dtype']}, to another result; set "
+            f"model.dtype={then['dtype']} in its config.toml, {_ANEW}"
+        )
+
+
+def check_same(then: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> list[str]:
+    """DataError if the base model or the examples have changed since; otherwise what else has, as sentences. Both are
+    `facts_of` a run; what an older checkpoint does not tell is not compared."""
+    parts = [name for key, name in _PARTS.items() if key in then and not _same(then[key], now[key])]
+    problems = [f"the base model has another {' and another '.join(parts)}"] if parts else []
+    compare = _PARTS["vae"] not in parts  # else every image is encoded otherwise
+    problems += _other_images(then["examples"], now["examples"], "", compare)
+    problems += _other_images(then.get("held", now["held"]), now["held"], "held-out ", compare)
+    if problems:
+        raise DataError(f"{folder} cannot go on as it began: {', '.join(problems)}; put them back, {_ANEW}")
+    return [
+        f"the run goes on with {key} {now[key]} instead of {then[key]}: its result may differ in the last bits"
+        for key in _SURROUNDINGS if then[key] != now[key]
+    ]  # fmt: skip
+
+
+def _other_images(then: Mapping[str, str], now: Mapping[str, str], kind: str, compare: bool) -> list[str]:
+    problems = []
+    for what, names in (
+        ("changed", [name for name in then if compare and name in now and then[name] != now[name]]),
+        ("gone", [name for name in then if name not in now]),
+        ("new", [name for name in now if name not in then]),
+    ):
+        if names:
+            few = len(names) == 1
+            counted = f"1 {kind}image or caption is" if few else f"{len(names)} {kind}images or captions are"
+            problems.append(f"{counted} {what} ({some(sorted(names), 3)})")
+    return problems
+
+
+def _points(objective: Objective) -> list[float]:
+    """The noise schedule's length, and its share of signal at points over it."""
+    signal = objective.alphas_cumprod.tolist()
+    return [float(len(signal)), *signal[:: max(1, len(signal) // _POINTS)], signal[-1]]
+
+
+def _same(then: Any, now: Any) -> bool:
+    if isinstance(then, list):
+        return len(then) == len(now) and all(math.isclose(a, b, rel_tol=_CLOSE) for a, b in zip(then, now, strict=True))
+    return then == now
+
+
+def _shown(value: Any) -> str:
+    return "absent" if value is None else json.dumps(value, ensure_ascii=False)

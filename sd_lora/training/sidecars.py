@@ -1,0 +1,94 @@
+"""What lies beside an adapter in its run folder: the sidecars other programs read, and the export for diffusers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from huggingface_hub import ModelCardData
+from PIL import Image
+
+from sd_lora.adapters.adapter import Adapter
+from sd_lora.models.kinds import VERSIONS, kind_marked
+from sd_lora.preview.previewer import png
+from sd_lora.storage.atomic import storing, write_atomically
+
+EXPORT_NAME = "pytorch_lora_weights.safetensors"
+
+
+def write_sidecars(file: Path, metadata: dict[str, str], picture: Image.Image | None) -> None:
+    """Write ``<stem>.json`` and the preview ``<stem>.png``, if there is a picture, beside adapter `file`.
+
+    No preferred weight is given until one has been measured: a program would take it for a recommendation.
+    """
+    facts = {
+        "description": metadata["modelspec.description"],
+        "sd version": VERSIONS[kind_marked(metadata)],
+        "activation text": metadata["modelspec.trigger_phrase"],
+        "notes": metadata["modelspec.usage_hint"],
+    }
+    write_atomically(file.with_suffix(".json"), json.dumps(facts, indent=2, ensure_ascii=False).encode())
+    if picture is not None:
+        write_atomically(file.with_suffix(".png"), png(picture))
+
+
+def export_diffusers(adapter: Adapter, folder: Path, dtype: str, picture: Image.Image | None) -> Path:
+    """Write `adapter` to `folder` in diffusers' layout, with a model card and its picture, ready for a hub."""
+    with storing(folder):
+        folder.mkdir(exist_ok=True)
+    path = adapter.save(folder / EXPORT_NAME, dtype=dtype, layout="diffusers")
+    if picture is not None:
+        write_atomically(folder / "preview.png", png(picture))
+    card = model_card(adapter, pictured=picture is not None)
+    write_atomically(folder / "README.md", card.encode())
+    return path
+
+
+def model_card(adapter: Adapter, *, pictured: bool = True) -> str:
+    """A model card in Markdown with the front matter that hubs read."""
+    metadata = adapter.metadata
+    name, base, trigger = metadata["ss_output_name"], metadata["sdlora.base"], metadata["sdlora.trigger"]
+    if base == "tiny":
+        needed, source, place = "sd_lora", "sd_lora.tiny_base_path()", ""
+    else:
+        source = f'"{base if "/" in base else f"path/to/{base}"}", torch_dtype=torch.float16'
+        needed, place = "torch", '.to("cuda")'
+    xl = metadata["sdlora.family"] == "sdxl"
+    data = ModelCardData(
+        base_model=base if "/" in base else None,
+        library_name="diffusers",
+        pipeline_tag="text-to-image",
+        instance_prompt=metadata["modelspec.trigger_phrase"] or None,
+        tags=["lora", "stable-diffusion-xl" if xl else "stable-diffusion", "text-to-image", "diffusers", "style"],
+    )
+    prompt = f"a lighthouse at dusk, in {trigger} style" if trigger else "a lighthouse at dusk"
+    call = f"To call the style, end the prompt with `, in {trigger} style`." if trigger else "It needs no trigger word."
+    preview = "\n![preview](preview.png)\n" if pictured else ""
+    kind = "DoRA" if metadata["sdlora.variant"] == "dora" else "LoRA"
+    return f"""---
+{data.to_yaml()}
+---
+
+# {name}
+{preview}
+
+A style {kind} for {base}, trained on {metadata["ss_num_train_images"]} images for {metadata["ss_steps"]} steps with
+sd_lora {metadata["sdlora.version"]}. {call}
+
+```python
+import {needed}
+from diffusers import DiffusionPipeline
+
+pipe = DiffusionPipeline.from_pretrained({source}){place}
+pipe.load_lora_weights("path/to/this/folder", weight_name="{EXPORT_NAME}")
+image = pipe({json.dumps(prompt, ensure_ascii=False)}).images[0]
+```
+
+| | |
+| --- | --- |
+| modules | {len(adapter.weights)} |
+| rank | {metadata["ss_network_dim"]} |
+| learning rate | {metadata["ss_learning_rate"]} |
+| resolution | {metadata["modelspec.resolution"]} |
+| prediction type | {metadata["modelspec.prediction_type"]} |
+"""

@@ -1,0 +1,53 @@
+"""The Dataset tab on a site of its own, and a dataset that is checked without a base model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import pytest
+from dataset_pages import Write, count
+from sd_lora.webui.site import Site
+from sd_lora.webui.tabs.dataset import checker as dataset_checker
+from sd_lora.webui.tabs.dataset import tab as dataset_tab
+
+import sd_lora
+from sd_lora.config.schema import RunConfig
+from sd_lora.data.folders.listing import list_folder
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    service: Any = SimpleNamespace(token_count=count, base="tiny")
+    (tmp_path / "data").mkdir()
+    return Site(service, tmp_path / "runs", tmp_path / "data", tmp_path / "work")
+
+
+@pytest.fixture(scope="module")
+def one_tab() -> Any:
+    """The components, which take long to build."""
+    service: Any = SimpleNamespace(token_count=count, base="tiny")
+    with gr.Blocks():
+        return dataset_tab._Tab(Site(service, Path("runs"), Path("nowhere"), Path("work")))
+
+
+@pytest.fixture
+def tab(one_tab: Any, site: Site) -> Any:
+    one_tab.site = one_tab.captions.site = one_tab.checker._site = site
+    return one_tab
+
+
+@pytest.fixture
+def folder(captioned: Write, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three captioned pictures in the dataset ``ink``, which checks look at without a base model."""
+
+    def look(config: RunConfig, *, thumbnails: bool, watch: Any) -> sd_lora.Check:
+        listing = list_folder(config.data)
+        watch(len(listing.entries), len(listing.entries))
+        rows = [sd_lora.check.result.ImageRow(e.name, e.captions or ("",), 64, 64, b"jpeg") for e in listing.entries]
+        return sd_lora.Check(config.data.folder, listing.layout, listing.summary, rows, listing.findings, None)
+
+    monkeypatch.setattr(dataset_checker, "check_folder", look)
+    return captioned("data/ink", count=3, size=16)

@@ -1,0 +1,176 @@
+"""The Dataset tab: names and captions are text, tokens are counted as trained, strange ids change nothing."""
+
+from __future__ import annotations
+
+import re
+import threading
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import pytest
+from dataset_pages import HOSTILE, SCRIPT, Write, everything, opened, refusal, uploads, value
+from PIL import Image
+from sd_lora.webui.messages import telling
+from sd_lora.webui.site import Site
+from sd_lora.webui.tabs.dataset import checker as dataset_checker
+from sd_lora.webui.tabs.dataset import report as dataset_report
+from sd_lora.webui.tabs.dataset import tab as dataset_tab
+from sd_lora.webui.tabs.dataset import upload as dataset_upload
+
+import sd_lora
+
+IDS = """
+choice reload trigger check upload name create add status summary duplicates findings buckets gallery picture-name
+picture caption tokens previous next save undo discard told drafts
+"""
+
+
+def test_components_can_be_found_and_no_event_is_public(site: Site) -> None:
+    with gr.Blocks() as page:
+        dataset_tab.build(site)
+    found = {getattr(block, "elem_id", None) for block in page.blocks.values()}
+    assert {f"dataset-{name}" for name in IDS.split()} <= found
+    assert page.fns
+    assert all(event.api_visibility == "private" for event in page.fns.values())
+    assert dataset_tab.STYLES.is_file()
+
+
+def test_a_real_check_is_shown_and_all_that_files_say_is_text(tab: Any, site: Site, captioned: Write) -> None:
+    folder = captioned("data/ink", count=3)
+    (folder / "00.txt").write_text(f"{SCRIPT}\n")
+    (folder / HOSTILE).write_bytes((folder / "01.png").read_bytes())
+    (folder / f"{HOSTILE[:-4]}.txt").write_text("a house\na red house\n")
+    (folder / "02.txt").unlink()
+    identity = dict(tab.choices())["ink"]
+    updates = list(tab.on_check(identity, None, "", "", "xlora"))
+    assert "loading" in updates[0][tab.status]
+    shown = updates[-1]
+    html = "".join(shown[part] for part in (tab.summary, tab.found, tab.duplicates, tab.buckets, tab.captions.tokens))
+    assert not re.search(r"<(?!/?(div|p|ul|li|section|h4|span|code|table|caption|thead|tbody|tr|th|td|img)\b)", html)
+    assert not re.search(r"<img (?!src=\"data:image/jpeg;base64)", html)
+    for text in ("1 error", "caption-missing", "Duplicates", "400 steps of 8", "64 × 64", "&lt;img src=x onerror"):
+        assert text in html
+    assert str(site.data) not in html
+    names = [label for _, label in value(shown[tab.captions.gallery])]
+    assert names[0].startswith("00.png · <script>alert(1)</script>")  # cut as it is trained
+    assert names[-1].startswith(f"2× · {HOSTILE}")
+    for path, _ in value(shown[tab.captions.gallery]):
+        assert Path(path).is_relative_to(site.work)
+    assert isinstance(shown[tab.captions.picture], Image.Image)
+    assert shown[tab.captions.shown] == "00.png"
+    assert value(shown[tab.captions.caption]) == SCRIPT
+
+
+def test_other_texts_are_text_too() -> None:
+    hostile = dataset_report.drafts_html([HOSTILE] * 9) + dataset_report.told_html(HOSTILE, 0.5)
+    assert "<img" not in hostile
+    assert "and 1 more" in hostile
+    assert "&lt;img" in str(telling_message(HOSTILE))
+
+
+def test_where_a_folder_lies_is_left_out() -> None:
+    found = sd_lora.Finding("no-images", None, "no images to learn from in /srv/secret/ink or below it")
+    check = sd_lora.Check("/srv/secret/ink", "bare", "no images in /srv/secret/ink", [], [found], None)
+    html = dataset_report.findings_html(check) + dataset_report.summary_html(check)
+    assert "no images to learn from in ink or below it" in html
+    assert "secret" not in html
+    assert dataset_report.buckets_html(check) == dataset_report.duplicates_html(check) == ""
+
+
+def telling_message(name: str) -> str:
+    def fails() -> None:
+        dataset_upload.folder_name(name, ())
+
+    with pytest.raises(gr.Error) as caught:
+        telling(fails)()
+    return str(caught.value.message)
+
+
+def test_tokens_are_counted_as_they_will_be_trained(tab: Any, folder: Path) -> None:
+    _, visit, _ = opened(tab)
+    on_type = tab.captions.on_type
+    visit.known().bases["00.png"] = "a b"
+    assert "4 of 8 tokens<" in on_type(visit, "00.png", "a b", "")
+    assert "7 of 8 tokens · not saved" in on_type(visit, "00.png", "a  b", "xyz ")  # "in xyz style" is added
+    assert "line 2: 9 of 8 tokens; the end is not read" in on_type(visit, "00.png", "a\n1 2 3 4 5 6 7", "")
+    assert "no caption" in on_type(visit, "00.png", " \n ", "")
+    assert on_type(None, "00.png", "a", "") == on_type(visit, "no.png", "a", "") == ""
+
+
+def test_the_service_counts_as_training_does() -> None:
+    pipe, family = sd_lora.load_base("tiny")
+    service = sd_lora.PreviewService(pipe)
+    try:
+        texts = ["", "a red house", "漢字 😀 " * 40]
+        assert [service.token_count(text)[0] for text in texts] == family.token_counts(pipe, texts)
+        assert service.token_count("")[1] == family.token_limit(pipe)
+        assert service._tokenizers[0] is not pipe.tokenizer  # that one is the drawing thread's
+    finally:
+        service.close()
+
+
+@pytest.mark.parametrize("identity", [None, "", "../../etc", "0" * 12, "/etc"])
+def test_unknown_datasets_are_refused(tab: Any, folder: Path, tmp_path: Path, identity: str | None) -> None:
+    assert "dataset" in refusal(lambda: tab.on_check(identity, None, "", "", ""))
+    assert "dataset" in refusal(lambda: tab.on_add(identity, uploads(tmp_path, "a.png")))
+    if identity:
+        assert "dataset" in refusal(lambda: tab.on_choose(identity, None, "", "", ""))
+    assert tab.on_reload(identity)["value"] is None
+
+
+@pytest.mark.parametrize("name", ["", "../ink/00.png", "/etc/passwd", "00.txt", "03.png"])
+def test_unknown_pictures_are_refused(tab: Any, folder: Path, name: str) -> None:
+    _, visit, _ = opened(tab)
+    before = everything(folder.parent)
+    assert "no picture is chosen" in refusal(lambda: tab.captions.on_save(visit, name, "x", ""))
+    assert "no picture is chosen" in refusal(lambda: tab.captions.on_discard(visit, name, "x", ""))
+    tab.captions.on_next(visit, name, "x", "")
+    assert visit.known().drafts == {}
+    assert everything(folder.parent) == before
+
+
+@pytest.mark.parametrize("index", [-1, 3, 10**9, None, "0", [0], True, 1.0])
+def test_a_place_that_is_none_is_refused(tab: Any, folder: Path, index: Any) -> None:
+    _, visit, _ = opened(tab)
+    event: Any = SimpleNamespace(index=index)
+    if index is not True:  # which is 1
+        assert "not there any more" in refusal(lambda: tab.captions.on_select(visit, "00.png", "", "", event))
+
+
+def test_without_a_dataset_nothing_happens(tab: Any) -> None:
+    for handler in (tab.captions.on_save, tab.captions.on_undo, tab.captions.on_discard, tab.captions.on_next):
+        assert "check it first" in refusal(lambda handler=handler: handler(None, "00.png", "x", ""))
+
+
+def test_one_check_at_a_time_and_errors_take_the_bar_away(
+    tab: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:  # fmt: skip
+    identity, begun, go = dict(tab.choices())["ink"], threading.Event(), threading.Event()
+    looked = dataset_checker.check_folder
+
+    def slow(*args: Any, **options: Any) -> Any:
+        begun.set()
+        assert go.wait(20)
+        return looked(*args, **options)
+
+    monkeypatch.setattr(dataset_checker, "check_folder", slow)
+    first = tab.checker.check(folder, "")
+    started = threading.Thread(target=lambda: list(first))
+    started.start()
+    assert begun.wait(20)
+    try:
+        second = tab.on_check(identity, None, "", "", "")
+        next(second)
+        assert 'class="bar"' not in next(second)[tab.status]
+        assert "another dataset is being checked" in refusal(lambda: second)
+    finally:
+        go.set()
+        started.join()
+    assert "comma" in refusal(lambda: tab.on_check(identity, None, "", "", "a, b"))
+    monkeypatch.setattr(dataset_checker, "check_folder", looked)
+    for path in folder.iterdir():
+        path.unlink()
+    folder.rmdir()
+    assert "not there any more" in refusal(lambda: tab.on_check(identity, None, "", "", ""))

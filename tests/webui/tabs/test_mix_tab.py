@@ -1,0 +1,191 @@
+"""The Mix tab: what is asked for becomes one job, what cannot be mixed is told before anything is drawn."""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import gradio as gr
+import pytest
+from sd_lora.webui.site import Site
+from sd_lora.webui.tabs import mix as mix_tab
+
+from sd_lora import ConfigError, PreviewService
+
+MARKUP = "<img src=x onerror=alert(1)>"
+
+
+@pytest.fixture
+def site(service: PreviewService, pipe: Any, tmp_path: Path, trained_adapter: Callable[..., Any]) -> Site:
+    """Three adapters, two of them with a trigger, and a damaged one."""
+    for folder in ("runs", "work"):
+        (tmp_path / folder).mkdir()
+    for seed, (name, phrase) in enumerate((("ink", "in ink style"), ("wood", MARKUP), ("plain", ""))):
+        adapter = trained_adapter(pipe, "attn", seed=seed)
+        adapter.metadata["modelspec.trigger_phrase"] = phrase
+        adapter.save(tmp_path / "runs" / f"{name}.safetensors")
+    (tmp_path / "runs/damaged.safetensors").write_bytes(b"pickle")
+    return Site(service, tmp_path / "runs", tmp_path / "data", tmp_path / "work")
+
+
+@pytest.fixture
+def tab(site: Site) -> Any:
+    return mix_tab._Tab(site)
+
+
+def ids(site: Site, *names: str) -> list[str]:
+    by_name = {path.stem: identity for identity, path in site.adapters().items()}
+    return [by_name[name] for name in names]
+
+
+def test_a_mix_is_one_row_from_the_base_to_the_whole(tab: Any, site: Site) -> None:
+    ink, wood = ids(site, "ink", "wood")
+    job = tab.job([ink, wood, ink], {ink: {"strength": 0.5}, wood: {"up": 0.5}, "gone": {"x": 9}}, "a red house", 3, 9)
+    (row,) = job.rows
+    assert (job.columns, job.seed, job.steps, row.prompt) == ((0.0, 0.5, 1.0), 3, 9, "a red house")
+    assert [mixed.path.stem for mixed in row.mix] == ["ink", "wood"]
+    assert [mixed.strength for mixed in row.mix] == [0.5, {"unet": {"down": 1.0, "mid": 1.0, "up": 0.5}}]
+
+
+def test_it_is_drawn_as_it_is_asked_for(tab: Any, site: Site) -> None:
+    ink, wood = ids(site, "ink", "wood")
+    visitor = SimpleNamespace(session_hash="v")
+    shown = list(tab.on_generate(visitor, [ink, wood], {ink: {"down": 0.5}}, "a red house", 0, 2))
+    status, gallery, sheet = shown[-1]
+    assert "3 pictures in" in status
+    assert len(gallery["value"]) == 3
+    assert sheet["interactive"] is True
+    assert all(Path(file).is_relative_to(site.work) for file, _ in gallery["value"])
+
+
+def test_stop_ends_the_visitors_own_drawing(tab: Any, site: Site) -> None:
+    mine, other = SimpleNamespace(session_hash="mine"), SimpleNamespace(session_hash="other")
+    drawing = tab.on_generate(mine, ids(site, "ink"), {}, "a slow house", 0, 100)
+    next(drawing)
+    tab.on_stop(other)
+    assert "stopped" not in next(drawing)[0]
+    tab.on_stop(mine)
+    assert "stopped; " in list(drawing)[-1][0]
+
+
+def refusals(site: Site) -> dict[str, tuple[Any, ...]]:
+    (ink,) = ids(site, "ink")
+    return {
+        "no adapter is chosen": ([], {}, "a", 0, 5),
+        "not there any more": (["../../etc/passwd"], {}, "a", 0, 5),
+        "at most 6": ([str(i) for i in range(7)], {}, "a", 0, 5),
+        "damaged cannot be used on": (ids(site, "ink", "damaged"), {}, "a", 0, 5),
+        "choose adapters in the list": ([ink], {}, "a <lora:wood:1>", 0, 5),
+        "seed must be a whole number": ([ink], {}, "a", float("nan"), 5),
+        "steps must be a whole number": ([ink], {}, "a", 0, None),
+        "a strength lies between": ([ink], {ink: {"strength": 50.0}}, "a", 0, 5),
+        "a prompt": ([ink], {}, "  ", 0, 5),
+    }
+
+
+@pytest.mark.parametrize("number", range(9))
+def test_what_cannot_be_mixed_is_told_before_anything_is_drawn(tab: Any, site: Site, number: int) -> None:
+    why, asked = list(refusals(site).items())[number]
+    with pytest.raises(ConfigError, match=why if why != "a prompt" else "prompt") as told:
+        list(tab.on_generate(SimpleNamespace(session_hash="v"), *asked))
+    assert str(site.runs) not in str(told.value)
+    assert not list(site.work.iterdir())
+
+
+def test_snippets_follow_the_sliders(tab: Any, site: Site) -> None:
+    ink, wood = ids(site, "ink", "wood")
+    made = tab.on_snippets([ink, wood], {ink: {"strength": 0.5}, wood: {"mid": 0.0}}, "a house", 3, 20)
+    python, _, a1111, noted, comfy, _ = made
+    ast.parse(python)
+    assert "'mid': 0.0" in python
+    assert a1111 == "a house <lora:ink:0.5> <lora:wood:1>\n"
+    assert "extension" in noted
+    assert json.loads(comfy)["2"]["inputs"]["lora_name"] == "ink.safetensors"
+
+
+def test_what_has_no_snippet_says_why_as_text(tab: Any, site: Site) -> None:
+    (ink,) = ids(site, "ink")
+    code, note, *_ = tab.on_snippets([ink], {}, "a", MARKUP, 5)
+    assert code == ""
+    assert "seed must be" in note
+    assert "<img" not in note
+
+
+def test_phrases_are_offered_and_added_once(tab: Any, site: Site) -> None:
+    chosen = ids(site, "ink", "wood", "plain")
+    offered = tab.on_choice(chosen)
+    assert offered["visible"] is True
+    assert offered["value"] == f"Add to the prompt: in ink style, {MARKUP}"
+    assert tab.on_choice(ids(site, "plain"))["visible"] is False
+    prompt = tab.on_triggers(chosen, "a house, In Ink Style, ")
+    assert prompt == f"a house, In Ink Style, {MARKUP}"
+    assert tab.on_triggers(chosen, prompt) == prompt
+    assert tab.on_triggers(ids(site, "ink"), None) == "in ink style"
+
+
+def test_events_are_private(site: Site) -> None:
+    with gr.Blocks() as page:
+        mix_tab.build(site)
+    assert page.get_api_info()["named_endpoints"] == {}
+    assert "public" not in {fn.api_visibility for fn in page.fns.values()}
+
+
+def test_each_adapter_has_a_slider_for_what_it_has(tab: Any, site: Site) -> None:
+    (ink,) = ids(site, "ink")
+    with gr.Blocks() as page:
+        tab.values = gr.State({})
+        tab._sliders_of(0, ink, {"strength": 0.5, "up": 0.2})
+    sliders = {block.label: block for block in page.blocks.values() if isinstance(block, gr.Slider)}
+    assert list(sliders) == ["ink", "UNet", "down", "mid", "up", "down_0", "up_1"]
+    assert (sliders["ink"].value, sliders["up"].value, sliders["mid"].value) == (0.5, 0.2, 1.0)
+    assert all((slider.minimum, slider.maximum, slider.interactive) == (-1, 2, True) for slider in sliders.values())
+    (changed,) = page.fns.values()
+    parts = ["strength", "unet", "down", "mid", "up", "down.block_0", "up.block_1"]
+    assert changed.fn is None  # what was moved meanwhile would be undone by an answer of the server
+    assert isinstance(changed.js, str)
+    assert f"const parts = {json.dumps(parts)};" in changed.js
+    assert f"...known, [{json.dumps(ink)}]" in changed.js
+
+
+def test_what_cannot_be_used_is_told_as_soon_as_it_is_chosen(tab: Any, site: Site) -> None:
+    (damaged,) = ids(site, "damaged")
+    with gr.Blocks() as page:
+        tab.values = gr.State({})
+        tab._sliders_of(0, damaged, {})
+        tab._sliders_of(1, "gone", {})
+    texts = [str(block.value) for block in page.blocks.values() if isinstance(block, gr.HTML)]
+    assert any("cannot be used on" in text and str(site.runs) not in text for text in texts)
+    assert any("not there any more" in text for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "ids"),
+    [('["b", "a", "b"]', ["b", "a"]), (["a"], ["a"]), ("[1]", ["1"]), ("[]", []), ("", []), (None, []), ("{}", []),
+     ('"ab"', []), ("[", []), ("[" * 10_000, []), ({"a": 1}, [])],
+)  # fmt: skip
+def test_what_is_chosen_is_read_from_text_too(chosen: Any, ids: list[str]) -> None:
+    assert mix_tab._ids(chosen) == ids
+
+
+def test_kept_strengths_that_are_no_numbers_are_left_out() -> None:
+    kept = {
+        "ink": {"up": 0.5, "down": float("inf"), "mid": "1", "unet": float("nan"), "x": 10**400, "y": [1]},
+        "wood": 3,
+    }
+    assert mix_tab._kept(kept, "ink") == {"up": 0.5}
+    assert mix_tab._kept(kept, "wood") == mix_tab._kept("x", "ink") == {}
+
+
+def test_a_kept_strength_of_a_part_that_the_file_lacks_does_not_count(
+    tab: Any, site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (ink,) = ids(site, "ink")
+    found = mix_tab.read_summary(site.adapter(ink))
+    monkeypatch.setattr(mix_tab, "read_summary", lambda _: replace(found, parts=("unet", *found.parts)))
+    plain, more = (tab._shares([ink], {ink: {"strength": 0.7, **kept}}) for kept in ({}, {"down": 0.5}))
+    assert plain == more

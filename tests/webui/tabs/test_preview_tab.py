@@ -1,0 +1,80 @@
+"""Settings loaded from a picture: what they mean is found by name and content, and what is lost is said."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from PIL import Image
+from sd_lora.webui.preview_fields import Asked
+from sd_lora.webui.site import Site
+from sd_lora.webui.tabs import preview as preview_tab
+
+import sd_lora
+from sd_lora import ConfigError, PreviewLimits, png_with_recipe
+
+FACTS = {"negative": "", "seed": 7, "steps": 20, "guidance": 4.5, "width": 64, "height": 64, "base": "tiny",
+         "scheduler": "DDIMScheduler", "sd_lora": sd_lora.__version__, "strengths": [0.0, 1.0]}  # fmt: skip
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    for name in ("runs/ink/adapter", "runs/ink/adapters/step-000100", "runs/wood/adapters/step-000100", "lib/old/ink"):
+        file = tmp_path / f"{name}.safetensors"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(name.encode())
+    for name in ("ink", "wood"):
+        (tmp_path / "runs" / name / "config.toml").touch()
+    service = SimpleNamespace(sha256=lambda path: path.read_bytes().decode(), limits=PreviewLimits())
+    return Site(cast(Any, service), tmp_path / "runs", tmp_path / "data", tmp_path, libraries=(tmp_path / "lib",))
+
+
+def loaded(site: Site, monkeypatch: pytest.MonkeyPatch, **said: Any) -> tuple[list[str], str, str]:
+    """Names of the chosen adapters, the prompts, and what is said to be lost."""
+    lost: list[str] = []
+    monkeypatch.setattr(preview_tab, "warn", lost.append)
+    content = png_with_recipe(Image.new("RGB", (8, 8)), FACTS | said)
+    ids, prompts, *_ = preview_tab._Tab(site).on_load(content)
+    return [site.name_of(site.adapter(identity)) for identity in ids], prompts, "".join(lost)
+
+
+def acting(name: str, strength: Any = 1.0, sha256: str = "") -> dict[str, Any]:
+    return {"name": name, "strength": strength, "sha256": sha256}
+
+
+def test_an_adapter_with_a_strength_of_its_own_becomes_a_tag(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    mix = [acting("ink"), acting("wood/step-000100", 0.3)]
+    assert loaded(site, monkeypatch, prompts=["a", "b"], adapters=mix) == (
+        ["ink"], "a <lora:wood/step-000100:0.3>\nb <lora:wood/step-000100:0.3>", "",
+    )  # fmt: skip
+
+
+def test_each_prompt_of_a_sheet_gets_its_own(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    by_row = [[acting("ink")], [acting("ink", 0.5)]]
+    assert loaded(site, monkeypatch, prompts=["a", "b"], adapters_by_row=by_row) == (
+        [], "a <lora:ink:1>\nb <lora:ink:0.5>", "",
+    )  # fmt: skip
+
+
+def test_of_several_with_a_name_the_content_tells(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    meant = [acting("step-000100", sha256="runs/wood/adapters/step-000100")]
+    assert loaded(site, monkeypatch, prompts=["a"], adapters=meant) == (["wood/step-000100"], "a", "")
+
+
+def test_what_cannot_be_found_is_said(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    mix = [acting("gone"), acting("step-000100", sha256="another"), acting("ink", {"unet": 0.5})]
+    ids, prompts, lost = loaded(site, monkeypatch, prompts=["a"], adapters=mix)
+    assert (ids, prompts) == ([], "a")
+    for part in ("gone is not here", "step-000100 is not here", "ink had strengths by block"):
+        assert part in lost
+
+
+def test_a_name_that_several_have_is_refused_with_what_to_write(site: Site) -> None:
+    with pytest.raises(ConfigError, match="step-000100; write ink/step-000100 or wood/step-000100, or"):
+        Asked([], "a <lora:step-000100:1>", "1", 0, 1, 1, 64, 64, "").job(site)
+    (row,) = Asked([], "a <lora:ink:0.5> <lora:wood_step-000100>", "1", 0, 1, 1, 64, 64, "").job(site).rows
+    assert [site.name_of(mixed.path) for mixed in row.mix] == ["ink", "wood/step-000100"]
+    with pytest.raises(ConfigError, match='"<lora:odd:name:1>" names no adapter'):
+        Asked([], "a <lora:odd:name:1>", "1", 0, 1, 1, 64, 64, "").job(site)

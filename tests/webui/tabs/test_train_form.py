@@ -1,0 +1,310 @@
+"""The form of a run: every setting with its help, only what differs as an override, and no way to name a path."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import gradio as gr
+import pytest
+from sd_lora.webui.site import Site
+from sd_lora.webui.tabs.train import form
+from sd_lora.webui.tabs.train import plots as train_plots
+from sd_lora.webui.tabs.train import run as train_run
+from sd_lora.webui.tabs.train import tab as train_tab
+from sd_lora.webui.tabs.train import view as train_view
+
+from sd_lora import Check, ConfigError, Finding, PreviewService, RunConfig, RunState, preset_names, setting_help
+from sd_lora.config import schema as config
+
+PLACES = [(section.name, item.name) for section in fields(RunConfig) for item in fields(cast(Any, section.default))]
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    for folder in ("runs", "data/photos", "data/more", "work"):
+        (tmp_path / folder).mkdir(parents=True)
+    service = cast(PreviewService, SimpleNamespace(base="tiny"))
+    return Site(service, tmp_path / "runs", tmp_path / "data", tmp_path / "work", "tiny")
+
+
+@pytest.fixture
+def page(site: Site) -> gr.Blocks:
+    preview = SimpleNamespace(adapter=None)
+    with gr.Blocks(analytics_enabled=False) as page:
+        preview.adapter = gr.Dropdown([], multiselect=True)
+        train_tab.build(site, cast(Any, preview))
+    return page
+
+
+@pytest.fixture
+def handlers(page: gr.Blocks) -> dict[str, Any]:
+    return {str(fn.name): fn.fn for fn in page.fns.values()}
+
+
+def filled(site: Site, preset: str = "", **changed: Any) -> list[Any]:
+    """The fields as the form shows a preset, some of them changed (``section__key``)."""
+    plain = form.preset_config(site, preset)
+    shown = {s.place: s.shown(getattr(getattr(plain, s.section), s.key)) for s in form.settings()}
+    new = {cast(tuple[str, str], tuple(name.split("__"))): value for name, value in changed.items()}
+    assert set(new) <= set(shown)
+    return list((shown | new).values())
+
+
+def given(site: Site, preset: str = "", **changed: Any) -> dict[str, dict[str, Any]]:
+    return form.overrides(form.preset_config(site, preset), filled(site, preset, **changed), site)
+
+
+def test_every_setting_of_the_config_has_a_field_with_its_help(page: gr.Blocks) -> None:
+    by_id = {block.elem_id: block for block in page.blocks.values() if block.elem_id}
+    own = {("data", "folder"): "train-dataset", ("output", "folder"): "train-name"}
+    for section, key in PLACES:
+        name = key if (section, key) in form.ESSENTIALS else f"{section}-{key}"
+        field = cast(Any, by_id[own.get((section, key), f"train-{name}".replace("_", "-"))])
+        if (section, key) not in form.GIVEN:
+            told = setting_help()[f"{section}.{key}"]
+            assert field.info in (told, told.replace("absent:", "left empty:")) != ("", "")
+            assert ("absent" in field.info) == (isinstance(field, gr.Dropdown) and "absent" in told)
+            assert field.interactive is not False
+        elif section == "model":
+            assert field.interactive is False
+            assert field.info
+    ids = [block.elem_id for block in page.blocks.values() if block.elem_id]
+    assert len(ids) == len(set(ids))
+
+
+def test_the_help_is_the_comments_of_the_config() -> None:
+    texts = setting_help()
+    assert [place for place in PLACES if not texts[".".join(place)]] == [("model", "base")]  # its section tells
+    assert texts["optimizer.name"].endswith("the others sd-lora[optimizers]")  # a comment of two lines
+    assert texts["data"] == "The images and their captions."
+    written = re.findall(r"^    #: ?(.*)$", inspect.getsource(config), re.MULTILINE)
+    assert " ".join(written).split() == " ".join(texts[f"{s}.{k}"] for s, k in PLACES).split()
+    with pytest.raises(TypeError):
+        cast(Any, texts)["data"] = ""
+
+
+@pytest.mark.parametrize("preset", ["", *preset_names()])
+def test_a_form_that_is_left_alone_overrides_nothing(site: Site, preset: str) -> None:
+    assert given(site, preset) == {}
+    dataset = site.id_of(site.data / "photos")
+    made = form.config_of(site, preset, dataset, filled(site, preset))
+    plain = form.preset_config(site, preset)
+    assert made == replace(plain, data=replace(plain.data, folder=str(site.data / "photos")))
+
+
+@pytest.mark.parametrize(
+    ("place", "raw", "value"),
+    [
+        ("training__steps", " 12 ", "12"), ("training__steps", "", None), ("lora__rank", 8, 8),
+        ("optimizer__learning_rate", 1e-6, 1e-6), ("data__flip", False, False), ("model__dtype", "float16", "float16"),
+        ("training__gradient_checkpointing", "no", False), ("data__trigger", " zwq ", "zwq"),
+        ("lora__targets", "attn,  unet.mid_block.*", ["attn", "unet.mid_block.*"]), ("lora__targets", "", []),
+        ("preview__prompts", "a, b\n\nc ", ["a, b", "c"]), ("optimizer__betas", "0.9, 0.99", ["0.9", "0.99"]),
+        ("lora__ranks", "a.* = 4\n\n\"b=c\" = 8", {"a.*": "4", "b=c": "8"}), ("training__seed", 2**32 - 1, 2**32 - 1),
+    ],
+)  # fmt: skip
+def test_a_field_that_was_changed_is_the_only_override(site: Site, place: str, raw: Any, value: Any) -> None:
+    section, key = place.split("__")
+    assert given(site, **{place: raw}) == {section: {key: value}}
+    if value != []:
+        made = form.config_of(site, "", site.id_of(site.data / "photos"), filled(site, **{place: raw}))
+        assert getattr(getattr(made, section), key) != getattr(getattr(form.preset_config(site, ""), section), key)
+
+
+@pytest.mark.parametrize(
+    ("place", "raw"),
+    [("lora__rank", None), ("lora__targets", "attn,ff ,conv"), ("data__trigger", "  "), ("training__steps", "400 "),
+     ("preview__strengths", "0,0.5,1"), ("optimizer__learning_rate", 0.004)],
+)  # fmt: skip
+def test_the_same_written_otherwise_is_no_override(site: Site, place: str, raw: Any) -> None:
+    assert given(site, **{place: raw}) == {}
+
+
+def test_folders_and_adapters_are_named_by_id(site: Site) -> None:
+    (site.runs / "old").mkdir()
+    (site.runs / "old" / "adapter.safetensors").write_bytes(b"")
+    ids = {
+        "data__regularisation": site.id_of(site.data / "more"), "data__cache": "shared",
+        "lora__init": site.id_of(site.runs / "old" / "adapter.safetensors"),
+    }  # fmt: skip
+    found = given(site, **ids)
+    assert found["data"] == {"regularisation": str(site.data / "more"), "cache": str(site.runs / ".cache")}
+    assert found["lora"] == {"init": str(site.runs / "old" / "adapter.safetensors")}
+    for place in ("data__regularisation", "lora__init"):
+        with pytest.raises(ConfigError, match="is not there any more"):
+            given(site, **{place: "/etc"})
+    dataset = site.id_of(site.data / "photos")
+    secret = site.work / "secret.toml"
+    secret.write_text("[lora]\nrank = 3\n")
+    for preset, chosen in (("", "/etc"), ("", ""), (str(secret), dataset)):
+        with pytest.raises(ConfigError, match="choose"):
+            form.config_of(site, preset, chosen, filled(site))
+
+
+def test_all_that_cannot_be_used_is_one_sentence(site: Site) -> None:
+    values = filled(site, lora__rank=0, training__steps="many", lora__dropout=2, preview__strengths="a")
+    with pytest.raises(ConfigError) as refused:
+        form.config_of(site, "", site.id_of(site.data / "photos"), values)
+    said = str(refused.value)
+    assert "\n" not in said
+    for name in ("lora.rank", "training.steps", "lora.dropout", "preview.strengths"):
+        assert name in said
+    with pytest.raises(ConfigError, match=r'lora\.ranks has the line "a"'):
+        given(site, lora__ranks="a")
+
+
+def test_a_number_that_was_emptied_is_not_filled_in_silence(site: Site) -> None:
+    values = filled(site, lora__rank=None, optimizer__learning_rate=None)
+    with pytest.raises(ConfigError, match="rank, learning_rate: no number is given"):
+        form.config_of(site, "", site.id_of(site.data / "photos"), values)
+
+
+def test_another_preset_keeps_what_was_changed_by_hand(site: Site) -> None:
+    values = filled(site, "", training__steps="77", lora__rank=8)
+    new = form.switched(site, "", "sd15-style", values)
+    by_place = {s.place: value for s, value in zip(form.settings(), new, strict=True)}
+    for place in (("training", "steps"), ("lora", "rank")):
+        assert by_place[place] == gr.skip()
+    assert by_place["training", "min_snr_gamma"] == "5"
+    assert by_place["lora", "targets"] == "attn, ff"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", " ", ".", "..", "../evil", "/etc/evil", "a/b", "a\\b", ".hidden", "-rf", "--out", "_x", "a\nb", "a\0b",
+     "a\x1bb", "x" * 61, "nul", "Con.txt", "com1", "dot.", "<b>", "a:b", "a*", "~root", "$HOME", "taken", "link",
+     "data"],
+)  # fmt: skip
+def test_hostile_names_of_runs_are_refused(site: Site, name: str) -> None:
+    (site.runs / "taken").mkdir()
+    (site.runs / "link").symlink_to("nowhere")
+    site = replace(site, data=site.runs / "data")
+    with pytest.raises(ConfigError):
+        form.run_name(site, name)
+
+
+@pytest.mark.parametrize("name", ["my run.2", "  7-a_b ", "Straße", "x" * 60])
+def test_usual_names_of_runs_are_taken(site: Site, name: str) -> None:
+    assert form.run_name(site, name) == name.strip()
+
+
+def checked(*codes: str) -> Check:
+    return Check(
+        "photos", "sidecars", "2 images <b>", [], [Finding(code, "<i>.png", "<u>odd</u>") for code in codes], None
+    )
+
+
+def said(updates: Sequence[Any]) -> list[str]:
+    return [update.get("value") or "" for update in updates if isinstance(update, dict)]
+
+
+def test_a_dataset_with_errors_is_not_trained_on(
+    site: Site, handlers: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = []
+    monkeypatch.setattr(train_tab, "start_run", lambda _, folder, most: started.append((folder, most)))
+    monkeypatch.setattr(train_tab, "check_folder", lambda _: found)
+    asked = ("new", site.id_of(site.data / "photos"), "", *filled(site))
+    found = checked("caption-missing", "set-small")
+    last = list(handlers["on_start"](*asked))[-1]
+    assert "not started" in said(last)[0]
+    assert "&lt;i&gt;.png" in said(last)[1]
+    assert "<b>" not in said(last)[1].replace("<p><b>2 images &lt;b&gt;</b>", "")
+    assert started == []
+    found = checked()
+    assert "not started" in said(list(handlers["on_start"](*asked))[-1])[0]  # nothing to train on
+    plan = SimpleNamespace(images=2, steps=3, batch_size=1, exposures=3, seconds=9.0, memory_bytes=None, buckets=())
+    found = replace(checked("set-small"), plan=cast(Any, plan))
+    last = list(handlers["on_start"](*asked))[-1]
+    assert "new has started" in said(last)[0]
+    assert last[2]["value"] == site.id_of(site.runs / "new")
+    assert started == [(site.runs / "new", train_run.MOST_RUNS)]
+    found = checked("caption-missing")
+    assert "has started" in said(list(handlers["on_start"](*asked))[-1])[0]  # by the check that was made just now
+    assert "&lt;i&gt;.png" in said(list(handlers["on_check"](*asked[1:]))[-1])[1]
+    assert "not started" in said(list(handlers["on_start"](*asked))[-1])[0]
+    last = list(handlers["on_start"]("../evil", *asked[1:]))[-1]
+    assert "name has up to 60" in said(last)[0]
+    assert len(started) == 2
+
+
+def test_every_event_is_private_and_tells_errors_as_sentences(page: gr.Blocks) -> None:
+    for fn in page.fns.values():
+        assert fn.api_visibility == "private", fn.name
+        assert fn.fn is None or hasattr(fn.fn, "__wrapped__"), fn.name
+
+
+def write_run(site: Site, name: str, steps: int = 3) -> Path:
+    folder = site.runs / name
+    (folder / "samples").mkdir(parents=True)
+    (folder / "config.toml").write_text("")
+    (folder / "samples" / "step-000002.png").write_bytes(b"a picture")
+    lines = [json.dumps({"step": i, "steps": 9, "loss": 1 / i, "learning_rate": 1, "seconds": 1, "memory": 1})
+             for i in range(1, steps + 1)]  # fmt: skip
+    (folder / "log.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+def test_a_reload_takes_up_the_newest_run_at_work(
+    site: Site, handlers: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for age, name in enumerate(("newest", "middle", "oldest")):
+        os.utime(write_run(site, name) / "config.toml", (1e9 - age,) * 2)
+    assert handlers["on_return"]()["value"] == site.id_of(site.runs / "newest")
+    monkeypatch.setattr(train_run, "run_status", lambda path: "stopped" if path.name == "newest" else "running")
+    again = handlers["on_return"]()
+    assert again["value"] == site.id_of(site.runs / "middle")
+    assert [label for label, _ in again["choices"]] == ["newest · stopped", "middle · running", "oldest · running"]
+
+
+def test_a_tick_sends_only_what_has_changed(site: Site, handlers: dict[str, Any]) -> None:
+    folder, identity = write_run(site, "first"), site.id_of(site.runs / "first")
+    timer, progress, loss, validation, samples, *_, stop, resume, seen = handlers["on_run"](identity)
+    assert timer.active is False
+    assert "step 3 of 9" in progress["value"]
+    assert "<polyline" in loss["value"]
+    assert validation["visible"] is False
+    assert (stop["interactive"], resume["interactive"]) == (False, True)
+    [(shown, caption)] = samples["value"]
+    assert caption == "step 2"
+    assert Path(shown).is_relative_to(site.work)  # nothing of the run is handed out in place
+    assert Path(shown).read_bytes() == b"a picture"
+    again = handlers["on_tick"](identity, seen)
+    assert all(part == gr.skip() for part in (*again[:8], again[-1]))
+    write_run(site, "second")
+    assert handlers["on_tick"](site.id_of(site.runs / "second"), seen)[1] != gr.skip()
+    (folder / "samples" / "step-000004.png").symlink_to("/etc/passwd")
+    assert len(handlers["on_tick"](identity, seen)[4]["value"]) == 1
+    for path in (folder / "samples").iterdir():
+        path.unlink()
+    (folder / "config.toml").unlink()
+    gone = handlers["on_tick"](identity, seen)
+    assert gone[0].active is False
+    assert gone[-1]["value"] is None
+
+
+def test_names_and_errors_are_no_markup() -> None:
+    state = RunState("<b>", "failed", error="<script>x</script>")
+    assert "<script>" not in train_view.progress_shown(state)
+    assert "<b>:" not in train_view.progress_shown(state)
+    assert train_view.said("<i>", wrong=True).endswith(">&lt;i&gt;</div>")
+
+
+def test_curves_are_drawn_from_nothing_to_much() -> None:
+    assert train_plots.chart("x", [train_plots.Curve("a", "red", [])]) == ""
+    for points in ([(3, 0.0)], [(3, 0.5)], [(1, 1e-9), (2, 1e9)], [(i, i % 7) for i in range(800)]):
+        drawn = train_plots.chart("<x>", [train_plots.Curve("<a>", "red", points)])
+        assert "<x>" not in drawn
+        assert "<a>" not in drawn
+        assert "nan" not in drawn
+        marks = [float(m.replace(",", "")) for m in re.findall(r'class="x"[^>]*>([^<]+)<', drawn)]
+        assert marks == sorted(set(marks))
+        assert all(points[0][0] - 1 <= mark <= points[-1][0] + 1 for mark in marks)

@@ -1,0 +1,145 @@
+"""What is drawn for one visitor: how it goes is told, and what is no longer wanted takes nothing away."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import gradio as gr
+import pytest
+from PIL import Image
+from sd_lora.webui.preview_progress import NOTHING, Drawings, file_of
+from sd_lora.webui.site import Site
+from sd_lora.webui.tabs.compare import _Pair
+
+from sd_lora import (
+    AdapterError,
+    PreviewCell,
+    PreviewJob,
+    PreviewProgress,
+    PreviewRow,
+    PreviewStopped,
+    read_recipe,
+)
+
+JOB = PreviewJob((PreviewRow("a cup"),), (1.0,))
+
+
+class Service:
+    """Draws grey pictures; ends as the real one does, also where it was stopped before the last one."""
+
+    def __init__(self) -> None:
+        self.jobs: list[PreviewJob] = []
+        self.wrong = False
+
+    def draw(self, job: PreviewJob, stop: threading.Event) -> Iterator[Any]:
+        self.jobs.append(job)
+        for row, column in itertools.product(range(len(job.rows)), range(len(job.columns))):
+            if stop.is_set():
+                raise PreviewStopped("the preview was stopped")
+            yield PreviewProgress(row, column, 1, 2)
+            if self.wrong:
+                raise AdapterError("it does not fit")
+            yield PreviewCell(row, column, Image.new("L", (8, 8), column), hashes={Path("a"): "as drawn"})
+        stop.set()  # nobody wants more of it
+
+    def recipe(self, job: PreviewJob, row: int, column: int, *, hashes: Any) -> dict[str, Any]:
+        return {"prompt": job.rows[row].prompt, "strength": job.columns[column], "adapters": [], "seed": 0, "steps": 1,
+                "negative": "", "guidance": 1.0, "width": 8, "height": 8, "base": hashes[Path("a")],
+                "scheduler": "", "sd_lora": ""}  # fmt: skip
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(cast(Any, Service()), tmp_path, tmp_path, tmp_path)
+
+
+def visitor(name: str = "ann") -> Any:
+    return SimpleNamespace(session_hash=name)
+
+
+def test_what_is_drawn_is_followed_to_its_files(site: Site) -> None:
+    *before, last = [replace(progress) for progress in Drawings().follow(site, JOB, visitor())]
+    assert not any(progress.is_done for progress in before)
+    assert last.is_done
+    assert last.is_whole
+    assert "2 pictures in" in last.status()
+    content = Path(file_of(site, last, 0, 1, "x")).read_bytes()
+    with Image.open(io.BytesIO(content)) as image:
+        assert image.getpixel((0, 0)) == 1
+    assert read_recipe(content)["strengths"] == [1.0]
+    assert b"as drawn" in content
+
+
+@pytest.mark.parametrize("how", ["stopped", "asked anew"])
+def test_what_is_not_wanted_any_more_ends(site: Site, how: str) -> None:
+    drawings = Drawings()
+    going = drawings.follow(site, JOB, visitor())
+    next(going)
+    if how == "stopped":
+        drawings.stop("ann")
+        drawings.stop("another")
+    else:
+        assert list(drawings.follow(site, JOB, visitor()))[-1].is_whole
+    *_, last = going
+    assert last.is_done
+    assert not last.is_whole
+    assert list(drawings.follow(site, JOB, visitor("bob")))[-1].is_whole
+
+
+def compared(pair: Any, request: Any = None) -> Any:
+    return pair.on_compare(request or visitor(), "a cup", 0, "", 1.0, "two", 0.5)
+
+
+@pytest.fixture
+def pair(site: Site, monkeypatch: pytest.MonkeyPatch) -> Any:
+    made = object.__new__(_Pair)
+    made.site, made.drawings = site, Drawings()
+    monkeypatch.setattr(Site, "adapter", lambda _, identity: Path(identity))
+    return made
+
+
+def test_a_pair_is_one_job_whose_last_word_has_both_files(pair: Any) -> None:
+    *before, (told, files) = compared(pair)
+    assert all(shown == gr.skip() for _, shown in before)
+    assert "4 pictures in" in told
+    assert [Path(file).name for file in files] == ["strength-0.png", "strength-0.5.png"]
+    (job,) = pair.site.service.jobs
+    assert [[mixed.strength for mixed in row.mix] for row in job.rows] == [[], [0.5]]
+
+
+@pytest.mark.parametrize("events", [0, 1, 3])
+def test_a_pair_that_is_asked_for_anew_leaves_the_newer_alone(pair: Any, events: int) -> None:
+    older = compared(pair)
+    for _ in range(events):
+        next(older)
+    if not events:  # stopped before it says anything
+        pair.drawings.begin = lambda *_: stopped()
+        assert list(older) == [(gr.skip(), gr.skip())]
+        return
+    newer = compared(pair)
+    next(newer)
+    assert list(older)[-1] == (gr.skip(), gr.skip())
+    *_, (_, files) = newer
+    assert len(files) == 2
+
+
+def stopped() -> threading.Event:
+    event = threading.Event()
+    event.set()
+    return event
+
+
+def test_an_error_takes_the_status_away(pair: Any) -> None:
+    pair.site.service.wrong = True
+    going = compared(pair)
+    assert "step 1 of 2" in next(going)[0]
+    assert next(going) == (NOTHING, gr.skip())
+    with pytest.raises(AdapterError, match="does not fit"):
+        next(going)

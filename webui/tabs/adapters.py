@@ -1,0 +1,245 @@
+"""The Adapters tab: every adapter that lies on this machine, what it says of itself, and files of it to take away."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from sd_lora import AdapterSummary, ConfigError, SdLoraError, read_summary
+
+from ..adapter_files import KINDS, LAYOUTS, TYPES, converted, copied, local, picture
+from ..browser_state import opened
+from ..messages import PRIVATE, escaped, telling
+from ..site import Site
+from .preview import PreviewInputs, choices
+
+#: the id, by which a row is known, comes last
+HEADERS = (
+    "name", "base", "fits", "rank", "alpha", "steps", "images", "trigger", "strength", "MB", "sha256", "id",
+)  # fmt: skip
+_WIDTHS: list[str | int] = [296, 110, 80, 64, 68, 68, 78, 110, 94, 64, 122, 58]
+_NONE = "no adapters yet: train one, or start the page with the folder they lie in"
+_SOME = "select a row to see more of an adapter"
+#: seconds for hashes in one listing; the rest come when the list is read again, or an adapter is selected
+_HASHING = 2.0
+_MOST_FACTS, _MOST_TEXT = 200, 500
+#: a click on the browser's side: the link of the file that the server has just laid ready
+_SAVE = """(file) => { if (file) { const link = document.createElement('a'); link.href = file.url;
+link.download = file.orig_name || 'adapter.safetensors'; document.body.append(link); link.click(); link.remove(); } }"""
+_GO = """() => { const tabs = [...document.querySelectorAll('#tabs button[role="tab"]')];
+tabs.find((tab) => tab.textContent.trim() === 'Preview')?.click(); }"""
+
+
+def build(site: Site, preview: PreviewInputs | None = None) -> None:
+    """The tab, inside the ``with`` of its gr.Tab. With `preview`, adapters can be handed to those fields."""
+    tab = _Tab(site, preview)
+    tab.table_of_all()
+    with gr.Row(equal_height=False, visible=False) as tab.details:
+        with gr.Column(scale=1, min_width=220):
+            tab.picture = gr.Image(
+                label="Picture", format="png", interactive=False, elem_id="adapters-picture", height=260, buttons=[]
+            )
+        with gr.Column(scale=2, min_width=300):
+            tab.facts()
+        with gr.Column(scale=1, min_width=220):
+            tab.conversion()
+    tab.wire()
+
+
+class _Tab:
+    """The tab's components and what happens with them."""
+
+    def __init__(self, site: Site, preview: PreviewInputs | None) -> None:
+        self.site, self.preview = site, preview
+        #: by path, size and time of change: rows without what changes, and whether the adapter fits
+        self.rows: dict[tuple[str, int, int], AdapterSummary] = {}
+        self.fits: dict[tuple[str, int, int], bool] = {}
+
+    # ---- what is shown
+
+    def table_of_all(self) -> None:
+        with gr.Row(equal_height=True):
+            self.hint = gr.HTML(_status(_SOME), elem_id="adapters-hint", padding=False)
+            self.refresh = gr.Button("Rescan", size="sm", scale=0, min_width=110, elem_id="adapters-refresh")
+        self.table = gr.Dataframe(
+            headers=list(HEADERS), datatype="str", type="array", interactive=False, elem_id="adapters-table",
+            column_widths=_WIDTHS, show_search="filter", buttons=[], max_height=420, max_chars=60, label="Adapters",
+            show_label=False,
+        )  # fmt: skip
+        self.chosen = gr.State("")
+
+    def facts(self) -> None:
+        self.told = gr.HTML("", elem_id="adapters-told", padding=False)
+        self.trigger = gr.Textbox(
+            label="What calls the style in a prompt", interactive=False, buttons=["copy"], elem_id="adapters-trigger",
+            placeholder="nothing is recorded",
+        )  # fmt: skip
+        with gr.Row():
+            self.use = gr.Button(
+                "Use in Preview", variant="primary", elem_id="adapters-use", visible=self.preview is not None
+            )
+            self.download = gr.Button("Download", elem_id="adapters-download")
+        self.ready = gr.DownloadButton(visible=False, elem_id="adapters-ready")
+        with gr.Accordion("Metadata", open=False):
+            self.metadata = gr.JSON(show_label=False, elem_id="adapters-metadata", open=True, max_height=420)
+
+    def conversion(self) -> None:
+        with gr.Accordion("Convert", open=False):
+            self.layout = gr.Radio(list(LAYOUTS), value="kohya", label="Layout", elem_id="adapters-layout")
+            self.dtype = gr.Dropdown(_named(TYPES, "as it was"), value="", label="Type", elem_id="adapters-dtype")
+            self.kind = gr.Dropdown(
+                _named(KINDS, "as the file says"), value="", label="Kind of base", elem_id="adapters-kind",
+                info="needed only where the file does not tell",
+            )  # fmt: skip
+            self.convert = gr.Button("Convert", elem_id="adapters-convert")
+            self.result = gr.DownloadButton("Download", visible=False, elem_id="adapters-converted")
+
+    def wire(self) -> None:
+        shown = [self.chosen, self.details, self.told, self.picture, self.trigger, self.metadata, self.result]
+        listed = [self.refresh.click, *opened()]
+        gr.on(listed, telling(self.on_list), None, [self.table, self.hint], **PRIVATE)
+        self.table.select(telling(self.on_select), None, shown, trigger_mode="always_last", **PRIVATE)
+        self.download.click(telling(self.on_download), self.chosen, self.ready, **PRIVATE).success(
+            None, self.ready, None, js=_SAVE, **PRIVATE
+        )
+        self.convert.click(
+            telling(self.on_convert), [self.chosen, self.layout, self.dtype, self.kind], self.result,
+            concurrency_limit=1, **PRIVATE,
+        )  # fmt: skip
+        if self.preview is not None:
+            field = self.preview.adapter
+            self.use.click(telling(self.on_use), [self.chosen, field], field, **PRIVATE).success(
+                None, None, None, js=_GO, **PRIVATE
+            )
+
+    # ---- what happens
+
+    def on_list(self) -> tuple[list[list[str]], str]:
+        """The rows of all adapters."""
+        files = self.site.adapters()
+        if len(self.rows) > 4 * len(files) + 100:  # files that are gone
+            self.rows.clear()
+            self.fits.clear()
+        summaries = {identity: self._summary(path) for identity, path in files.items()}
+        kinds = {summary.kind for summary in summaries.values() if self._fits(summary, set()) == "yes"} - {""}
+        until = time.monotonic() + _HASHING
+        rows = [self._row(identity, summary, kinds, until) for identity, summary in summaries.items()]
+        return rows, _status(_SOME if rows else _NONE)
+
+    def on_select(self, event: gr.SelectData) -> Iterator[tuple[Any, ...]]:
+        """What is known of the adapter of a row: from its header at once, then whether it fits."""
+        row = event.row_value
+        identity = str(row[-1]) if isinstance(row, list) and row else ""
+        path = self.site.adapter(identity)
+        summary = read_summary(path)
+        name = self.site.name_of(path)
+        rest = (picture(summary), summary.phrase, _facts(summary), gr.update(visible=False))
+        yield identity, gr.update(visible=True), _told(name, summary, "Looking whether it fits …"), *rest
+        why, base = self._misfit(path), self.site.service.base
+        fits = f"It cannot be used on {base}: {why}" if why else f"It fits {base}."
+        yield identity, gr.update(visible=True), _told(name, summary, fits), *rest
+
+    def on_download(self, identity: str) -> str:
+        """A copy of the file, under a name that says what it is."""
+        return str(copied(self.site, self._chosen(identity)))
+
+    def on_convert(self, identity: str, layout: str, dtype: str, kind: str) -> Any:
+        """The adapter in another layout and type, as a file to download."""
+        out = converted(self.site, self._chosen(identity), layout, dtype, kind)
+        label = f"Download {out.name} ({out.stat().st_size / 1e6:.1f} MB)"
+        return gr.update(value=str(out), label=label, visible=True)
+
+    def on_use(self, identity: str, already: list[str] | None) -> Any:
+        """The preview's adapters with this one; refused if it does not fit the base model."""
+        why = self._misfit(self._chosen(identity))
+        if why:
+            raise ConfigError(f"it cannot be used on {self.site.service.base}: {why}")
+        known = choices(self.site)
+        ids = dict.fromkeys([*(one for one in already or () if one in {i for _, i in known}), identity])
+        return gr.update(choices=known, value=list(ids))
+
+    # ---- what is known
+
+    def _chosen(self, identity: str) -> Path:
+        if not identity:
+            raise ConfigError("no adapter is selected; select one in the table")
+        return self.site.adapter(identity)
+
+    def _summary(self, path: Path) -> AdapterSummary:
+        key = _version(path)
+        if key not in self.rows:
+            self.rows[key] = replace(read_summary(path), metadata={})
+        return self.rows[key]
+
+    def _misfit(self, path: Path) -> str:
+        """Why it does not fit, without where it lies on this machine."""
+        key, why = _version(path), self.site.service.misfit(path)
+        self.fits[key] = not why
+        return local(why, path)
+
+    def _fits(self, summary: AdapterSummary, kinds: set[str]) -> str:
+        """Whether it fits, as far as is known: by what was found out when it was selected, by the name of its base, and
+        by the `kinds` of those that fit."""
+        known = self.fits.get(_version(summary.path))
+        if summary.problem or known is False:
+            return "no"
+        if known or summary.base == self.site.service.base:
+            return "yes"
+        return "no" if len(kinds) == 1 and summary.kind and summary.kind not in kinds else "unknown"
+
+    def _row(self, identity: str, summary: AdapterSummary, kinds: set[str], until: float) -> list[str]:
+        digest = "…"
+        if time.monotonic() < until:
+            try:
+                digest = self.site.service.sha256(summary.path)[:12]
+            except SdLoraError:
+                digest = ""
+        strength = "" if summary.strength is None else f"{summary.strength:g}"
+        return [
+            self.site.name_of(summary.path), summary.base or summary.kind, self._fits(summary, kinds), summary.rank,
+            summary.alpha, *("" if count is None else str(count) for count in (summary.steps, summary.images)),
+            summary.trigger, strength, f"{summary.bytes / 1e6:.1f}", digest, identity,
+        ]  # fmt: skip
+
+
+def _version(path: Path) -> tuple[str, int, int]:
+    """A file as long as it stays the same."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return str(path), 0, 0
+    return str(path), facts.st_size, facts.st_mtime_ns
+
+
+def _named(values: tuple[str, ...], nothing: str) -> list[tuple[str, str]]:
+    return [(value or nothing, value) for value in values]
+
+
+def _status(text: str) -> str:
+    return f'<div class="status" role="status">{escaped(text)}</div>'
+
+
+def _told(name: str, summary: AdapterSummary, fits: str) -> str:
+    """What stands above an adapter's fields, as HTML."""
+    facts = [
+        summary.base or summary.kind, f"rank {summary.rank}" if summary.rank else "", summary.layout,
+        summary.variant.replace("dora", "DoRA").replace("lora", "LoRA"),
+    ]  # fmt: skip
+    lines = [f"<b>{escaped(name)}</b>", escaped(" · ".join(fact for fact in facts if fact)), escaped(fits)]
+    return f'<div class="status" role="status">{"<br>".join(line for line in lines if line)}</div>'
+
+
+def _facts(summary: AdapterSummary) -> dict[str, str]:
+    """The metadata, cut to what a page can show."""
+    shown = {key[:100]: _cut(value) for key, value in list(summary.metadata.items())[:_MOST_FACTS]}
+    left = len(summary.metadata) - len(shown)
+    return {**shown, **({"…": f"{left} more"} if left else {})}
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _MOST_TEXT else f"{text[:_MOST_TEXT]}… ({len(text)} characters)"

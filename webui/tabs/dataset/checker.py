@@ -1,0 +1,75 @@
+"""Datasets are checked one at a time, in a thread of their own, so that the page can tell how far it is."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sd_lora import Check, ConfigError, check_folder, load_config
+
+from ...site import Site
+
+_TICK = 0.25
+
+
+class _Left(Exception):
+    """Nobody waits for the check any more."""
+
+
+class Checker:
+    """Checks datasets, one at a time: each loads the base model and takes every core."""
+
+    def __init__(self, site: Site) -> None:
+        self._site, self._busy = site, threading.Lock()
+
+    def check(self, folder: Path, trigger: str) -> Iterator[tuple[int, int] | Check]:
+        """How many of how many pictures are looked at, now and then, and at last the check. SdLoraError."""
+        if "," in trigger:
+            raise ConfigError(f'the trigger word "{trigger}" holds a comma; give one word, such as inkwash')
+        options: dict[str, dict[str, Any]] = {
+            "model": {"base": self._site.base}, "data": {"folder": str(folder), "trigger": trigger},
+        }  # fmt: skip
+        config = load_config("", options=options)
+        if not self._busy.acquire(blocking=False):
+            raise ConfigError("another dataset is being checked; try again when that is done")
+        events: queue.SimpleQueue[tuple[int, int] | Check | BaseException] = queue.SimpleQueue()
+        left = threading.Event()
+
+        def watch(done: int, total: int) -> None:
+            if left.is_set():
+                raise _Left
+            events.put((done, total))
+
+        def work() -> None:
+            try:
+                events.put(check_folder(config, thumbnails=True, watch=watch))
+            except BaseException as error:  # whatever it is, it is the caller's
+                events.put(error)
+            finally:
+                self._busy.release()
+
+        threading.Thread(target=work, name="check", daemon=True).start()
+        try:
+            yield from _latest(events)
+        finally:
+            left.set()
+
+
+def _latest(events: queue.SimpleQueue[Any]) -> Iterator[tuple[int, int] | Check]:
+    """The events up to the check; of those that come close together the last."""
+    while True:
+        event = events.get()
+        with contextlib.suppress(queue.Empty):
+            while isinstance(event, tuple):
+                event = events.get_nowait()
+        if isinstance(event, BaseException):
+            raise event
+        yield event
+        if isinstance(event, Check):
+            return
+        time.sleep(_TICK)

@@ -1,0 +1,140 @@
+"""A check as the Dataset tab shows it: HTML in which names and captions are text, whatever they hold."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from pathlib import PurePath
+
+from sd_lora import Check, Finding, duration, grouped, how_often
+
+from ...messages import escaped
+
+_SEVERITIES = {"error": "errors", "warning": "warnings", "info": "notes"}
+_MOST_PAIRS, _MOST_LISTED, _MOST_IN_SENTENCE = 24, 500, 5
+#: the findings that say that two images are one
+DUPLICATES = {"image-duplicate", "image-near-duplicate"}
+
+
+def summary_html(check: Check) -> str:
+    """What was understood, how many findings there are, and the plan."""
+    counts = {
+        severity: sum(finding.severity == severity for finding in check.findings) for severity in _SEVERITIES
+    }  # fmt: skip
+    chips = "".join(
+        f'<li class="is-{severity}">{count} {_SEVERITIES[severity] if count > 1 else _SEVERITIES[severity][:-1]}</li>'
+        for severity, count in counts.items() if count
+    ) or '<li class="is-good">nothing to remark</li>'  # fmt: skip
+    stops = "<p>Training stops at the errors until they are mended.</p>" if check.has_errors else ""
+    plan = plan_sentence(check)
+    planned = f'<p class="plan">{escaped(plan)}</p>' if plan else ""
+    return (
+        f'<div class="dataset-report"><p class="understood" dir="auto">{_text(check, check.summary)}</p>'
+        f'<ul class="counts">{chips}</ul>{stops}{planned}</div>'
+    )
+
+
+def _text(check: Check, text: str) -> str:
+    """`text` as HTML; where the folder lies on the server is left out."""
+    return escaped(text.replace(check.folder, PurePath(check.folder).name))
+
+
+def plan_sentence(check: Check) -> str:
+    """What a run would be, in a sentence; empty if there can be none."""
+    plan = check.plan
+    if plan is None:
+        return ""
+    parts = [f"{plan.steps:,} steps of {plan.batch_size} see {how_often(check.images)}"]
+    if plan.seconds is not None:
+        parts.append(f"which takes about {duration(plan.seconds)} here")
+    if plan.memory_bytes is not None:
+        parts.append(f"in about {plan.memory_bytes / 1e9:.1f} GB of memory")
+    return f"{', '.join(parts)}."
+
+
+def buckets_html(check: Check) -> str:
+    """The sizes in which images are trained, as a table; empty without a plan."""
+    if check.plan is None:
+        return ""
+    rows = "".join(
+        f'<tr><th scope="row">{row.width} × {row.height}</th><td>{row.images:,}</td><td>{row.exposures:,}</td></tr>'
+        for row in check.plan.buckets
+    )
+    head = '<tr><th scope="col">size in pixels</th><th scope="col">images</th><th scope="col">exposures</th></tr>'
+    return (
+        '<div class="dataset-report"><table class="buckets"><caption>Buckets</caption>'
+        f"<thead>{head}</thead><tbody>{rows}</tbody></table></div>"
+    )
+
+
+def findings_html(check: Check) -> str:
+    """The findings by severity, all of a kind in one sentence."""
+    parts = []
+    for severity, several in _SEVERITIES.items():
+        own = [finding for finding in check.findings if finding.severity == severity]
+        if own:
+            kinds = "".join(_kind_html(check, code, sentence) for code, sentence in grouped(own))
+            title = several.capitalize()
+            parts.append(f'<section class="is-{severity}"><h4>{title}</h4><ul class="kinds">{kinds}</ul></section>')
+    return f'<div class="dataset-report">{"".join(parts)}</div>' if parts else ""
+
+
+def _kind_html(check: Check, code: str, sentence: str) -> str:
+    found = [finding for finding in check.findings if finding.code == code]
+    more = ""
+    if len(found) > _MOST_IN_SENTENCE:
+        listed = "".join(f'<li dir="auto">{_text(check, finding.message)}</li>' for finding in found[:_MOST_LISTED])
+        more = f"<details><summary>all {len(found)}</summary><ul>{listed}</ul></details>"
+    highlighted = ' class="duplicate"' if code in DUPLICATES else ""
+    return f'<li{highlighted}><code>{code}</code> <span dir="auto">{_text(check, sentence)}</span>{more}</li>'
+
+
+def duplicates_html(check: Check) -> str:
+    """Pictures that are there twice, beside what they repeat; empty if there are none."""
+    found = [finding for finding in check.findings if finding.code in DUPLICATES and finding.file]
+    if not found:
+        return ""
+    pictures = {row.name: row.thumbnail for row in check.images}
+    pairs = "".join(_pair_html(finding, pictures) for finding in found[:_MOST_PAIRS])
+    more = f"<p>and {len(found) - _MOST_PAIRS} more</p>" if len(found) > _MOST_PAIRS else ""
+    return f'<div class="dataset-report"><h4>Duplicates</h4><ul class="pairs">{pairs}</ul>{more}</div>'
+
+
+def _pair_html(finding: Finding, pictures: dict[str, bytes | None]) -> str:
+    other = max((name for name in pictures if finding.detail.endswith(f" {name}")), key=len, default="")
+    images = "".join(_image_html(name, pictures.get(name)) for name in (finding.file or "", other) if name)
+    text = f"{finding.file}: {finding.detail}"
+    return f'<li><span class="images">{images}</span><span dir="auto">{escaped(text)}</span></li>'
+
+
+def _image_html(name: str, thumbnail: bytes | None) -> str:
+    if thumbnail is None:
+        return ""
+    source = f"data:image/jpeg;base64,{base64.b64encode(thumbnail).decode('ascii')}"
+    return f'<img src="{source}" alt="{escaped(name)}">'
+
+
+def tokens_html(counts: Sequence[tuple[int, int]], *, is_saved: bool = True) -> str:
+    """How many tokens each line has and how many are read; the longest line counts."""
+    state = "" if is_saved else " · not saved"
+    if not counts:
+        return f'<div class="tokens">no caption{state}</div>'
+    line, (count, limit) = max(enumerate(counts, 1), key=lambda pair: pair[1][0])
+    where = f"line {line}: " if len(counts) > 1 else ""
+    if count <= limit:
+        return f'<div class="tokens">{where}{count} of {limit} tokens{state}</div>'
+    return f'<div class="tokens over" role="alert">{where}{count} of {limit} tokens; the end is not read{state}</div>'
+
+
+def drafts_html(names: Sequence[str]) -> str:
+    """The images whose captions are not saved."""
+    if not names:
+        return '<div class="drafts"></div>'
+    listed = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+    return f'<div class="drafts">✎ not saved: <span dir="auto">{escaped(listed)}</span></div>'
+
+
+def told_html(text: str, share: float | None = None) -> str:
+    """A line of status, with a bar if `share` of something is done."""
+    bar = "" if share is None else f'<div class="bar"><i style="width:{100 * share:.0f}%"></i></div>'
+    return f'<div class="status" role="status" aria-live="polite">{escaped(text)}{bar}</div>'

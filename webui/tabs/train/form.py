@@ -1,0 +1,239 @@
+"""The form of a run, made from the typed config: a field for every setting, and from the fields to a config again."""
+
+from __future__ import annotations
+
+import math
+import re
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Literal
+
+import gradio as gr
+
+from sd_lora import ConfigError, RunConfig, load_config, preset_names, setting_help
+
+from ...site import Site
+
+#: what stands at the top, in this order
+ESSENTIALS = (
+    ("data", "trigger"), ("training", "steps"), ("lora", "rank"), ("optimizer", "learning_rate"),
+    ("training", "batch_size"), ("preview", "every"),
+)  # fmt: skip
+#: what the page itself sets: the dataset, the run's name, and the base model that it was opened on
+GIVEN = {("data", "folder"), ("output", "folder"), ("model", "base"), ("model", "revision"), ("model", "config")}
+_BY_ID: dict[tuple[str, str], Literal["dataset", "adapter", "cache"]] = {
+    ("data", "regularisation"): "dataset", ("lora", "init"): "adapter", ("data", "cache"): "cache",
+}  # fmt: skip
+_SHARED_CACHE = ".cache"
+_ANSWERS = {"absent": None, "yes": True, "no": False}
+_LABELS = {("preview", "every"): "Sample every"}
+_RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
+
+Kind = Literal[
+    "choice", "switch", "answer", "whole", "number", "list", "lines", "table", "text", "dataset", "adapter", "cache"
+]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A setting of the config, the `kind` of its field, and whether it may be `absent`."""
+
+    section: str
+    key: str
+    kind: Kind
+    default: Any
+    choices: tuple[str, ...] = ()
+    absent: bool = False
+
+    @property
+    def place(self) -> tuple[str, str]:
+        return self.section, self.key
+
+    @property
+    def by_id(self) -> bool:
+        """Whether it is chosen from what the page finds on this machine."""
+        return self.kind in ("dataset", "adapter")
+
+    @property
+    def help(self) -> str:
+        """What it means, in the words of its field."""
+        text = setting_help().get(f"{self.section}.{self.key}", "")
+        return text if self.kind == "answer" else text.replace("absent:", "left empty:")
+
+    def shown(self, value: Any) -> Any:
+        """What its field shows for a `value` of the config."""
+        if self.kind == "answer":
+            return next(word for word, answer in _ANSWERS.items() if answer is value)
+        if self.kind in ("list", "lines"):
+            return (", " if self.kind == "list" else "\n").join(_text(part) for part in value)
+        if self.absent:
+            return "" if value is None else _text(value)
+        if self.kind == "table":
+            return "\n".join(f"{key} = {_text(number)}" for key, number in value.items())
+        return value
+
+    def given(self, raw: Any, site: Site) -> Any:
+        """What the config gets for what its field holds. ConfigError."""
+        if self.kind == "answer":
+            return _ANSWERS.get(raw, raw)
+        if self.kind in ("list", "lines"):
+            return [part.strip() for part in re.split("," if self.kind == "list" else "\n", raw or "") if part.strip()]
+        if self.kind == "table":
+            return dict(self._row(line) for line in (raw or "").splitlines() if line.strip())
+        if self.kind == "cache":
+            return str(site.runs / _SHARED_CACHE) if raw else ""
+        if self.kind in ("dataset", "adapter"):
+            return str(getattr(site, self.kind)(raw)) if raw else ""
+        raw = raw.strip() if isinstance(raw, str) else raw
+        return None if self.absent and not raw else raw
+
+    def differs(self, raw: Any, value: Any) -> bool:
+        """Whether its field holds something else than a `value` of the config; a number's that was emptied does not."""
+        shown = self.shown(value)
+        if isinstance(shown, str):
+            return _bare(raw) != _bare(shown)
+        return raw is not None and raw != shown
+
+    def _row(self, line: str) -> tuple[str, str]:
+        pattern, equals, number = line.rpartition("=")
+        if not equals or not pattern.strip() or not number.strip():
+            raise ConfigError(f'{self.section}.{self.key} has the line "{line.strip()[:80]}"; write pattern = number')
+        return pattern.strip().strip('"'), number.strip()
+
+
+def settings() -> list[Setting]:
+    """Every setting that has a field of its own, in the order of the config."""
+    found = []
+    for section in fields(RunConfig):
+        plain: Any = section.default
+        hints = typing.get_type_hints(type(plain))
+        for item in fields(plain):
+            if (section.name, item.name) not in GIVEN:
+                found.append(_setting(section.name, item.name, hints[item.name], getattr(plain, item.name)))
+    return found
+
+
+def preset_config(site: Site, preset: str) -> RunConfig:
+    """The config of a preset, "" for the base model's own, on the base model of the page."""
+    if preset and preset not in preset_names():  # a path would be read
+        raise ConfigError("that preset is not there; choose another")
+    return load_config(preset, options={"model": {"base": site.base}})
+
+
+def overrides(config: RunConfig, values: Sequence[Any], site: Site) -> dict[str, dict[str, Any]]:
+    """Section → key → value of the `values` of all `settings` that differ from those of `config`."""
+    found: dict[str, dict[str, Any]] = {}
+    for setting, raw in zip(settings(), values, strict=True):
+        if setting.differs(raw, _of(config, setting)):
+            found.setdefault(setting.section, {})[setting.key] = setting.given(raw, site)
+    return found
+
+
+def config_of(site: Site, preset: str, dataset: str, values: Sequence[Any]) -> RunConfig:
+    """The config of a run. ConfigError, one sentence for all that cannot be used."""
+    if not dataset:
+        raise ConfigError("choose a dataset")
+    asked = zip(settings(), values, strict=True)
+    empty = [s.key for s, raw in asked if s.kind in ("whole", "number") and not s.absent and raw is None]
+    if empty:
+        raise ConfigError(f"{', '.join(empty)}: no number is given; give one, or choose the preset again")
+    options: Mapping[str, dict[str, Any]] = overrides(preset_config(site, preset), values, site)
+    merged = {name: dict(content) for name, content in options.items()}
+    merged.setdefault("data", {})["folder"] = str(site.dataset(dataset))
+    merged.setdefault("model", {})["base"] = site.base
+    return load_config(preset, options=merged)
+
+
+def switched(site: Site, before: str, after: str, values: Sequence[Any]) -> list[Any]:
+    """The fields when another preset is chosen: what was changed by hand stays, the rest is the new preset's."""
+    old, new = preset_config(site, before), preset_config(site, after)
+    return [
+        gr.skip() if setting.differs(raw, _of(old, setting)) else setting.shown(_of(new, setting))
+        for setting, raw in zip(settings(), values, strict=True)
+    ]
+
+
+def run_name(site: Site, name: str) -> str:
+    """`name` if a run may be called so: never a path, and nothing that is there already. ConfigError."""
+    name = (name or "").strip()
+    if not re.fullmatch(r"[^\W_][\w .-]{0,59}", name) or name.endswith(".") or name.split(".")[0].upper() in _RESERVED:
+        raise ConfigError(
+            "a run's name has up to 60 letters, digits, spaces, - _ and ., and begins with a letter or digit"
+            + (f", but {name[:40]!r} was given" if name else "; give one")
+        )
+    folder = site.runs / name
+    if folder.exists() or folder.is_symlink() or site.data.absolute().is_relative_to(folder.absolute()):
+        raise ConfigError(f'"{name}" is there already; choose another name')
+    return name
+
+
+def field_of(setting: Setting, site: Site, config: RunConfig) -> Any:
+    """The component of a setting, filled as `config` says."""
+    essential = setting.place in ESSENTIALS
+    name = setting.key if essential else f"{setting.section}-{setting.key}"
+    common: dict[str, Any] = {
+        "label": _LABELS.get(setting.place, setting.key.replace("_", " ").capitalize()), "info": setting.help,
+        "elem_id": f"train-{name}".replace("_", "-"), "min_width": 150,
+    }  # fmt: skip
+    value = setting.shown(_of(config, setting))
+    if setting.kind == "switch":
+        return gr.Checkbox(value, **common)
+    if setting.kind in ("choice", "answer", "dataset", "adapter", "cache"):
+        return gr.Dropdown(choices_of(setting, site), value=value, **common)
+    if setting.kind in ("whole", "number") and not setting.absent:  # a field of a number has no way to be empty
+        precision, step = (0, 1) if setting.kind == "whole" else (None, _stride(value or setting.default))
+        return gr.Number(value, precision=precision, step=step, **common)
+    lines, hint = 2 if setting.kind in ("lines", "table") else 1, "left empty" if setting.absent else None
+    return gr.Textbox(
+        value, lines=lines, max_lines=8 if lines > 1 else 1, max_length=20_000, placeholder=hint, **common
+    )
+
+
+def choices_of(setting: Setting, site: Site) -> list[Any]:
+    """What can be chosen in the field of a setting."""
+    if setting.kind == "cache":
+        return [("in the run folder", ""), ("shared by all runs of this page", "shared")]
+    if setting.kind == "adapter":
+        return [("none", ""), *((site.name_of(path), identity) for identity, path in site.adapters().items())]
+    if setting.kind == "dataset":
+        return [("none", ""), *((path.name, identity) for identity, path in site.datasets().items())]
+    return list(_ANSWERS if setting.kind == "answer" else setting.choices)
+
+
+def _setting(section: str, key: str, hint: Any, default: Any) -> Setting:
+    options = typing.get_args(hint)
+    absent = type(None) in options
+    inner = next((option for option in options if option is not type(None)), hint) if absent else hint
+    kind: Kind
+    if (section, key) in _BY_ID:
+        kind = _BY_ID[section, key]
+    elif typing.get_origin(inner) is Literal:
+        return Setting(section, key, "choice", default, typing.get_args(inner))
+    elif inner is bool:
+        kind = "answer" if absent else "switch"
+    elif typing.get_origin(inner) is tuple:
+        kind = "lines" if key == "prompts" else "list"  # prompts have commas in them
+    elif typing.get_origin(inner) is dict:
+        kind = "table"
+    else:
+        kinds: dict[Any, Kind] = {int: "whole", float: "number", str: "text"}
+        kind = kinds[inner]
+    return Setting(section, key, kind, default, absent=absent)
+
+
+def _of(config: RunConfig, setting: Setting) -> Any:
+    return getattr(getattr(config, setting.section), setting.key)
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _bare(text: Any) -> str:
+    return re.sub(r"[ \t]*([,=\n])[ \t\n]*", r"\1", str(text or "").strip())
+
+
+def _stride(value: float | None) -> float:
+    """By how much the arrows of a number's field change it."""
+    return 10 ** (math.floor(math.log10(abs(value))) - 1) if value else 0.01
