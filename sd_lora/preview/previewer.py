@@ -17,9 +17,9 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from sd_lora.adapters.adapter import Adapter, base_name
+from sd_lora.adapters.strengths import checked_strength
 from sd_lora.config.schema import ModelConfig, PreviewConfig
 from sd_lora.errors import AdapterError
-from sd_lora.lora.layers import checked_strength
 from sd_lora.models.opening import open_base
 from sd_lora.preview.painter import Painter, Strokes, native_size
 from sd_lora.preview.sheet import draw_sheet

@@ -5,13 +5,15 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from sd_lora.data.pictures.views import Framing
 from sd_lora.models.objectives import Objective
+
+if TYPE_CHECKING:
+    from sd_lora.data.pictures.views import Framing
 
 #: Tensors that steer the denoiser, batch first; which ones is the family's own affair.
 Conditioning = dict[str, Tensor]

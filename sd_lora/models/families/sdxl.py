@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from sd_lora.errors import BaseModelError
-from sd_lora.models.families.base import Conditioning, Framing
+from sd_lora.models.families.base import Conditioning
 from sd_lora.models.families.unet import UNetFamily, tokens_of
+
+if TYPE_CHECKING:
+    from sd_lora.data.pictures.views import Framing
 
 
 class SdxlFamily(UNetFamily):
