@@ -64,6 +64,6 @@ def test_every_public_name_resolves(name: str) -> None:
 
 
 def test_public_names_are_listed_and_others_refused() -> None:
-    assert dir(sd_lora) == sorted(sd_lora.__all__)
+    assert dir(sd_lora) == sorted({*sd_lora._HOME, "__version__"}) == sd_lora.__all__
     with pytest.raises(AttributeError, match="no_such_thing"):
         sd_lora.no_such_thing  # noqa: B018

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 
-from sd_lora import ConfigError
+from sd_lora.errors import ConfigError
 
 _TRIES, _WINDOW = 10, 60.0
 #: the largest body of an upload, of any other request, and of a login

@@ -10,7 +10,10 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from sd_lora import AdapterSummary, ConfigError, SdLoraError, convert_adapter, plain_name
+from sd_lora import convert_adapter
+from sd_lora.adapters.summary import AdapterSummary
+from sd_lora.errors import ConfigError, SdLoraError
+from sd_lora.preview.prompts import plain_name
 
 from .site import Site
 

@@ -16,7 +16,8 @@ from typing import Any, NoReturn
 import gradio as gr
 from gradio import processing_utils
 
-from sd_lora import PreviewLimits, PreviewService
+from sd_lora.preview.job import PreviewLimits
+from sd_lora.preview.service import PreviewService
 
 from . import http_api
 from .access import Guard, check_address

@@ -9,7 +9,8 @@ from typing import Any
 import anyio.from_thread
 import gradio as gr
 
-from sd_lora import PreviewCell, PreviewStopped, png_with_recipe
+from sd_lora.preview.events import PreviewCell, PreviewStopped
+from sd_lora.preview.recipe import png_with_recipe
 
 from .messages import plain, telling
 from .preview_fields import Asked

@@ -10,7 +10,7 @@ from typing import Any
 
 import gradio as gr
 
-from sd_lora import SdLoraError
+from sd_lora.errors import SdLoraError
 
 Handler = Callable[..., Any]
 #: of every event but the documented ones; the page shows progress itself

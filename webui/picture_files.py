@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from sd_lora import png_with_recipe
+from sd_lora.preview.recipe import png_with_recipe
 
 
 def picture_file(work: Path, image: Image.Image, recipe: Mapping[str, Any], name: str = "") -> str:

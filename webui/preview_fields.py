@@ -6,7 +6,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sd_lora import ConfigError, MixedAdapter, PreviewJob, PreviewRow, parse_strengths, split_tags
+from sd_lora.errors import ConfigError
+from sd_lora.preview.job import MixedAdapter, PreviewJob, PreviewRow
+from sd_lora.preview.prompts import parse_strengths, split_tags
 
 from .site import Site
 

@@ -12,15 +12,10 @@ from typing import Any
 import gradio as gr
 from PIL import Image
 
-from sd_lora import (
-    PreviewCell,
-    PreviewGrid,
-    PreviewJob,
-    PreviewProgress,
-    PreviewService,
-    PreviewStopped,
-    PreviewWaiting,
-)
+from sd_lora.preview.events import PreviewCell, PreviewProgress, PreviewStopped, PreviewWaiting
+from sd_lora.preview.job import PreviewJob
+from sd_lora.preview.previewer import PreviewGrid
+from sd_lora.preview.service import PreviewService
 
 from .messages import escaped
 from .picture_files import picture_file

@@ -7,7 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sd_lora import ConfigError, MixedAdapter, PreviewService, list_runs, plain_name
+from sd_lora.errors import ConfigError
+from sd_lora.preview.job import MixedAdapter
+from sd_lora.preview.prompts import plain_name
+from sd_lora.preview.service import PreviewService
+from sd_lora.runs.state import list_runs
 
 #: folders of a run in which no adapter is looked for: copies, and what only training reads
 _SKIPPED = {"diffusers", "checkpoints", "cache", "samples"}

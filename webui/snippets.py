@@ -9,7 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sd_lora import AdapterSummary, ConfigError, plain_name
+from sd_lora.adapters.summary import AdapterSummary
+from sd_lora.errors import ConfigError
+from sd_lora.preview.prompts import plain_name
 
 #: strengths that are taken; those of a mix are products of several of them
 WEAKEST, STRONGEST = -1.0, 2.0

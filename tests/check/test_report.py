@@ -12,12 +12,11 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from sd_lora import Check, Finding
 from sd_lora.check.quality import thumbnail
 from sd_lora.check.report import write_report
-from sd_lora.check.result import BucketRow, ImageRow, Plan, duration
+from sd_lora.check.result import BucketRow, Check, ImageRow, Plan, duration
 from sd_lora.commands.app import app
-from sd_lora.data.findings import CODES
+from sd_lora.data.findings import CODES, Finding
 from sd_lora.errors import ConfigError, SdLoraError
 
 PICTURE = thumbnail(Image.new("RGB", (30, 20), "teal"))

@@ -17,6 +17,7 @@ from small_bases import KINDS
 
 import sd_lora
 from sd_lora.adapters.adapter import Adapter, base_name
+from sd_lora.config.schema import ModelConfig
 from sd_lora.errors import AdapterError
 from sd_lora.lora.targets import plan_targets
 from sd_lora.models.opening import FAMILIES
@@ -124,7 +125,7 @@ def test_the_sidecars_say_what_other_programs_ask(kind: str, run: Path) -> None:
 def test_no_program_would_lose_a_module_or_take_it_for_another_kind(
     kind: str, bases: dict[str, Path], run: Path
 ) -> None:
-    found = verify_adapter(run / "adapter.safetensors", sd_lora.ModelConfig(base=str(bases[kind])))
+    found = verify_adapter(run / "adapter.safetensors", ModelConfig(base=str(bases[kind])))
     assert found.is_whole
     assert found.kind == {"sd2v": "sd2-v"}.get(kind, kind)
     for answer in found.clients:

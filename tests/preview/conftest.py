@@ -9,9 +9,7 @@ from typing import Any
 import pytest
 from preview_jobs import Maker
 
-from sd_lora import (
-    PreviewService,
-)
+from sd_lora.preview.service import PreviewService
 
 
 @pytest.fixture

@@ -7,13 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sd_lora import (
-    MixedAdapter,
-    PreviewCell,
-    PreviewJob,
-    PreviewRow,
-    PreviewService,
-)
+from sd_lora.preview.events import PreviewCell
+from sd_lora.preview.job import MixedAdapter, PreviewJob, PreviewRow
+from sd_lora.preview.service import PreviewService
 
 Maker = Callable[..., Any]
 BASE = PreviewRow("a red boat on the sea")

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sd_lora import ConfigError, MixedAdapter, PreviewJob, PreviewLimits, PreviewRow, parse_strengths, split_tags
-from sd_lora.preview.job import strength_key
+from sd_lora import ConfigError
+from sd_lora.preview.job import MixedAdapter, PreviewJob, PreviewLimits, PreviewRow, strength_key
+from sd_lora.preview.prompts import parse_strengths, split_tags
 
 JOB = PreviewJob((PreviewRow("a red house"),))
 

@@ -12,17 +12,9 @@ from typing import Any
 import pytest
 from preview_jobs import LONG, job_of, pictures, until
 
-from sd_lora import (
-    MixedAdapter,
-    PreviewBusy,
-    PreviewJob,
-    PreviewLimits,
-    PreviewProgress,
-    PreviewRow,
-    PreviewService,
-    PreviewStopped,
-    PreviewWaiting,
-)
+from sd_lora.preview.events import PreviewBusy, PreviewProgress, PreviewStopped, PreviewWaiting
+from sd_lora.preview.job import MixedAdapter, PreviewJob, PreviewLimits, PreviewRow
+from sd_lora.preview.service import PreviewService
 
 
 def test_many_callers_get_what_one_gets_alone(random_sd_folder: Path, files: list[Path]) -> None:

@@ -14,17 +14,10 @@ import torch
 from PIL import Image
 from preview_jobs import BASE, LONG, Maker, job_of, pictures
 
-from sd_lora import (
-    AdapterError,
-    ConfigError,
-    MixedAdapter,
-    PreviewCell,
-    PreviewJob,
-    PreviewLimits,
-    PreviewProgress,
-    PreviewRow,
-    PreviewService,
-)
+from sd_lora import AdapterError, ConfigError
+from sd_lora.preview.events import PreviewCell, PreviewProgress
+from sd_lora.preview.job import MixedAdapter, PreviewJob, PreviewLimits, PreviewRow
+from sd_lora.preview.service import PreviewService
 
 
 def test_strength_0_is_the_base_and_comes_first(service: PreviewService, files: list[Path], random_sd: Any) -> None:

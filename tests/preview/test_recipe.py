@@ -13,8 +13,9 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from sd_lora import DataError, MixedAdapter, PreviewJob, PreviewRow, a1111_line, png_with_recipe, read_recipe
-from sd_lora.preview.recipe import recipe_of, sheet_recipe
+from sd_lora import DataError
+from sd_lora.preview.job import MixedAdapter, PreviewJob, PreviewRow
+from sd_lora.preview.recipe import a1111_line, png_with_recipe, read_recipe, recipe_of, sheet_recipe
 
 PICTURE = Image.new("RGB", (8, 8), "red")
 INK = MixedAdapter(Path("runs/ink/adapter.safetensors"), 0.5)

@@ -13,10 +13,11 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 import sd_lora
-from sd_lora import AdapterError, ConfigError, ModelConfig
+from sd_lora import AdapterError, ConfigError
 from sd_lora.adapters.adapter import modules_of
 from sd_lora.adapters.file import Weights, read_adapter, write_adapter
 from sd_lora.commands.app import app
+from sd_lora.config.schema import ModelConfig
 from sd_lora.models.kinds import MARKS
 from sd_lora.storage.safetensors_header import read_header
 from sd_lora.tools.convert import convert_adapter

@@ -10,7 +10,7 @@ import pytest
 from browsing import browser
 
 import sd_lora
-from sd_lora import PreviewService
+from sd_lora.preview.service import PreviewService
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,8 @@ import pytest
 from browsing import Tab, furnish, needs_chromium
 from serving import Served, served, until
 
-from sd_lora import ConfigError, stop_run
+from sd_lora import ConfigError
+from sd_lora.runs.control import stop_run
 
 pytestmark = needs_chromium
 HOSTILE = "<img src=x onerror=window.pwned=1><script>window.pwned=1</script>"

@@ -20,7 +20,11 @@ import httpx
 import pytest
 from serving import PATIENCE, Served, Visitor, pixels, post, served, until
 
-from sd_lora import MixedAdapter, PreviewCell, PreviewJob, PreviewRow, PreviewService, load_base, parse_strengths
+from sd_lora import load_base
+from sd_lora.preview.events import PreviewCell
+from sd_lora.preview.job import MixedAdapter, PreviewJob, PreviewRow
+from sd_lora.preview.prompts import parse_strengths
+from sd_lora.preview.service import PreviewService
 
 CALLS = int(os.environ.get("SD_LORA_CALLS", "500"))
 PROMPTS = ("a red boat on the sea", "a small cup", "a house at night")

@@ -18,15 +18,10 @@ from sd_lora.webui.preview_progress import NOTHING, Drawings, file_of
 from sd_lora.webui.site import Site
 from sd_lora.webui.tabs.compare import _Pair
 
-from sd_lora import (
-    AdapterError,
-    PreviewCell,
-    PreviewJob,
-    PreviewProgress,
-    PreviewRow,
-    PreviewStopped,
-    read_recipe,
-)
+from sd_lora import AdapterError
+from sd_lora.preview.events import PreviewCell, PreviewProgress, PreviewStopped
+from sd_lora.preview.job import PreviewJob, PreviewRow
+from sd_lora.preview.recipe import read_recipe
 
 JOB = PreviewJob((PreviewRow("a cup"),), (1.0,))
 

@@ -11,7 +11,8 @@ import pytest
 from sd_lora.webui.site import Site
 from sd_lora.webui.temp_files import OLD, YOUNG, Janitor
 
-from sd_lora import ConfigError, PreviewService
+from sd_lora import ConfigError
+from sd_lora.preview.service import PreviewService
 
 HOSTILE = ["../secret", "/etc/passwd", "..", "", "%2e%2e", "C:\\x", "a/b", "\0", "x" * 5000, "ink", "runs/ink"]
 

@@ -14,16 +14,12 @@ from PIL import Image
 from sd_lora.webui.snippets import Scene, Share, a1111, comfyui, diffusers, file_names, share
 
 import sd_lora
-from sd_lora import (
-    AdapterSummary,
-    ConfigError,
-    MixedAdapter,
-    PreviewCell,
-    PreviewJob,
-    PreviewRow,
-    PreviewService,
-    plain_name,
-)
+from sd_lora import ConfigError
+from sd_lora.adapters.summary import AdapterSummary
+from sd_lora.preview.events import PreviewCell
+from sd_lora.preview.job import MixedAdapter, PreviewJob, PreviewRow
+from sd_lora.preview.prompts import plain_name
+from sd_lora.preview.service import PreviewService
 
 UNET = ("unet.down.block_0", "unet.mid", "unet.up.block_0", "unet.up.block_1")
 SCENE = Scene("a red house", 7, "tiny", 64)

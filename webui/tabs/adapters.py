@@ -10,7 +10,8 @@ from typing import Any
 
 import gradio as gr
 
-from sd_lora import AdapterSummary, ConfigError, SdLoraError, read_summary
+from sd_lora.adapters.summary import AdapterSummary, read_summary
+from sd_lora.errors import ConfigError, SdLoraError
 
 from ..adapter_files import KINDS, LAYOUTS, TYPES, converted, copied, local, picture
 from ..browser_state import opened

@@ -8,7 +8,9 @@ from typing import Any
 
 import gradio as gr
 
-from sd_lora import ConfigError, MixedAdapter, PreviewJob, PreviewRow, SdLoraError, parse_strengths, split_tags
+from sd_lora.errors import ConfigError, SdLoraError
+from sd_lora.preview.job import MixedAdapter, PreviewJob, PreviewRow
+from sd_lora.preview.prompts import parse_strengths, split_tags
 
 from ..browser_state import opened, page_of, remember
 from ..messages import PRIVATE, telling

@@ -9,16 +9,10 @@ from typing import Any, Literal
 
 import gradio as gr
 
-from sd_lora import (
-    AdapterSummary,
-    ConfigError,
-    MixedAdapter,
-    PreviewJob,
-    PreviewRow,
-    SdLoraError,
-    read_summary,
-    split_tags,
-)
+from sd_lora.adapters.summary import AdapterSummary, read_summary
+from sd_lora.errors import ConfigError, SdLoraError
+from sd_lora.preview.job import MixedAdapter, PreviewJob, PreviewRow
+from sd_lora.preview.prompts import split_tags
 
 from .. import snippets
 from ..adapter_files import local

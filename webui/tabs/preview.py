@@ -11,7 +11,9 @@ from typing import Any
 
 import gradio as gr
 
-from sd_lora import PreviewJob, SdLoraError, read_recipe
+from sd_lora.errors import SdLoraError
+from sd_lora.preview.job import PreviewJob
+from sd_lora.preview.recipe import read_recipe
 
 from ..browser_state import opened, page_of, remember
 from ..messages import PRIVATE, telling, warn

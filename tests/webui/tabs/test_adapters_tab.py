@@ -19,8 +19,9 @@ from sd_lora.webui.tabs import adapters as adapters_tab
 from sd_lora.webui.tabs.adapters import HEADERS
 from sd_lora.webui.tabs.preview import PreviewInputs
 
-from sd_lora import Adapter, ConfigError, PreviewService, SdLoraError, read_summary
+from sd_lora import Adapter, ConfigError, SdLoraError, read_summary
 from sd_lora.adapters.file import Weights
+from sd_lora.preview.service import PreviewService
 
 SCRIPT, IMAGE = "<script>alert(1)</script>", '<img src=x onerror="alert(2)">'
 ODD_IDS = ["", "nope", "../../etc/passwd", "/etc/passwd", "__class__", "0" * 12, "*"]

@@ -15,7 +15,8 @@ import pytest
 from sd_lora.webui.site import Site
 from sd_lora.webui.tabs import mix as mix_tab
 
-from sd_lora import ConfigError, PreviewService
+from sd_lora import ConfigError
+from sd_lora.preview.service import PreviewService
 
 MARKUP = "<img src=x onerror=alert(1)>"
 

@@ -13,7 +13,9 @@ from sd_lora.webui.site import Site
 from sd_lora.webui.tabs import preview as preview_tab
 
 import sd_lora
-from sd_lora import ConfigError, PreviewLimits, png_with_recipe
+from sd_lora import ConfigError
+from sd_lora.preview.job import PreviewLimits
+from sd_lora.preview.recipe import png_with_recipe
 
 FACTS = {"negative": "", "seed": 7, "steps": 20, "guidance": 4.5, "width": 64, "height": 64, "base": "tiny",
          "scheduler": "DDIMScheduler", "sd_lora": sd_lora.__version__, "strengths": [0.0, 1.0]}  # fmt: skip

@@ -21,8 +21,13 @@ from sd_lora.webui.tabs.train import run as train_run
 from sd_lora.webui.tabs.train import tab as train_tab
 from sd_lora.webui.tabs.train import view as train_view
 
-from sd_lora import Check, ConfigError, Finding, PreviewService, RunConfig, RunState, preset_names, setting_help
+from sd_lora import ConfigError, RunConfig, preset_names
+from sd_lora.check.result import Check
 from sd_lora.config import schema as config
+from sd_lora.config.help import setting_help
+from sd_lora.data.findings import Finding
+from sd_lora.preview.service import PreviewService
+from sd_lora.runs.state import RunState
 
 PLACES = [(section.name, item.name) for section in fields(RunConfig) for item in fields(cast(Any, section.default))]
 

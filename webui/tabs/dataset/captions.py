@@ -6,7 +6,8 @@ from typing import Any
 
 import gradio as gr
 
-from sd_lora import SdLoraError, triggered
+from sd_lora.data.captions import triggered
+from sd_lora.errors import SdLoraError
 
 from ...messages import PRIVATE, telling
 from ...site import Site

@@ -10,7 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sd_lora import Check, ConfigError, check_folder, load_config
+from sd_lora import check_folder
+from sd_lora.check.result import Check
+from sd_lora.config.presets import load_config
+from sd_lora.errors import ConfigError
 
 from ...site import Site
 

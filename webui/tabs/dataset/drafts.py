@@ -8,7 +8,9 @@ import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from sd_lora import CaptionChanged, CaptionEditor, Check, ConfigError, SdLoraError
+from sd_lora.check.result import Check
+from sd_lora.data.editing.editor import CaptionChanged, CaptionEditor
+from sd_lora.errors import ConfigError, SdLoraError
 
 from .report import DUPLICATES
 

@@ -6,7 +6,8 @@ import base64
 from collections.abc import Sequence
 from pathlib import PurePath
 
-from sd_lora import Check, Finding, duration, grouped, how_often
+from sd_lora.check.result import Check, duration, how_often
+from sd_lora.data.findings import Finding, grouped
 
 from ...messages import escaped
 

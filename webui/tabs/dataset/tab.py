@@ -8,7 +8,9 @@ from typing import Any
 
 import gradio as gr
 
-from sd_lora import IMAGE_SUFFIXES, Check, ConfigError, SdLoraError
+from sd_lora.check.result import Check
+from sd_lora.data.pictures.decode import IMAGE_SUFFIXES
+from sd_lora.errors import ConfigError, SdLoraError
 
 from ...browser_state import opened, remember
 from ...messages import PRIVATE, telling

@@ -11,7 +11,9 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from sd_lora import IMAGE_SUFFIXES, CaptionEditor, ConfigError, SdLoraError
+from sd_lora.data.editing.editor import CaptionEditor
+from sd_lora.data.pictures.decode import IMAGE_SUFFIXES
+from sd_lora.errors import ConfigError, SdLoraError
 
 TEXTS = (".txt", ".caption")
 MOST_FILES, MOST_BYTES, MOST_TEXT = 200, 500_000_000, 64_000

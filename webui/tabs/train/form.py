@@ -11,7 +11,10 @@ from typing import Any, Literal
 
 import gradio as gr
 
-from sd_lora import ConfigError, RunConfig, load_config, preset_names, setting_help
+from sd_lora.config.help import setting_help
+from sd_lora.config.presets import load_config, preset_names
+from sd_lora.config.schema import RunConfig
+from sd_lora.errors import ConfigError
 
 from ...site import Site
 

@@ -7,7 +7,8 @@ from typing import Any
 
 import gradio as gr
 
-from sd_lora import RunState, list_runs, read_run, resume_run, run_status, stop_run
+from sd_lora.runs.control import resume_run, stop_run
+from sd_lora.runs.state import RunState, list_runs, read_run, run_status
 
 from ...messages import PRIVATE, telling
 from ...site import Site

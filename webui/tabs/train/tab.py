@@ -11,15 +11,13 @@ from typing import Any
 
 import gradio as gr
 
-from sd_lora import (
-    Check,
-    RunConfig,
-    SdLoraError,
-    check_folder,
-    preset_names,
-    setting_help,
-    start_run,
-)
+from sd_lora import check_folder
+from sd_lora.check.result import Check
+from sd_lora.config.help import setting_help
+from sd_lora.config.presets import preset_names
+from sd_lora.config.schema import RunConfig
+from sd_lora.errors import SdLoraError
+from sd_lora.runs.control import start_run
 
 from ...browser_state import opened, page_of, remember
 from ...messages import PRIVATE, telling

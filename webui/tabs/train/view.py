@@ -10,7 +10,9 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from sd_lora import Check, Finding, RunState
+from sd_lora.check.result import Check
+from sd_lora.data.findings import Finding
+from sd_lora.runs.state import RunState
 
 from ...messages import escaped
 from .plots import Curve, chart

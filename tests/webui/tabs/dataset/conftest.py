@@ -13,7 +13,7 @@ from sd_lora.webui.site import Site
 from sd_lora.webui.tabs.dataset import checker as dataset_checker
 from sd_lora.webui.tabs.dataset import tab as dataset_tab
 
-import sd_lora
+from sd_lora.check.result import Check, ImageRow
 from sd_lora.config.schema import RunConfig
 from sd_lora.data.folders.listing import list_folder
 
@@ -43,11 +43,11 @@ def tab(one_tab: Any, site: Site) -> Any:
 def folder(captioned: Write, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Three captioned pictures in the dataset ``ink``, which checks look at without a base model."""
 
-    def look(config: RunConfig, *, thumbnails: bool, watch: Any) -> sd_lora.Check:
+    def look(config: RunConfig, *, thumbnails: bool, watch: Any) -> Check:
         listing = list_folder(config.data)
         watch(len(listing.entries), len(listing.entries))
-        rows = [sd_lora.check.result.ImageRow(e.name, e.captions or ("",), 64, 64, b"jpeg") for e in listing.entries]
-        return sd_lora.Check(config.data.folder, listing.layout, listing.summary, rows, listing.findings, None)
+        rows = [ImageRow(e.name, e.captions or ("",), 64, 64, b"jpeg") for e in listing.entries]
+        return Check(config.data.folder, listing.layout, listing.summary, rows, listing.findings, None)
 
     monkeypatch.setattr(dataset_checker, "check_folder", look)
     return captioned("data/ink", count=3, size=16)

@@ -20,6 +20,9 @@ from sd_lora.webui.tabs.dataset import tab as dataset_tab
 from sd_lora.webui.tabs.dataset import upload as dataset_upload
 
 import sd_lora
+from sd_lora.check.result import Check
+from sd_lora.data.findings import Finding
+from sd_lora.preview.service import PreviewService
 
 IDS = """
 choice reload trigger check upload name create add status summary duplicates findings buckets gallery picture-name
@@ -71,8 +74,8 @@ def test_other_texts_are_text_too() -> None:
 
 
 def test_where_a_folder_lies_is_left_out() -> None:
-    found = sd_lora.Finding("no-images", None, "no images to learn from in /srv/secret/ink or below it")
-    check = sd_lora.Check("/srv/secret/ink", "bare", "no images in /srv/secret/ink", [], [found], None)
+    found = Finding("no-images", None, "no images to learn from in /srv/secret/ink or below it")
+    check = Check("/srv/secret/ink", "bare", "no images in /srv/secret/ink", [], [found], None)
     html = dataset_report.findings_html(check) + dataset_report.summary_html(check)
     assert "no images to learn from in ink or below it" in html
     assert "secret" not in html
@@ -101,7 +104,7 @@ def test_tokens_are_counted_as_they_will_be_trained(tab: Any, folder: Path) -> N
 
 def test_the_service_counts_as_training_does() -> None:
     pipe, family = sd_lora.load_base("tiny")
-    service = sd_lora.PreviewService(pipe)
+    service = PreviewService(pipe)
     try:
         texts = ["", "a red house", "漢字 😀 " * 40]
         assert [service.token_count(text)[0] for text in texts] == family.token_counts(pipe, texts)

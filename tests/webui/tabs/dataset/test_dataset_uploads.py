@@ -11,7 +11,7 @@ from dataset_pages import HOSTILE, everything, png, refusal, uploads
 from sd_lora.webui.site import Site
 from sd_lora.webui.tabs.dataset import upload as dataset_upload
 
-import sd_lora
+from sd_lora.data.editing.editor import CaptionEditor
 
 
 @pytest.mark.parametrize(
@@ -111,7 +111,7 @@ def test_a_new_dataset(tab: Any, site: Site, tmp_path: Path) -> None:
     assert os.listdir(site.data) == ["ink  wash"]
     assert last[tab.dataset]["value"] == dict(tab.choices())["ink  wash"]
     assert "7 files in the new dataset" in last[tab.status]
-    editor = sd_lora.CaptionEditor(site.data / "ink  wash")
+    editor = CaptionEditor(site.data / "ink  wash")
     assert {editor.read(name) for name in editor.names} == {"a cat"}
 
 
