@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # for editors and type checkers only
     from sd_lora.adapters.summary import read_summary
     from sd_lora.check.doctor import check_folder
     from sd_lora.config.presets import load_config, preset_names
-    from sd_lora.config.schema import RunConfig
+    from sd_lora.config.schema import ModelConfig, RunConfig
     from sd_lora.errors import AdapterError, BaseModelError, ConfigError, DataError, SdLoraError, TrainingStopped
     from sd_lora.models.opening import load_base
     from sd_lora.preview.previewer import Previewer, PreviewGrid
@@ -33,7 +33,7 @@ _NAMES = {
     "adapters.summary": "read_summary",
     "check.doctor": "check_folder",
     "config.presets": "load_config preset_names",
-    "config.schema": "RunConfig",
+    "config.schema": "ModelConfig RunConfig",
     "errors": "AdapterError BaseModelError ConfigError DataError SdLoraError TrainingStopped",
     "models.opening": "load_base",
     "preview.previewer": "PreviewGrid Previewer",
@@ -52,10 +52,11 @@ _HOME = {name: module for module, names in _NAMES.items() for name in names.spli
 
 # Type checkers take nothing that is computed here; a test compares it with the table.
 __all__ = [
-    "Adapter", "AdapterError", "BaseModelError", "ConfigError", "DataError", "PreviewGrid", "Previewer", "RunConfig",
-    "SdLoraError", "StepReport", "TrainingStopped", "__version__", "check_folder", "convert_adapter",
-    "extract_adapter", "fuse_adapter", "inspect_adapter", "load_base", "load_config", "merge_adapters",
-    "preset_names", "read_summary", "resize_adapter", "resume", "tiny_base_path", "train", "verify_adapter",
+    "Adapter", "AdapterError", "BaseModelError", "ConfigError", "DataError", "ModelConfig", "PreviewGrid",
+    "Previewer", "RunConfig", "SdLoraError", "StepReport", "TrainingStopped", "__version__", "check_folder",
+    "convert_adapter", "extract_adapter", "fuse_adapter", "inspect_adapter", "load_base", "load_config",
+    "merge_adapters", "preset_names", "read_summary", "resize_adapter", "resume", "tiny_base_path", "train",
+    "verify_adapter",
 ]  # fmt: skip
 
 
