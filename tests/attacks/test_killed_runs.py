@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
+pytestmark = pytest.mark.slow
+
 
 def test_runs_that_are_killed_end_with_the_same_bytes() -> None:
     command = [sys.executable, str(Path(__file__).with_name("killed_runs.py")), "--kills", "6", "--seed", "1"]

@@ -24,6 +24,8 @@ from sd_lora.models.opening import FAMILIES
 from sd_lora.tools.verify import verify_adapter
 from sd_lora.training.metadata import describe
 
+pytestmark = pytest.mark.slow
+
 tuners = pytest.importorskip("peft.tuners.tuners_utils")
 
 PROMPT = "a small blue boat on the sea, in xyz style"

@@ -17,6 +17,8 @@ from sd_lora.config.schema import RunConfig
 from sd_lora.runs.folder import RunFolder
 from sd_lora.training.checkpoints import Checkpoints
 
+pytestmark = pytest.mark.slow
+
 STEPS = 30
 PLAIN = ("training.batch_size=4", f"training.steps={STEPS}", "training.checkpoint_every=5", "lora.targets=attn,text")
 

@@ -41,6 +41,17 @@ def furnish(home: Path) -> Path:
     return home
 
 
+def train_wood(home: Path) -> Path:
+    """Add to `home` a run called wood, of a few steps on its photos."""
+    import sd_lora
+
+    settings = ("training.steps=20", "training.batch_size=2", "preview.every=0", "preview.inference_steps=1")
+    paths = (f"data.folder={home / 'data' / 'photos'}", f"output.folder={home / 'runs' / 'wood'}")
+    config = sd_lora.load_config("tiny-style", "model.base=tiny", "data.trigger=zwq", *settings, *paths)
+    sd_lora.train(config)
+    return home
+
+
 #: notes when the Generate button was in a frame, and the page answered from then on: for 100 ms without a pause of 50
 _USABLE = """
 (() => {

@@ -1,6 +1,6 @@
 """The page in a browser, end to end on the embedded base: what an artist does in an afternoon.
 
-Each test goes on from what the one before left, so the file runs as a whole (`--dist=loadfile`).
+The first test is the main path: from pictures to a trained style that is drawn. The others begin with a trained run.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import Tab, furnish, needs_chromium
+from browsing import Tab, furnish, needs_chromium, train_wood
 from serving import Served, served, until
 
 from sd_lora import ConfigError
@@ -26,7 +26,7 @@ HOSTILE = "<img src=x onerror=window.pwned=1><script>window.pwned=1</script>"
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return furnish(tmp_path_factory.mktemp("page"))
+    return train_wood(furnish(tmp_path_factory.mktemp("page")))
 
 
 @pytest.fixture(scope="module")
@@ -57,13 +57,10 @@ def steps_of(home: Path, name: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.endswith("}")]
 
 
-# ---- one afternoon, in order
-
-
-def test_a_run_is_started_watched_stopped_and_resumed(tab: Tab, home: Path) -> None:
+def test_a_style_is_trained_stopped_resumed_and_drawn_at_three_strengths(tab: Tab, home: Path) -> None:
     tab.open("Train")
     tab.choose("train-dataset", "photos")
-    tab.fill("train-name", "wood")
+    tab.fill("train-name", "fresh")
     tab.fill("train-trigger", "zwq")
     tab.fill("train-steps", "40")
     tab.fill("train-batch-size", "6")  # so slow that it is stopped before its end
@@ -72,34 +69,36 @@ def test_a_run_is_started_watched_stopped_and_resumed(tab: Tab, home: Path) -> N
     tab.shoot("train-checked")
     tab.page.click("#train-start")
     tab.says("train-message", "has started")
-    until(lambda: len(steps_of(home, "wood")) >= 3, 180)
+    until(lambda: len(steps_of(home, "fresh")) >= 3, 180)
     tab.says("train-progress", re.compile(r"of 40|/ ?40"))
     tab.reload()  # the page finds the run again, and is where it was
     tab.page.wait_for_selector("#train-start:visible")
     tab.page.wait_for_selector("#train-stop:not([disabled])")
     tab.page.click("#train-stop")
     tab.page.wait_for_selector("#train-resume:not([disabled])")
-    done = len(steps_of(home, "wood"))
+    done = len(steps_of(home, "fresh"))
     assert 0 < done < 40
     tab.shoot("train-stopped")
     tab.page.click("#train-resume")
-    until(lambda: len(steps_of(home, "wood")) == 40, 180)
-    until((home / "runs" / "wood" / "diffusers" / "README.md").exists, 180)
+    until(lambda: len(steps_of(home, "fresh")) == 40, 180)
+    until((home / "runs" / "fresh" / "diffusers" / "README.md").exists, 180)
     tab.says("train-run", "")
     tab.page.wait_for_selector("#train-preview:visible")
     tab.shoot("train-finished")
-    losses = [line["loss"] for line in steps_of(home, "wood")]
+    losses = [line["loss"] for line in steps_of(home, "fresh")]
     assert len(set(losses)) == 40
+    tab.open("Preview")
+    draw_at_three_strengths(tab, home)
 
 
-def test_the_result_is_drawn_at_three_strengths(tab: Tab, home: Path) -> None:
+def draw_at_three_strengths(tab: Tab, home: Path) -> None:
     tab.fill("preview-prompts", "a big red boat on the sea, in zwq style")
     tab.fill("preview-strengths", "0")
     tab.page.click("#preview-generate")
     tab.says("preview-status", "1 picture")
     base = tab.pictures("preview-gallery", 1)
     tab.page.click("#preview-refresh")
-    tab.choose("preview-adapters", "wood")
+    tab.choose("preview-adapters", "fresh")
     tab.page.keyboard.press("Escape")
     tab.fill("preview-strengths", "0, 0.5, 1")
     tab.page.click("#preview-generate")
@@ -123,6 +122,10 @@ def test_the_result_is_drawn_at_three_strengths(tab: Tab, home: Path) -> None:
     assert tab.pictures("preview-gallery", 3) == three
 
 
+# ---- what else is done in an afternoon
+
+
+@pytest.mark.slow
 def test_the_slider_moves_by_mouse_and_keyboard(tab: Tab) -> None:
     tab.choose("preview-adapters", "wood")
     tab.page.keyboard.press("Escape")
@@ -144,6 +147,7 @@ def test_the_slider_moves_by_mouse_and_keyboard(tab: Tab) -> None:
     assert len(set(seen)) == 3
 
 
+@pytest.mark.slow
 def test_without_an_adapter_the_base_is_drawn_once(tab: Tab) -> None:
     tab.fill("preview-prompts", "a small white cup")
     tab.fill("preview-strengths", "0, 0.5, 1")
@@ -165,6 +169,7 @@ def until_changes(tab: Tab, image: Any, seen: list[str | None]) -> None:
     seen.append(image.get_attribute("src"))
 
 
+@pytest.mark.slow
 def test_stop_ends_a_drawing(tab: Tab) -> None:
     tab.fill("preview-prompts", "\n".join(f"a red house {n}" for n in range(40)))
     tab.fill("preview-seed", "77")
@@ -174,6 +179,7 @@ def test_stop_ends_a_drawing(tab: Tab) -> None:
     tab.says("preview-status", "stopped")
 
 
+@pytest.mark.slow
 def test_two_pictures_and_a_run_are_compared(tab: Tab) -> None:
     tab.open("Compare")
     tab.choose("compare-right", "wood")
@@ -186,6 +192,7 @@ def test_two_pictures_and_a_run_are_compared(tab: Tab) -> None:
     tab.shoot("compare")
 
 
+@pytest.mark.slow
 def test_a_mix_is_drawn_and_its_snippets_name_it(tab: Tab) -> None:
     tab.open("Mix")
     tab.page.click("#mix-refresh")
@@ -198,6 +205,7 @@ def test_a_mix_is_drawn_and_its_snippets_name_it(tab: Tab) -> None:
     tab.shoot("mix")
 
 
+@pytest.mark.slow
 def test_captions_are_edited_and_undone(tab: Tab, home: Path) -> None:
     tab.open("Dataset")
     tab.choose("dataset-choice", "photos")
@@ -222,6 +230,7 @@ def test_captions_are_edited_and_undone(tab: Tab, home: Path) -> None:
     assert asked == ["beforeunload"]
 
 
+@pytest.mark.slow
 def test_fields_come_back_after_a_reload(tab: Tab) -> None:
     tab.open("Train")
     tab.choose("train-dataset", "photos")
@@ -267,6 +276,7 @@ def test_fields_come_back_after_a_reload(tab: Tab) -> None:
     tab.holds("dataset-trigger", "inky")
 
 
+@pytest.mark.slow
 def test_a_run_outlives_the_page(chromium: Any, home: Path, lasting: Path) -> None:
     folders, env = (home / "runs", "--data", str(home / "data")), {"TMPDIR": str(home)}  # what is killed leaves some
     with served(*folders, env=env) as first:
@@ -296,6 +306,7 @@ def test_a_run_outlives_the_page(chromium: Any, home: Path, lasting: Path) -> No
 # ---- how it is
 
 
+@pytest.mark.slow
 def test_nothing_in_files_is_run(chromium: Any, page: Served, home: Path) -> None:
     folder = home / "data" / "hostile"
     shutil.copytree(home / "data" / "photos", folder)

@@ -14,7 +14,7 @@ import pytest
 from browsing import TABS, Tab, first_visit, furnish, needs_chromium
 from serving import Served, Visitor, served
 
-pytestmark = needs_chromium
+pytestmark = [needs_chromium, pytest.mark.slow]
 GUARDED = Path(__file__).parent / "guarded"
 #: bytes of a first visit, as they come over the wire
 LIGHT = 1.5e6

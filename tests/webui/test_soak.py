@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+import pytest
 from sd_lora.webui.temp_files import QUOTA
 from serving import served
 from soaking import OPTIONS, soak
+
+pytestmark = pytest.mark.slow
 
 SECONDS = float(os.environ.get("SD_LORA_SOAK", "120"))
 
