@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so shells start what ru
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers that each take every core wait for one another
 
+from PIL import Image
 from small_bases import KINDS, write_base
 
 import sd_lora
@@ -63,6 +65,15 @@ def _one_thread() -> None:
         torch.set_num_threads(1)
 
 
+@pytest.fixture(autouse=True)
+def _plain_curves() -> Iterator[None]:
+    """Pictures of losses cost a third of a small training: only tests of such pictures draw them (by a fixture of this
+    name in their module)."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sd_lora.runs.curves.write_figure", lambda _, path: Image.new("RGB", (1, 1)).save(path))
+        yield
+
+
 @pytest.fixture(scope="session")
 def random_sd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A `StableDiffusionPipeline` folder with random weights: SD1's layout, 8 × 8 latents, 16 × 16 pictures."""
@@ -99,10 +110,15 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return {kind: write_base(kind, home / f"random-{kind}") for kind in KINDS}
 
 
-@pytest.fixture
-def random_sd(random_sd_folder: Path) -> Any:
-    """The random base, freshly loaded: a frozen pipeline of this test's own."""
+@pytest.fixture(scope="session")
+def loaded_random_sd(random_sd_folder: Path) -> Any:
     return sd_lora.load_base(random_sd_folder)[0]
+
+
+@pytest.fixture
+def random_sd(loaded_random_sd: Any) -> Any:
+    """The random base as loaded: a frozen pipeline of this test's own."""
+    return copy.deepcopy(loaded_random_sd)
 
 
 @pytest.fixture(scope="session")

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from rows import every_row
 
 import sd_lora
 
@@ -58,7 +59,7 @@ def test_only_the_page_imports_gradio() -> None:
     assert "GRADIO False" in run(f"{code}; print('GRADIO', 'gradio' in sys.modules)")
 
 
-@pytest.mark.parametrize("name", sd_lora.__all__)
+@every_row("name", sd_lora.__all__)
 def test_every_public_name_resolves(name: str) -> None:
     assert getattr(sd_lora, name) is not None
 

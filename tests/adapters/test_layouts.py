@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from rows import every_row
 from torch import nn
 
 from sd_lora.adapters.keys import Key, diffusers_key, foreign, kohya_stem, name_of_module, name_of_stem, split_key
@@ -89,7 +90,7 @@ def test_a_key_is_a_name_and_a_role(role: str, meaning: str) -> None:
     assert key == Key("unet.mid_block.resnets.0.conv1", meaning, "kohya")
 
 
-@pytest.mark.parametrize(
+@every_row(
     "key",
     [
         "lora_transformer_blocks_0_attn_to_q.lora_down.weight",
@@ -111,8 +112,8 @@ def test_foreign_keys_are_refused_by_name(key: str) -> None:
         split_key(key)
 
 
-@pytest.mark.parametrize(
-    ("key", "name", "role", "layout"),
+@every_row(
+    "key, name, role, layout",
     [
         ("unet.mid_block.resnets.0.conv1.lora_A.weight", "unet.mid_block.resnets.0.conv1", "down", "diffusers"),
         ("unet.base_model.model.conv_in.lora_B.weight", "unet.conv_in", "up", "diffusers"),
@@ -183,8 +184,8 @@ def test_what_sdxl_has_not_is_not_named(name: str, words: str) -> None:
         kohya_stem(name, "sdxl")
 
 
-@pytest.mark.parametrize(
-    ("key", "what"),
+@every_row(
+    "key, what",
     [
         ("lora_unet_mid_block_resnets_0_conv1.hada_w1_a", "LoHa"),
         ("lora_unet_mid_block_resnets_0_conv1.lokr_w1", "LoKr"),

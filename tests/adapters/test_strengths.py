@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rows import every_row
 
 from sd_lora.adapters.adapter import Adapter, modules_of
 from sd_lora.adapters.file import Weights
@@ -118,8 +119,8 @@ def test_the_base_tells_how_many_layers_a_block_has() -> None:
         strengths_by_module(mine, {"unet": {"up": {"block_0": []}}})
 
 
-@pytest.mark.parametrize(
-    ("value", "words"),
+@every_row(
+    "value, words",
     [
         ({"unett": 0.5}, ['"unett"', 'did you mean "unet"?']),
         ({"text_encoder_2": 0.5}, ['no modules in "text_encoder_2"']),

@@ -23,7 +23,6 @@ from sd_lora.data.findings import sentences
 from sd_lora.data.folders.listing import list_folder
 from sd_lora.errors import DataError
 
-SLOWEST = 2.0
 ROWS = [
     {"file_name": "a.png", "text": "a red house, 20°C"},
     {"file_name": "ink/b.png", "text": ["one", "two \U0001f408"], "mask": "ink/b_mask.png"},
@@ -181,7 +180,6 @@ def fuzz(count: int, seed: int, top: Path) -> dict[str, Tally]:
         start = time.process_time()  # of this process alone, however busy the machine is
         tallies[name].outcomes[outcome(folder, name if name.endswith("toml") and number % 3 == 0 else "")] += 1
         seconds = time.process_time() - start
-        assert seconds < SLOWEST, f"{name} took {seconds:.1f} s"
         tallies[name].slowest = max(tallies[name].slowest, seconds)
         for made in (name, "dataset.toml"):
             (folder / made).unlink(missing_ok=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from fuzzing import fuzz, outcome, seeds
 
 COUNT = 20_000
@@ -15,6 +16,7 @@ def test_the_seeds_are_good(tmp_path: Path) -> None:
         assert outcome(tmp_path / f"{number}.safetensors") == "read"
 
 
+@pytest.mark.slow
 def test_mutants_are_read_whole_or_refused(tmp_path: Path) -> None:
     found = fuzz(COUNT, 0, tmp_path)
     assert sum(found.values()) == COUNT

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from listing_fuzzing import SEEDS, folder_of_pictures, fuzz, outcome, parquet
 
 COUNT = 2_000
@@ -16,6 +17,7 @@ def test_the_seeds_are_read(tmp_path: Path) -> None:
         assert outcome(folder) == "read"
 
 
+@pytest.mark.slow
 def test_mutants_are_read_or_refused(tmp_path: Path) -> None:
     found = fuzz(COUNT, 0, tmp_path)
     assert sum(sum(tally.outcomes.values()) for tally in found.values()) == COUNT

@@ -9,18 +9,20 @@ from pathlib import Path
 import picture_fuzzing
 import pytest
 from picture_fuzzing import fuzz, outcome, seeds
+from rows import every_row
 
 COUNT = 10_000
 
 
-@pytest.mark.parametrize("name", seeds())
+@every_row("name", seeds())
 def test_the_seeds_are_good(name: str, tmp_path: Path) -> None:
     ending, content = seeds()[name]
     (tmp_path / f"a.{ending}").write_bytes(content)
     assert outcome(tmp_path / f"a.{ending}") == "read"
 
 
-def test_mutants_are_decoded_or_refused_in_time_and_memory() -> None:
+@pytest.mark.slow
+def test_mutants_are_decoded_or_refused_in_little_memory() -> None:
     # in a process of its own: what others in this one have used must not count, and a crash must not take them along
     command = [sys.executable, picture_fuzzing.__file__, "--count", str(COUNT)]
     ran = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)

@@ -110,6 +110,7 @@ def points(operations: list[str]) -> Iterator[tuple[int, End, int, bool]]:
             yield at, "half", errno.ENOSPC, True
 
 
+@pytest.mark.slow
 def test_no_error_of_the_disk_costs_a_checkpoint(bench: Bench) -> None:
     tried, refusals = 0, list[tuple[StorageError, str]]()
     for at, end, code, lasting in points(bench.operations):
@@ -131,6 +132,7 @@ def test_no_error_of_the_disk_costs_a_checkpoint(bench: Bench) -> None:
         assert re.fullmatch(rf"{bench.folder}\S* cannot be written: {re.escape(reason)}; [^.;\n]+", str(error))
 
 
+@pytest.mark.slow
 @forks
 @pytest.mark.parametrize("end", FATAL)
 def test_no_kill_and_no_power_cut_costs_a_checkpoint(bench: Bench, end: End) -> None:
@@ -142,6 +144,7 @@ def test_no_kill_and_no_power_cut_costs_a_checkpoint(bench: Bench, end: End) -> 
         bench.check(f"{end} at {at}, {bench.operations[at]}", end)
 
 
+@pytest.mark.slow
 @forks
 @pytest.mark.parametrize("end", FATAL)
 def test_once_saved_it_stays_whatever_happens_then(bench: Bench, end: End) -> None:
@@ -179,6 +182,7 @@ def test_a_file_written_atomically_is_the_old_or_the_new(home: Path, code: int) 
             assert list(home.iterdir()) == [path]
 
 
+@pytest.mark.slow
 @forks
 @pytest.mark.parametrize("end", FATAL)
 def test_a_killed_write_leaves_the_old_or_the_new(home: Path, end: End) -> None:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import re
+from itertools import product
 from pathlib import Path
 
 import pytest
+from rows import every_row
 
 import sd_lora
 from sd_lora.data.findings import CODES, Finding, grouped, sentences
@@ -19,7 +21,7 @@ def test_every_code_has_a_section_and_no_section_is_stale() -> None:
     assert {code: severity.lower() for code, severity in sections.items()} == {c: CODES[c].severity for c in CODES}
 
 
-@pytest.mark.parametrize("code", CODES)
+@every_row("code", CODES)
 def test_every_code_is_given_somewhere(code: str) -> None:
     files = [file for file in PACKAGE.rglob("*.py") if file.name != "findings.py"]
     assert any(f'"{code}"' in file.read_text("utf-8") for file in files)
@@ -59,8 +61,7 @@ def test_a_finding_may_have_a_remedy_of_its_own() -> None:
     assert sentence.endswith("a.png, b.png; name their folder; add rows for them")
 
 
-@pytest.mark.parametrize("count", [1, 2])
-@pytest.mark.parametrize("code", CODES)
+@every_row("code, count", product(CODES, [1, 2]))
 def test_no_sentence_holds_a_choice(code: str, count: int) -> None:
     (sentence,) = sentences([Finding(code, f"{i}.png", "x") for i in range(count)], CODES[code].severity)
     assert "|" not in sentence

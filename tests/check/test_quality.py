@@ -8,6 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFilter, ImageOps
+from rows import every_row
 
 from sd_lora.check import quality
 from sd_lora.check.quality import duplicates, look_at, thumbnail
@@ -93,14 +94,14 @@ HARMLESS: dict[str, Change] = {
 }
 
 
-@pytest.mark.parametrize("name", DESERVED)
+@every_row("name", DESERVED)
 def test_what_is_wrong_is_seen(name: str) -> None:
     code, change = DESERVED[name]
     missed = [seed for seed in range(4) if code not in remarks(change(scene(seed)))]
     assert not missed
 
 
-@pytest.mark.parametrize("name", HARMLESS)
+@every_row("name", HARMLESS)
 def test_nothing_is_seen_where_nothing_is_wrong(name: str) -> None:
     sizes = {"image-tiny", "image-small"}
     alarms = {seed: found for seed in range(4) if (found := set(remarks(HARMLESS[name](scene(seed)))) - sizes)}
@@ -116,8 +117,8 @@ def test_a_picture_without_edges_is_not_called_blurred() -> None:
     assert not remarks(gradient())
 
 
-@pytest.mark.parametrize(
-    ("size", "trained", "code", "said"),
+@every_row(
+    "size, trained, code, said",
     [
         ((512, 512), (512, 512), None, ""),
         ((490, 490), (512, 512), None, ""),  # 4 % more: nobody sees it

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from rows import every_row
 from typer.testing import CliRunner
 
 from sd_lora.check.quality import thumbnail
@@ -100,7 +101,7 @@ def test_the_page_needs_nothing_from_elsewhere_and_runs_nothing(tmp_path: Path) 
     assert "script" not in policy
 
 
-@pytest.mark.parametrize("text", HOSTILE)
+@every_row("text", HOSTILE)
 def test_names_captions_and_details_are_text_wherever_they_stand(tmp_path: Path, text: str) -> None:
     def shown(folder: Path, word: str) -> Page:
         places = [("image-blurred", word), ("image-blurred", "b.png"), ("set-small", None)]
@@ -172,9 +173,7 @@ def test_the_command_writes_the_page_even_when_there_are_errors(tmp_path: Path) 
     assert len(read.values("src")) == 4
 
 
-@pytest.mark.parametrize(
-    "name", ["a0.png", "notes", "a.html.txt", "pipe.html", "folder.html", "link.html", "no/a.html"]
-)
+@every_row("name", ["a0.png", "notes", "a.html.txt", "pipe.html", "folder.html", "link.html", "no/a.html"])
 def test_nothing_but_a_page_is_replaced_by_a_report(name: str, tmp_path: Path) -> None:
     (tmp_path / "a0.png").write_bytes(PICTURE)
     os.mkfifo(tmp_path / "pipe.html")

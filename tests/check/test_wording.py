@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import pytest
+from rows import every_row
 
 from sd_lora.check.wording import prior_wording, wording
 from sd_lora.data.findings import Finding
@@ -112,8 +113,8 @@ def test_trigger_words() -> None:
     assert 'the others get ", in zwq style"' in finding.message
 
 
-@pytest.mark.parametrize(
-    ("trigger", "told"),
+@every_row(
+    "trigger, told",
     [
         (" zwq", '"zwq" does not'), ("zwq ", '"zwq" does not'), ("z\0wq", '"z wq" does not'), ("z  wq", '"z wq" does'),
         ("\u200b", "not seen and nothing else"), ("[trigger]", "stands for"), ("[ Trigger ]", "stands for"),

@@ -172,6 +172,7 @@ def test_train_makes_the_run_folder_and_says_what_next(
     assert "one image only" not in answer.err
 
 
+@pytest.mark.slow
 def test_a_run_is_repeated_and_trained_further_by_the_commands_that_are_named(
     cli: Cli, refused: Refused, image_folder: Path, random_sd_folder: Path, tmp_path: Path
 ) -> None:
@@ -235,6 +236,7 @@ def test_the_help_of_train_names_defaults_and_the_list_of_settings(cli: Cli) -> 
     assert "sd-lora presets show tiny-style --all" in said
 
 
+@pytest.mark.slow
 def test_a_single_image_trains_with_a_warning(cli: Cli, captioned: Any, random_sd_folder: Path, tmp_path: Path) -> None:
     folder = captioned("one", count=1)
     answer = cli("train", folder, "training.steps=2", *QUICK, "--base", random_sd_folder, "--out", "out")
@@ -454,6 +456,7 @@ def test_ctrl_c_while_a_command_imports_ends_it_at_once(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
 
+@pytest.mark.slow
 def test_an_error_in_a_real_process(tmp_path: Path) -> None:
     done = process("train", "nowhere", "lora.rank=0", cwd=tmp_path)
     assert done.returncode == 2

@@ -6,6 +6,7 @@ from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
 import pytest
+from rows import every_row
 
 from sd_lora.commands.folders import run_config
 from sd_lora.config.presets import load_config, preset_names
@@ -75,7 +76,7 @@ def test_all_problems_are_reported_at_once() -> None:
     assert "\n" not in message
 
 
-@pytest.mark.parametrize(
+@every_row(
     "override",
     [
         "lora.rank=0", "lora.rank=-3", "lora.rank=many", "lora.alpha=0", "lora.alpha=nan", "lora.targets=[]",
@@ -99,8 +100,8 @@ def test_a_preview_seed_no_generator_takes_is_refused_before_training() -> None:
     assert "preview.seed" in refusal(f"preview.seed={2**64}")
 
 
-@pytest.mark.parametrize(
-    ("override", "section", "key", "value"),
+@every_row(
+    "override, section, key, value",
     [
         ("lora.rank=8", "lora", "rank", 8),
         ("optimizer.learning_rate=2e-3", "optimizer", "learning_rate", 2e-3),
@@ -217,7 +218,7 @@ def test_options_that_cannot_act_are_refused(overrides: tuple[str, ...]) -> None
     assert overrides[-1].partition("=")[0] in refusal(*overrides)
 
 
-@pytest.mark.parametrize("text", ["d\x7f", 'a "b"', "C:\\x", "[1]", "true", "a\nb", "\udcff"])
+@every_row("text", ["d\x7f", 'a "b"', "C:\\x", "[1]", "true", "a\nb", "\udcff"])
 def test_options_are_taken_as_they_are(text: str) -> None:
     assert load_config("", options={"data": {"folder": text}}).data.folder == text
     assert run_config("", {"data.folder": text, "data.trigger": ""}, ["lora.rank=3"]).data.folder == text

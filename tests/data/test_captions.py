@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from rows import every_row
 
 from sd_lora.config.schema import DataConfig
 from sd_lora.data.captions import is_sided, names_trigger, shortened, triggered, versions
@@ -12,8 +13,8 @@ from sd_lora.data.examples import example_of, with_captions
 from sd_lora.data.folders.entries import Entry, TagRules
 
 
-@pytest.mark.parametrize(
-    ("caption", "trigger", "expected"),
+@every_row(
+    "caption, trigger, expected",
     [
         ("a red house", "W", "a red house, in W style"),
         ("a red house", "", "a red house"),

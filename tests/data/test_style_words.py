@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-import time
 
 import pytest
+from rows import every_row
 
 from sd_lora.data.style_words import style_words_in, without_style_words
 
@@ -109,7 +109,7 @@ FRAMES = [
 ]
 
 
-@pytest.mark.parametrize(("text", "left", "words"), STYLED)
+@every_row("text, left, words", STYLED)
 def test_style_words_are_found_and_taken_out(text: str, left: str, words: list[str] | None) -> None:
     assert without_style_words(text) == left
     found = style_words_in(text)
@@ -117,7 +117,7 @@ def test_style_words_are_found_and_taken_out(text: str, left: str, words: list[s
     assert style_words_in(left) == []
 
 
-@pytest.mark.parametrize("text", CONTENT)
+@every_row("text", CONTENT)
 def test_content_stays_as_it_is(text: str) -> None:
     assert style_words_in(text) == []
     assert without_style_words(text) == text
@@ -146,13 +146,11 @@ def test_a_caption_stays_on_one_line() -> None:
     assert without_style_words("a  cat,\nwatercolor\n") == "a cat"
 
 
-@pytest.mark.parametrize(
+@every_row(
     "piece",
     ["a", " ", ",", ".", "-", "a ", "a'", "\0 ", "pen and ink ", "in the style of ", "a painting of ", "very soft, ",
      "by A", "watercolor ", "a painting by x "],
 )  # fmt: skip
-def test_no_text_takes_long(piece: str) -> None:
-    """Time grows with the length, not with its square: what a megabyte takes in seconds would take hours."""
-    started = time.perf_counter()
+def test_long_texts_are_searched(piece: str) -> None:
+    """In linear time: were it the square of the length, this would take hours."""
     style_words_in(piece * (100_000 // len(piece)))
-    assert time.perf_counter() - started < 5

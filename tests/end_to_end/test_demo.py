@@ -7,6 +7,7 @@ import pytest
 from sd_lora.errors import ConfigError
 
 
+@pytest.mark.slow
 def test_a_style_is_learnt_and_content_kept(tmp_path):
     from sd_lora.commands.demo import measure_demo, train_demo
 

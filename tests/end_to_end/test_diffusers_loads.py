@@ -18,10 +18,9 @@ from sd_lora.adapters.file import Weights
 tuners = pytest.importorskip("peft.tuners.tuners_utils")
 
 STRENGTHS = (0.5, 1.0)
-TARGETS = ("attn", "attn+ff", "attn+ff+conv")
 
 
-@pytest.fixture(scope="module", params=["random", "tiny"])
+@pytest.fixture(scope="module", params=["random", pytest.param("tiny", marks=pytest.mark.slow)])
 def folder(request: pytest.FixtureRequest, random_sd_folder: Path) -> Path:
     return random_sd_folder if request.param == "random" else sd_lora.tiny_base_path()
 
@@ -73,8 +72,14 @@ def assert_same_pictures(pipe: Any, expected: dict[float, np.ndarray], name: str
     np.testing.assert_allclose(draw(pipe), expected[0.0], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("dtype", ["float32", "float16"])
-@pytest.mark.parametrize("targets", TARGETS)
+@pytest.mark.parametrize(
+    ("targets", "dtype"),
+    [
+        pytest.param("attn", "float32", marks=pytest.mark.slow),
+        pytest.param("attn+ff", "float16", marks=pytest.mark.slow),
+        ("attn+ff+conv", "float16"),
+    ],
+)
 def test_diffusers_draws_the_same_pictures(
     plain: Any, ours: Any, trained_adapter: Callable[..., Adapter], tmp_path: Path, targets: str, dtype: str
 ) -> None:

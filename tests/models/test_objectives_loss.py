@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import pytest
 import torch
+from rows import every_row
 from torch import Tensor
 
 from sd_lora.config.schema import TrainingConfig
@@ -136,8 +138,7 @@ def test_l1_is_the_mean_distance() -> None:
         assert error_of(size, 0.5, TrainingConfig(loss="l1")) == pytest.approx(abs(size))
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 1.0])
-@pytest.mark.parametrize("size", [1e-4, 0.05, 1.0, 20.0])
+@every_row("share, size", product([0.0, 0.3, 1.0], [1e-4, 0.05, 1.0, 20.0]))
 def test_the_pseudo_huber_loss(share: float, size: float) -> None:
     threshold = math.exp(share * math.log(0.1))
     wanted = 2 * threshold * (math.sqrt(size**2 + threshold**2) - threshold)
@@ -162,9 +163,7 @@ def test_the_threshold_follows_the_timestep() -> None:
         assert (losses[0] / losses[-1]).item() == pytest.approx(0.8284 / 0.1810, rel=0.01)
 
 
-@pytest.mark.parametrize("loss", ["l2", "l1", "huber"])
-@pytest.mark.parametrize("config", WEIGHTS, ids=["plain", "min-snr", "debiased"])
-@pytest.mark.parametrize("kind", list(OBJECTIVES))
+@every_row("loss, config, kind", product(["l2", "l1", "huber"], WEIGHTS, OBJECTIVES))
 def test_gradients_are_finite_even_without_error(kind: str, config: TrainingConfig, loss: str) -> None:
     config = TrainingConfig(loss=loss, min_snr_gamma=config.min_snr_gamma, debiased=config.debiased)  # type: ignore[arg-type]
     objective = OBJECTIVES[kind]

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 import torch
+from rows import every_row
 from torch import Tensor
 
 from sd_lora.config.schema import TrainingConfig
@@ -74,9 +77,10 @@ def test_mixed_timesteps_lie_at_higher_noise_by_the_mean_asked_for() -> None:
     assert other.float().mean() < 400
 
 
-@pytest.mark.parametrize("span", [(0.0, 0.25), (0.2, 0.8), (0.5, 1.0), (0.999, 1.0)])
-@pytest.mark.parametrize("mode", ["uniform", "mixed"])
-@pytest.mark.parametrize("objective", OBJECTIVES, ids=["schedule", "flow"])
+SPANS = [(0.0, 0.25), (0.2, 0.8), (0.5, 1.0), (0.999, 1.0)]
+
+
+@every_row("span, mode, objective", product(SPANS, ["uniform", "mixed"], OBJECTIVES))
 def test_a_range_is_kept(objective: Denoising, mode: str, span: tuple[float, float]) -> None:
     config = TrainingConfig(timesteps=mode, timestep_range=span)  # type: ignore[arg-type]
     drawn = many(objective, config)
@@ -124,8 +128,7 @@ def test_a_mixture_far_outside_the_range_is_its_nearer_end(objective: Denoising,
     assert gathered.float().mean().item() == pytest.approx(0.5, abs=0.04)
 
 
-@pytest.mark.parametrize("span", [(0.5, 0.5), (0.8, 0.2), (1.0, 1.0)])
-@pytest.mark.parametrize("objective", OBJECTIVES, ids=["schedule", "flow"])
+@every_row("span, objective", product([(0.5, 0.5), (0.8, 0.2), (1.0, 1.0)], OBJECTIVES))
 def test_an_empty_range_is_refused(objective: Denoising, span: tuple[float, float]) -> None:
     with pytest.raises(ConfigError, match=r"training\.timestep_range is \[.*lies; give"):
         objective.sample_timesteps(2, TrainingConfig(timestep_range=span), generator())

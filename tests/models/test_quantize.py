@@ -56,6 +56,7 @@ def bytes_of(weight: torch.Tensor) -> int:
     return sum(getattr(weight, name).nbytes for name in names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_run_on_it_learns_is_resumed_to_the_same_bytes_and_fits_the_whole_base(
     kind: str, images: Path, tmp_path: Path, let_in: None
@@ -75,6 +76,7 @@ def test_a_run_on_it_learns_is_resumed_to_the_same_bytes_and_fits_the_whole_base
         pass
 
 
+@pytest.mark.slow
 def test_a_preview_draws_on_it(images: Path, tmp_path: Path, let_in: None) -> None:
     go(config_of(Path("tiny"), images, tmp_path / "run"))
     whole, fewer = (
@@ -100,6 +102,7 @@ def test_without_torchao_the_error_says_what_to_install(monkeypatch: Patch) -> N
         open_base(ModelConfig(quantize="int8"))
 
 
+@pytest.mark.slow
 def test_dora_is_refused_on_it(images: Path, tmp_path: Path, let_in: None) -> None:
     with pytest.raises(ConfigError, match=r"lora\.variant=dora needs the base's weights whole; leave model\.quantize"):
         prepare(config_of(Path("tiny"), images, tmp_path / "run", "model.quantize=int8", "lora.variant=dora"))

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rows import every_row
 
 from sd_lora import ConfigError
 from sd_lora.preview.job import MixedAdapter, PreviewJob, PreviewLimits, PreviewRow, strength_key
@@ -15,8 +16,8 @@ from sd_lora.preview.prompts import parse_strengths, split_tags
 JOB = PreviewJob((PreviewRow("a red house"),))
 
 
-@pytest.mark.parametrize(
-    ("text", "found"),
+@every_row(
+    "text, found",
     [
         ("0, 0.5, 1", (0, 0.5, 1)),
         ("1", (1,)),
@@ -37,7 +38,7 @@ def test_strengths_are_numbers_and_ranges(text: str, found: tuple[float, ...]) -
     assert parse_strengths(text) == pytest.approx(found)
 
 
-@pytest.mark.parametrize(
+@every_row(
     "text",
     ["", "  ", "a", "0-1", "1-0(+0.5)", "0-1(+0)", "0-1[1]", "0-1[0]", "nan", "inf", "0-inf(+1)", "0-1e9(+1)",
      "0-1000[1000]", "0-1(+0.001)", "<script>", "0..1", "--1", "1" * 5000, "0-1(+1", ",".join(map(str, range(101)))],
@@ -68,8 +69,8 @@ def test_a_tag_without_a_number_is_told() -> None:
         split_tags("a house <lora:ink:much>")
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
+@every_row(
+    "change, said",
     [
         ({"rows": ()}, "at least one prompt"),
         ({"rows": (PreviewRow(" "),)}, "at least one prompt"),

@@ -30,6 +30,11 @@ REPORT = StepReport(1, 5, 0.5, 1e-4, 0.1, 1.0, [0.5, None, 0.25, None], 100)
 MEASURED = ValidationReport(2, 0.5, 0.4, [0.5] * LEVELS, [0.4] * LEVELS)
 
 
+@pytest.fixture(autouse=True)
+def _plain_curves() -> None:
+    """Here curves are drawn as they are."""
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
     folder = RunFolder(tmp_path / "run")

@@ -1,6 +1,7 @@
 """The embedded base keeps its promises; `benchmarks/base_model.py` measures the same on more pictures."""
 
 import pytest
+from rows import every_row
 
 from sd_lora.tinybase import tiny_base_path
 from sd_lora.tinybase.world import BASE_STYLES, HELD_OUT_STYLES
@@ -13,13 +14,15 @@ def tiny():
     return load_base("tiny")[0]
 
 
-@pytest.mark.parametrize("style", [*BASE_STYLES, *HELD_OUT_STYLES])
+@pytest.mark.slow
+@every_row("style", [*BASE_STYLES, *HELD_OUT_STYLES])
 def test_the_vae_can_draw_every_style(tiny, style):
     from sd_lora.evaluation.tiny_measures import reconstruction
 
     assert reconstruction(tiny, style, count=8) >= 21
 
 
+@pytest.mark.slow
 def test_prompts_never_used_in_training_are_obeyed(tiny):
     from sd_lora.evaluation.tiny_measures import obedience, unseen_scenes
 
@@ -27,6 +30,7 @@ def test_prompts_never_used_in_training_are_obeyed(tiny):
     assert min(shares.values()) >= 0.95, shares
 
 
+@pytest.mark.slow
 def test_the_judge_reads_the_renderers_own_pictures():
     from sd_lora.evaluation.tiny_measures import unseen_scenes
     from sd_lora.tinybase.judge import load_judge, recognised
@@ -38,6 +42,7 @@ def test_the_judge_reads_the_renderers_own_pictures():
         assert min(shares["subject"], shares["background"]) >= 0.97, (style, shares)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [None, "float16", "float32"])
 def test_plain_diffusers_loads_it(dtype):
     import torch

@@ -57,6 +57,7 @@ def test_an_interrupted_stage_ends_as_an_uninterrupted_one(stops: tuple[int, ...
     assert_equal(finished(tmp_path / "cut", stops), finished(tmp_path / "whole"))
 
 
+@pytest.mark.slow
 def test_interrupting_is_felt_when_nothing_was_saved(tmp_path: Path) -> None:
     """The test above would pass for nothing if stages did not resume at all: this one says that they do."""
     finished(tmp_path / "a", (7,))
@@ -68,6 +69,7 @@ def test_interrupting_is_felt_when_nothing_was_saved(tmp_path: Path) -> None:
     assert steps == []
 
 
+@pytest.mark.slow
 def test_it_resumes_at_the_last_saved_step(tmp_path: Path) -> None:
     stage = new_stage(tmp_path)
     with pytest.raises(Interrupted):

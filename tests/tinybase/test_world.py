@@ -6,8 +6,8 @@ import itertools
 import re
 
 import numpy as np
-import pytest
 from PIL import Image
+from rows import every_row
 
 from sd_lora.tinybase.canvas import rasterise
 from sd_lora.tinybase.drawing import shapes_of
@@ -114,7 +114,7 @@ def test_there_are_seventeen_styles() -> None:
     assert not set(BASE_STYLES) & set(HELD_OUT_STYLES)
 
 
-@pytest.mark.parametrize("style", STYLE_NAMES)
+@every_row("style", STYLE_NAMES)
 def test_every_style_renders_the_same_picture_again(style: str) -> None:
     picture = render(BOAT, style)
     assert (picture.size, picture.mode) == ((64, 64), "RGB")
@@ -140,7 +140,7 @@ def test_no_style_changes_the_layers_it_draws() -> None:
             assert np.array_equal(plane, kept), style
 
 
-@pytest.mark.parametrize("seed", range(0, 40, 4))
+@every_row("seed", range(0, 40, 4))
 def test_the_subject_fills_a_fair_share_of_the_picture(seed: int) -> None:
     for scene in (sample_scene(seed), sample_scene(seed, held_out=True)):
         share = (np.asarray(render_mask(scene)) > 127).mean()
@@ -165,7 +165,7 @@ def test_the_seed_moves_what_no_caption_names() -> None:
     assert render(other).tobytes() != render(BOAT).tobytes()
 
 
-@pytest.mark.parametrize("style", STYLE_NAMES)
+@every_row("style", STYLE_NAMES)
 def test_larger_pictures_show_the_same(style: str) -> None:
     large = render(BOAT, style, size=128)
     assert large.size == (128, 128)

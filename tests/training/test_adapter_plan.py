@@ -40,6 +40,7 @@ def sd1(bases: dict[str, Path]) -> Path:
     return bases["sd1"]
 
 
+@pytest.mark.slow
 def test_the_text_rate_is_half_the_other_unless_given(sd1: Path, image_folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "run"
     config = prepare(settings(sd1, image_folder, out, "lora.targets=attn,text")).config
@@ -49,6 +50,7 @@ def test_the_text_rate_is_half_the_other_unless_given(sd1: Path, image_folder: P
     assert prepare(settings(sd1, image_folder, out)).config.optimizer.text_learning_rate is None
 
 
+@pytest.mark.slow
 def test_the_text_rate_is_what_text_layers_are_trained_with(sd1: Path, image_folder: Path, tmp_path: Path) -> None:
     sizes = []
     for rate in ("1e-2", "1e-5"):
@@ -59,6 +61,7 @@ def test_the_text_rate_is_what_text_layers_are_trained_with(sd1: Path, image_fol
     assert sizes[0]["u"] < 3 * sizes[1]["u"]
 
 
+@pytest.mark.slow
 def test_text_layers_stop_where_they_are_told_to(sd1: Path, image_folder: Path, tmp_path: Path) -> None:
     """A run that stops its text layers after two steps ends with the text layers it had then."""
     common = ("lora.targets=attn,text", "training.save_every=2", "training.text_steps=2")
@@ -69,6 +72,7 @@ def test_text_layers_stop_where_they_are_told_to(sd1: Path, image_folder: Path, 
     assert not all(torch.equal(up, then[name]) for name, up in now.items())
 
 
+@pytest.mark.slow
 def test_captions_steer_training_through_the_text_encoder(sd1: Path, image_folder: Path, tmp_path: Path) -> None:
     train(settings(sd1, image_folder, tmp_path / "a", "lora.targets=attn,text"))
     for file in image_folder.glob("*.txt"):
@@ -102,6 +106,7 @@ def test_what_cannot_take_effect_is_refused(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
@@ -118,6 +123,7 @@ def test_what_other_programs_do_otherwise_is_said(
     assert not any(words in note for note in prepare(settings(sd1, image_folder, tmp_path / "run")).notes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", ["kohya", "diffusers"])
 def test_training_goes_on_from_an_adapter(sd1: Path, image_folder: Path, tmp_path: Path, layout: str) -> None:
     train(settings(sd1, image_folder, tmp_path / "first", "lora.rank=3", "lora.alpha=1"))
@@ -152,6 +158,7 @@ def test_the_norm_of_a_dora_that_is_trained_further_is_not_capped(
         prepare(settings(sd1, image_folder, tmp_path / "run", f"lora.init={start}", "optimizer.max_norm=0.5"))
 
 
+@pytest.mark.slow
 def test_an_adapter_of_another_base_is_not_trained_further(
     bases: dict[str, Path], image_folder: Path, tmp_path: Path
 ) -> None:
@@ -161,6 +168,7 @@ def test_an_adapter_of_another_base_is_not_trained_further(
         prepare(settings(bases["sd2"], image_folder, tmp_path / "second", init))
 
 
+@pytest.mark.slow
 def test_dora_is_trained_and_diffusers_draws_it_from_the_export(
     bases: dict[str, Path], image_folder: Path, tmp_path: Path
 ) -> None:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from itertools import product
 from pathlib import Path
 
 import psutil
 import pytest
 import torch
+from rows import every_row
 from torch import Tensor
 
 from sd_lora.errors import StorageError, TrainingStopped
@@ -112,8 +114,10 @@ def test_the_manifest_says_what_there_is(store: Checkpoints) -> None:
         assert facts["size"] == (folder / name).stat().st_size
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
-@pytest.mark.parametrize("kind", [torch.float32, torch.bfloat16, torch.float8_e5m2])
+NOT_FINITE = [float("nan"), float("inf"), float("-inf")]
+
+
+@every_row("value, kind", product(NOT_FINITE, [torch.float32, torch.bfloat16, torch.float8_e5m2]))
 def test_values_that_are_not_finite_are_refused_before_a_byte(tmp_path: Path, value: float, kind: torch.dtype) -> None:
     bad = torch.ones(4)
     bad[2] = value

@@ -37,11 +37,13 @@ def short(random_sd_folder: Path, tmp_path: Path, image_folder: Path) -> Short:
     return make
 
 
+@pytest.mark.slow
 def test_bfloat16_trains_and_draws_its_samples(short: Short, tmp_path: Path) -> None:
     train(short("model.dtype=bfloat16", "preview.every=1"))
     assert len(list((tmp_path / "run" / "samples").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_a_preview_that_fails_costs_no_adapter(short: Short, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: Any, **__: Any) -> None:
         raise MemoryError
@@ -53,17 +55,20 @@ def test_a_preview_that_fails_costs_no_adapter(short: Short, tmp_path: Path, mon
     assert (tmp_path / "run" / "loss.png").stat().st_size
 
 
+@pytest.mark.slow
 def test_what_float16_cannot_hold_is_kept_in_float32(short: Short, tmp_path: Path) -> None:
     with pytest.raises(AdapterError, match=r"float16 cannot .* kept as .*adapter-float32\.safetensors"):
         train(short("optimizer.weight_decay=1e9", "training.steps=1"))
     assert read_adapter(tmp_path / "run" / "adapter-float32.safetensors")[0]
 
 
+@pytest.mark.slow
 def test_an_adapter_that_has_learnt_next_to_nothing_is_told_what_to_set(short: Short) -> None:
     with pytest.raises(AdapterError, match=r"output\.dtype=float32\), but .* nothing: raise optimizer\.learning"):
         train(short("optimizer.learning_rate=1e-12", "training.steps=1", "optimizer.warmup=0"))
 
 
+@pytest.mark.slow
 def test_a_folder_with_a_dot_in_its_name_keeps_it(
     short: Short, tmp_path: Path, image_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -76,6 +81,7 @@ def test_a_folder_with_a_dot_in_its_name_keeps_it(
     assert prepare(short("data.folder=my.set.toml", "output.folder=")).path == Path("runs/my.set")
 
 
+@pytest.mark.slow
 def test_the_config_of_a_checkpoint_file_is_found_from_anywhere(
     short: Short, bases: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -88,6 +94,7 @@ def test_the_config_of_a_checkpoint_file_is_found_from_anywhere(
     prepare(config)
 
 
+@pytest.mark.slow
 def test_an_adapter_kept_on_the_way_tells_its_own_step(short: Short, tmp_path: Path) -> None:
     train(short("training.steps=3", "training.save_every=1", "data.trigger=zwq"))
     kept = [read_adapter(tmp_path / "run" / "adapters" / f"step-00000{n}.safetensors")[1] for n in (1, 2)]
@@ -178,6 +185,7 @@ def test_strengths_may_be_a_plain_list(random_sd: Any, trained_adapter: Callable
         adapter.inject(random_sd, "strong")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_training_leaves_the_base_loaded_anew_the_same(short: Short, random_sd_folder: Path) -> None:
     run = prepare(short())
     run_training(run)
@@ -211,6 +219,7 @@ def test_a_folder_whose_name_is_no_text_is_refused(short: Short, tmp_path: Path,
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_a_picture_that_is_replaced_before_it_is_encoded_is_refused(
     short: Short, image_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -93,6 +93,7 @@ def test_a_setting_that_was_edited_is_refused_alone(override: str, work: Work) -
     assert work.refused().count(" was ") == 1
 
 
+@pytest.mark.slow
 def test_settings_that_do_not_define_the_result_may_be_edited(work: Work) -> None:
     work.edit("training.save_every=3", "training.checkpoint_every=1", "training.keep_checkpoints=1", "preview.every=4",
               "output.dtype=float32", "output.name=other", "training.micro_batch=1")  # fmt: skip
@@ -100,6 +101,7 @@ def test_settings_that_do_not_define_the_result_may_be_edited(work: Work) -> Non
     assert (work.run / "adapters" / "step-000003.safetensors").exists()
 
 
+@pytest.mark.slow
 def test_another_precision_is_refused_by_its_own_name(work: Work) -> None:
     work.edit("model.dtype=bfloat16")
     said = work.refused()
@@ -109,6 +111,7 @@ def test_another_precision_is_refused_by_its_own_name(work: Work) -> None:
     resumed(work.run)
 
 
+@pytest.mark.slow
 def test_without_a_checkpoint_the_settings_are_free(work: Work) -> None:
     shutil.rmtree(work.run / "checkpoints")
     work.edit("training.seed=1")
@@ -124,6 +127,7 @@ def test_an_older_checkpoint_that_tells_less_is_not_refused(work: Work) -> None:
     assert check_same({**older, "torch": "1"}, now, work.run)[0].startswith("the run goes on with torch 2 instead of 1")
 
 
+@pytest.mark.slow
 def test_weights_of_other_shapes_in_an_older_checkpoint_are_refused(
     work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -161,6 +165,7 @@ PARTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("part", PARTS)
 def test_every_part_of_the_base_model_must_be_what_it_was(part: str, work: Work) -> None:
     PARTS[part](work.base)
@@ -212,6 +217,7 @@ def begun(random_sd_folder: Path, tmp_path: Path) -> Begun:
     return Begun(random_sd_folder, tmp_path)
 
 
+@pytest.mark.slow
 def test_the_adapter_that_a_run_began_with_may_be_another_or_gone(begun: Begun) -> None:
     whole, saved, unsaved = begun.run("whole"), begun.run("saved", stop_after=2), begun.run("unsaved", crash_after=1)
     begun.write(5, begun.start)
@@ -222,6 +228,7 @@ def test_the_adapter_that_a_run_began_with_may_be_another_or_gone(begun: Begun) 
         assert body_of(run / "adapter.safetensors") == body_of(whole / "adapter.safetensors")
 
 
+@pytest.mark.slow
 def test_a_copy_of_it_that_was_exchanged_is_refused(begun: Begun) -> None:
     run = begun.run("run", stop_after=2)
     begun.write(5, run / "init.safetensors")
@@ -239,6 +246,7 @@ def test_an_adapter_that_vanishes_before_the_run_begins_leaves_no_folder(tmp_pat
 # ---- where it goes on
 
 
+@pytest.mark.slow
 def test_a_run_says_where_it_goes_on_and_what_was_held_out(work: Work) -> None:
     run = prepare(RunFolder(work.run).read_config(), resumed=True)
     assert (run.resumed_from, run.going_on()) == (2, f"going on after step 2 of {STEPS}")

@@ -69,6 +69,11 @@ class Done:
     base_before: tuple[str, str]
 
 
+@pytest.fixture(autouse=True)
+def _plain_curves() -> None:
+    """Here curves are drawn as they are."""
+
+
 @pytest.fixture(scope="module")
 def done(random_sd_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Done:
     work = tmp_path_factory.mktemp("run")
@@ -191,6 +196,7 @@ def test_metadata_holds_no_path_and_no_caption(done: Done, random_sd_folder: Pat
 # ---- one run after another
 
 
+@pytest.mark.slow
 def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(short: Callable[..., RunConfig]) -> None:
     files = []
     for name, seed in (("a", 0), ("b", 0), ("c", 1)):
@@ -202,12 +208,14 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(short: Calla
     assert body_of(files[0]) != body_of(files[2])
 
 
+@pytest.mark.slow
 def test_a_run_from_its_own_config_is_the_same_run(done: Done, tmp_path: Path) -> None:
     again = read_config(done.path / "config.toml", [f"output.folder={tmp_path / 'again'}"])
     train(again)
     assert body_of(tmp_path / "again" / "adapter.safetensors") == body_of(done.path / "adapter.safetensors")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
 def test_the_output_dtype(name: str, dtype: torch.dtype, short: Callable[..., RunConfig]) -> None:
     config = short(name, f"output.dtype={name}")
@@ -216,6 +224,7 @@ def test_the_output_dtype(name: str, dtype: torch.dtype, short: Callable[..., Ru
     assert {tensor.dtype for key, tensor in tensors.items() if "lora" in key and not key.endswith("alpha")} == {dtype}
 
 
+@pytest.mark.slow
 def test_one_image_is_learnt_by_heart(random_sd_folder: Path, tmp_path: Path) -> None:
     images = write_images(tmp_path / "one", 1)
     config = config_for(
@@ -227,6 +236,7 @@ def test_one_image_is_learnt_by_heart(random_sd_folder: Path, tmp_path: Path) ->
     assert sum(losses[-10:]) < 0.9 * sum(losses[:10])
 
 
+@pytest.mark.slow
 def test_train_warns_of_what_the_command_line_would_note(random_sd_folder: Path, tmp_path: Path) -> None:
     config = config_for(random_sd_folder, write_images(tmp_path / "one", 1), tmp_path / "out", "training.steps=1")
     with pytest.warns(UserWarning, match="one image only"):
@@ -240,6 +250,7 @@ def test_captions_the_text_encoder_cuts_are_noted(random_sd_folder: Path, tmp_pa
     assert any("1.png (" in note and "cut off is" in note and "0.png" not in note for note in notes)
 
 
+@pytest.mark.slow
 def test_only_the_targets_asked_for_are_trained(short: Callable[..., RunConfig]) -> None:
     config = short("few", 'lora.targets=["attn"]', 'lora.ranks={"unet.mid_block.*" = 3}', "lora.rank=2", "lora.alpha=2")
     weights = train(config).weights
@@ -251,6 +262,7 @@ def test_only_the_targets_asked_for_are_trained(short: Callable[..., RunConfig])
 # ---- what stops a run
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_stops_the_run(
     short: Callable[..., RunConfig], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -289,6 +301,7 @@ def test_an_output_folder_that_exists_is_left_alone(short: Callable[..., RunConf
         train(replace(short("x"), output=replace(short("x").output, folder=str(tmp_path / "file" / "out"))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("given", "written"), [("a:b<c>,d", "a-b-c--d"), ("None", "None-style"), ("", "images")])
 def test_names_other_programs_cannot_read_are_changed(
     given: str, written: str, short: Callable[..., RunConfig]

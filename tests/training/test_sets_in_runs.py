@@ -85,6 +85,7 @@ def test_images_of_every_shape_are_trained_in_their_own(short: Short, monkeypatc
     assert counts == dict.fromkeys(range(6), 6)
 
 
+@pytest.mark.slow
 def test_squares_and_several_resolutions_on_request(short: Short, monkeypatch: pytest.MonkeyPatch) -> None:
     shown = watched(monkeypatch)
     train(short("data.buckets=false"))
@@ -102,6 +103,7 @@ def test_what_the_summary_says(short: Short, folder: Path) -> None:
     assert "3 steps of 4 images" in second
 
 
+@pytest.mark.slow
 def test_sdxl_is_told_size_and_crop(short: Short, bases: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[list[float]] = []
     plain = SdxlFamily.denoise
@@ -120,6 +122,7 @@ def test_sdxl_is_told_size_and_crop(short: Short, bases: dict[str, Path], monkey
     assert len(originals) > 2
 
 
+@pytest.mark.slow
 def test_runs_share_a_cache_and_encode_nothing_twice(
     short: Short, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,6 +174,7 @@ def test_all_errors_of_a_folder_are_told_at_once_a_line_each(short: Short, folde
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_masks_change_what_is_learnt_and_can_be_ignored(short: Short, folder: Path) -> None:
     train(short(name="without"))
     for i, size in enumerate(SHAPES):
@@ -190,6 +194,7 @@ def test_a_mask_of_another_shape_is_an_error(short: Short, folder: Path) -> None
         prepare(short())
 
 
+@pytest.mark.slow
 def test_regularisation_images_have_no_trigger_and_half_of_the_steps(short: Short, tmp_path: Path) -> None:
     other = tmp_path / "other"
     other.mkdir()
@@ -232,6 +237,7 @@ def test_several_captions_of_an_image_are_all_trained(short: Short, folder: Path
     assert {caption for image, caption in indices if image == 0} == set(range(len(run.examples[0].captions)))
 
 
+@pytest.mark.slow
 def test_a_run_is_the_same_from_an_empty_and_a_damaged_cache(short: Short, tmp_path: Path) -> None:
     shared = f"data.cache={json.dumps(str(tmp_path / 'shared'))}"
     train(short(shared, name="first"))
@@ -241,6 +247,7 @@ def test_a_run_is_the_same_from_an_empty_and_a_damaged_cache(short: Short, tmp_p
     assert same(tensors(short(name="first")), tensors(short(name="second")))
 
 
+@pytest.mark.slow
 def test_progress_of_looking_and_encoding_is_told(short: Short) -> None:
     looked: list[tuple[int, int]] = []
     encoded: list[tuple[int, int]] = []

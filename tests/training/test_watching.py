@@ -16,11 +16,17 @@ from sd_lora.runs.reports import LEVELS
 from sd_lora.training.preparation import prepare
 
 
+@pytest.fixture(autouse=True)
+def _plain_curves() -> None:
+    """Here curves are drawn as they are."""
+
+
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_images(tmp_path_factory.mktemp("watching") / "images", 6)
 
 
+@pytest.mark.slow
 def test_losses_are_told_apart_by_noise(random_sd_folder: Path, images: Path, tmp_path: Path) -> None:
     reports = go(config_of(random_sd_folder, images, tmp_path / "run", "training.batch_size=4"))
     for report in reports:
@@ -38,6 +44,7 @@ def test_losses_are_told_apart_by_noise(random_sd_folder: Path, images: Path, tm
     assert any(r.loss != pytest.approx(sum(v for v in r.by_noise if v) / 2) for r in go(weighted))
 
 
+@pytest.mark.slow
 def test_losses_by_noise_are_without_the_weights_of_regularisation_images(
     random_sd_folder: Path, images: Path, tmp_path: Path
 ) -> None:
@@ -71,6 +78,7 @@ def test_the_validation_loss_is_of_images_that_are_not_trained(
         assert picture.size[0] == 800
 
 
+@pytest.mark.slow
 def test_the_validation_loss_does_not_depend_on_how_noise_is_trained(
     random_sd_folder: Path, images: Path, tmp_path: Path
 ) -> None:
@@ -102,6 +110,7 @@ def test_the_running_mean() -> None:
     assert smoothed([], 5) == []
 
 
+@pytest.mark.slow
 def test_losses_go_to_a_tracker_and_a_missing_one_is_refused(
     random_sd_folder: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -121,6 +130,7 @@ def test_losses_go_to_a_tracker_and_a_missing_one_is_refused(
     assert {"learning_rate", "memory", "grad_norm", "loss_noise_1"} <= set(events.Tags()["scalars"])
 
 
+@pytest.mark.slow
 def test_dropout_acts_while_training_only(random_sd_folder: Path, images: Path, tmp_path: Path) -> None:
     state = torch.get_rng_state()
     plain = go(config_of(random_sd_folder, images, tmp_path / "plain"))

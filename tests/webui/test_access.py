@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from rows import every_row
 from sd_lora.webui.access import Guard, check_address, is_loopback
 
 from sd_lora import ConfigError
@@ -19,9 +20,7 @@ def test_this_machine_alone_needs_no_login(host: str) -> None:
     assert check_address(host, "") is None
 
 
-@pytest.mark.parametrize(
-    "host", ["0.0.0.0", "::", "192.168.1.4", "example.com", "", "127.0.0.1.example.com", "localhost."]
-)
+@every_row("host", ["0.0.0.0", "::", "192.168.1.4", "example.com", "", "127.0.0.1.example.com", "localhost."])
 def test_every_other_address_needs_one(host: str) -> None:
     with pytest.raises(ConfigError, match="add --auth USER:PASSWORD"):
         check_address(host, "")
@@ -69,7 +68,7 @@ def test_addresses_and_this_machines_names_are_known(host: str) -> None:
     assert Server().ask(host=host) == 200
 
 
-@pytest.mark.parametrize(
+@every_row(
     "host",
     ["evil.example", "evil.example:7860", "127.0.0.1.evil.example", "localhost.evil.example", "", "[::1", "a b",
      "127.0.0.1@evil.example:80x", "evil.example#127.0.0.1", "127.0.0.1:80:evil", "0x7f000001.evil", "%31", "\xff"],

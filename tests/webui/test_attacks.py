@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import httpx
 import pytest
+from rows import every_row
 from serving import Served, served
 
+pytestmark = pytest.mark.slow
 MARK = "the-secret-of-this-machine"
 
 
@@ -66,17 +69,14 @@ PLACES = ("secret.txt", "runs/ink/config.toml", "data/photos/01.txt", "/etc/pass
 ROUTES = ("/gradio_api/file=", "/file=", "/gradio_api/file/", "/static/", "/assets/", "/custom_component/x/server/y/")
 
 
-@pytest.mark.parametrize("route", ROUTES)
-@pytest.mark.parametrize("number", range(13))
-@pytest.mark.parametrize("place", PLACES[:2])
+@every_row("route, number, place", product(ROUTES, range(13), PLACES[:2]))
 def test_no_file_is_read_in_place(client: httpx.Client, home: Path, route: str, number: int, place: str) -> None:
     answer = client.get(route + spellings(str(home / place))[number])
     assert answer.status_code >= 400 or not leaks(answer)
     assert not leaks(answer)
 
 
-@pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("shape", ["data", "nested", "url", "stream"])
+@every_row("place, shape", product(PLACES, ["data", "nested", "url", "stream"]))
 def test_no_event_reads_a_file_that_a_visitor_names(client: httpx.Client, home: Path, place: str, shape: str) -> None:
     path = place if place.startswith("/") else str(home / place)
     file: Any = {"path": path, "orig_name": "a.png", "meta": {"_type": "gradio.FileData"}}
@@ -94,9 +94,7 @@ def test_no_event_reads_a_file_that_a_visitor_names(client: httpx.Client, home: 
         assert not leaks(answer)
 
 
-@pytest.mark.parametrize(
-    "identity", ["../secret.txt", "/etc/passwd", "ink", "..", ".", "", "\0", "%2e%2e", "a" * 10_000, "<script>"]
-)
+@every_row("identity", ["../secret.txt", "/etc/passwd", "ink", "..", ".", "", "\0", "%2e%2e", "a" * 10_000, "<script>"])
 def test_an_id_is_no_path(client: httpx.Client, identity: str) -> None:
     data = [["a boat"], [identity], "1", 0, 1, 1.0, 0, 0, ""]
     answer = client.post("/gradio_api/run/preview", json={"data": data})
@@ -107,14 +105,18 @@ def test_an_id_is_no_path(client: httpx.Client, identity: str) -> None:
 # ---- other sites
 
 
-@pytest.mark.parametrize("path", ["/", "/config", "/gradio_api/info", "/gradio_api/run/adapters"])
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80"])
+HOSTS = ["evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80"]
+
+
+@every_row("path, host", product(["/", "/config", "/gradio_api/info", "/gradio_api/run/adapters"], HOSTS))
 def test_a_foreign_name_for_this_machine_is_refused(client: httpx.Client, path: str, host: str) -> None:
     assert client.get(path, headers={"host": host}).status_code == 400
 
 
-@pytest.mark.parametrize("origin", ["https://evil.example", "null", "http://127.0.0.1:1"])
-@pytest.mark.parametrize("path", ["/gradio_api/run/adapters", "/gradio_api/queue/join", "/gradio_api/upload"])
+ORIGINS = ["https://evil.example", "null", "http://127.0.0.1:1"]
+
+
+@every_row("origin, path", product(ORIGINS, [f"/gradio_api/{end}" for end in ("run/adapters", "queue/join", "upload")]))
 def test_another_sites_page_cannot_post(client: httpx.Client, origin: str, path: str) -> None:
     assert client.post(path, json={"data": []}, headers={"origin": origin}).status_code == 403
 
@@ -122,7 +124,7 @@ def test_another_sites_page_cannot_post(client: httpx.Client, origin: str, path:
 # ---- uploads
 
 
-@pytest.mark.parametrize(
+@every_row(
     "name", ["../../evil.png", "/etc/cron.d/evil", "..\\evil.png", ".hidden", "a" * 400 + ".png", "con.png", "a\nb.png"]
 )
 def test_an_upload_stays_in_the_private_folder(client: httpx.Client, home: Path, name: str) -> None:
@@ -153,8 +155,8 @@ def test_an_uploaded_page_is_not_shown_as_one(client: httpx.Client, name: str) -
 # ---- without a login
 
 
-@pytest.mark.parametrize(
-    ("method", "path"),
+@every_row(
+    "method, path",
     [("GET", "/config"), ("GET", "/gradio_api/info"), ("GET", "/gradio_api/queue/data?session_hash=x"),
      ("POST", "/gradio_api/queue/join"), ("POST", "/gradio_api/run/adapters"), ("POST", "/gradio_api/run/preview"),
      ("POST", "/gradio_api/call/preview"), ("POST", "/gradio_api/upload"), ("GET", "/gradio_api/file=/etc/passwd"),
@@ -181,7 +183,7 @@ def test_the_login_lets_in_and_wrong_passwords_do_not(locked: Served) -> None:
 # ---- nonsense
 
 
-@pytest.mark.parametrize(
+@every_row(
     "body", [b"", b"{", b"[]", b"null", b'{"data": null}', b'{"data": {}}', b'{"data": [[[[]]]]}', b"\xff" * 100,
              json.dumps({"data": [["a"] * 100_000, [], "1", 0, 1, 1.0, 0, 0, ""]}).encode(),
              json.dumps({"data": [["a"], [], "9" * 100_000, 0, 1, 1.0, 0, 0, ""]}).encode(),

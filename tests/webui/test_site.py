@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import time
+from itertools import product
 from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from rows import every_row
 from sd_lora.webui.site import Site
 from sd_lora.webui.temp_files import OLD, YOUNG, Janitor
 
@@ -54,8 +56,7 @@ def test_runs_and_datasets_are_folders_that_lie_there(site: Site) -> None:
     assert [path.name for path in site.datasets().values()] == ["photos"]
 
 
-@pytest.mark.parametrize("what", ["adapter", "run", "dataset"])
-@pytest.mark.parametrize("identity", HOSTILE)
+@every_row("what, identity", product(["adapter", "run", "dataset"], HOSTILE))
 def test_nothing_is_reached_but_by_the_id_of_something_listed(site: Site, what: str, identity: str) -> None:
     with pytest.raises(ConfigError, match=f"that {what} is not there any more"):
         getattr(site, what)(identity)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from rows import every_row
 from sd_lora.webui.snippets import Scene, Share, a1111, comfyui, diffusers, file_names, share
 
 import sd_lora
@@ -33,8 +34,8 @@ def summary(*parts: str, beyond: tuple[str, ...] = (), variant: str = "lora") ->
 # ---- strengths
 
 
-@pytest.mark.parametrize(
-    ("factors", "expected"),
+@every_row(
+    "factors, expected",
     [
         ({}, 0.8),
         ({"unet": 1.0, "up": 1.0, "up.block_0": 1.0}, 0.8),
@@ -65,7 +66,7 @@ def test_blocks_have_none_where_modules_lie_outside_of_them() -> None:
         share("a", 0.5, {"mid": 0.5}, summary("unet", *UNET))
 
 
-@pytest.mark.parametrize("odd", [float("nan"), float("inf"), 2.1, -1.1, "1", None, True])
+@every_row("odd", [float("nan"), float("inf"), 2.1, -1.1, "1", None, True])
 def test_what_is_no_strength_is_refused(odd: Any) -> None:
     with pytest.raises(ConfigError, match=r"between -1 and 2"):
         share("a", odd, {}, summary())
@@ -76,8 +77,8 @@ def test_what_is_no_strength_is_refused(odd: Any) -> None:
 # ---- names
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"),
+@every_row(
+    "name, expected",
     [
         ("runs/ink", "runs_ink"), ("../../etc/passwd", "etc_passwd"), ("<lora:a:9>", "lora_a_9"), ("", "adapter"),
         ("..", "adapter"), ("a, b", "a_b"), ("style-v1.5", "style-v1.5"), ("墨", "墨"), ("a\0\n\u202eb\ud800", "a_b"),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import threading
+from itertools import product
 from pathlib import Path
 
 import pytest
 from editing_cases import ENCODINGS, HARD, files_in, read_for_training, refusal, table
 from layout_table import BARE, KOHYA, MASKS, SIDECARS, Case, jsonl, photos
+from rows import every_row
 from rows_table import METADATA, listed, row
 from test_layouts_of_folders import build
 
@@ -23,7 +25,7 @@ CASES = [case for case in (*SIDECARS, *MASKS, *BARE, *KOHYA, *METADATA) if not c
 REFUSED = {"parquet": "no text", "parquet with lists": "no text", "parquet with one column in two cases": "no text"}
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@every_row("case", CASES, ids=lambda case: case.name)
 def test_what_is_read_and_written_is_what_training_reads(case: Case, tmp_path: Path) -> None:
     build(tmp_path, case.files)
     folder = tmp_path / case.folder
@@ -59,8 +61,7 @@ def test_what_is_read_and_written_is_what_training_reads(case: Case, tmp_path: P
         assert editor.read(name) == text
 
 
-@pytest.mark.parametrize("encoding", ENCODINGS)
-@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+@every_row("encoding, end", product(ENCODINGS, ["\n", "\r\n", "\r"]))
 def test_a_caption_file_keeps_mark_encoding_and_line_ends(encoding: str, end: str) -> None:
     mark, codec = ENCODINGS[encoding], encoding.removesuffix(" with a mark")
     old = mark + f"one{end}two{end}".encode(codec)
@@ -133,7 +134,7 @@ def test_folders_whose_captions_cannot_be_edited(tmp_path: Path) -> None:
         CaptionEditor(tmp_path / "b" / "photos")
 
 
-@pytest.mark.parametrize("name", ["", "b.png", "../a.png", "/etc/passwd", "a.txt", "a\0.png", "<script>.png"])
+@every_row("name", ["", "b.png", "../a.png", "/etc/passwd", "a.txt", "a\0.png", "<script>.png"])
 def test_unknown_images_are_refused(name: str, tmp_path: Path) -> None:
     build(tmp_path, {**photos("a.png", a="c"), "a.png": "x"})
     editor = CaptionEditor(tmp_path / "photos")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import product
 from pathlib import Path
 
 import pytest
 from editing_cases import ENCODINGS, HARD, TABLES, read_for_training, refusal, table
 from layout_table import jsonl
+from rows import every_row
 from rows_table import row
 
 from sd_lora.data.editing import stores as editing_stores
@@ -14,8 +16,7 @@ from sd_lora.data.folders.caption_files import tidy
 from sd_lora.errors import DataError
 
 
-@pytest.mark.parametrize("kind", TABLES)
-@pytest.mark.parametrize("encoding", ENCODINGS)
+@every_row("kind, encoding", product(TABLES, ENCODINGS))
 def test_of_a_table_one_value_is_rewritten(kind: str, encoding: str, tmp_path: Path) -> None:
     mark, codec = ENCODINGS[encoding], encoding.removesuffix(" with a mark")
     old = mark + TABLES[kind].encode(codec)

@@ -6,6 +6,7 @@ import codecs
 from pathlib import Path
 
 import pytest
+from rows import every_row
 
 from sd_lora.data.folders.caption_files import CaptionError, read_caption_file, tidy
 from sd_lora.errors import DataError
@@ -133,7 +134,7 @@ def test_there_are_enough_files() -> None:
     assert len(GOOD) + len(GUESSED) + len(BAD) >= 80
 
 
-@pytest.mark.parametrize("name", GOOD)
+@every_row("name", GOOD)
 def test_text_is_read(name: str, tmp_path: Path) -> None:
     content, captions, encoding = GOOD[name]
     text = read_caption_file(written(tmp_path, content))
@@ -141,7 +142,7 @@ def test_text_is_read(name: str, tmp_path: Path) -> None:
     assert (text.encoding, text.guessed) == (encoding, False)
 
 
-@pytest.mark.parametrize("name", GUESSED)
+@every_row("name", GUESSED)
 def test_an_encoding_that_nothing_tells_is_guessed(name: str, tmp_path: Path) -> None:
     content, captions, encoding = GUESSED[name]
     text = read_caption_file(written(tmp_path, content))
@@ -149,13 +150,13 @@ def test_an_encoding_that_nothing_tells_is_guessed(name: str, tmp_path: Path) ->
     assert (text.encoding, text.guessed) == (encoding, True)
 
 
-@pytest.mark.parametrize("name", BAD)
+@every_row("name", BAD)
 def test_what_is_no_text_is_refused(name: str, tmp_path: Path) -> None:
     content, why = BAD[name]
     assert why in refused(written(tmp_path, content))
 
 
-@pytest.mark.parametrize("name", [name for name in GOOD if len(GOOD[name][1]) > 1])
+@every_row("name", [name for name in GOOD if len(GOOD[name][1]) > 1])
 def test_lines_joined_are_one_caption(name: str, tmp_path: Path) -> None:
     content, captions, _ = GOOD[name]
     assert read_caption_file(written(tmp_path, content), "joined").captions == (" ".join(captions),)

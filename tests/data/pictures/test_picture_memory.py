@@ -47,6 +47,7 @@ def test_the_squares_that_are_worked_on_do_not_show(monkeypatch: pytest.MonkeyPa
     assert [outcome(file) for file in FILES] == whole
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="counts memory in kB")
 @pytest.mark.parametrize(("mode", "most"), [("F", 11), ("RGBA", 10.5), ("I;16", 8), ("P", 7)])
 def test_decoding_takes_few_bytes_for_each_pixel(mode: str, most: float, tmp_path: Path) -> None:

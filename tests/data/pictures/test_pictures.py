@@ -16,6 +16,7 @@ from picture_makers import noise, oriented, quarters, saved, stored
 from picture_refusals import REFUSED
 from picture_table import FILES, SEEN, Case
 from PIL import Image
+from rows import every_row
 
 from sd_lora.data.findings import CODES, numbered
 from sd_lora.data.pictures import decode as pictures
@@ -39,7 +40,7 @@ def test_the_table_is_long_and_its_titles_differ() -> None:
     assert len({case.title for case in CASES}) == len(CASES)
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.title)
+@every_row("case", CASES, ids=lambda case: case.title)
 def test_the_table(case: Case, tmp_path: Path) -> None:
     file = tmp_path / case.name
     if isinstance(case.content, bytes):
@@ -246,7 +247,7 @@ def left_white(mode: str) -> Image.Image:
     return image if mode == "alpha" else image.convert(mode)
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "P", "LA", "RGB", "RGBA", "I;16"])
+@every_row("mode", ["1", "L", "P", "LA", "RGB", "RGBA", "I;16"])
 def test_a_mask_is_white_where_it_is_white(mode: str, tmp_path: Path) -> None:
     image = Image.fromarray(np.asarray(left_white("L")).astype(np.uint16) * 257) if mode == "I;16" else left_white(mode)
     values = mask_of(tmp_path, image)

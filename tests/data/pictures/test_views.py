@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from itertools import product
 
 import numpy as np
 import pytest
 from PIL import Image
+from rows import every_row
 
 from sd_lora.config.schema import DataConfig
 from sd_lora.data.pictures import views
@@ -34,9 +36,9 @@ def test_buckets_are_multiples_within_the_area_and_the_square_is_one(side: int, 
     assert {(h, w) for w, h in sizes} == set(sizes)
 
 
-@pytest.mark.parametrize("size", ASPECTS)
-@pytest.mark.parametrize(("side", "grain"), SIZES[:3])
-def test_no_other_bucket_crops_much_less(side: int, grain: int, size: tuple[int, int]) -> None:
+@every_row("sides, size", product(SIZES[:3], ASPECTS))
+def test_no_other_bucket_crops_much_less(sides: tuple[int, int], size: tuple[int, int]) -> None:
+    side, grain = sides
     chosen = bucket_for(*size, side, grain, DataConfig())
     least = min(cropped_share(*size, other) for other in buckets_of(side, grain))
     assert cropped_share(*size, chosen) <= least + 0.05
@@ -80,8 +82,8 @@ def test_views_go_from_end_to_end() -> None:
     assert View((200, 50)).cut(image) is image
 
 
-@pytest.mark.parametrize(
-    ("size", "view", "mirrored", "expected"),
+@every_row(
+    "size, view, mirrored, expected",
     [
         ((64, 64), View((32, 32)), False, Framing((64, 64), (0, 0), (32, 32))),
         ((128, 64), View((32, 32)), False, Framing((64, 128), (0, 16), (32, 32))),

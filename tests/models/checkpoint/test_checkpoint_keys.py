@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from rows import every_row
 from small_bases import KINDS
 
 from sd_lora.errors import BaseModelError
@@ -118,8 +119,8 @@ def test_the_attention_of_the_vae_is_stored_as_convolutions_and_read_either_way(
     assert not fits(where[name], (4, 4, 3, 3), (4, 4))
 
 
-@pytest.mark.parametrize(
-    ("component", "name"),
+@every_row(
+    "component, name",
     [
         ("unet", "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.loras.default.down.weight"),
         ("unet", "down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.base_layer.weight"),

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from rows import every_row
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from small_bases import KINDS
@@ -93,6 +94,7 @@ def test_the_padding_is_that_of_the_kind(whole_bases: dict[str, Path], checkpoin
     assert pads == {"sd1": ["<|endoftext|>"], "sd2": ["!"], "sdxl": ["<|endoftext|>", "!"]}
 
 
+@pytest.mark.slow
 def test_diffusers_reads_our_file_to_the_same_weights(
     kind: str, whole_bases: dict[str, Path], checkpoints: dict[str, Path]
 ) -> None:
@@ -101,6 +103,7 @@ def test_diffusers_reads_our_file_to_the_same_weights(
     assert same(folder, theirs)
 
 
+@pytest.mark.slow
 def test_saving_what_was_loaded_gives_the_same_file(
     kind: str, whole_bases: dict[str, Path], checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -112,6 +115,7 @@ def test_saving_what_was_loaded_gives_the_same_file(
         assert all(torch.equal(new.get_tensor(key), old.get_tensor(key)) for key in old.keys())  # noqa: SIM118
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_weights_are_cast_to_the_dtype_asked_for(
     whole_bases: dict[str, Path], checkpoints: dict[str, Path], tmp_path: Path, dtype: torch.dtype
@@ -168,6 +172,7 @@ LEFT_OVER_OF = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("base", ["sd1", "sdxl"])
 def test_a_text_encoder_without_the_level_text_model_is_read(
     base: str, whole_bases: dict[str, Path], checkpoints: dict[str, Path], changed: Callable[..., Path]
@@ -176,6 +181,7 @@ def test_a_text_encoder_without_the_level_text_model_is_read(
     assert same(load_base(whole_bases[base])[0], load_base(file, config=whole_bases[base])[0])
 
 
+@pytest.mark.slow
 def test_what_is_no_weight_of_the_model_is_passed_over(
     kind: str, whole_bases: dict[str, Path], checkpoints: dict[str, Path], changed: Callable[..., Path]
 ) -> None:
@@ -184,6 +190,7 @@ def test_what_is_no_weight_of_the_model_is_passed_over(
     assert same(load_base(whole_bases[kind])[0], load_base(file, config=whole_bases[kind])[0])
 
 
+@pytest.mark.slow
 def test_the_last_layer_of_openclip_in_an_sd2_file_is_passed_over(
     whole_bases: dict[str, Path], checkpoints: dict[str, Path], changed: Callable[..., Path]
 ) -> None:
@@ -202,6 +209,7 @@ def test_the_last_layer_of_openclip_in_an_sd2_file_is_passed_over(
 # ---- what it predicts
 
 
+@pytest.mark.slow
 def test_an_sd2_file_that_does_not_tell_what_it_predicts_asks(
     whole_bases: dict[str, Path], checkpoints: dict[str, Path], changed: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -244,6 +252,7 @@ def test_a_file_and_a_config_that_disagree_are_refused(
     assert pipe.scheduler.config.prediction_type == "v_prediction"
 
 
+@pytest.mark.slow
 def test_sdxl_files_are_marked_by_empty_tensors(
     whole_bases: dict[str, Path], checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -319,6 +328,7 @@ def test_a_file_that_is_not_whole_is_refused_in_one_sentence(
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.slow
 def test_weights_beyond_float16_are_refused_both_ways(
     whole_bases: dict[str, Path], checkpoints: dict[str, Path], changed: Callable[..., Path], tmp_path: Path
 ) -> None:
@@ -373,7 +383,7 @@ OTHERS: dict[str, tuple[Header, str]] = {
 }
 
 
-@pytest.mark.parametrize(("header", "words"), OTHERS.values(), ids=OTHERS)
+@every_row("header, words", OTHERS.values(), ids=OTHERS)
 def test_other_files_are_refused_by_name(header: Header, words: str) -> None:
     with pytest.raises(BaseModelError, match=f"base model x.safetensors is .*{words}") as caught:
         kind_of(Path("x.safetensors"), header)

@@ -12,6 +12,7 @@ from typing import Any
 
 import gradio as gr
 import pytest
+from rows import every_row
 from sd_lora.webui.site import Site
 from sd_lora.webui.tabs import mix as mix_tab
 
@@ -164,8 +165,8 @@ def test_what_cannot_be_used_is_told_as_soon_as_it_is_chosen(tab: Any, site: Sit
     assert any("not there any more" in text for text in texts)
 
 
-@pytest.mark.parametrize(
-    ("chosen", "ids"),
+@every_row(
+    "chosen, ids",
     [('["b", "a", "b"]', ["b", "a"]), (["a"], ["a"]), ("[1]", ["1"]), ("[]", []), ("", []), (None, []), ("{}", []),
      ('"ab"', []), ("[", []), ("[" * 10_000, []), ({"a": 1}, [])],
 )  # fmt: skip
