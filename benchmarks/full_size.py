@@ -133,7 +133,7 @@ def train(case: str, base: Path) -> None:
     """Train on two pictures; the last line printed is the measurement."""
     started = time.perf_counter()
     import sd_lora
-    from sd_lora.commands.demo import demo_scenes, write_captioned_folder
+    from sd_lora.tinybase.folder import demo_scenes, write_captioned_folder
     from sd_lora.training.preparation import prepare
     from sd_lora.training.run import run_training
 

@@ -20,9 +20,10 @@ from typing import Any
 from PIL import Image
 
 from sd_lora import Adapter, load_base
-from sd_lora.commands.demo import TRIGGER, train_demo
+from sd_lora.commands.demo import train_demo
 from sd_lora.evaluation.tiny_measures import StyleMeasure, generate, measure_style, unseen_scenes
 from sd_lora.preview.sheet import draw_sheet
+from sd_lora.tinybase.folder import TRIGGER
 from sd_lora.tinybase.styles import render
 from sd_lora.tinybase.world import HELD_OUT_STYLES
 

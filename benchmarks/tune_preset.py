@@ -22,9 +22,9 @@ import numpy as np
 import torch
 
 from sd_lora import Adapter, load_base, load_config, train
-from sd_lora.commands.demo import TRIGGER, demo_scenes, write_captioned_folder
 from sd_lora.evaluation.tiny_measures import measure_style
 from sd_lora.tinybase.canvas import Layers, Plane, blur, cells
+from sd_lora.tinybase.folder import TRIGGER, demo_scenes, write_captioned_folder
 from sd_lora.tinybase.styles import Style
 
 

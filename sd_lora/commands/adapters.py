@@ -1,38 +1,29 @@
-"""The commands that work on adapter files, one small function each. Imports happen inside, as in `cli`."""
+"""The verbs that work on adapter files."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated
 
 import typer
 
+from sd_lora.commands.console import print_json, print_written, progress_bar, rank_range
+from sd_lora.commands.options import (
+    BASE_HELP,
+    AdapterPath,
+    AsJson,
+    Dtype,
+    Energy,
+    ModelOverrides,
+    Out,
+    Overwrite,
+    Rank,
+    SameDtype,
+    model_config,
+    numbers,
+)
 from sd_lora.commands.quiet import quiet_libraries
 from sd_lora.errors import ConfigError
-
-AdapterPath = Annotated[Path, typer.Argument(metavar="ADAPTER", help="A .safetensors adapter.")]
-Out = Annotated[Path, typer.Option(help="The file to write.")]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the result if it exists.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print everything as JSON.")]
-Dtype = Annotated[str, typer.Option(help="float16, bfloat16 or float32.")]
-SameDtype = Annotated[str, typer.Option(help="float16, bfloat16 or float32; if left out, as it was.")]
-Rank = Annotated[int, typer.Option(help="Keep so many ranks a module.")]
-Energy = Annotated[float, typer.Option(help="Keep this share of each module's squared singular values, such as 0.95.")]
-Overrides = Annotated[
-    Optional[list[str]],  # noqa: UP045 (typer reads the annotation)
-    typer.Argument(metavar="[model.key=value]...", help="Settings of the base, such as model.config=FOLDER."),
-]
-BASE_HELP = '"tiny" (embedded), a pipeline folder, one .safetensors checkpoint, or a hub id.'
-
-
-def register(app: typer.Typer) -> None:
-    """Add the tools to `app`, in the order in which the help lists them."""
-    for command in (inspect, verify, convert, merge, resize, fuse, extract):
-        app.command()(command)
 
 
 def inspect(adapter: AdapterPath, as_json: AsJson = False) -> None:
@@ -50,54 +41,54 @@ def inspect(adapter: AdapterPath, as_json: AsJson = False) -> None:
 
 def verify(
     adapter: AdapterPath,
-    overrides: Overrides = None,
-    base: Annotated[str, typer.Option(help=f"Try it on this base: {BASE_HELP}")] = "",
+    overrides: ModelOverrides = None,
+    base: Annotated[str, typer.Option(help=f"Also load it into this base model: {BASE_HELP}")] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Check that an adapter loads wholly: in a base model, and by the rules of six programs' loaders."""
-    model = _model(base, overrides) if base or overrides else None
+    """Check that an adapter loads completely, in a base model and in six programs."""
+    model = model_config(base, overrides) if base or overrides else None
     quiet_libraries()
     from sd_lora.tools.verify import verify_adapter
 
-    found = verify_adapter(adapter, model)
+    result = verify_adapter(adapter, model)
     if as_json:
-        print_json(found.to_json())
+        print_json(result.to_json())
     else:
-        here = f"sd_lora on {found.base}" if found.base else "sd_lora"
-        width = max(len(here), *(len(answer.client) for answer in found.clients))
-        typer.echo(f"{adapter}: {found.modules} modules, for {found.kind or 'a base that nothing in it tells'}")
-        typer.echo(f"{here:<{width}}  {'loads wholly' if found.is_whole else 'does not load'}")
-        for answer in found.clients:
-            verdict = "loads wholly" if answer.is_whole else f"{answer.loaded} of {answer.modules}"
+        here = f"sd_lora on {result.base}" if result.base else "sd_lora"
+        width = max(len(here), *(len(answer.client) for answer in result.clients))
+        typer.echo(f"{adapter}: {result.modules} modules, base model {result.kind or 'unknown'}")
+        typer.echo(f"{here:<{width}}  {'loads completely' if result.is_whole else 'does not load'}")
+        for answer in result.clients:
+            verdict = "loads completely" if answer.is_whole else f"{answer.loaded} of {answer.modules}"
             typer.echo(f"{answer.client:<{width}}  {'; '.join([verdict, *answer.reasons, *answer.notes])}")
-    if not found.is_whole:
-        raise ConfigError("; ".join(found.problems))
+    if not result.is_whole:
+        raise ConfigError("; ".join(result.problems))
 
 
 def convert(
     adapter: AdapterPath,
     out: Out,
-    layout: Annotated[str, typer.Option(help="kohya (for every program) or diffusers.")] = "kohya",
+    layout: Annotated[str, typer.Option(help="kohya (every program reads it) or diffusers.")] = "kohya",
     dtype: SameDtype = "",
-    kind: Annotated[str, typer.Option(help="sd1, sd2, sd2-v or sdxl, if the file does not tell.")] = "",
+    kind: Annotated[str, typer.Option(help="sd1, sd2, sd2-v or sdxl, if the file does not say.")] = "",
     overwrite: Overwrite = False,
 ) -> None:
-    """Write an adapter in another layout or type."""
+    """Convert an adapter to another key layout or data type."""
     from sd_lora.tools.convert import convert_adapter
 
-    _wrote(convert_adapter(adapter, out, layout=layout, dtype=dtype, kind=kind, overwrite=overwrite))
+    print_written(convert_adapter(adapter, out, layout=layout, dtype=dtype, kind=kind, overwrite=overwrite))
 
 
 def merge(
-    adapters: Annotated[list[Path], typer.Argument(metavar="ADAPTER...", help="The adapters to add up.")],
+    adapters: Annotated[list[Path], typer.Argument(metavar="ADAPTER", help="The adapters to add.")],
     out: Out,
-    weights: Annotated[str, typer.Option(help="One number each, with commas; 1 if left out.")] = "",
-    method: Annotated[str, typer.Option(help="concat (exact, ranks add up) or svd (cut to --rank).")] = "concat",
+    weights: Annotated[str, typer.Option(help="One number per adapter, separated by commas; default: 1 each.")] = "",
+    method: Annotated[str, typer.Option(help="concat (exact; ranks add up) or svd (reduced to --rank).")] = "concat",
     rank: Rank = 0,
     dtype: SameDtype = "",
     overwrite: Overwrite = False,
 ) -> None:
-    """Add several adapters up into one."""
+    """Add several adapters into one."""
     from sd_lora.tools.merge import merge_adapters
 
     factors = numbers("--weights", weights, "1,0.5") if weights else ()
@@ -105,7 +96,7 @@ def merge(
         path = merge_adapters(
             adapters, out, weights=factors, method=method, rank=rank, dtype=dtype, overwrite=overwrite, watch=watch
         )
-    _wrote(path)
+    print_written(path)
 
 
 def resize(
@@ -117,7 +108,7 @@ def resize(
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Cut an adapter to smaller ranks, and say what was lost."""
+    """Reduce an adapter to smaller ranks, and report the error."""
     from dataclasses import asdict
 
     from sd_lora.tools.resize import resize_adapter
@@ -133,21 +124,21 @@ def resize(
         typer.echo(f"{module.name:<{width}}  {module.rank:>4} {module.before:>3}  {module.error:.4f}")
     typer.echo(
         f"wrote {report.path}: {report.bytes_before / 1024:,.0f} kB before, {report.bytes / 1024:,.0f} kB now, "
-        f"error of the whole change {report.error:.4f}"
+        f"error of the entire change {report.error:.4f}"
     )
 
 
 def fuse(
     adapter: AdapterPath,
-    out: Annotated[Path, typer.Option(help="A folder for a pipeline, or a .safetensors file for one checkpoint.")],
+    out: Annotated[Path, typer.Option(help="A folder (for a pipeline) or a .safetensors file (for a checkpoint).")],
     base: Annotated[str, typer.Option(help=f"The base model: {BASE_HELP}")],
-    overrides: Overrides = None,
-    strength: Annotated[float, typer.Option(help="How much of the adapter.")] = 1.0,
+    overrides: ModelOverrides = None,
+    strength: Annotated[float, typer.Option(help="How strongly the adapter acts.")] = 1.0,
     dtype: Dtype = "float16",
     overwrite: Overwrite = False,
 ) -> None:
-    """Write a base model with an adapter in its weights."""
-    model = _model(base, overrides)
+    """Fuse an adapter into the weights of a base model."""
+    model = model_config(base, overrides)
     quiet_libraries()
     from sd_lora.tools.fuse import fuse_adapter
 
@@ -158,91 +149,30 @@ def fuse(
 def extract(
     out: Out,
     base: Annotated[str, typer.Option(help=f"The base model: {BASE_HELP}")],
-    tuned: Annotated[str, typer.Option(help="The tuned model: the same choice.")],
-    overrides: Overrides = None,
+    tuned: Annotated[str, typer.Option(help="The fine-tuned model, given like --base.")],
+    overrides: ModelOverrides = None,
     rank: Rank = 0,
     energy: Energy = 0.0,
-    targets: Annotated[str, typer.Option(help="Groups or patterns, as in training.")] = "attn,ff,proj,conv",
+    targets: Annotated[str, typer.Option(help="Modules, named as in lora.targets.")] = "attn,ff,proj,conv",
     dtype: Dtype = "float16",
     overwrite: Overwrite = False,
 ) -> None:
-    """Write the adapter that leads from one base model to another."""
-    models = _model(base, overrides), _model(tuned, overrides)
+    """Extract the difference between two models as an adapter."""
+    models = model_config(base, overrides), model_config(tuned, overrides)
     quiet_libraries()
     from sd_lora.tools.extract import extract_adapter
 
     chosen = tuple(part.strip() for part in targets.split(","))
     with progress_bar("extracting") as watch:
-        found = extract_adapter(
+        result = extract_adapter(
             *models, out, rank=rank, energy=energy, targets=chosen, dtype=dtype, overwrite=overwrite, watch=watch
         )
-    if found.beyond:
-        sorts = ", ".join(f"{count} {sort}" for sort, count in found.sorts_beyond.items())
+    if result.beyond:
+        sorts = ", ".join(f"{count} {sort}" for sort, count in result.sorts_beyond.items())
         typer.echo(
-            f"warning: {len(found.beyond)} weights outside --targets differ too and are not in the adapter "
-            f"({sorts}), such as {found.beyond[0]}",
+            f"warning: {len(result.beyond)} weights outside --targets differ too and are not in the adapter "
+            f"({sorts}), such as {result.beyond[0]}",
             err=True,
         )
-    ranks = _span(found.ranks.values())
-    typer.echo(f"wrote {found.path}: {len(found.ranks)} modules, {ranks}, error {found.error:.4f}")
-
-
-def _model(base: str, overrides: Sequence[str] | None) -> Any:
-    """The model section of a config, from --base and overrides."""
-    from sd_lora.config.schema import parse_config
-
-    idle = [text for text in overrides or () if not text.startswith("model.") or text.startswith("model.base=")]
-    if idle:
-        raise ConfigError(f"{', '.join(idle)} has no effect here; only model.* can be set, and the base with --base")
-    if not base:
-        raise ConfigError(f"{', '.join(overrides or ())} needs a base; name one with --base")
-    return parse_config([("options", {"model": {"base": base}})], overrides or ()).model
-
-
-def numbers(option: str, text: str, example: str) -> list[float]:
-    """The numbers of an option such as ``1,0.5``; ConfigError if it holds anything else."""
-    try:
-        values = [float(part) for part in text.split(",")]
-    except ValueError:
-        values = [math.nan]
-    if not all(math.isfinite(value) for value in values):
-        raise ConfigError(f'{option} is "{text}"; write numbers with commas, such as {example}')
-    return values
-
-
-def _wrote(path: Path) -> None:
-    from sd_lora.tools.inspect import inspect_adapter
-
-    report = inspect_adapter(path)
-    ranks = _span(report.ranks)
-    typer.echo(f"wrote {path}: {report.modules} modules, {ranks}, {report.layout} keys, {report.bytes / 1024:,.0f} kB")
-
-
-def _span(ranks: Iterable[int]) -> str:
-    found = sorted(ranks)
-    return f"rank {found[0]}" + (f" to {found[-1]}" if found[0] < found[-1] else "")
-
-
-def print_json(value: Any) -> None:
-    typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-@contextmanager
-def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on stderr, with count, rate and time left, on a terminal only."""
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-        TimeRemainingColumn(),
-    )  # fmt: skip
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as bar:
-        task = bar.add_task(what, total=None, rate="")
-
-        def watch(done: int, total: int) -> None:
-            speed = bar.tasks[task].speed
-            bar.update(task, completed=done, total=total, rate=f"{speed:.1f}/s" if speed else "")
-
-        yield watch
+    ranks = rank_range(result.ranks.values())
+    typer.echo(f"wrote {result.path}: {len(result.ranks)} modules, {ranks}, error {result.error:.4f}")

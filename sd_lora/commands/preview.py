@@ -1,4 +1,4 @@
-"""The commands that draw: one sheet, or the page. Imports happen inside, as in `cli`."""
+"""The verbs that draw: one sheet, or the page."""
 
 from __future__ import annotations
 
@@ -9,31 +9,31 @@ from typing import Annotated, Optional
 
 import typer
 
-from sd_lora.commands.adapters import AdapterPath, progress_bar
-from sd_lora.commands.folders import Base, Overrides
+from sd_lora.commands.console import progress_bar
+from sd_lora.commands.options import AdapterPath, Base
 from sd_lora.commands.quiet import quiet_libraries
 from sd_lora.errors import ConfigError
-from sd_lora.preview.prompts import parse_strengths
 
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to `app`, in the order in which the help lists them."""
-    for command in (preview, webui):
-        app.command()(command)
+PreviewOverrides = Annotated[
+    Optional[list[str]],  # noqa: UP045 (typer reads the annotation)
+    typer.Argument(metavar="model.key=value", help="Settings of the base model, or preview.inference_steps."),
+]
 
 
 def preview(
     adapter: AdapterPath,
-    prompt: Annotated[list[str], typer.Option(help="What to draw; may be given several times.")],
-    overrides: Overrides = None,
-    strengths: Annotated[str, typer.Option(help="0,0.5,1 or 0-1.2(+0.4); 0, the base itself, is first.")] = "0,0.5,1",
-    seed: Annotated[int, typer.Option(min=0, help="The noise every picture starts from.")] = 0,
-    base: Annotated[str, typer.Option(help="The base model; default: the one it was trained on, if embedded.")] = "",
-    out: Annotated[Path, typer.Option(help="The sheet to write.")] = Path("sheet.png"),
-    guidance: Annotated[float, typer.Option(min=0, help="Classifier-free guidance.")] = 5.0,
-    negative: Annotated[str, typer.Option(help="What not to draw.")] = "",
+    prompt: Annotated[list[str], typer.Option(help="What to draw; repeat for several prompts.")],
+    overrides: PreviewOverrides = None,
+    strengths: Annotated[str, typer.Option(help="0,0.5,1 or 0-1.2(+0.4); 0 (the base model) is added.")] = "0,0.5,1",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the noise that every picture starts from.")] = 0,
+    base: Annotated[str, typer.Option(help="The base model; default: tiny, if the adapter was trained on it.")] = "",
+    out: Annotated[Path, typer.Option(help="The .png file to write.")] = Path("sheet.png"),
+    guidance: Annotated[float, typer.Option(min=0, help="Scale of classifier-free guidance.")] = 5.0,
+    negative: Annotated[str, typer.Option(help="Negative prompt: what not to draw.")] = "",
 ) -> None:
-    """Draw prompts at several strengths, same seed, on one labelled sheet."""
+    """Draw prompts at several strengths from one seed, on a labelled sheet."""
+    from sd_lora.preview.prompts import parse_strengths
+
     values = parse_strengths(strengths)
     if out.suffix.lower() != ".png" or out.is_dir() or not out.absolute().parent.is_dir():
         raise ConfigError(f"{out} cannot be written; --out is a .png file in a folder that exists")
@@ -69,19 +69,19 @@ def preview(
 
 def webui(
     base: Base = "tiny",
-    runs: Annotated[Path, typer.Option(help="Where runs lie, and new ones go.")] = Path("runs"),
-    data: Annotated[Optional[Path], typer.Option(help="Where folders of images lie; default: RUNS/datasets.")] = None,  # noqa: UP045
-    adapters: Annotated[Optional[list[Path]], typer.Option(help="A further folder of adapters.")] = None,  # noqa: UP045
-    host: Annotated[str, typer.Option(help="The address to serve at.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="0: any that is free.")] = 7860,
+    runs: Annotated[Path, typer.Option(help="Folder of runs.")] = Path("runs"),
+    data: Annotated[Optional[Path], typer.Option(help="Folder of image folders; default: RUNS/datasets.")] = None,  # noqa: UP045
+    adapters: Annotated[list[Path] | None, typer.Option(help="Another folder of adapters; can be repeated.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free port.")] = 7860,
     auth: Annotated[
-        str, typer.Option(metavar="USER:PASSWORD", help="Needed unless only this machine can reach it.")
+        str, typer.Option(metavar="USER:PASSWORD", help="Login; required if other machines can reach the page.")
     ] = "",
-    keep_mb: Annotated[int, typer.Option(min=1, help="Memory for pictures that were drawn.")] = 256,
+    keep_mb: Annotated[int, typer.Option(min=1, help="Megabytes of memory for drawn pictures.")] = 256,
 ) -> None:
-    """Serve the page: preview adapters at every strength, train, and look after folders of images."""
+    """Serve the page: preview and mix adapters, train, and edit folders of images in a browser."""
     quiet_libraries()
-    # The page lies above the command line and is opened by name.
+    # the page is a room above this one, so it is opened by name
     try:
         page = import_module("sd_lora.webui.app")
     except ModuleNotFoundError as error:

@@ -1,10 +1,9 @@
-"""What the command line shows while training and when it is done."""
+"""What the command line shows while training."""
 
 from __future__ import annotations
 
 import contextlib
 import json
-import shlex
 import signal
 import threading
 import time
@@ -16,13 +15,11 @@ from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-from rich.table import Column, Table
+from rich.table import Column
 
 from sd_lora.check.result import duration
-from sd_lora.config.schema import RunConfig
 
 if TYPE_CHECKING:
-    from sd_lora.commands.demo import DemoResult
     from sd_lora.runs.reports import StepReport
 
 _LINE_EVERY = 15.0
@@ -39,18 +36,16 @@ class TrainingProgress:
 
     def __init__(self, log: Path | None = None) -> None:
         self._console, self._log = Console(), log
-        self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(),
-            TextColumn("{task.fields[figures]}", table_column=Column()),  # the one that wraps on a narrow terminal
-            console=self._console,
-        )  # fmt: skip
+        figures = TextColumn("{task.fields[figures]}", table_column=Column())  # the one that wraps if space is short
+        columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), figures)
+        self._bar = Progress(*columns, console=self._console)
         self._task = self._bar.add_task("training", total=None, figures="")
-        self._started = self._said = time.monotonic()
+        self._started = self._printed_at = time.monotonic()
         self._losses, self._seconds = deque[float](), deque[float](maxlen=_RECENT)
         self._stage = "stopping after the next step"
 
     def __enter__(self) -> Self:
-        self._started = self._said = time.monotonic()
+        self._started = self._printed_at = time.monotonic()
         if self._console.is_terminal:
             self._bar.start()
         return self
@@ -68,24 +63,24 @@ class TrainingProgress:
             rate = max(done, 1) / max(now - self._started, 1e-9)
             figures = f"{rate:.1f}/s  {duration((total - done) / rate)} left"
             self._bar.update(self._task, description="encoding", completed=done, total=total, figures=figures)
-        elif now - self._said >= _LINE_EVERY:
-            self._said = now
+        elif now - self._printed_at >= _LINE_EVERY:
+            self._printed_at = now
             print(f"encoded {done} of {total} images and captions", flush=True)
 
     def note(self, text: str) -> None:
         """Show a warning."""
-        self._say(f"warning: {text}")
+        self._print(f"warning: {text}")
 
     def stopping(self, number: int) -> None:
         """Answer the first signal, from its handler; another thread prints, as this one may be in the midst of it."""
         again = "; press Ctrl-C again to stop at once" if number == signal.SIGINT else ""
-        threading.Thread(target=self._say, args=(self._stage + again,)).start()
+        threading.Thread(target=self._print, args=(self._stage + again,)).start()
 
     def show(self, report: StepReport) -> None:
         """Consume one report."""
         if not self._seconds:
             self._losses.extend(_losses_before(report.step, self._log))
-            self._said = time.monotonic()
+            self._printed_at = time.monotonic()
         self._losses.append(report.loss)
         while len(self._losses) > max(1, report.steps // 20):
             self._losses.popleft()
@@ -97,8 +92,8 @@ class TrainingProgress:
             self._bar.update(
                 self._task, description=what, completed=report.step, total=report.steps, figures=self._figures(report)
             )
-        elif now - self._said >= _LINE_EVERY or ended:
-            self._said = now
+        elif now - self._printed_at >= _LINE_EVERY or ended:
+            self._printed_at = now
             print(f"step {report.step}/{report.steps}  {self._figures(report)}", flush=True)
             if ended:
                 print("drawing samples", flush=True)
@@ -110,7 +105,7 @@ class TrainingProgress:
             f"lr {report.learning_rate:.2g}  {report.memory / 2**30:.1f} GB"
         )
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         self._console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
@@ -130,61 +125,3 @@ def _losses_before(step: int, log: Path | None) -> list[float]:
 def _rate(seconds: float) -> str:
     """Steps a second, or seconds a step where there are fewer."""
     return f"{1 / max(seconds, 1e-9):.1f} steps/s" if seconds <= 1 else f"{seconds:.1f} s/step"
-
-
-def print_run(folder: Path, config: RunConfig) -> None:
-    """Where the results of a run lie and how to use them."""
-    adapter, trigger = folder / "adapter.safetensors", config.data.trigger
-    prompt = f"your prompt, in {trigger} style" if trigger else "your prompt"
-    base = "" if config.model.base == "tiny" else f" --base {shlex.quote(config.model.base)}"
-    found = {
-        "averaged": folder / f"adapter-{config.training.average}.safetensors",
-        "kept on the way": folder / "adapters",
-        "loss curve": folder / "loss.png",
-        "validation": folder / "validation.png",
-        "samples": folder / "samples",
-    }
-    print(f"\n{'adapter':<15}  {adapter}  ({adapter.stat().st_size / 1024:,.0f} kB)")
-    for name, path in found.items():
-        if path.exists():
-            print(f"{name:<15}  {path}")
-    print(f"\nNext: sd-lora preview {shlex.quote(str(adapter))}{base} --prompt {shlex.quote(prompt)}")
-    print(_snippet(config.model.base, adapter, prompt))
-
-
-def print_demo(result: DemoResult) -> None:
-    """The measures of the demo and what to do next."""
-    table = Table("strength", "style distance", "closed", "subject kept", "background kept")
-    for row in result.measures:
-        closed = f"{row.closed:.2f}"
-        table.add_row(f"{row.strength:g}", f"{row.distance:.4f}", closed, f"{row.subject:.0%}", f"{row.background:.0%}")
-    Console().print(table)
-    print(f"strength sheet  {result.sheet}")
-    print(f"adapter         {result.adapter}  ({result.adapter.stat().st_size / 1024:,.0f} kB)")
-    print(f"loss curve      {result.folder / 'run' / 'loss.png'}")
-    print(f"config          {result.folder / 'run' / 'config.toml'}")
-    prompt = "a big red boat on the sea, in xlora style"
-    print(f"\nNext: sd-lora preview {shlex.quote(str(result.adapter))} --prompt {shlex.quote(prompt)}")
-    print("      sd-lora train YOUR_FOLDER --base tiny --trigger WORD")
-    print(_snippet("tiny", result.adapter, prompt))
-
-
-def _snippet(base: str, adapter: Path, prompt: str) -> str:
-    if base.endswith(".safetensors"):
-        checked = f"sd-lora verify {shlex.quote(str(adapter))} --base {shlex.quote(base)}"
-        return f"\nAny program that has {Path(base).name} can use {adapter}; check with: {checked}\n"
-    source = "sd_lora.tiny_base_path()" if base == "tiny" else repr(base)
-    head = "import sd_lora\n  " if base == "tiny" else ""
-    return f"""
-In diffusers (with peft installed):
-
-  {head}from diffusers import DiffusionPipeline
-  pipe = DiffusionPipeline.from_pretrained({source})
-  pipe.load_lora_weights({_quoted(str(adapter.parent))}, weight_name="{adapter.name}")
-  pipe({_quoted(prompt)}).images[0].save("picture.png")
-"""
-
-
-def _quoted(text: str) -> str:
-    """A Python string in double quotes."""
-    return json.dumps(text, ensure_ascii=False)

@@ -130,7 +130,7 @@ def test_captions_in_any_script_choose_their_own_direction(tmp_path: Path) -> No
 
 def test_a_folder_without_images_or_findings_has_a_page_too(tmp_path: Path) -> None:
     page = page_of(tmp_path, Check("/data/empty", "bare", "nothing", [], [], None))
-    assert "nothing to remark" in page.text
+    assert "no problems found" in page.text
     assert "img" not in page.tags
 
 
@@ -192,4 +192,4 @@ def test_nothing_but_a_page_is_replaced_by_a_report(name: str, tmp_path: Path) -
 def test_an_earlier_report_is_replaced(name: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text("old")
     write_report(check([], []), tmp_path / name)
-    assert "nothing to remark" in (tmp_path / name).read_text("utf-8")
+    assert "no problems found" in (tmp_path / name).read_text("utf-8")

@@ -22,7 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from sd_lora import Adapter, load_base
 from sd_lora.commands.app import main
-from sd_lora.commands.folders import print_plan
+from sd_lora.commands.console import print_plan
 from sd_lora.runs.folder import RunFolder
 from sd_lora.training.stopping import RunInterrupted
 from sd_lora.version import __version__
@@ -195,7 +195,7 @@ def test_a_run_is_repeated_and_trained_further_by_the_commands_that_are_named(
 def test_settings_given_to_a_run_that_is_not_finished_are_refused(cli: Cli, refused: Refused, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.toml").write_text('[data]\nfolder = "images"\n', "utf-8")
-    assert "leave that out to go on with it as it is" in refused("resume", "run", "training.steps=2")
+    assert "leave that out to resume it as it is" in refused("resume", "run", "training.steps=2")
 
 
 @pytest.mark.parametrize("args", [(), ("--preset", "tiny-style"), ("training.steps=2",)])
@@ -214,7 +214,7 @@ def test_a_second_ctrl_c_says_how_to_go_on(
     monkeypatch.setattr("sd_lora.training.run.run_training", interrupted)
     answer = cli("train", image_folder, "training.steps=2", *QUICK, "--out", "my run")
     assert answer.code == 130
-    assert answer.err == "stopped without saving the last steps; go on with: sd-lora resume 'my run'\n"
+    assert answer.err == "stopped without saving the last steps; resume with: sd-lora resume 'my run'\n"
 
 
 def test_a_run_that_goes_on_says_where(cli: Cli, image_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,7 +223,7 @@ def test_a_run_that_goes_on_says_where(cli: Cli, image_folder: Path, monkeypatch
             RunFolder(run.path).create(run.config)
 
     monkeypatch.setattr("sd_lora.training.run.run_training", untrained)
-    monkeypatch.setattr("sd_lora.commands.progress.print_run", lambda *_: None)
+    monkeypatch.setattr("sd_lora.commands.train.print_run", lambda *_: None)
     begun, resumed = cli("train", image_folder, "training.steps=2", *QUICK, "--out", "run"), cli("resume", "run")
     assert (begun.code, resumed.code) == (0, 0)
     assert "starting anew" not in begun.out

@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from sd_lora.commands.progress import TrainingProgress, print_demo, print_run
+from sd_lora.commands.console import print_demo, print_run
+from sd_lora.commands.progress import TrainingProgress
 from sd_lora.config.presets import load_config
 from sd_lora.runs.logs import smoothed
 from sd_lora.runs.reports import StepReport

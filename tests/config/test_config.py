@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rows import every_row
 
-from sd_lora.commands.folders import run_config
+from sd_lora.commands.options import run_config
 from sd_lora.config.presets import load_config, preset_names
 from sd_lora.config.schema import RunConfig, parse_config, read_config
 from sd_lora.errors import ConfigError

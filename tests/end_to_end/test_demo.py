@@ -34,8 +34,8 @@ def test_the_demo_refuses_before_it_writes(tmp_path):
 
 
 def test_demo_pictures_share_no_content_with_the_prompts_that_measure_them():
-    from sd_lora.commands.demo import demo_scenes
     from sd_lora.evaluation.tiny_measures import unseen_scenes
+    from sd_lora.tinybase.folder import demo_scenes
 
     trained = {(s.subject, s.colour, s.background) for s in demo_scenes()}
     asked = {(s.subject, s.colour, s.background) for s in unseen_scenes(200)}

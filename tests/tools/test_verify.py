@@ -189,7 +189,7 @@ def test_a_trained_adapter_verifies_on_its_base(
     path = adapter.save(tmp_path / "a.safetensors")
     run = CliRunner().invoke(app, ["verify", str(path), "--base", str(bases["sd1"])])
     assert run.exit_code == 0, run.output
-    assert run.stdout.count("loads wholly") == 1 + len(CLIENTS)
+    assert run.stdout.count("loads completely") == 1 + len(CLIENTS)
     report = json.loads(CliRunner().invoke(app, ["verify", str(path), "--json"]).stdout)
     assert report["whole"]
     assert {answer["client"] for answer in report["clients"]} == set(CLIENTS)

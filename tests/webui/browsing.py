@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from serving import pixels
 
-from sd_lora.commands.demo import demo_scenes, write_captioned_folder
+from sd_lora.tinybase.folder import demo_scenes, write_captioned_folder
 from sd_lora.tinybase.styles import STYLES
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")

@@ -25,7 +25,7 @@ def summary_html(check: Check) -> str:
     chips = "".join(
         f'<li class="is-{severity}">{count} {_SEVERITIES[severity] if count > 1 else _SEVERITIES[severity][:-1]}</li>'
         for severity, count in counts.items() if count
-    ) or '<li class="is-good">nothing to remark</li>'  # fmt: skip
+    ) or '<li class="is-good">no problems found</li>'  # fmt: skip
     stops = "<p>Training stops at the errors until they are mended.</p>" if check.has_errors else ""
     plan = plan_sentence(check)
     planned = f'<p class="plan">{escaped(plan)}</p>' if plan else ""

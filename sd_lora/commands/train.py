@@ -1,0 +1,112 @@
+"""The verbs that train, or say what a training would be."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Optional
+
+import typer
+
+from sd_lora.commands.console import print_json, print_plan, print_run, progress_bar
+from sd_lora.commands.options import AsJson, Base, ImageFolder, Overrides, Preset, Trigger, images_config
+from sd_lora.commands.quiet import quiet_libraries
+from sd_lora.errors import ConfigError
+
+if TYPE_CHECKING:
+    from sd_lora.config.schema import RunConfig
+    from sd_lora.runs.folder import RunFolder
+
+
+def train(
+    folder: ImageFolder = None,
+    overrides: Overrides = None,
+    base: Base = "",
+    preset: Preset = "",
+    trigger: Trigger = "",
+    out: Annotated[Optional[Path], typer.Option(help="The run folder to create.", show_default="runs/FOLDER")] = None,  # noqa: UP045
+    init: Annotated[str, typer.Option(metavar="ADAPTER", help="An adapter to train further.")] = "",
+) -> None:
+    """Train a style adapter on a folder of captioned images.
+
+    To see every setting with its default and what it means: sd-lora presets show tiny-style --all
+    """
+    given = {"model.base": base, "data.trigger": trigger, "output.folder": str(out or ""), "lora.init": init}
+    _train(images_config(folder, preset, given, overrides))
+
+
+def resume(
+    context: typer.Context,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder.")],
+) -> None:
+    """Resume a stopped or killed run; the result is identical to an uninterrupted one."""
+    quiet_libraries()
+    from sd_lora.runs.folder import RunFolder
+
+    folder = RunFolder(run)
+    config, settings = folder.read_config(), context.args
+    then = _further(folder, config, settings) if folder.is_finished else "leave that out to resume it as it is"
+    if settings:
+        raise ConfigError(f"a run's settings are fixed, but {', '.join(settings)} was given for {run}; {then}")
+    if folder.is_finished:
+        typer.echo(f"{run} is finished: {folder.adapter}; {then}")
+        return
+    _train(config, resumed=True)
+
+
+def plan(
+    folder: ImageFolder = None,
+    overrides: Overrides = None,
+    base: Base = "",
+    preset: Preset = "",
+    trigger: Trigger = "",
+    as_json: AsJson = False,
+) -> None:
+    """Show what a run would be on this machine, and why: exposures, steps, batches, time and memory."""
+    config = images_config(folder, preset, {"model.base": base, "data.trigger": trigger}, overrides)
+    quiet_libraries()
+    from sd_lora.training.preparation import prepare
+
+    with progress_bar("looking at the images") as watch:
+        run = prepare(config, on_look=watch, planned=True)
+    if as_json:
+        print_json(run.plan())
+    else:
+        print_plan(run)
+
+
+def _further(folder: RunFolder, config: RunConfig, settings: Sequence[str]) -> str:
+    """How to train the adapter of a finished run further, with other `settings`."""
+    given = ["--preset", str(folder.config), "--init", str(folder.adapter), "--out", "NEW", *settings]
+    if config.lora.variant != "lora":  # the adapter has a variant of its own
+        given.append("lora.variant=lora")
+    return f"to train its adapter further: {shlex.join(['sd-lora', 'train', *given])}"
+
+
+def _train(config: RunConfig, *, resumed: bool = False) -> None:
+    quiet_libraries()
+    from sd_lora.commands.progress import TrainingProgress
+    from sd_lora.training.preparation import prepare
+    from sd_lora.training.run import run_training
+    from sd_lora.training.stopping import StopSignals
+
+    with progress_bar("looking at the images") as look:
+        run = prepare(config, on_look=look, resumed=resumed)
+    print_plan(run)
+    if going_on := run.going_on():
+        typer.echo(going_on)
+    for note in run.notes:
+        typer.echo(f"warning: {note}", err=True)
+    try:
+        with TrainingProgress(run.path / "log.jsonl") as progress, StopSignals(progress.stopping) as signals:
+            run_training(
+                run, watch=progress.show, on_encode=progress.encoding, stop=lambda: signals.received,
+                on_note=progress.note,
+            )  # fmt: skip
+    except KeyboardInterrupt:
+        if (run.path / "config.toml").is_file():
+            again = shlex.join(["sd-lora", "resume", str(run.path)])
+            typer.echo(f"stopped without saving the last steps; resume with: {again}", err=True)
+        raise
+    print_run(run.path, run.config)
