@@ -1,5 +1,5 @@
-"""The way into the command line and out of it: errors are sentences, Ctrl-C ends without a traceback, and of several
-processes the first speaks."""
+"""Runs a command: errors become one sentence and an exit code, Ctrl-C leaves no traceback, and of several processes
+only the first prints."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from sd_lora.errors import SdLoraError
 
 #: click's, wherever this typer keeps it
 _UsageError: Any = typer.BadParameter.__base__
-#: seconds in which the first of several processes is heard before another tells its error
+#: seconds that the first of several processes has before another prints its error
 _GRACE = 10.0
 
 
 def run(app: typer.Typer) -> NoReturn:
-    """Run the command that the arguments of this process name, and end it."""
+    """Run the command that the arguments of this process name, and exit."""
     number, _ = processes()
     try:
-        with _interruptible(), _hushed() if number else contextlib.nullcontext():
+        with _interruptible(), _silenced() if number else contextlib.nullcontext():
             code = app(standalone_mode=False)
         sys.exit(code if isinstance(code, int) else 0)
     except (KeyboardInterrupt, typer.Abort):
@@ -40,12 +40,12 @@ def run(app: typer.Typer) -> NoReturn:
         _fail(str(error), error.exit_code, number)
     except Exception:
         if number:
-            _let_the_first_speak(1)
+            _wait_for_the_first(1)
         raise
 
 
 def processes() -> tuple[int, int]:
-    """The number of this process and how many share the run, as torchrun and accelerate tell them."""
+    """The number of this process and how many share the run, from what torchrun and accelerate set."""
     rank, local, count = (os.environ.get(name, "") for name in ("RANK", "LOCAL_RANK", "WORLD_SIZE"))
     if not count.isdecimal() or int(count) < 2:
         return 0, 1
@@ -53,28 +53,28 @@ def processes() -> tuple[int, int]:
 
 
 def _fail(sentence: str, code: int, number: int) -> NoReturn:
-    """Tell an error and end. Most are the same in every process, so that only the first tells them; what another alone
-    has it tells when the first has had its time. Signals come to all."""
+    """Print an error and exit. Most errors occur in every process, so only the first prints them; another prints
+    its own if the first has not ended the run meanwhile. All processes get signals."""
     signalled = code >= 128
     if number and not signalled:
-        _let_the_first_speak(code)
+        _wait_for_the_first(code)
         sentence = f"process {number}: {sentence}"
     if sentence and not (number and signalled):
         typer.echo(sentence if signalled else f"error: {sentence}", err=True)
-        if "--json" in sys.argv[1:]:  # who reads stdout finds a document there in any case
+        if "--json" in sys.argv[1:]:  # stdout is a JSON document in any case
             typer.echo(json.dumps({"error": sentence}))
     sys.exit(code)
 
 
-def _let_the_first_speak(code: int) -> None:
-    """Wait; when the first process ends with an error its launcher ends the others, which is the end of this one."""
+def _wait_for_the_first(code: int) -> None:
+    """Wait: if the first process ends with an error, the launcher ends the others, including this one."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(code))
     time.sleep(_GRACE)
 
 
 @contextlib.contextmanager
-def _hushed() -> Iterator[None]:
-    """Nothing is printed: the first of several processes says it."""
+def _silenced() -> Iterator[None]:
+    """Print nothing: the first of several processes does."""
     with (
         Path(os.devnull).open("w", encoding="utf-8") as nowhere,
         contextlib.redirect_stdout(nowhere),
@@ -85,7 +85,7 @@ def _hushed() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _interruptible() -> Iterator[None]:
-    """Ctrl-C ends imports too, whose C code may not survive an exception; elsewhere it is a KeyboardInterrupt."""
+    """Let Ctrl-C end imports at once, as their C code may swallow an exception; elsewhere it is a KeyboardInterrupt."""
     plain = signal.getsignal(signal.SIGINT)
     if plain is not signal.default_int_handler or threading.current_thread() is not threading.main_thread():
         yield
@@ -106,13 +106,13 @@ def _interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
 
 
 def _usage(error: Any) -> str:
-    """What is wrong with the words of a command, and where its help is; "" if that was the help itself."""
+    """What is wrong with the arguments, and which help to read; "" if the help was printed."""
     if type(error).__name__ == "NoArgsIsHelpError":
         return ""
-    said, context = error.format_message().rstrip("."), error.ctx
+    message, context = error.format_message().rstrip("."), error.ctx
     if context.info_name in ("train", "check", "plan", "demo"):
         from sd_lora.config.presets import suggested_option
 
-        said = suggested_option(getattr(error, "option_name", None) or "", sys.argv[1:]) or said
-    more = "" if said.endswith("?") else f"; see {context.command_path} --help"
-    return f"{said[:1].lower()}{said[1:]}{more}"
+        message = suggested_option(getattr(error, "option_name", None) or "", sys.argv[1:]) or message
+    help_hint = "" if message.endswith("?") else f"; see {context.command_path} --help"
+    return f"{message[:1].lower()}{message[1:]}{help_hint}"
