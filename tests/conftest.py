@@ -161,9 +161,9 @@ def trained_adapter() -> Callable[..., Any]:
         import torch
 
         from sd_lora.lora.targets import plan_targets
-        from sd_lora.models.opening import FAMILIES
+        from sd_lora.models.families import FAMILIES
 
-        groups = FAMILIES[0].target_groups
+        groups = FAMILIES["sd"].target_groups
         plan = plan_targets({"unet": pipe.unet}, groups, targets or ("attn",), (rank, alpha))
         adapter = sd_lora.Adapter.create(plan, {"sdlora.base": "somewhere"}, seed=seed)
         generator = torch.Generator().manual_seed(seed)

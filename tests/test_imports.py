@@ -36,6 +36,13 @@ def test_importing_the_package_is_light() -> None:
     assert "LOADED []" in run(f"import sd_lora, sd_lora.config.schema, sd_lora.config.presets, sd_lora.errors; {LEFT}")
 
 
+def test_the_facts_of_a_family_are_read_without_torch() -> None:
+    facts = (
+        "print([(f.name, f.denoiser, f.text_encoders, f.target_groups, f.pipeline_classes) for f in FAMILIES.values()])"
+    )
+    assert "LOADED []" in run(f"from sd_lora.models.families import FAMILIES; {facts}; {LEFT}")
+
+
 @pytest.mark.parametrize(
     ("args", "code", "said"),
     [

@@ -22,8 +22,6 @@ from sd_lora.models.opening import ModelFamily
 
 #: multiply-adds (weights × latent places × pictures) that a CPU is asked for in a probe; more is probed smaller
 _PROBE = 2.5e11
-#: attention layers that see the latents at their full size
-_WIDE_LAYERS = 5
 #: steps that are timed at most, and seconds after which no further one is
 _TRIES, _TRY_SECONDS = 5, 1.0
 
@@ -113,14 +111,14 @@ def measure(
     denoiser = getattr(pipe, family.denoiser)
     probe, batch = largest, schedule.batch_size
     grain = family.grain(pipe)
-    if device.type == "cpu" and _work(pipe, denoiser, probe) * batch > _PROBE:
+    if device.type == "cpu" and family.work(pipe, probe.size) * batch > _PROBE:
         batch = 1
-        while _work(pipe, denoiser, probe) > _PROBE and min(probe.size) > grain:
+        while family.work(pipe, probe.size) > _PROBE and min(probe.size) > grain:
             width, height = (max(grain, int(0.8 * side) // grain * grain) for side in probe.size)
             probe = View((width, height))
     scale = largest.size[0] * largest.size[1] * schedule.batch_size / (probe.size[0] * probe.size[1] * batch)
-    slower = _work(pipe, denoiser, largest) * schedule.batch_size / (_work(pipe, denoiser, probe) * batch)
-    for part in (pipe.unet, pipe.vae, *(getattr(pipe, name) for name in family.text_encoders)):
+    slower = family.work(pipe, largest.size) * schedule.batch_size / (family.work(pipe, probe.size) * batch)
+    for part in family.parts(pipe):
         part.to(device)
     saved = _Saved()
     _step(family, pipe, device, probe, 1, saved)  # the first call of its kind is slow
@@ -141,14 +139,6 @@ def measure(
     how = "a step of the base model, timed here"
     how += f" at {probe.size[0]} × {probe.size[1]} px and scaled by {scale:.0f}" if scale > 1 else ""
     return Cost(min(seconds) * slower, int(resident), int(saved.bytes * scale), how)
-
-
-def _work(pipe: Any, denoiser: Any, view: View) -> float:
-    """Multiply-adds of a pass over one picture, roughly: weights at every place of the latents, and attention of every
-    place to every other, in a handful of layers of the first width."""
-    places = view.size[0] * view.size[1] / pipe.vae_scale_factor**2
-    weights = sum(p.numel() for p in denoiser.parameters())
-    return places * (weights + 2 * _WIDE_LAYERS * denoiser.config.block_out_channels[0] * places)
 
 
 class _Saved:
@@ -174,16 +164,13 @@ def _step(
 ) -> None:  # fmt: skip
     """One forward and backward pass, as a step has it, without layers."""
     denoiser = getattr(pipe, family.denoiser)
-    factor = pipe.vae_scale_factor
-    shape = (batch, denoiser.config.in_channels, view.size[1] // factor, view.size[0] // factor)
     conditioning = {}
     with torch.no_grad():
         conditioning.update(family.encode_captions(pipe, [""] * batch))
     framing = [view.framing(*view.size)] * batch
     conditioning |= {key: rows.to(device) for key, rows in family.encode_framing(framing).items()}
     keep: Callable[[Tensor], Tensor] = saved.pack
-    noise = torch.randn(shape, generator=torch.Generator().manual_seed(0))  # nothing is taken from the global one
-    noisy = noise.to(device, denoiser.dtype).requires_grad_()
+    noisy = torch.cat([family.noise(pipe, view.size, 0)] * batch).requires_grad_()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         prediction = family.denoise(denoiser, noisy, torch.zeros(batch, dtype=torch.long, device=device), conditioning)
     prediction.float().square().mean().backward()

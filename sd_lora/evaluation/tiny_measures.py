@@ -14,6 +14,7 @@ from PIL import Image
 
 from sd_lora.adapters.adapter import Adapter
 from sd_lora.evaluation.style_distance import share_closed, style_distance
+from sd_lora.models.opening import family_of_pipe
 from sd_lora.tinybase.judge import load_judge, recognised, to_tensor
 from sd_lora.tinybase.styles import Style, render
 from sd_lora.tinybase.world import Scene, sample_scene
@@ -50,17 +51,12 @@ def generate(
 ) -> list[Image.Image]:
     """One picture a prompt; picture i starts from noise that depends on (seed, i) alone."""
     images: list[Image.Image] = []
-    shape = (pipe.unet.config.in_channels, pipe.unet.config.sample_size, pipe.unet.config.sample_size)
+    family = family_of_pipe(pipe)
+    side = family.native_size(pipe)
     for start in range(0, len(prompts), batch):
         chunk = list(prompts[start : start + batch])
-        noise = [
-            torch.randn(shape, generator=torch.Generator().manual_seed(seed * 100_003 + start + i))
-            for i in range(len(chunk))
-        ]
-        images += pipe(
-            chunk, latents=torch.stack(noise).to(pipe.unet.device, pipe.unet.dtype), guidance_scale=guidance,
-            num_inference_steps=steps,
-        ).images  # fmt: skip
+        noise = torch.cat([family.noise(pipe, (side, side), seed * 100_003 + start + i) for i in range(len(chunk))])
+        images += pipe(chunk, latents=noise, guidance_scale=guidance, num_inference_steps=steps).images
     return images
 
 

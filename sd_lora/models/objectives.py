@@ -14,6 +14,9 @@ from torch.nn.functional import interpolate
 from sd_lora.config.schema import TrainingConfig
 from sd_lora.errors import BaseModelError, ConfigError
 
+#: points of a noise schedule by which it is told from another
+_POINTS = 16
+
 
 @dataclass(frozen=True)
 class Noised:
@@ -130,6 +133,14 @@ class Denoising(ABC):
         return wanted / self._own_weight(snr)
 
     @abstractmethod
+    def levels(self, count: int) -> Tensor:
+        """`count` timesteps evenly over the noise schedule, from little noise to much."""
+
+    @abstractmethod
+    def fingerprint(self) -> list[float]:
+        """Numbers by which the noise schedule can be told from another."""
+
+    @abstractmethod
     def _bounds(self, config: TrainingConfig) -> tuple[float, float]:
         """Where ``timestep_range`` begins and ends. ConfigError if it is empty."""
 
@@ -175,6 +186,14 @@ class Objective(Denoising):
         self.prediction_type = prediction_type
         self.log_snr = torch.log(self.alphas_cumprod / (1 - self.alphas_cumprod))
 
+    def levels(self, count: int) -> Tensor:
+        return (2 * torch.arange(count) + 1) * len(self.alphas_cumprod) // (2 * count)
+
+    def fingerprint(self) -> list[float]:
+        """The schedule's length, and its share of signal at points over it."""
+        signal = self.alphas_cumprod.tolist()
+        return [float(len(signal)), *signal[:: max(1, len(signal) // _POINTS)], signal[-1]]
+
     def _at_shares(self, strata: Tensor, config: TrainingConfig) -> Tensor:
         first, end = self._bounds(config)
         return first + (strata * (end - first)).long().clamp(max=end - first - 1)
@@ -216,6 +235,12 @@ class FlowMatching(Denoising):
     velocity ε - x is predicted. Timesteps are 1000 t, float32, for any t from 0 to 1."""
 
     prediction_type = "flow"
+
+    def levels(self, count: int) -> Tensor:
+        return (2 * torch.arange(count) + 1) * 500 / count
+
+    def fingerprint(self) -> list[float]:
+        return []  # every flow is the same straight line
 
     def _at_shares(self, strata: Tensor, config: TrainingConfig) -> Tensor:
         first, end = self._bounds(config)

@@ -15,16 +15,12 @@ from sd_lora.models import sources
 from sd_lora.models.checkpoint.file import load_single_file, save_single_file, with_prediction_type
 from sd_lora.models.checkpoint.kind import detect
 from sd_lora.models.device import choose_device, choose_dtype
-from sd_lora.models.families.base import Conditioning, ModelFamily
-from sd_lora.models.families.sd import SdFamily
-from sd_lora.models.families.sdxl import SdxlFamily
+from sd_lora.models.families import FAMILIES, ModelFamily
 from sd_lora.models.quantize import check_quantize, quantize
 from sd_lora.models.sources import BaseSource
 
-FAMILIES: tuple[ModelFamily, ...] = (SdFamily(), SdxlFamily())
-
 __all__ = [
-    "FAMILIES", "BaseSource", "Conditioning", "ModelFamily", "family_of", "family_of_source", "find_base", "load_base",
+    "BaseSource", "ModelFamily", "family_of", "family_of_pipe", "family_of_source", "find_base", "load_base",
     "open_base", "save_single_file",
 ]  # fmt: skip
 
@@ -43,10 +39,10 @@ def family_of(folder: Path) -> ModelFamily:
         kind = json.loads((folder / "model_index.json").read_text("utf-8")).get("_class_name", "")
     except (OSError, ValueError, AttributeError) as error:
         raise BaseModelError(f"base model {folder} has an unreadable model_index.json: {error}") from error
-    for family in FAMILIES:
+    for family in FAMILIES.values():
         if kind in family.pipeline_classes:
             return family
-    known = ", ".join(name for family in FAMILIES for name in family.pipeline_classes)
+    known = ", ".join(name for family in FAMILIES.values() for name in family.pipeline_classes)
     raise BaseModelError(f"base model {folder} is a {kind or 'nameless pipeline'}; supported are {known}")
 
 
@@ -54,8 +50,21 @@ def family_of_source(source: BaseSource) -> ModelFamily:
     """The family of a folder or checkpoint file, told without loading it. Raises BaseModelError."""
     if not source.is_file:
         return family_of(source.path)
-    name = detect(source.path).family
-    return next(family for family in FAMILIES if family.name == name)
+    return FAMILIES[detect(source.path).family]
+
+
+def family_of_pipe(pipe: Any) -> ModelFamily:
+    """The family of a pipeline that was made elsewhere, by its class; BaseModelError if it has none here.
+
+    Pipelines for other tasks count as well: ``StableDiffusionXLImg2ImgPipeline`` is of the family of
+    ``StableDiffusionXLPipeline``.
+    """
+    made = type(pipe).__name__
+    stems = {name.removesuffix("Pipeline"): family for family in FAMILIES.values() for name in family.pipeline_classes}
+    fitting = [stem for stem in stems if made.startswith(stem)]
+    if not fitting:
+        raise BaseModelError(f"a {made} is of no known family; supported are pipelines of {', '.join(stems)}")
+    return stems[max(fitting, key=len)]
 
 
 def load_base(

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from sd_lora.models.device import give_back, is_out_of_memory
+from sd_lora.models.opening import family_of_pipe
 
 #: called after each denoising step with the number of the first of the columns being drawn, how many steps are done,
 #: and their latents; what it raises ends the drawing
@@ -28,24 +29,11 @@ class Strokes:
     seed: int
 
 
-def native_size(pipe: Any) -> int:
-    """The side in pixels of the pictures that the base model was made for."""
-    return int(pipe.unet.config.sample_size * pipe.vae_scale_factor)
-
-
-def noise_of(pipe: Any, strokes: Strokes) -> Tensor:
-    """The noise (1, c, h / 8, w / 8) of a seed: drawn on the CPU, so that it is the same on every device."""
-    scale, unet = pipe.vae_scale_factor, pipe.unet
-    shape = (1, unet.config.in_channels, strokes.height // scale, strokes.width // scale)
-    noise = torch.randn(shape, generator=torch.Generator().manual_seed(strokes.seed))
-    return noise.to(unet.device, unet.dtype)
-
-
 class Painter:
     """Draws rows on `pipe`, at most `batch_size` pictures at once; fewer from then on, once memory was full."""
 
     def __init__(self, pipe: Any, batch_size: int = 4) -> None:
-        self.pipe, self.batch_size = pipe, batch_size
+        self.pipe, self.family, self.batch_size = pipe, family_of_pipe(pipe), batch_size
 
     def row(
         self, arguments: Callable[[int], Mapping[str, Any]], strengths: Sequence[float],
@@ -53,7 +41,7 @@ class Painter:
     ) -> Iterator[Image.Image]:  # fmt: skip
         """Pictures at `strengths`, in order. `arguments` gives the prompt, as the pipeline takes it, for so many
         pictures; `set_strength` is called with the strengths (n,) of the next ones."""
-        noise, done = noise_of(self.pipe, strokes), 0
+        noise, done = self.family.noise(self.pipe, (strokes.width, strokes.height), strokes.seed), 0
         while done < len(strengths):
             chunk = torch.tensor(list(strengths[done : done + self.batch_size]))
             set_strength(chunk)
@@ -78,12 +66,9 @@ class Painter:
             width=strokes.width, guidance_scale=strokes.guidance, num_inference_steps=strokes.steps,
         ).images  # fmt: skip
 
-    @torch.no_grad()
     def sketch(self, latents: Tensor) -> list[Image.Image]:
         """Latents (n, c, h, w) of a drawing that is not finished, as pictures."""
-        vae = self.pipe.vae
-        decoded = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor, return_dict=False)[0]
-        return self.pipe.image_processor.postprocess(decoded, output_type="pil")
+        return self.pipe.image_processor.postprocess(self.family.decode(self.pipe, latents), output_type="pil")
 
 
 def _told(on_step: OnStep | None, first: int) -> Callable[..., Any] | None:

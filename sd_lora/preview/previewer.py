@@ -20,8 +20,8 @@ from sd_lora.adapters.adapter import Adapter, base_name
 from sd_lora.adapters.strengths import checked_strength
 from sd_lora.config.schema import ModelConfig, PreviewConfig
 from sd_lora.errors import AdapterError
-from sd_lora.models.opening import open_base
-from sd_lora.preview.painter import Painter, Strokes, native_size
+from sd_lora.models.opening import family_of_pipe, open_base
+from sd_lora.preview.painter import Painter, Strokes
 from sd_lora.preview.sheet import draw_sheet
 from sd_lora.storage.atomic import write_atomically
 from sd_lora.version import __version__
@@ -71,7 +71,7 @@ class Previewer:
         self.pipe, self.adapter, self.settings = pipe, adapter, settings or PreviewConfig()
         self.batch_size = batch_size
         #: side of the pictures in pixels; the base model's own if none is given
-        self.size = size or native_size(pipe)
+        self.size = size or family_of_pipe(pipe).native_size(pipe)
         self._prepared: dict[str, dict[str, Tensor]] = {}
 
     @classmethod

@@ -14,7 +14,6 @@ import torch
 from sd_lora.adapters.adapter import Adapter
 from sd_lora.config.schema import RunConfig
 from sd_lora.errors import ConfigError, DataError, some
-from sd_lora.models.objectives import Objective
 
 if TYPE_CHECKING:
     from sd_lora.training.encoding import Encoded
@@ -34,8 +33,8 @@ _PARTS = {
     "base": "denoiser", "vae": "VAE", "text": "text encoder or tokenizer", "prediction": "prediction type",
     "noise": "noise schedule",
 }  # fmt: skip
-#: how many points of the noise schedule are compared, and how exactly: torch may sum it up in another way elsewhere
-_POINTS, _CLOSE = 16, 1e-4
+#: how exactly noise schedules are compared: torch may sum one up in another way elsewhere
+_CLOSE = 1e-4
 #: what may differ, at the price of other last bits
 _SURROUNDINGS = ("device", "torch", "processes")
 _ANEW = "or train anew with --out"
@@ -62,7 +61,7 @@ def parts_of_base(run: Run) -> dict[str, Any]:
     objective = family.objective(pipe)
     return {
         "base": family.denoiser_key(pipe), "vae": family.images_key(pipe), "text": family.captions_key(pipe),
-        "prediction": objective.prediction_type, "noise": _points(objective),
+        "prediction": objective.prediction_type, "noise": objective.fingerprint(),
     }  # fmt: skip
 
 
@@ -129,12 +128,6 @@ def _other_images(then: Mapping[str, str], now: Mapping[str, str], kind: str, co
             counted = f"1 {kind}image or caption is" if few else f"{len(names)} {kind}images or captions are"
             problems.append(f"{counted} {what} ({some(sorted(names), 3)})")
     return problems
-
-
-def _points(objective: Objective) -> list[float]:
-    """The noise schedule's length, and its share of signal at points over it."""
-    signal = objective.alphas_cumprod.tolist()
-    return [float(len(signal)), *signal[:: max(1, len(signal) // _POINTS)], signal[-1]]
 
 
 def _same(then: Any, now: Any) -> bool:

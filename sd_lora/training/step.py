@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from sd_lora.config.schema import TrainingConfig
 from sd_lora.data.encoded import Batch, EncodedSet
 from sd_lora.data.seeds import generator_for
-from sd_lora.models.objectives import Objective, draw_noise
-from sd_lora.models.opening import Conditioning, ModelFamily
+from sd_lora.models.families.base import Conditioning, ModelFamily
+from sd_lora.models.objectives import Denoising, draw_noise
 
 #: parts of the noise schedule whose losses are told apart
 QUARTERS = 4
@@ -24,7 +24,7 @@ class Material:
     in the loop, where text encoders are trained too. `prior` are the weights of regularisation images by name."""
 
     data: EncodedSet
-    objective: Objective
+    objective: Denoising
     encode: Callable[[Sequence[str]], Conditioning] | None = None
     prior: Mapping[str, float] = field(default_factory=dict)
 

@@ -31,8 +31,7 @@ class Validation:
         return ValidationReport(step, sum(held) / LEVELS, sum(trained) / LEVELS, held, trained)
 
     def _levels(self, data: EncodedSet) -> list[float]:
-        length = len(self._computation.material.objective.alphas_cumprod)
-        timesteps = [(2 * level + 1) * length // (2 * LEVELS) for level in range(LEVELS)]
+        timesteps = self._computation.material.objective.levels(LEVELS)
         own = [i for i, example in enumerate(data.examples) if not example.prior][: self._count]
         losses = torch.zeros(LEVELS)
         for image in own:
@@ -41,6 +40,6 @@ class Validation:
             for level, timestep in enumerate(timesteps):
                 generator = generator_for(self._seed, image * LEVELS + level, "validation")
                 noise = torch.randn(batch.latents.shape, generator=generator)
-                _, by_noise = self._computation.losses(0, batch, (noise, torch.tensor([timestep]), [generator]))
+                _, by_noise = self._computation.losses(0, batch, (noise, timestep[None], [generator]))
                 losses[level] += float(by_noise[:QUARTERS].sum())  # the plain loss
         return (losses / len(own)).tolist()

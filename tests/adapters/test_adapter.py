@@ -13,9 +13,9 @@ import torch
 from sd_lora.adapters.adapter import Adapter, base_name, modules_of
 from sd_lora.errors import AdapterError, SdLoraError
 from sd_lora.lora.targets import plan_targets
-from sd_lora.models.opening import FAMILIES
+from sd_lora.models.families import FAMILIES
 
-GROUPS = FAMILIES[0].target_groups
+GROUPS = FAMILIES["sd"].target_groups
 MakeAdapter = Callable[..., Adapter]
 
 

@@ -16,9 +16,9 @@ from sd_lora.errors import AdapterError
 from sd_lora.lora.dora import DoraLinear
 from sd_lora.lora.layers import LoraLinear
 from sd_lora.lora.targets import plan_targets
-from sd_lora.models.opening import FAMILIES
+from sd_lora.models.families import FAMILIES
 
-GROUPS = FAMILIES[0].target_groups
+GROUPS = FAMILIES["sd"].target_groups
 ATTENTION = ["attn", "*.self_attn.*_proj"]
 BLOCKS = {"text_encoder": 0.5, "unet": {"down": 0.25, "up": {"block_1": [0.0, 2.0]}}}
 

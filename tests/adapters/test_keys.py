@@ -12,10 +12,10 @@ from published_sizes import TEXT_ENCODERS, components
 from sd_lora.adapters.file import Weights, read_adapter, write_adapter
 from sd_lora.adapters.keys import kohya_stem, name_of_module, name_of_stem
 from sd_lora.lora.targets import plan_targets
-from sd_lora.models.opening import FAMILIES
+from sd_lora.models.families import FAMILIES
 
 GROUPS = ("attn", "ff", "proj", "conv", "text", "text_ff")
-FAMILY = {"sd15": FAMILIES[0], "sd21": FAMILIES[0], "sdxl": FAMILIES[1]}
+FAMILY = {"sd15": FAMILIES["sd"], "sd21": FAMILIES["sd"], "sdxl": FAMILIES["sdxl"]}
 COUNTS = {
     "sd15": (128, 32, 32, 86, 48, 24),
     "sd21": (128, 32, 32, 86, 92, 46),

@@ -19,8 +19,9 @@ from sd_lora.data.pictures.views import Framing
 from sd_lora.errors import BaseModelError
 from sd_lora.lora.targets import plan_targets
 from sd_lora.models import kinds
+from sd_lora.models.families.base import Conditioning
 from sd_lora.models.objectives import Objective
-from sd_lora.models.opening import Conditioning, ModelFamily, family_of, find_base, load_base
+from sd_lora.models.opening import ModelFamily, family_of, find_base, load_base
 
 #: kind of base → its family, ss_base_model_version, ss_v2 and modelspec.architecture
 MARKS = {

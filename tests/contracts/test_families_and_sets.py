@@ -36,6 +36,44 @@ def test_sizes_in_multiples_of_the_grain_are_denoised(base: tuple[Any, ModelFami
         assert latents.shape[2] == 2**levels  # halved on every level but the last, and then one
 
 
+def test_noise_is_that_of_the_latents_and_of_the_seed(base: tuple[Any, ModelFamily]) -> None:
+    pipe, family = base
+    grain = family.grain(pipe)
+    size = (3 * grain, grain)
+    latents = family.encode_images(pipe, torch.zeros(1, 3, *reversed(size)))
+    noise = family.noise(pipe, size, 7)
+    assert noise.shape == latents.shape == (1, *family.latent_shape(pipe, size))
+    assert torch.equal(noise, family.noise(pipe, size, 7))
+    assert not torch.equal(noise, family.noise(pipe, size, 8))
+
+
+def test_decoded_latents_are_pictures_of_the_size(base: tuple[Any, ModelFamily]) -> None:
+    pipe, family = base
+    grain = family.grain(pipe)
+    pictures = family.decode(pipe, family.noise(pipe, (3 * grain, grain), 0))
+    assert pictures.shape == (1, 3, grain, 3 * grain)
+    assert torch.isfinite(pictures).all()
+
+
+def test_more_pixels_are_more_work_than_in_proportion(base: tuple[Any, ModelFamily]) -> None:
+    pipe, family = base
+    small, large = family.work(pipe, (64, 64)), family.work(pipe, (128, 128))
+    assert 4 * small < large < 16 * small
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
+def test_a_vae_that_overflows_in_half_precision_decodes_in_single(
+    base: tuple[Any, ModelFamily], dtype: torch.dtype
+) -> None:
+    pipe, family = base
+    pipe.vae.to(dtype).register_to_config(force_upcast=True)
+    used = []
+    pipe.vae.decoder.register_forward_pre_hook(lambda _, args: used.append(args[0].dtype))
+    family.decode(pipe, family.noise(pipe, (family.grain(pipe),) * 2, 0))
+    assert used == [torch.float32]
+    assert pipe.vae.dtype == dtype
+
+
 def test_keys_are_those_of_the_weights_and_nothing_else(base: tuple[Any, ModelFamily], folder: Path) -> None:
     pipe, family = base
     keys = family.images_key(pipe), family.captions_key(pipe)

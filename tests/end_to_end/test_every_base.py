@@ -20,7 +20,7 @@ from sd_lora.adapters.adapter import Adapter, base_name
 from sd_lora.config.schema import ModelConfig
 from sd_lora.errors import AdapterError
 from sd_lora.lora.targets import plan_targets
-from sd_lora.models.opening import FAMILIES
+from sd_lora.models.families import FAMILIES
 from sd_lora.tools.verify import verify_adapter
 from sd_lora.training.metadata import describe
 
@@ -188,7 +188,7 @@ def eight_adapters(eight_bases: dict[str, Any], tmp_path_factory: pytest.TempPat
     """A file for each, described as training describes it."""
     home, files = tmp_path_factory.mktemp("adapters"), {}
     for kind, pipe in eight_bases.items():
-        family = next(f for f in FAMILIES if type(pipe).__name__ in f.pipeline_classes)
+        family = next(f for f in FAMILIES.values() if type(pipe).__name__ in f.pipeline_classes)
         adapter = Adapter.create(plan_targets({"unet": pipe.unet}, family.target_groups, ["attn"], (1, 1.0)))
         adapter.metadata = describe(sd_lora.load_config("tiny-style"), family, pipe, [], adapter)
         files[kind] = adapter.save(home / f"{kind}.safetensors")

@@ -11,9 +11,9 @@ from sd_lora.errors import AdapterError
 from sd_lora.lora.inject import inject
 from sd_lora.lora.targets import Target, plan_targets
 from sd_lora.lora.variants import new_layer
-from sd_lora.models.opening import FAMILIES
+from sd_lora.models.families import FAMILIES
 
-GROUPS = FAMILIES[0].target_groups
+GROUPS = FAMILIES["sd"].target_groups
 ATTENTION = ("to_q", "to_k", "to_v", "to_out.0")
 
 

@@ -161,3 +161,15 @@ def test_a_flow_draws_the_log_snr_asked_for() -> None:
     near = (2 * ((1 - level) / level).log() + 1).abs() < 0.05
     assert near.float().mean().item() == pytest.approx(0.5, abs=0.05)
     assert level[~near].mean().item() == pytest.approx(0.5, abs=0.04)
+
+
+def test_levels_lie_evenly_over_the_schedule() -> None:
+    assert Objective(ALPHAS, "epsilon").levels(4).tolist() == [125, 375, 625, 875]
+    assert FlowMatching().levels(4).tolist() == [125.0, 375.0, 625.0, 875.0]
+
+
+def test_a_fingerprint_tells_schedules_apart() -> None:
+    prints = [Objective(alphas, "epsilon").fingerprint() for alphas in (ALPHAS, ALPHAS[:-1], ALPHAS**2)]
+    assert prints[0] == Objective(ALPHAS.clone(), "epsilon").fingerprint()
+    assert len({tuple(each) for each in prints}) == 3
+    assert FlowMatching().fingerprint() == FlowMatching().fingerprint()

@@ -20,8 +20,8 @@ from sd_lora.adapters.keys import kohya_stem, name_of_module
 from sd_lora.adapters.parts import facts_of
 from sd_lora.commands.app import app
 from sd_lora.lora.targets import plan_targets
+from sd_lora.models.families import FAMILIES
 from sd_lora.models.kinds import MARKS
-from sd_lora.models.opening import FAMILIES
 from sd_lora.tools.verify import verify_adapter
 
 MODELS = {"sd1": "sd15", "sd2": "sd21", "sdxl": "sdxl"}
@@ -32,7 +32,7 @@ def named() -> dict[str, dict[str, dict[str, tuple[tuple[int, ...], tuple[int, .
     """kind → group → module → shapes of its rank-1 factors, from the published sizes."""
     found: dict[str, Any] = {}
     for kind, model in MODELS.items():
-        family = FAMILIES[kind == "sdxl"]
+        family = FAMILIES["sdxl" if kind == "sdxl" else "sd"]
         parts = components(model)
         found[kind] = {
             group: {

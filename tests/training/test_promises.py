@@ -153,22 +153,22 @@ def test_a_refused_demo_leaves_nothing(overrides: list[str], said: str, tmp_path
 def test_a_scheduler_without_a_noise_schedule_is_refused(random_sd: Any) -> None:
     from diffusers import FlowMatchEulerDiscreteScheduler
 
-    from sd_lora.models.opening import FAMILIES
+    from sd_lora.models.families import FAMILIES
 
     random_sd.scheduler = FlowMatchEulerDiscreteScheduler()
     with pytest.raises(BaseModelError, match="FlowMatch"):
-        FAMILIES[0].objective(random_sd)
+        FAMILIES["sd"].objective(random_sd)
 
 
 @pytest.mark.parametrize(
     ("fact", "said"), [({"cross_attention_dim": 1024}, "does not fit its UNet"), ({"in_channels": 9}, "inpainting")]
 )
 def test_a_base_of_another_type_is_refused_by_name(fact: dict[str, int], said: str, random_sd: Any) -> None:
-    from sd_lora.models.opening import FAMILIES
+    from sd_lora.models.families import FAMILIES
 
     random_sd.unet.register_to_config(**fact)
     with pytest.raises(BaseModelError, match=f"base model photos/base .*{said}"):
-        FAMILIES[0].adopt(random_sd, "photos/base")
+        FAMILIES["sd"].adopt(random_sd, "photos/base")
 
 
 def test_an_injected_adapter_is_not_fused(random_sd: Any, trained_adapter: Callable[..., Adapter]) -> None:

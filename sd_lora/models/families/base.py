@@ -7,16 +7,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-from torch import Tensor, nn
+if TYPE_CHECKING:  # facts are read without torch
+    import torch
+    from torch import Tensor, nn
 
-from sd_lora.models.objectives import Objective
-
-if TYPE_CHECKING:
     from sd_lora.data.pictures.views import Framing
+    from sd_lora.models.objectives import Denoising
 
 #: Tensors that steer the denoiser, batch first; which ones is the family's own affair.
-Conditioning = dict[str, Tensor]
+Conditioning = dict[str, "Tensor"]
 
 
 class ModelFamily(ABC):
@@ -44,7 +43,7 @@ class ModelFamily(ABC):
         """The kind of base that other programs would call it: one of `kinds.KINDS`."""
 
     @abstractmethod
-    def objective(self, pipe: Any, *, zero_terminal_snr: bool = False) -> Objective:
+    def objective(self, pipe: Any, *, zero_terminal_snr: bool = False) -> Denoising:
         """The noise schedule and prediction type the base model was trained with; `zero_terminal_snr` rescales it."""
 
     @abstractmethod
@@ -55,6 +54,29 @@ class ModelFamily(ABC):
     def grain(self, pipe: Any) -> int:
         """What the sides of training pictures, in pixels, are multiples of, so that every level of the denoiser halves
         evenly."""
+
+    @abstractmethod
+    def latent_shape(self, pipe: Any, size: tuple[int, int]) -> tuple[int, ...]:
+        """The shape (c, h', w') of the latents of pictures of `size`, (width, height) in pixels."""
+
+    @abstractmethod
+    def work(self, pipe: Any, size: tuple[int, int]) -> float:
+        """Multiply-adds of a pass over one picture of `size`, (width, height) in pixels, roughly."""
+
+    def parts(self, pipe: Any) -> list[nn.Module]:
+        """Everything of `pipe` that has weights: the denoiser, the VAE and the text encoders."""
+        return [getattr(pipe, name) for name in (self.denoiser, "vae", *self.text_encoders)]
+
+    def noise(self, pipe: Any, size: tuple[int, int], seed: int) -> Tensor:
+        """The noise (1, c, h', w') of `seed` that a picture of `size` is drawn from, as the pipeline's ``latents``.
+
+        It comes from the CPU, so that it is the same on every device.
+        """
+        import torch
+
+        denoiser = getattr(pipe, self.denoiser)
+        noise = torch.randn(1, *self.latent_shape(pipe, size), generator=torch.Generator().manual_seed(seed))
+        return noise.to(denoiser.device, denoiser.dtype)
 
     @abstractmethod
     def images_key(self, pipe: Any) -> str:
@@ -71,6 +93,10 @@ class ModelFamily(ABC):
     @abstractmethod
     def encode_images(self, pipe: Any, images: Tensor) -> Tensor:
         """Pictures (n, 3, h, w) in -1..1 → scaled latents (n, c, h', w'), the mean of the posterior, float32."""
+
+    @abstractmethod
+    def decode(self, pipe: Any, latents: Tensor) -> Tensor:
+        """Scaled latents (n, c, h', w') → pictures (n, 3, h, w), about -1..1."""
 
     @abstractmethod
     def encode_captions(self, pipe: Any, captions: Sequence[str]) -> Conditioning:

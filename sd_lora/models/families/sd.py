@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sd_lora.errors import BaseModelError
-from sd_lora.models.families.base import Conditioning
 from sd_lora.models.families.unet import UNetFamily, tokens_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sd_lora.models.families.base import Conditioning
 
 
 class SdFamily(UNetFamily):

@@ -5,15 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import torch
-from torch import Tensor, nn
-
 from sd_lora.errors import BaseModelError
-from sd_lora.models.families.base import Conditioning
 from sd_lora.models.families.unet import UNetFamily, tokens_of
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from sd_lora.data.pictures.views import Framing
+    from sd_lora.models.families.base import Conditioning
 
 
 class SdxlFamily(UNetFamily):
@@ -45,6 +44,8 @@ class SdxlFamily(UNetFamily):
 
     def encode_captions(self, pipe: Any, captions: Sequence[str]) -> Conditioning:
         """``states``: both encoders' last but one hidden states side by side; ``pooled``: the second's embedding."""
+        import torch
+
         outputs = [
             encoder(tokens_of(encoder, tokenizer, captions), output_hidden_states=True)
             for encoder, tokenizer in self.text_parts(pipe)
@@ -57,14 +58,14 @@ class SdxlFamily(UNetFamily):
         return {"states": states, "pooled": pooled}
 
     def encode_framing(self, framings: Sequence[Framing]) -> Conditioning:
+        import torch
+
         rows = [[*framing.original, *framing.crop, *framing.target] for framing in framings]
         return {"time_ids": torch.tensor(rows, dtype=torch.float32)}
 
     def denoise(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         added = {"text_embeds": conditioning["pooled"], "time_ids": conditioning["time_ids"]}
-        return denoiser(
-            noisy, timesteps, conditioning["states"], added_cond_kwargs=added, return_dict=False
-        )[0]  # fmt: skip
+        return denoiser(noisy, timesteps, conditioning["states"], added_cond_kwargs=added, return_dict=False)[0]
 
     def pipeline_arguments(self, conditioning: Conditioning, negative: Conditioning) -> dict[str, Tensor]:
         return {

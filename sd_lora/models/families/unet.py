@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar
-
-import torch
-from diffusers import DiffusionPipeline
-from diffusers.utils import logging as diffusers_logging
-from torch import Tensor, nn
-from transformers.utils import logging as transformers_logging
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from sd_lora.errors import BaseModelError
-from sd_lora.models.families.base import Conditioning, ModelFamily
-from sd_lora.models.objectives import Objective
-from sd_lora.models.quantize import plain_weight
-from sd_lora.models.sources import variant_of
+from sd_lora.models.families.base import ModelFamily
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    from sd_lora.models.families.base import Conditioning
+    from sd_lora.models.objectives import Denoising
 
 _TEXT = "text_encoder*"
+#: attention layers that see the latents at their full size
+_WIDE_LAYERS = 5
 
 
 class UNetFamily(ModelFamily):
@@ -42,6 +43,12 @@ class UNetFamily(ModelFamily):
     _leave_out: ClassVar[dict[str, Any]] = {}
 
     def load(self, folder: Path, dtype: torch.dtype) -> Any:
+        from diffusers import DiffusionPipeline
+        from diffusers.utils import logging as diffusers_logging
+        from transformers.utils import logging as transformers_logging
+
+        from sd_lora.models.sources import variant_of
+
         diffusers_logging.disable_progress_bar()
         transformers_logging.disable_progress_bar()
         try:
@@ -68,7 +75,7 @@ class UNetFamily(ModelFamily):
                     f"base model {label} has {len(tokenizer)} words in its tokenizer but "
                     f"{encoder.config.vocab_size} in its text encoder; restore its tokenizer files"
                 )
-        for part in (pipe.unet, pipe.vae, *(encoder for encoder, _ in self.text_parts(pipe))):
+        for part in self.parts(pipe):
             part.requires_grad_(False).eval()
         pipe.set_progress_bar_config(disable=True)
         return pipe
@@ -84,7 +91,9 @@ class UNetFamily(ModelFamily):
             for name in self.text_encoders
         ]
 
-    def objective(self, pipe: Any, *, zero_terminal_snr: bool = False) -> Objective:
+    def objective(self, pipe: Any, *, zero_terminal_snr: bool = False) -> Denoising:
+        from sd_lora.models.objectives import Objective
+
         config = pipe.scheduler.config
         if not hasattr(pipe.scheduler, "alphas_cumprod"):
             raise BaseModelError(f"scheduler {type(pipe.scheduler).__name__} has no noise schedule that can be trained")
@@ -97,10 +106,22 @@ class UNetFamily(ModelFamily):
     def grain(self, pipe: Any) -> int:
         return int(pipe.vae_scale_factor * 2 ** (len(pipe.unet.config.block_out_channels) - 1))
 
+    def latent_shape(self, pipe: Any, size: tuple[int, int]) -> tuple[int, ...]:
+        return (pipe.unet.config.in_channels, size[1] // pipe.vae_scale_factor, size[0] // pipe.vae_scale_factor)
+
+    def work(self, pipe: Any, size: tuple[int, int]) -> float:
+        """Weights at every place of the latents, and attention of every place to every other, in a handful of layers
+        of the first width."""
+        places = size[0] * size[1] / pipe.vae_scale_factor**2
+        weights = sum(p.numel() for p in pipe.unet.parameters())
+        return places * (weights + 2 * _WIDE_LAYERS * pipe.unet.config.block_out_channels[0] * places)
+
     def images_key(self, pipe: Any) -> str:
         return _hash_of([pipe.vae], [self.name, str(pipe.vae.config.scaling_factor), str(pipe.vae.config.force_upcast)])
 
     def denoiser_key(self, pipe: Any) -> str:
+        from sd_lora.models.quantize import plain_weight
+
         digest = hashlib.sha256()
         for name, tensor in sorted(pipe.unet.state_dict().items()):
             few = plain_weight(tensor.detach()).flatten()[:: max(1, tensor.numel() // 64)].float().cpu()
@@ -113,16 +134,18 @@ class UNetFamily(ModelFamily):
         words = [_tokenizer_facts(tokenizer) for _, tokenizer in self.text_parts(pipe)]
         return _hash_of([encoder for encoder, _ in self.text_parts(pipe)], [self.name, empty, *words])
 
-    @torch.no_grad()
     def encode_images(self, pipe: Any, images: Tensor) -> Tensor:
-        vae, dtype = pipe.vae, pipe.vae.dtype
-        upcast = dtype is torch.float16 and vae.config.force_upcast  # SDXL's VAE overflows in float16
-        if upcast:
-            vae.float()
-        latents = vae.encode(images.to(vae.device, vae.dtype)).latent_dist.mean
-        if upcast:
-            vae.to(dtype)
-        return latents.float() * vae.config.scaling_factor
+        import torch
+
+        with torch.no_grad(), _exact(pipe.vae) as vae:
+            latents = vae.encode(images.to(vae.device, vae.dtype)).latent_dist.mean
+        return latents.float() * pipe.vae.config.scaling_factor
+
+    def decode(self, pipe: Any, latents: Tensor) -> Tensor:
+        import torch
+
+        with torch.no_grad(), _exact(pipe.vae) as vae:
+            return vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor, return_dict=False)[0]
 
     def token_counts(self, pipe: Any, captions: Sequence[str]) -> list[int]:
         if not captions:
@@ -149,6 +172,22 @@ class UNetFamily(ModelFamily):
         return denoiser(noisy, timesteps, conditioning["states"], return_dict=False)[0]
 
 
+@contextmanager
+def _exact(vae: Any) -> Iterator[Any]:
+    """`vae` in a precision that it can compute in: SDXL's overflows in float16."""
+    import torch
+
+    dtype = vae.dtype
+    upcast = dtype is torch.float16 and vae.config.force_upcast
+    if upcast:
+        vae.float()
+    try:
+        yield vae
+    finally:
+        if upcast:
+            vae.to(dtype)
+
+
 def tokens_of(encoder: Any, tokenizer: Any, captions: Sequence[str]) -> Tensor:
     """Captions as token ids (n, length) on the encoder's device, padded and cut to what it reads."""
     tokens = tokenizer(
@@ -166,6 +205,8 @@ def _tokenizer_facts(tokenizer: Any) -> str:
 
 def _hash_of(modules: Sequence[nn.Module], facts: Sequence[str]) -> str:
     """A hash of the names, types and values of all weights of `modules`, their configs, and `facts`."""
+    import torch
+
     digest = hashlib.sha256()
     for module in modules:
         for name, tensor in sorted(module.state_dict().items()):
