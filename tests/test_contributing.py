@@ -13,7 +13,7 @@ from rows import every_row
 ROOT = Path(__file__).parents[1]
 ROOMS: dict[str, list[str]] = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["house"]["rooms"]
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
-PAGES = {path.name: path.read_text("utf-8") for path in (CONTRIBUTING, ROOT / "docs" / "house.md") if path.exists()}
+PAGES = {path.name: path.read_text("utf-8") for path in (CONTRIBUTING, ROOT / "docs" / "house.md")}
 #: a path that may end in a function, as in `sd_lora/data/captions.py:arrange`
 REFERENCE = r"`((?:sd_lora|webui|configs|tests|docs|benchmarks)/[\w./-]*|\.ci/\w+|\w+\.(?:md|toml))(?::([\w.]+))?`"
 
