@@ -6,6 +6,7 @@ import copy
 import os
 import signal
 from collections.abc import Callable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,14 @@ RANDOM_VAE = {
     "down_block_types": ("DownEncoderBlock2D",) * 2,
     "up_block_types": ("UpDecoderBlock2D",) * 2,
 }
+
+
+#: files that take longest; with `--dist=loadfile` one that came last would leave the other workers idle
+LONGEST = {"test_browser.py", "test_browser_access.py", "test_soak.py", "test_resume.py", "test_faults.py"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONGEST)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -108,6 +117,17 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Tiny random bases with the published layouts: folders of "sd1", "sd2", "sd2v" (v-prediction) and "sdxl"."""
     home = tmp_path_factory.mktemp("layouts")
     return {kind: write_base(kind, home / f"random-{kind}") for kind in KINDS}
+
+
+@pytest.fixture(scope="session")
+def opened(bases: dict[str, Path]) -> Callable[[str], Any]:
+    """A factory of pipelines and their families: `opened(kind)` copies what was loaded once; "tiny" is the embedded."""
+
+    @cache
+    def load(kind: str) -> Any:
+        return sd_lora.load_base("tiny" if kind == "tiny" else bases[kind])
+
+    return lambda kind: (copy.deepcopy(load(kind)[0]), load(kind)[1])
 
 
 @pytest.fixture(scope="session")

@@ -216,17 +216,18 @@ def draw(pipe: Any) -> np.ndarray:
     return pipe("a small blue boat on the sea", latents=latents, num_inference_steps=2, output_type="np").images
 
 
-@pytest.mark.parametrize("value", VALUES, ids=str)
 def test_every_module_has_the_strength_that_diffusers_gives_it(
-    base: Callable[[], Any], file: Path, loaded: Any, value: Any
+    base: Callable[[], Any], file: Path, loaded: Any, subtests: pytest.Subtests
 ) -> None:
     pipe, adapter = base(), Adapter.load(file)
-    loaded.set_adapters("style", value)
-    with adapter.injected(pipe, value):
-        ours = {name: module.loras["default"].strength for name, module in modules_of(pipe).items()
-                if hasattr(module, "loras")}  # fmt: skip
-    assert ours == pytest.approx(scales(loaded))
-    assert len(ours) == len(adapter.weights)
+    for value in VALUES:
+        with subtests.test(str(value)):
+            loaded.set_adapters("style", value)
+            with adapter.injected(pipe, value):
+                layers = {name: module.loras for name, module in modules_of(pipe).items() if hasattr(module, "loras")}
+                ours = {name: layer["default"].strength for name, layer in layers.items()}
+            assert ours == pytest.approx(scales(loaded))
+            assert len(ours) == len(adapter.weights)
 
 
 def test_the_picture_is_that_of_diffusers_injected_and_fused(base: Callable[[], Any], file: Path, loaded: Any) -> None:

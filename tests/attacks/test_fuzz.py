@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from fuzzing import fuzz, outcome, seeds
 
-COUNT = 20_000
+COUNT = 10_000
 
 
 def test_the_seeds_are_good(tmp_path: Path) -> None:

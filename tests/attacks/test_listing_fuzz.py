@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from listing_fuzzing import SEEDS, folder_of_pictures, fuzz, outcome, parquet
 
-COUNT = 2_000
+COUNT = 1_000
 
 
 def test_the_seeds_are_read(tmp_path: Path) -> None:

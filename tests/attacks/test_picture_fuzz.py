@@ -11,7 +11,7 @@ import pytest
 from picture_fuzzing import fuzz, outcome, seeds
 from rows import every_row
 
-COUNT = 10_000
+COUNT = 5_000
 
 
 @every_row("name", seeds())

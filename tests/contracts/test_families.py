@@ -49,8 +49,8 @@ def family(folder: Path) -> ModelFamily:
 
 
 @pytest.fixture
-def pipe(family: ModelFamily, folder: Path) -> Any:
-    return family.load(folder, torch.float32)
+def pipe(kind: str, opened: Callable[[str], Any]) -> Any:
+    return opened(kind)[0]
 
 
 @pytest.fixture
@@ -149,8 +149,8 @@ def test_every_target_group_matches_modules_of_its_own(family: ModelFamily, pipe
         assert names_of(pipe, family, group)
 
 
-def test_the_style_block_of_sdxl_is_one_block_of_attention(bases: dict[str, Path]) -> None:
-    pipe, family = load_base(bases["sdxl"])
+def test_the_style_block_of_sdxl_is_one_block_of_attention(opened: Callable[[str], Any]) -> None:
+    pipe, family = opened("sdxl")
     chosen = names_of(pipe, family, "style-block")
     assert set(chosen) < set(names_of(pipe, family, "attn"))
     assert {name.split(".attn")[0].rpartition(".transformer_blocks")[0] for name in chosen} == {
@@ -279,8 +279,8 @@ def test_tiny_is_the_embedded_base() -> None:
 # ---- what SDXL's denoiser is told besides the caption
 
 
-def test_sdxl_is_told_the_size_and_crop_as_the_pipeline_does(bases: dict[str, Path]) -> None:
-    pipe, family = load_base(bases["sdxl"])
+def test_sdxl_is_told_the_size_and_crop_as_the_pipeline_does(opened: Callable[[str], Any]) -> None:
+    pipe, family = opened("sdxl")
     told = family.encode_framing([Framing((480, 640), (0, 80), (480, 480))])["time_ids"]
     theirs = pipe._get_add_time_ids(
         (480, 640), (0, 80), (480, 480), torch.float32, pipe.text_encoder_2.config.projection_dim
@@ -288,8 +288,8 @@ def test_sdxl_is_told_the_size_and_crop_as_the_pipeline_does(bases: dict[str, Pa
     assert torch.equal(told, theirs)
 
 
-def test_sdxl_learns_from_the_framing(bases: dict[str, Path]) -> None:
-    pipe, family = load_base(bases["sdxl"])
+def test_sdxl_learns_from_the_framing(opened: Callable[[str], Any]) -> None:
+    pipe, family = opened("sdxl")
     captioned = family.encode_captions(pipe, CAPTIONS[:1])
     noisy, timesteps = torch.randn(1, 4, 8, 8), torch.tensor([500])
     outputs = [
@@ -301,8 +301,8 @@ def test_sdxl_learns_from_the_framing(bases: dict[str, Path]) -> None:
 
 
 @pytest.mark.parametrize("zeros", [True, False])
-def test_sdxl_takes_zeros_for_no_caption_if_the_base_was_made_so(bases: dict[str, Path], zeros: bool) -> None:
-    pipe, family = load_base(bases["sdxl"])
+def test_sdxl_takes_zeros_for_no_caption_if_the_base_was_made_so(opened: Callable[[str], Any], zeros: bool) -> None:
+    pipe, family = opened("sdxl")
     pipe.register_to_config(force_zeros_for_empty_prompt=zeros)
     encoded = family.encode_captions(pipe, ["", "a house"])
     for states in encoded.values():

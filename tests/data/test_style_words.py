@@ -146,6 +146,7 @@ def test_a_caption_stays_on_one_line() -> None:
     assert without_style_words("a  cat,\nwatercolor\n") == "a cat"
 
 
+@pytest.mark.slow
 @every_row(
     "piece",
     ["a", " ", ",", ".", "-", "a ", "a'", "\0 ", "pen and ink ", "in the style of ", "a painting of ", "very soft, ",

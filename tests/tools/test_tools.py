@@ -31,7 +31,7 @@ KINDS = ("sd1", "sd2v", "sdxl")
 Make = Callable[..., Path]
 
 
-@pytest.fixture(params=KINDS)
+@pytest.fixture(params=[KINDS[0], *(pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS[1:])])
 def kind(request: pytest.FixtureRequest) -> str:
     return request.param
 
