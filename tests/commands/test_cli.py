@@ -158,6 +158,7 @@ def test_train_refuses_an_output_folder_that_exists(refused: Refused, image_fold
     assert "out exists" in refused("train", image_folder, "--base", "tiny", "--out", "out")
 
 
+@pytest.mark.slow
 def test_train_makes_the_run_folder_and_says_what_next(
     cli: Cli, image_folder: Path, random_sd_folder: Path, tmp_path: Path
 ) -> None:
@@ -256,6 +257,7 @@ def test_folders_of_any_name_are_found(name: str, refused: Refused, captioned: A
 # ---- preview
 
 
+@pytest.mark.slow
 def test_preview_writes_a_sheet(cli: Cli, adapter_file: Path, random_sd_folder: Path, tmp_path: Path) -> None:
     prompts = ("--prompt", "a red boat, in zwq style", "--prompt", "a cup")
     answer = cli("preview", adapter_file, *prompts, "--strengths", "0.5", "--seed", 3, "--base", random_sd_folder)

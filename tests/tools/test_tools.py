@@ -220,6 +220,7 @@ def draw(pipe: Any) -> torch.Tensor:
     return torch.from_numpy(pictures)
 
 
+@pytest.mark.slow
 def test_a_fused_base_draws_what_the_injected_adapter_draws(
     kind: str, make: Make, bases: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -235,6 +236,7 @@ def test_a_fused_base_draws_what_the_injected_adapter_draws(
     torch.testing.assert_close(draw(DiffusionPipeline.from_pretrained(folder)), expected, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_fused_folder_in_float16_runs_when_loaded_plainly(make: Make, bases: dict[str, Path], tmp_path: Path) -> None:
     from diffusers import DiffusionPipeline
 
@@ -244,6 +246,7 @@ def test_a_fused_folder_in_float16_runs_when_loaded_plainly(make: Make, bases: d
     assert json.loads((folder / "sd_lora.json").read_text())[0]["tool"] == "fuse"
 
 
+@pytest.mark.slow
 def test_a_fused_checkpoint_file_holds_the_same_weights(
     kind: str, make: Make, bases: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -271,6 +274,7 @@ def test_what_is_written_may_be_read_by_others_as_any_new_file(
     assert {path.stat().st_mode for path in written} == {(tmp_path / "new").stat().st_mode}
 
 
+@pytest.mark.slow
 def test_extract_gives_a_fused_adapter_back(kind: str, make: Make, bases: dict[str, Path], tmp_path: Path) -> None:
     start, base = make(kind, targets="attn,ff,proj,conv,text,text_ff"), ModelConfig(base=str(bases[kind]))
     folder = fuse_adapter(start, base, tmp_path / "fused", dtype="float32")

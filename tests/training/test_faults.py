@@ -268,7 +268,7 @@ def test_signals_at_random_times_save_and_the_run_ends_the_same(
     random_sd_folder: Path, images: Path, tmp_path: Path
 ) -> None:
     """Fifteen of them, at any moment of a step, of a save or of a drawing."""
-    steps, dice, round_, codes = 40, random.Random(0), 0, list[tuple[int, int]]()
+    steps, dice, round_, codes = 20, random.Random(0), 0, list[tuple[int, int]]()
     plain = ("training.checkpoint_every=4", "preview.every=10", f"training.steps={steps}")
     go(config_of(random_sd_folder, images, tmp_path / "whole", *plain))
     while len(codes) < 15:
@@ -280,13 +280,15 @@ def test_signals_at_random_times_save_and_the_run_ends_the_same(
                 warnings.simplefilter("ignore")
                 prepared = prepare(config, resumed=again)
                 timer = threading.Timer(dice.uniform(0, 0.5), os.kill, (os.getpid(), number))
-                timer.start()
+                if len(codes) < 15:
+                    timer.start()
                 try:
                     run_training(prepared, stop=lambda signals=signals: signals.received)
                 except RunInterrupted as error:
                     codes.append((error.exit_code, number))
                 timer.cancel()
-                timer.join()
+                if timer.ident:
+                    timer.join()
             again = True
         assert body_of(run / "adapter.safetensors") == body_of(tmp_path / "whole" / "adapter.safetensors")
         round_ += 1

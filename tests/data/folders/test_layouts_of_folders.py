@@ -268,6 +268,7 @@ def test_a_metadata_file_that_is_too_large_is_refused_unread(tmp_path: Path) -> 
     assert "metadata.jsonl: over 32 MB" in said(listing(tmp_path), "entry-broken")
 
 
+@pytest.mark.slow
 def test_parquet_that_unpacks_to_much_text_is_refused(tmp_path: Path) -> None:
     """A dictionary holds the text once, and the file's own figures do not tell how often it is meant."""
     import pyarrow
@@ -298,6 +299,7 @@ def test_of_many_rows_that_cannot_be_used_some_are_named(row: str, tmp_path: Pat
     assert found.findings[-1].detail == "2950 more rows"
 
 
+@pytest.mark.slow
 def test_more_rows_than_are_read_are_refused(tmp_path: Path) -> None:
     build(tmp_path, {**photos("a.png"), "photos/metadata.jsonl": '{"file_name": "a.png"}\n' * 100_001})
     assert "over 100000 rows" in said(listing(tmp_path), "entry-broken")
