@@ -9,7 +9,7 @@ import contextlib
 import json
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,17 @@ HOSTILE = "<img src=x onerror=window.pwned=1><script>window.pwned=1</script>"
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return train_wood(furnish(tmp_path_factory.mktemp("page")))
+    return furnish(tmp_path_factory.mktemp("page"))
+
+
+@pytest.fixture(scope="module")
+def wood(home: Path) -> None:
+    train_wood(home)
+
+
+def with_wood(test: Callable[..., None]) -> Callable[..., None]:
+    """Of the second tier, where a trained run called wood is there."""
+    return pytest.mark.slow(pytest.mark.usefixtures("wood")(test))
 
 
 @pytest.fixture(scope="module")
@@ -125,7 +135,7 @@ def draw_at_three_strengths(tab: Tab, home: Path) -> None:
 # ---- what else is done in an afternoon
 
 
-@pytest.mark.slow
+@with_wood
 def test_the_slider_moves_by_mouse_and_keyboard(tab: Tab) -> None:
     tab.choose("preview-adapters", "wood")
     tab.page.keyboard.press("Escape")
@@ -147,7 +157,7 @@ def test_the_slider_moves_by_mouse_and_keyboard(tab: Tab) -> None:
     assert len(set(seen)) == 3
 
 
-@pytest.mark.slow
+@with_wood
 def test_without_an_adapter_the_base_is_drawn_once(tab: Tab) -> None:
     tab.fill("preview-prompts", "a small white cup")
     tab.fill("preview-strengths", "0, 0.5, 1")
@@ -169,7 +179,7 @@ def until_changes(tab: Tab, image: Any, seen: list[str | None]) -> None:
     seen.append(image.get_attribute("src"))
 
 
-@pytest.mark.slow
+@with_wood
 def test_stop_ends_a_drawing(tab: Tab) -> None:
     tab.fill("preview-prompts", "\n".join(f"a red house {n}" for n in range(40)))
     tab.fill("preview-seed", "77")
@@ -179,7 +189,7 @@ def test_stop_ends_a_drawing(tab: Tab) -> None:
     tab.says("preview-status", "stopped")
 
 
-@pytest.mark.slow
+@with_wood
 def test_two_pictures_and_a_run_are_compared(tab: Tab) -> None:
     tab.open("Compare")
     tab.choose("compare-right", "wood")
@@ -192,7 +202,7 @@ def test_two_pictures_and_a_run_are_compared(tab: Tab) -> None:
     tab.shoot("compare")
 
 
-@pytest.mark.slow
+@with_wood
 def test_a_mix_is_drawn_and_its_snippets_name_it(tab: Tab) -> None:
     tab.open("Mix")
     tab.page.click("#mix-refresh")
@@ -205,7 +215,7 @@ def test_a_mix_is_drawn_and_its_snippets_name_it(tab: Tab) -> None:
     tab.shoot("mix")
 
 
-@pytest.mark.slow
+@with_wood
 def test_captions_are_edited_and_undone(tab: Tab, home: Path) -> None:
     tab.open("Dataset")
     tab.choose("dataset-choice", "photos")
@@ -230,7 +240,7 @@ def test_captions_are_edited_and_undone(tab: Tab, home: Path) -> None:
     assert asked == ["beforeunload"]
 
 
-@pytest.mark.slow
+@with_wood
 def test_fields_come_back_after_a_reload(tab: Tab) -> None:
     tab.open("Train")
     tab.choose("train-dataset", "photos")
@@ -276,7 +286,7 @@ def test_fields_come_back_after_a_reload(tab: Tab) -> None:
     tab.holds("dataset-trigger", "inky")
 
 
-@pytest.mark.slow
+@with_wood
 def test_a_run_outlives_the_page(chromium: Any, home: Path, lasting: Path) -> None:
     folders, env = (home / "runs", "--data", str(home / "data")), {"TMPDIR": str(home)}  # what is killed leaves some
     with served(*folders, env=env) as first:
@@ -306,7 +316,7 @@ def test_a_run_outlives_the_page(chromium: Any, home: Path, lasting: Path) -> No
 # ---- how it is
 
 
-@pytest.mark.slow
+@with_wood
 def test_nothing_in_files_is_run(chromium: Any, page: Served, home: Path) -> None:
     folder = home / "data" / "hostile"
     shutil.copytree(home / "data" / "photos", folder)
