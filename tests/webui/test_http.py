@@ -26,7 +26,8 @@ from sd_lora.preview.job import MixedAdapter, PreviewJob, PreviewRow
 from sd_lora.preview.prompts import parse_strengths
 from sd_lora.preview.service import PreviewService
 
-CALLS = int(os.environ.get("SD_LORA_CALLS", "500"))
+pytestmark = pytest.mark.slow
+CALLS = int(os.environ.get("SD_LORA_CALLS", "150"))
 PROMPTS = ("a red boat on the sea", "a small cup", "a house at night")
 Ask = tuple[tuple[str, ...], tuple[str, ...], str, int, int]
 
@@ -151,7 +152,6 @@ def not_ignored(number: signal.Signals) -> Iterator[None]:
         signal.signal(number, before)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_nothing_is_left_when_the_page_ends(number: signal.Signals, tmp_path: Path, random_sd_folder: Path) -> None:
     (tmp_path / "temp").mkdir()
@@ -164,7 +164,6 @@ def test_nothing_is_left_when_the_page_ends(number: signal.Signals, tmp_path: Pa
     assert not any("Traceback" in line for line in page.printed)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_nothing_is_left_of_a_page_that_is_ended_as_it_starts(
     number: signal.Signals, tmp_path: Path, random_sd_folder: Path
