@@ -1,20 +1,173 @@
-"""Settings that cannot act beside the others: each is an error, so that none passes in silence."""
+"""Settings that cannot act, or not beside the others: the one place that judges them. Each is an error, so that none
+passes in silence. What other rooms know comes in as plain values."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from sd_lora.config.schema import RunConfig
+    from sd_lora.config.schema import DataConfig, OptimizerConfig, RunConfig, TrainingConfig
+
+#: where a base model is: the embedded one or a folder here, a checkpoint file here, or on the hub
+Place = Literal["folder", "file", "hub"]
 
 
-def without_effect(config: RunConfig) -> list[str]:
-    """All of them, a sentence each."""
-    return [*_of_data(config), *_of_training(config), *_of_objective(config)]
+@dataclass(frozen=True, kw_only=True)
+class OptimizerFacts:
+    """What settings have to know of an optimizer."""
+
+    #: it has one rate for all parameters, which it finds itself
+    one_rate: bool = False
+    #: its weights are an average already
+    averages: bool = False
+    needs_cuda: bool = False
+    #: whether it has the two averages that `optimizer.betas` set
+    betas: bool = True
 
 
-def _of_data(config: RunConfig) -> list[str]:
-    data, varied = config.data, config.data.shuffle_tags or config.data.tag_dropout > 0
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What is known before a byte of the base model is read or fetched; None: it will be known when it is open."""
+
+    place: Place
+    optimizer: OptimizerFacts
+    #: the adapter has a magnitude of its own, which is free, and which needs the base's weights in full precision
+    magnitude: bool = False
+    #: what the base predicts
+    prediction_type: str | None = None
+    #: whether a layer of a text encoder is trained
+    trains_text: bool | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageFacts:
+    """What settings have to know of the images at hand, which are trained at `side` pixels first."""
+
+    side: int
+    #: there are regularisation images
+    prior: bool
+    #: captions come from a metadata table
+    from_table: bool
+    #: a caption has commas
+    commas: bool
+    #: a caption has two tags that may change places, or one that may be left out
+    shuffled: bool
+    dropped: bool
+    #: an image's captions are varied
+    varied: bool
+
+
+def conflicts(config: RunConfig) -> list[str]:
+    """What the config alone shows, a sentence each."""
+    return [
+        *_of_data(config.data), *_of_rate(config.optimizer), *_of_training(config.training), *_of_objective(config),
+        *text_conflicts(config), *_of_init(config),
+    ]  # fmt: skip
+
+
+def conflicts_with(config: RunConfig, facts: Facts) -> list[str]:
+    """What `facts` show besides, a sentence each; to be asked before a byte of the base model is read or fetched."""
+    optimizer, training, init = config.optimizer, config.training, config.lora.init
+    problems = [
+        (optimizer.max_norm > 0 and facts.magnitude,
+            f"optimizer.max_norm cannot act on {init}, which is a DoRA, whose magnitude is free; leave it out" if init
+            else "optimizer.max_norm cannot act on DoRA, whose magnitude is free; leave it out or set "
+            "lora.variant=lora"),
+        (config.model.quantize != "none" and facts.magnitude,
+            f"{init or f'lora.variant={config.lora.variant}'} needs the base's weights whole; leave model.quantize "
+            "out"),
+        (training.average != "none" and facts.optimizer.averages,
+            f"training.average={training.average} cannot act with {optimizer.name}, which averages already; leave it "
+            "out"),
+        (training.zero_terminal_snr and facts.prediction_type == "epsilon",
+            "training.zero_terminal_snr needs a base model with v_prediction, but this one predicts epsilon; set "
+            "training.zero_terminal_snr=false"),
+    ]  # fmt: skip
+    return [
+        *place_conflicts(config.model.base, config.model.revision, config.model.config, facts.place),
+        *(sentence for wrong, sentence in problems if wrong),
+        *text_conflicts(config, text=facts.trains_text),
+    ]
+
+
+def place_conflicts(base: str, revision: str, config: str, place: Place) -> list[str]:
+    """Settings of the base model that cannot act where it is."""
+    problems = [
+        (revision and place != "hub",
+            f'model.revision is "{revision}", but base model "{base}" lies here; only hub models have one'),
+        (config and place != "file",
+            f'model.config is "{config}", but base model "{base}" has its own configs; remove it'),
+    ]  # fmt: skip
+    return [sentence for wrong, sentence in problems if wrong]
+
+
+def optimizer_conflicts(config: OptimizerConfig, facts: OptimizerFacts, device: str) -> list[str]:
+    """Settings of the optimizer that cannot act with the one that was chosen, or on a `device` of this type."""
+    name, rate, betas = config.name, config.learning_rate, config.betas != type(config)().betas
+    problems = [
+        (facts.needs_cuda and device != "cuda",
+            f"optimizer.name={name} needs a CUDA device, not {device}; set optimizer.name=adamw"),
+        (betas and not facts.betas, f"optimizer.betas has no effect with {name}; leave it out"),
+        (facts.one_rate and rate < 0.1,
+            f"optimizer.learning_rate multiplies the rate that {name} finds itself; set it to 1, but {rate:g} was "
+            "given"),
+        (facts.one_rate and config.text_learning_rate not in (None, rate),
+            f"optimizer.text_learning_rate must be {rate:g}, as {name} has one rate for all layers, but "
+            f"{config.text_learning_rate} was given"),
+        (facts.one_rate and config.plus_ratio != 1,
+            f"optimizer.plus_ratio cannot act with {name}, which has one rate for all layers; leave it out or set "
+            "another optimizer.name"),
+        (facts.averages and config.schedule != "constant",
+            f"optimizer.schedule={config.schedule} cannot act with {name}, which averages instead; set "
+            "optimizer.schedule=constant"),
+        (facts.averages and betas and config.betas[0] == 0,
+            f"optimizer.betas: {name} needs a first one above 0"),
+        (facts.averages and config.max_norm > 0,
+            f"optimizer.max_norm cannot act with {name}, whose weights are an average; leave it out or set another "
+            "optimizer.name"),
+    ]  # fmt: skip
+    return [sentence for wrong, sentence in problems if wrong]
+
+
+def text_conflicts(config: RunConfig, *, text: bool | None = None, more: bool = True) -> list[str]:
+    """Settings of the text encoders that cannot act where `text` says whether a layer of theirs is trained (None: not
+    known yet) and `more` whether another one is. To be asked again when the number of steps has been derived."""
+    steps, until, rate = config.training.steps or 0, config.training.text_steps or 0, "optimizer.text_learning_rate"
+    idle = [rate] * (config.optimizer.text_learning_rate is not None) + ["training.text_steps"] * bool(until)
+    much = "more than the" if until > steps else "no less than the"
+    problems = [
+        (until >= steps > 0,
+            f"training.text_steps is {until}, {much} {steps} steps of the run; lower it or leave it out"),
+        (text is False and bool(idle),
+            f"{' and '.join(idle)} has no effect because no module of a text encoder is trained; "
+            'add "text" to lora.targets'),
+        (text is True and not more and 0 < until < steps,
+            f"training.text_steps is {until}, after which nothing would be trained in the other {steps - until} "
+            "steps, as every layer is in a text encoder; leave it out or add a target of the denoiser"),
+    ]  # fmt: skip
+    return [sentence for wrong, sentence in problems if wrong]
+
+
+def image_conflicts(data: DataConfig, facts: ImageFacts) -> list[str]:
+    """What changes nothing for the images at hand."""
+    plain, why_tags = type(data)(), "no tag of any caption is free for it" if facts.commas else "no caption has commas"
+    table = facts.from_table and not data.regularisation
+    problems = [
+        ("prior_weight", data.prior_weight != 1 and not facts.prior, "there are no regularisation images"),
+        ("shuffle_tags", data.shuffle_tags and not facts.shuffled, why_tags),
+        ("tag_dropout", data.tag_dropout > 0 and not facts.dropped, why_tags),
+        ("caption_variants", data.caption_variants != plain.caption_variants and not facts.varied,
+            "neither data.shuffle_tags nor data.tag_dropout is set"),
+        ("more_resolutions", facts.side in data.more_resolutions, f"images are trained at {facts.side} pixels anyway"),
+        *((key, table and getattr(data, key) != getattr(plain, key), "captions are read from the metadata")
+            for key in ("caption_suffixes", "caption_lines")),
+    ]  # fmt: skip
+    return [f"data.{key} has no effect because {why}" for key, wrong, why in problems if wrong]
+
+
+def _of_data(data: DataConfig) -> list[str]:
+    varied = data.shuffle_tags or data.tag_dropout > 0
     problems = [
         (not varied and data.keep_tags > 0,
             "data.keep_tags has no effect alone; set data.shuffle_tags or data.tag_dropout"),
@@ -26,21 +179,29 @@ def _of_data(config: RunConfig) -> list[str]:
     return [sentence for wrong, sentence in problems if wrong]
 
 
-def _of_training(config: RunConfig) -> list[str]:
-    training, plain = config.training, type(config.training)()
+def _of_rate(config: OptimizerConfig) -> list[str]:
+    plain, schedule = type(config)(), config.schedule
     problems = [
-        (training.average != "ema" and training.ema_decay != plain.ema_decay,
+        (config.warmup == 1 and schedule != "constant",
+            f"optimizer.warmup=1 leaves no step to the {schedule} schedule; lower it or set "
+            "optimizer.schedule=constant"),
+        (schedule == "constant" and config.final != plain.final,
+            "optimizer.final has no effect with a constant schedule; leave it out or set another optimizer.schedule"),
+        (schedule != "polynomial" and config.power != plain.power,
+            f"optimizer.power has no effect with a {schedule} schedule; leave it out or set "
+            "optimizer.schedule=polynomial"),
+    ]  # fmt: skip
+    return [sentence for wrong, sentence in problems if wrong]
+
+
+def _of_training(training: TrainingConfig) -> list[str]:
+    problems = [
+        (training.average != "ema" and training.ema_decay != type(training)().ema_decay,
             "training.ema_decay has no effect unless training.average=ema"),
-        (training.average != "none" and config.optimizer.name == "schedule-free",
-            f"training.average={training.average} cannot act with schedule-free, which averages already; leave it out"),
-        (config.optimizer.max_norm > 0 and config.lora.variant == "dora",
-            "optimizer.max_norm cannot act on DoRA, whose magnitude is free; leave it out or set lora.variant=lora"),
         (bool(training.hold_out) and not training.validate_every,
             "training.hold_out has no effect alone; set training.validate_every to how often the loss is measured"),
         (bool(training.validate_every) and not training.hold_out,
             "training.validate_every has no effect alone; set training.hold_out to the share of images held out"),
-        (config.optimizer.name == "adamw8bit" and config.model.device in ("cpu", "mps"),
-            f"optimizer.name=adamw8bit cannot act on {config.model.device}; it needs a CUDA device"),
         (bool(training.micro_batch and training.micro_batch > training.batch_size),
             f"training.micro_batch is {training.micro_batch}, more than training.batch_size, {training.batch_size}; "
             "lower it or leave it out"),
@@ -69,3 +230,8 @@ def _of_objective(config: RunConfig) -> list[str]:
             "leave training.min_snr_gamma and training.debiased out"),
     ]  # fmt: skip
     return [sentence for wrong, sentence in problems if wrong]
+
+
+def _of_init(config: RunConfig) -> list[str]:
+    wrong = config.lora.init and config.lora.variant != "lora"
+    return ["lora.variant has no effect with lora.init: the file decides; leave one out"] if wrong else []

@@ -16,7 +16,7 @@ import tomli_w
 from pydantic import BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from sd_lora.config.conflicts import without_effect
+from sd_lora.config.conflicts import conflicts
 from sd_lora.errors import ConfigError, nearest
 
 _STRICT = ConfigDict(extra="forbid", strict=False, allow_inf_nan=False)
@@ -312,7 +312,7 @@ def parse_config(tables: Sequence[tuple[str, Mapping[str, Any]]], overrides: Seq
     except ValidationError as error:
         problems += [_sentence(detail) for detail in error.errors()]
     if config is not None:
-        problems += without_effect(config)
+        problems += conflicts(config)
     if problems or config is None:
         raise ConfigError("; ".join(dict.fromkeys(problems)))
     return config

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from sd_lora.config.conflicts import place_conflicts
 from sd_lora.config.schema import ModelConfig
 from sd_lora.errors import BaseModelError
 from sd_lora.models import sources
@@ -17,7 +18,7 @@ from sd_lora.models.checkpoint.kind import detect
 from sd_lora.models.device import choose_device, choose_dtype
 from sd_lora.models.families import FAMILIES, ModelFamily
 from sd_lora.models.quantize import check_quantize, quantize
-from sd_lora.models.sources import BaseSource
+from sd_lora.models.sources import BaseSource, base_place
 
 __all__ = [
     "BaseSource", "ModelFamily", "family_of", "family_of_pipe", "family_of_source", "find_base", "load_base",
@@ -67,6 +68,19 @@ def family_of_pipe(pipe: Any) -> ModelFamily:
     return stems[max(fitting, key=len)]
 
 
+def prediction_of(source: BaseSource, asked: str = "auto") -> str | None:
+    """What a base model predicts, as far as `asked` or its header says; None if neither does."""
+    if asked != "auto":
+        return asked
+    if source.is_file:
+        return detect(source.path).prediction_type
+    try:
+        scheduler = json.loads((source.path / "scheduler" / "scheduler_config.json").read_text("utf-8"))
+        return scheduler.get("prediction_type")
+    except (OSError, ValueError, AttributeError):
+        return None  # it cannot be opened, which says more
+
+
 def load_base(
     base: str | Path = "tiny", dtype: torch.dtype = torch.float32, *, revision: str = "", config: str | Path = "",
     prediction_type: str = "auto",
@@ -79,9 +93,9 @@ def load_base(
     """
     if prediction_type not in ("auto", "epsilon", "v_prediction"):
         raise BaseModelError(f'model.prediction_type is "{prediction_type}"; auto, epsilon and v_prediction are known')
+    if problems := place_conflicts(str(base), revision, str(config), base_place(base)):
+        raise BaseModelError("; ".join(problems))
     source = find_base(base, revision)
-    if config and not source.is_file:
-        raise BaseModelError(f'model.config is "{config}", but base model "{base}" has its own configs; remove it')
     family = family_of_source(source)
     if source.is_file:
         pipe = load_single_file(source.path, dtype, config=config, prediction_type=prediction_type)
@@ -102,13 +116,19 @@ class OpenBase:
     dtype: torch.dtype
 
 
-def open_base(model: ModelConfig) -> OpenBase:
-    """The base model that `model` names. Raises ConfigError for a device or precision that is not there before anything
-    is loaded, and BaseModelError."""
+def where_to_compute(model: ModelConfig) -> tuple[torch.device, torch.dtype]:
+    """The device and the precision that `model` asks for. ConfigError if they are not there."""
     device = choose_device(model)
     dtype = choose_dtype(model, device)
     if model.quantize != "none":
         check_quantize(model.quantize, device)
+    return device, dtype
+
+
+def open_base(model: ModelConfig) -> OpenBase:
+    """The base model that `model` names. Raises ConfigError for a device or precision that is not there before anything
+    is loaded, and BaseModelError."""
+    device, dtype = where_to_compute(model)
     pipe, family = load_base(
         model.base, dtype, revision=model.revision, config=model.config, prediction_type=model.prediction_type
     )

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sd_lora.config.conflicts import Place, place_conflicts
 from sd_lora.errors import BaseModelError
 from sd_lora.models.hub import hub_error
 from sd_lora.models.names import is_hub_id, name_of_base
@@ -48,13 +49,11 @@ def find_base(base: str | Path, revision: str = "", accept: Callable[[Path], obj
     with its ``model_index.json`` before anything large is fetched. Raises BaseModelError.
     """
     text, path = str(base), Path(base).expanduser()
-    local = text == "tiny" or path.exists()
-    if not local and is_hub_id(text) and path.suffix.lower() not in (".safetensors", *_PICKLES):
+    place = base_place(base)
+    if place == "hub":
         return BaseSource(_from_hub(text, revision, accept), text)
-    if local and revision:
-        raise BaseModelError(
-            f'model.revision is "{revision}", but base model "{base}" lies here; only hub models have one'
-        )
+    if revision and (text == "tiny" or path.exists()):
+        raise BaseModelError("; ".join(place_conflicts(text, revision, "", place)))
     if text == "tiny":
         return BaseSource(tiny_base_path(), "tiny")
     if path.suffix.lower() in _PICKLES and not path.is_dir():
@@ -62,13 +61,27 @@ def find_base(base: str | Path, revision: str = "", accept: Callable[[Path], obj
             f'base model "{base}" is a {path.suffix} file; pickles can run code and are never loaded, '
             "convert it to .safetensors"
         )
-    if path.suffix.lower() == ".safetensors" and path.is_file():
+    if place == "file":
         path = Path(os.path.abspath(path))
         return BaseSource(path, name_of_base(path), is_file=True)
     path = path.resolve()
     if not (path / _INDEX).is_file():
         raise BaseModelError(f'base model "{base}" {_what_is_wrong(path)}; name {_WANTED}')
     return BaseSource(path, name_of_base(path))
+
+
+def base_place(base: str | Path) -> Place:
+    """Where `base` would be found; no network. What does not exist and is no hub model counts as a folder."""
+    path = Path(base).expanduser()
+    weights = path.suffix.lower()
+    if (
+        str(base) != "tiny"
+        and not path.exists()
+        and is_hub_id(str(base))
+        and weights not in (".safetensors", *_PICKLES)
+    ):
+        return "hub"
+    return "file" if weights == ".safetensors" and path.is_file() else "folder"
 
 
 def _what_is_wrong(path: Path) -> str:

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from sd_lora.adapters.adapter import Adapter, base_name, modules_of
+from sd_lora.config.conflicts import text_conflicts
 from sd_lora.config.schema import RunConfig
 from sd_lora.errors import AdapterError, ConfigError, some
 from sd_lora.lora.targets import plan_targets
 from sd_lora.models.opening import ModelFamily
+from sd_lora.training.optimizers import OPTIMIZERS
 
 _NEVER_ELSEWHERE = ("conv_in", "conv_out", "time_embedding.", "add_embedding.")
 
@@ -20,19 +22,10 @@ def plan_adapter(config: RunConfig, family: ModelFamily, pipe: Any, kept: Path |
     copy of ``lora.init``, if it has one."""
     modules_of(pipe)  # refuses fused projections
     if config.lora.init:
-        if config.lora.variant != "lora":
-            raise ConfigError("lora.variant has no effect with lora.init: the file decides; leave one out")
         adapter = Adapter.load(kept or config.lora.init)
-        if adapter.variant == "dora" and config.optimizer.max_norm:
-            raise ConfigError(
-                f"optimizer.max_norm cannot act on {config.lora.init}, which is a DoRA, whose magnitude is free; leave "
-                "it out"
-            )
         with adapter.injected(pipe):  # whether it fits is known before anything is made
             pass
     else:
-        if config.lora.variant == "dora" and config.model.quantize != "none":
-            raise ConfigError("lora.variant=dora needs the base's weights whole; leave model.quantize out")
         components = {name: getattr(pipe, name) for name in (family.denoiser, *family.text_encoders)}
         targets = plan_targets(
             components, family.target_groups, config.lora.targets, (config.lora.rank, config.lora.alpha),
@@ -48,28 +41,15 @@ def resolve_text_rate(config: RunConfig, adapter: Adapter, family: ModelFamily) 
 
     Raises ConfigError for settings of the text encoders that would have no effect, or leave nothing to train.
     """
-    idle = [f"{s}.{k}" for s, k in (("optimizer", "text_learning_rate"), ("training", "text_steps"))
-            if getattr(getattr(config, s), k) is not None]  # fmt: skip
-    asked, steps = config.training.text_steps or 0, config.training.steps or 0
-    if asked >= steps > 0:
-        much = "more than the" if asked > steps else "no less than the"
-        raise ConfigError(f"training.text_steps is {asked}, {much} {steps} steps of the run; lower it or leave it out")
-    if trains_text(adapter, family):
-        if asked and all(_is_text(name, family) for name in adapter.weights):
-            raise ConfigError(
-                f"training.text_steps is {asked}, after which nothing would be trained in the other {steps - asked} "
-                "steps, as every layer is in a text encoder; leave it out or add a target of the denoiser"
-            )
-        optimizer = config.optimizer
-        half = optimizer.learning_rate * (1 if optimizer.name == "prodigy" else 0.5)  # prodigy has one rate for all
-        rate = optimizer.text_learning_rate or half
-        return dataclasses.replace(config, optimizer=dataclasses.replace(optimizer, text_learning_rate=rate))
-    if idle:
-        raise ConfigError(
-            f"{' and '.join(idle)} has no effect because no module of a text encoder is trained; "
-            'add "text" to lora.targets'
-        )
-    return config
+    text = [_is_text(name, family) for name in adapter.weights]
+    if problems := text_conflicts(config, text=any(text), more=not all(text)):
+        raise ConfigError("; ".join(problems))
+    if not any(text):
+        return config
+    optimizer = config.optimizer
+    half = optimizer.learning_rate * (1 if OPTIMIZERS[optimizer.name].one_rate else 0.5)
+    rate = optimizer.text_learning_rate or half
+    return dataclasses.replace(config, optimizer=dataclasses.replace(optimizer, text_learning_rate=rate))
 
 
 def trains_text(adapter: Adapter, family: ModelFamily) -> bool:

@@ -25,15 +25,9 @@ from sd_lora.training.averages import Average
 from sd_lora.training.checkpoints import State
 from sd_lora.training.guards import Guards, check_finite, stopped
 from sd_lora.training.memory import checkpoint_activations, too_large, used_memory
-from sd_lora.training.optimizers import (
-    ParameterGroup,
-    make_optimizer,
-    optimizer_state,
-    rate_share,
-    restore_optimizer,
-    set_rate,
-    settle,
-)  # fmt: skip
+from sd_lora.training.optimizer_state import optimizer_state, restore_optimizer, settle
+from sd_lora.training.optimizers import ParameterGroup, make_optimizer, set_rate
+from sd_lora.training.schedules import rate_share
 from sd_lora.training.step import QUARTERS, Computation, Material
 
 #: steps in a row that the gradient scaler of float16 may skip

@@ -23,17 +23,15 @@ from sd_lora.data.findings import CODES, grouped, sentences
 from sd_lora.data.folders.listing import list_folder
 from sd_lora.data.folders.tree import shown
 from sd_lora.errors import ConfigError, DataError, printable
-from sd_lora.models.device import choose_device
-from sd_lora.models.opening import ModelFamily, family_of_source, find_base, open_base
+from sd_lora.models.opening import ModelFamily, open_base
 from sd_lora.runs.folder import RunFolder
 from sd_lora.training.adapter_plan import notes_on, plan_adapter, resolve_text_rate
 from sd_lora.training.checkpoints import Checkpoints
 from sd_lora.training.means import Means, choose_means
 from sd_lora.training.memory import usable_memory
 from sd_lora.training.metadata import describe
-from sd_lora.training.optimizers import check_optimizer
 from sd_lora.training.resume_check import check_definition, definition
-from sd_lora.training.trackers import check_trackers
+from sd_lora.training.settings_check import check_settings
 
 #: called with how many of how many are done
 Counter = Callable[[int, int], None]
@@ -130,8 +128,6 @@ def prepare(config: RunConfig, *, on_look: Counter | None = None, resumed: bool 
     """Check every input and resolve every default of `config`; writes nothing. `on_look` is called with how many of how
     many images have been looked at. The run folder must be free, unless a run goes on in it (`resumed`) or is
     only planned."""
-    source = find_base(config.model.base, config.model.revision)
-    family = family_of_source(source)
     check_cache(config.data.cache)
     folder = _absolute_path(config.data.folder)
     called = folder.stem if os.path.isfile(folder) else folder.name
@@ -140,11 +136,11 @@ def prepare(config: RunConfig, *, on_look: Counter | None = None, resumed: bool 
     began = Checkpoints(RunFolder(path).checkpoints, 1).newest(whole=False) if resumed else None
     if not (resumed or planned):
         RunFolder.check_free(path)
+    kept_init = RunFolder(path).kept_init if resumed else None
+    check_settings(config, kept_init)
     listing = list_folder(config.data)
-    check_optimizer(config.optimizer, choose_device(config.model))
-    check_trackers(config.training.trackers)
     base = open_base(config.model)
-    pipe, device, dtype = base.pipe, base.device, base.dtype
+    pipe, family, device, dtype = base.pipe, base.family, base.device, base.dtype
     family.objective(pipe, zero_terminal_snr=config.training.zero_terminal_snr).check_range(config.training)
     found = examine(config, listing, family, pipe, watch=on_look)
     schedule = _usable(found, config)
@@ -159,7 +155,7 @@ def prepare(config: RunConfig, *, on_look: Counter | None = None, resumed: bool 
         preview=dataclasses.replace(config.preview, prompts=config.preview.prompts or _prompts(found.examples)),
         output=dataclasses.replace(config.output, folder=str(path), name=_usable_name(name)),
     )
-    adapter = plan_adapter(config, family, pipe, RunFolder(path).kept_init if resumed else None)
+    adapter = plan_adapter(config, family, pipe, kept_init)
     config = resolve_text_rate(config, adapter, family)
     if began is not None:
         check_definition(began.facts.get("run", {}), definition(config, adapter, dtype), path)

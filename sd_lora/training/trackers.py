@@ -9,18 +9,16 @@ from typing import Any
 from accelerate import Accelerator
 
 from sd_lora.config.schema import RunConfig
-from sd_lora.errors import ConfigError
 from sd_lora.runs.reports import StepReport
 
 
-def check_trackers(names: Sequence[str]) -> None:
-    """ConfigError for trackers that are not installed."""
+def missing_trackers(names: Sequence[str]) -> list[str]:
+    """Why trackers cannot be used; nothing if all are installed."""
     missing = [name for name in names if importlib.util.find_spec(name) is None]
-    if missing:
-        raise ConfigError(
-            f"training.trackers needs packages that are not installed: {', '.join(missing)}; run pip install "
-            f"{' '.join(missing)}"
-        )
+    return [
+        f"training.trackers needs packages that are not installed: {', '.join(missing)}; run pip install "
+        f"{' '.join(missing)}"
+    ] if missing else []  # fmt: skip
 
 
 def start_trackers(accelerator: Accelerator, config: RunConfig) -> None:

@@ -211,7 +211,9 @@ def test_values_that_no_machine_bears_are_refused(override: str) -> None:
     "overrides",
     [
         ("data.shuffle_tags=true", "data.caption_variants=1"), ("data.tag_dropout=0.5", "data.caption_variants=1"),
-        ("data.more_resolutions=64,96,64",),
+        ("data.more_resolutions=64,96,64",), ("optimizer.schedule=constant", "optimizer.final=0.5"),
+        ("optimizer.schedule=linear", "optimizer.power=3"), ("optimizer.warmup=1",),
+        ("lora.init=a.safetensors", "lora.variant=dora"), ("training.steps=4", "training.text_steps=4"),
     ],
 )  # fmt: skip
 def test_options_that_cannot_act_are_refused(overrides: tuple[str, ...]) -> None:

@@ -1,0 +1,51 @@
+"""Whether all settings can act: asked before a byte of the base model is read or fetched."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from sd_lora.adapters.summary import read_summary
+from sd_lora.config.conflicts import Facts, conflicts_with
+from sd_lora.config.schema import RunConfig
+from sd_lora.errors import ConfigError
+from sd_lora.models.opening import FAMILIES, family_of_source, find_base, prediction_of, where_to_compute
+from sd_lora.models.sources import base_place
+from sd_lora.training.optimizers import OPTIMIZERS, optimizer_problems
+from sd_lora.training.trackers import missing_trackers
+
+
+def check_settings(config: RunConfig, init: Path | None = None) -> None:
+    """ConfigError with all settings that cannot act here, on this base model or for the adapter to be trained.
+
+    Reads the headers of local files, and nothing of a hub model. `init` is the run's own copy of ``lora.init``, if it
+    has one. What only the opened base model shows is judged in `preparation`.
+    """
+    device, _ = where_to_compute(config.model)
+    place = base_place(config.model.base)
+    source = None if place == "hub" else find_base(config.model.base)
+    families = FAMILIES if source is None else (family_of_source(source),)
+    summary = read_summary(init or config.lora.init) if config.lora.init else None
+    parts = config.lora.targets if summary is None else summary.parts
+    texts = {name for family in families for name in family.text_encoders}
+    patterns = [p for part in parts for family in families for p in family.target_groups.get(part, (part,))]
+    facts = Facts(
+        place=place,
+        optimizer=OPTIMIZERS[config.optimizer.name],
+        magnitude=(config.lora.variant if summary is None else summary.variant) == "dora",
+        prediction_type=None if source is None else prediction_of(source, config.model.prediction_type),
+        trains_text=None if any(_may_match(pattern, text) for pattern in patterns for text in texts) else False,
+    )
+    problems = [
+        *conflicts_with(config, facts),
+        *optimizer_problems(config.optimizer, device.type),
+        *missing_trackers(config.training.trackers),
+    ]
+    if problems:
+        raise ConfigError("; ".join(problems))
+
+
+def _may_match(pattern: str, component: str) -> bool:
+    """Whether glob `pattern` may match the name of a module of `component`."""
+    fixed = re.split(r"[*?[]", f"{pattern}.", maxsplit=1)[0]
+    return f"{component}.".startswith(fixed) or fixed.startswith(f"{component}.")
