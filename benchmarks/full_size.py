@@ -141,9 +141,8 @@ def train(case: str, base: Path) -> None:
     for leftover in (pictures, run_folder):
         shutil.rmtree(leftover, ignore_errors=True)
     write_captioned_folder(pictures, "woodcut", demo_scenes(2))
-    preset = "sdxl-style" if case.startswith("sdxl") else "sd15-style"
     config = sd_lora.load_config(
-        preset, f"model.base={base}", f"model.dtype={case.partition('-')[2]}", f"data.folder={pictures}",
+        "style", f"model.base={base}", f"model.dtype={case.partition('-')[2]}", f"data.folder={pictures}",
         f"data.resolution={RESOLUTION}", f"training.steps={STEPS}", "training.batch_size=1", "preview.strengths=1",
         "preview.inference_steps=1", 'preview.prompts=["a house"]', f"output.folder={run_folder}",
     )  # fmt: skip

@@ -61,7 +61,7 @@ GATE = (
     "",
     "training.timesteps=mixed",
     "training.timesteps=mixed,training.log_snr_mean=-6",
-    "training.min_snr_gamma=5",
+    "training.weighting=min-snr",
     "lora.rank=4",
     "lora.rank=64,lora.alpha=64",
     "lora.targets=[attn]",

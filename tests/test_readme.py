@@ -10,7 +10,7 @@ import pytest
 import typer
 
 from sd_lora.commands.app import app
-from sd_lora.config.schema import parse_config
+from sd_lora.config.reading import parse_config
 
 README = Path(__file__).parents[1] / "README.md"
 

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
@@ -17,17 +18,20 @@ from typing import Any, NoReturn
 
 import typer
 
+from sd_lora.config.old_spellings import OldSpelling
 from sd_lora.errors import SdLoraError
 
 #: click's, wherever this typer keeps it
 _UsageError: Any = typer.BadParameter.__base__
 #: seconds that the first of several processes has before another prints its error
 _GRACE = 10.0
+_SHOWWARNING = warnings.showwarning
 
 
 def run(app: typer.Typer) -> NoReturn:
     """Run the command that the arguments of this process name, and exit."""
     number, _ = processes()
+    warnings.showwarning = _show_warning
     try:
         with _interruptible(), _silenced() if number else contextlib.nullcontext():
             code = app(standalone_mode=False)
@@ -42,6 +46,14 @@ def run(app: typer.Typer) -> NoReturn:
         if number:
             _wait_for_the_first(1)
         raise
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+    """What was written as it was called before is a sentence for the user; other warnings keep their place."""
+    if issubclass(category, OldSpelling):
+        typer.echo(f"warning: {message}", err=True)
+    else:
+        _SHOWWARNING(message, category, *place, **more)
 
 
 def processes() -> tuple[int, int]:

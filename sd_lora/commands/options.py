@@ -84,7 +84,7 @@ def images_config(
 
 def model_config(base: str, overrides: Sequence[str] | None) -> ModelConfig:
     """The model section of a config, from --base and overrides; ConfigError for settings of anything else."""
-    from sd_lora.config.schema import parse_config
+    from sd_lora.config.reading import parse_config
 
     idle = [text for text in overrides or () if not text.startswith("model.") or text.startswith("model.base=")]
     if idle:

@@ -39,7 +39,7 @@ def preview(
         raise ConfigError(f"{out} cannot be written; --out is a .png file in a folder that exists")
     quiet_libraries()
     from sd_lora.adapters.adapter import Adapter
-    from sd_lora.config.schema import parse_config
+    from sd_lora.config.reading import parse_config
     from sd_lora.preview.job import MixedAdapter, PreviewJob, PreviewLimits, PreviewRow
     from sd_lora.preview.previewer import base_for
     from sd_lora.preview.service import PreviewService

@@ -218,16 +218,17 @@ def _of_objective(config: RunConfig) -> list[str]:
             f"training.{key} has no effect with uniform timesteps; set training.timesteps=mixed") for key in idle),
         (training.loss != "huber" and training.huber_threshold != plain.huber_threshold,
             f"training.huber_threshold has no effect with training.loss={training.loss}; set training.loss=huber"),
-        (training.debiased and training.min_snr_gamma is not None,
-            "training.debiased and training.min_snr_gamma are two weightings; leave one out"),
+        (training.weighting != "min-snr" and training.min_snr_gamma != plain.min_snr_gamma,
+            f"training.min_snr_gamma has no effect with training.weighting={training.weighting}; set "
+            "training.weighting=min-snr"),
         (low >= high, f"training.timestep_range is {low:g} to {high:g}, which holds nothing; the first is the smaller"),
         (training.zero_terminal_snr and config.model.prediction_type == "epsilon",
             "training.zero_terminal_snr cannot act on a base that predicts epsilon; leave it out"),
         (training.zero_terminal_snr and high < 1,
             f"training.zero_terminal_snr has no effect, as training.timestep_range ends at {high:g}; leave one out"),
-        (training.zero_terminal_snr and (training.debiased or training.min_snr_gamma is not None),
-            "training.zero_terminal_snr has no effect under a weighting that gives the end of the schedule no weight; "
-            "leave training.min_snr_gamma and training.debiased out"),
+        (training.zero_terminal_snr and training.weighting != "none",
+            f"training.zero_terminal_snr has no effect with training.weighting={training.weighting}, which gives the "
+            "end of the schedule no weight; leave one out"),
     ]  # fmt: skip
     return [sentence for wrong, sentence in problems if wrong]
 

@@ -13,7 +13,9 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from sd_lora.config.schema import SECTIONS, RunConfig, parse_config, read_toml
+from sd_lora.config.old_spellings import OLD_PRESETS, preset_now
+from sd_lora.config.reading import parse_config, read_toml
+from sd_lora.config.schema import SECTIONS, RunConfig
 from sd_lora.errors import ConfigError, nearest
 
 
@@ -24,6 +26,7 @@ def preset_names() -> list[str]:
 
 def preset_text(name: str) -> str:
     """The TOML of preset `name`; a ConfigError that suggests the nearest name if there is none."""
+    name = preset_now(name)
     if name not in preset_names():
         raise ConfigError(f'there is no preset "{name}"; {nearest(name, preset_names())}')
     return files("sd_lora.configs").joinpath(f"{name}.toml").read_text("utf-8")
@@ -85,7 +88,7 @@ def suggested_option(option: str, words: Sequence[str]) -> str:
 def copy_preset(name: str, target: str | Path) -> Path:
     """Write preset `name` to `target` (a file or a folder) to be edited; refuses to overwrite."""
     text, path = preset_text(name), Path(target)
-    path = path / f"{name}.toml" if path.is_dir() else path
+    path = path / f"{OLD_PRESETS.get(name, name)}.toml" if path.is_dir() else path
     try:
         with path.open("x", encoding="utf-8") as file:
             file.write(text)
@@ -98,7 +101,7 @@ def copy_preset(name: str, target: str | Path) -> Path:
 
 def default_preset(base: str) -> str:
     """The preset for a base model when none is named."""
-    return "tiny-style" if base == "tiny" else "sd15-style"
+    return "tiny-style" if base == "tiny" else "style"
 
 
 def load_config(

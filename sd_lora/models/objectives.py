@@ -1,5 +1,5 @@
-"""What the denoiser learns: noise, noise levels, targets, loss weights and the loss, as pure functions of tensors and
-of generators on the CPU."""
+"""What the denoiser learns: noise levels, targets, loss weights and the loss, as pure functions of tensors and of
+generators on the CPU."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from sd_lora.config.schema import TrainingConfig
 from sd_lora.errors import BaseModelError, ConfigError
+from sd_lora.models.losses import LOSSES, WEIGHTINGS
+from sd_lora.models.timesteps import LAWS, truncated
 
 #: points of a noise schedule by which it is told from another
 _POINTS = 16
@@ -30,22 +31,6 @@ class Noised:
     share: Tensor
 
 
-def draw_noise(count: int, shape: Sequence[int], config: TrainingConfig, generator: torch.Generator) -> Tensor:
-    """Noise (count, c, h, w) for latents of `shape` (c, h, w).
-
-    ``multires_noise`` adds coarser noises, and the sum has unit variance at every place again ("pyramid noise",
-    J. Whitaker, wandb.ai/johnowhitaker/multires_noise, 2023). ``noise_offset`` adds a constant to each channel of each
-    picture, after which the variance is 1 + offset² (N. Guttenberg, "Diffusion with Offset Noise", 2023,
-    crosslabs.org/blog/diffusion-with-offset-noise).
-    """
-    noise = torch.randn(count, *shape, generator=generator)
-    if config.multires_noise:
-        noise = _with_coarser_noises(noise, config.multires_noise, generator)
-    if config.noise_offset:
-        noise = noise + config.noise_offset * torch.randn(count, shape[0], 1, 1, generator=generator)
-    return noise
-
-
 class Denoising(ABC):
     """What the objectives share. `prediction_type` names what the denoiser predicts."""
 
@@ -53,19 +38,13 @@ class Denoising(ABC):
 
     def sample_timesteps(self, count: int, config: TrainingConfig, generator: torch.Generator) -> Tensor:
         """`count` timesteps within ``timestep_range``, stratified over the batch so that every batch sees low and high
-        noise. ConfigError if the range is empty.
-
-        ``mixed``: half of them by log-SNR ~ N(mean, std) (arXiv 2411.14793), truncated to the range.
-        """
+        noise, by one of `LAWS`. ConfigError if the range is empty."""
         strata = (torch.arange(count) + torch.rand(count, generator=generator)) / count
         uniform = self._at_shares(strata, config)
         order = torch.randperm(count, generator=generator)
-        if config.timesteps == "uniform":
-            return uniform[order]
-        wanted = config.log_snr_mean + config.log_snr_std * torch.randn(count, generator=generator)
-        nearest = self._at_log_snr(wanted, config)
-        from_mixture = torch.rand(count, generator=generator) < 0.5
-        return torch.where(from_mixture, nearest, uniform)[order]
+        return LAWS[config.timesteps](uniform, lambda wanted: self._at_log_snr(wanted, config), config, generator)[
+            order
+        ]
 
     def check_range(self, config: TrainingConfig) -> None:
         """ConfigError if no timestep lies in ``timestep_range``."""
@@ -99,38 +78,22 @@ class Denoising(ABC):
         self, prediction: Tensor, noised: Noised, config: TrainingConfig, places: Tensor | None = None
     ) -> Tensor:
         """The weighted loss of each picture (n,), float32. `places` (n, 1, h, w) weighs places of each picture, as
-        masks do.
-
-        ``l2``: error²; ``l1``: abs(error). ``huber`` is the scheduled pseudo-Huber loss (arXiv 2403.16728),
-        2 c (√(error² + c²) - c) with c = huber_threshold ^ share: error² where abs(error) is small beside c,
-        2 c abs(error) where it is large; c falls from 1 at no noise to the threshold at most noise.
-        """
+        masks do."""
         error = prediction.float() - noised.target.float()
-        if config.loss == "l1":
-            error = error.abs()
-        elif config.loss == "huber":
-            threshold = (config.huber_threshold**noised.share).view(-1, 1, 1, 1)
-            # The same as in the docstring, without the difference of two almost equal numbers.
-            error = 2 * threshold * error.square() / ((error.square() + threshold.square()).sqrt() + threshold)
-        else:
-            error = error.square()
+        error = LOSSES[config.loss](error, noised.share, config)
         if places is not None:
             error = error * places
         return error.mean(dim=(1, 2, 3)) * noised.weight
 
     def _weight(self, timesteps: Tensor, config: TrainingConfig) -> Tensor:
         """Loss weights (n,): what the squared error of the latents shall weigh, over what it weighs in the squared
-        error of the prediction, so that an option means the same whatever is predicted.
-
-        Of the latents' error: min(SNR, γ) (min-SNR, arXiv 2303.09556), or √SNR (debiased, arXiv 2310.08442), which is
-        the published 1 / √SNR for epsilon, √SNR / (SNR + 1) for v-prediction and t (1 - t) for rectified flow.
-        """
-        if config.min_snr_gamma is None and not config.debiased:
+        error of the prediction, so that an option means the same whatever is predicted."""
+        weighting = WEIGHTINGS[config.weighting]
+        if weighting is None:
             return torch.ones(len(timesteps))
         # SNR is 0 at the end of a zero-terminal-SNR schedule and infinite at the start of a flow.
         snr = self._snr(timesteps.cpu()).clamp(1e-8, 1e8)
-        wanted = snr.sqrt() if config.min_snr_gamma is None else snr.clamp(max=config.min_snr_gamma)
-        return wanted / self._own_weight(snr)
+        return weighting(snr, config) / self._own_weight(snr)
 
     @abstractmethod
     def levels(self, count: int) -> Tensor:
@@ -203,7 +166,7 @@ class Objective(Denoising):
         log_snr = self.log_snr[first:end]
         ends = log_snr[log_snr.isfinite()]  # where there is no signal at all, it is infinite
         if len(ends):
-            wanted = _truncated(wanted, ends[-1], ends[0], config)
+            wanted = truncated(wanted, ends[-1], ends[0], config)
         return first + (log_snr[None, :] - wanted[:, None]).abs().argmin(dim=1)
 
     def _bounds(self, config: TrainingConfig) -> tuple[int, int]:
@@ -249,7 +212,7 @@ class FlowMatching(Denoising):
     def _at_log_snr(self, wanted: Tensor, config: TrainingConfig) -> Tensor:
         first, end = self._bounds(config)
         lowest, highest = -2 * torch.logit(torch.tensor([end, first], dtype=torch.float64))
-        return 1000 * torch.sigmoid(-_truncated(wanted, lowest, highest, config) / 2)
+        return 1000 * torch.sigmoid(-truncated(wanted, lowest, highest, config) / 2)
 
     def _bounds(self, config: TrainingConfig) -> tuple[float, float]:
         first, end = config.timestep_range
@@ -286,42 +249,9 @@ def _without_terminal_signal(alphas_cumprod: Tensor) -> Tensor:
     return ((signal - signal[-1]) * (signal[0] / (signal[0] - signal[-1]))).square()
 
 
-def _truncated(wanted: Tensor, lowest: Tensor, highest: Tensor, config: TrainingConfig) -> Tensor:
-    """Draws from N(log_snr_mean, log_snr_std) as draws from that distribution between two ends: clamping them instead
-    would gather many of them at one timestep."""
-    mean, std = config.log_snr_mean, config.log_snr_std
-    below, above, drawn = (torch.special.ndtr((x.double() - mean) / std) for x in (lowest, highest, wanted))
-    inside = mean + std * torch.special.ndtri(below + (above - below) * drawn)
-    # Where the distribution lies far outside, its nearer end is all there is.
-    return torch.where(above > below, inside, wanted).clamp(lowest, highest).float()
-
-
 def _drawn(shape: torch.Size, generator: torch.Generator | Sequence[torch.Generator] | None) -> Tensor:
     if generator is None:
         raise ValueError("input_perturbation draws noise, so it needs a generator")
     if isinstance(generator, torch.Generator):
         return torch.randn(shape, generator=generator)
     return torch.stack([torch.randn(shape[1:], generator=own) for own in generator])
-
-
-def _with_coarser_noises(noise: Tensor, discount: float, generator: torch.Generator) -> Tensor:
-    """`noise` (n, c, h, w) plus noises of 1/2, 1/4, … of its size down to one value, enlarged and weighed by discount,
-    discount², … (J. Whitaker, "Multi-Resolution Noise for Diffusion Model Training", a report on wandb, 2023); unit
-    variance."""
-    full = (noise.shape[2], noise.shape[3])
-    size, weight, variance = full, 1.0, 1.0
-    while max(size) > 1:
-        size, weight = ((size[0] + 1) // 2, (size[1] + 1) // 2), weight * discount
-        noise = noise + weight * _enlarged(torch.randn(*noise.shape[:2], *size, generator=generator), full)
-        variance += weight**2
-    return noise / variance**0.5
-
-
-def _enlarged(noise: Tensor, size: tuple[int, int]) -> Tensor:
-    """`noise` at a larger `size`, bilinear, with unit variance at every place: between its values, interpolation
-    averages them, which would leave less."""
-    rows, columns = (
-        interpolate(torch.eye(old)[None], size=new, mode="linear")[0].square().sum(dim=0).sqrt()
-        for old, new in zip(noise.shape[2:], size, strict=True)
-    )
-    return interpolate(noise, size=size, mode="bilinear") / (rows[:, None] * columns)

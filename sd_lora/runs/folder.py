@@ -11,7 +11,8 @@ from typing import TypeVar
 
 from pydantic import TypeAdapter
 
-from sd_lora.config.schema import RunConfig, read_config
+from sd_lora.config.reading import read_config
+from sd_lora.config.schema import RunConfig
 from sd_lora.errors import AdapterError, ConfigError, StorageError
 from sd_lora.runs.reports import StepReport, ValidationReport
 from sd_lora.storage.atomic import storing, write_atomically

@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sd_lora.config.schema import DataConfig, parse_config
+from sd_lora.config.reading import parse_config
+from sd_lora.config.schema import DataConfig
 from sd_lora.data.findings import sentences
 from sd_lora.data.folders.caption_files import CaptionError, read_caption_file, tidy
 from sd_lora.data.folders.entries import Entry

@@ -75,8 +75,8 @@ def describe(
 def _objective_facts(training: TrainingConfig) -> dict[str, str]:
     """What was trained otherwise than usual, by the names that kohya's scripts have for it."""
     facts = {
-        "ss_min_snr_gamma": training.min_snr_gamma,
-        "ss_debiased_estimation": training.debiased,
+        "ss_min_snr_gamma": training.min_snr_gamma if training.weighting == "min-snr" else None,
+        "ss_debiased_estimation": training.weighting == "debiased",
         "ss_zero_terminal_snr": training.zero_terminal_snr,
         "ss_noise_offset": training.noise_offset,
         "ss_multires_noise_discount": training.multires_noise,

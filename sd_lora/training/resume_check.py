@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sd_lora.adapters.adapter import Adapter
+from sd_lora.config.old_spellings import training_now
 from sd_lora.config.schema import RunConfig
 from sd_lora.errors import ConfigError, DataError, some
 
@@ -81,7 +82,7 @@ def facts_of(run: Run, encoded: Encoded, processes: int) -> dict[str, Any]:
 def check_definition(then: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
     """ConfigError if settings, modules or precision have changed since: `then` is a checkpoint's `facts_of`, `now` a
     `definition`. What an older checkpoint does not tell is not compared."""
-    old, new = then.get("settings", {}), now["settings"]
+    old, new = _by_todays_names(then.get("settings", {})), now["settings"]
     changed = [key for key in new if key in old and old[key] != new[key]]
     if changed:
         listed = ", ".join(f"{key} was {_shown(old[key])} and is {_shown(new[key])}" for key in changed)
@@ -98,6 +99,13 @@ def check_definition(then: Mapping[str, Any], now: Mapping[str, Any], folder: Pa
             f"{folder} was computed in {then['dtype']} and would go on in {now['dtype']}, to another result; set "
             f"model.dtype={then['dtype']} in its config.toml, {_ANEW}"
         )
+
+
+def _by_todays_names(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings (``section.key`` → value) that a checkpoint may have by the names they had then."""
+    training = {key.partition(".")[2]: value for key, value in settings.items() if key.startswith("training.")}
+    others = {key: value for key, value in settings.items() if not key.startswith("training.")}
+    return others | {f"training.{key}": value for key, value in training_now(training, quiet=True).items()}
 
 
 def check_same(then: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> list[str]:

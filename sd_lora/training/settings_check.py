@@ -9,7 +9,8 @@ from sd_lora.adapters.summary import read_summary
 from sd_lora.config.conflicts import Facts, conflicts_with
 from sd_lora.config.schema import RunConfig
 from sd_lora.errors import ConfigError
-from sd_lora.models.opening import FAMILIES, family_of_source, find_base, prediction_of, where_to_compute
+from sd_lora.models.families import FAMILIES
+from sd_lora.models.opening import family_of_source, find_base, prediction_of, where_to_compute
 from sd_lora.models.sources import base_place
 from sd_lora.training.optimizers import OPTIMIZERS, optimizer_problems
 from sd_lora.training.trackers import missing_trackers
@@ -24,7 +25,7 @@ def check_settings(config: RunConfig, init: Path | None = None) -> None:
     device, _ = where_to_compute(config.model)
     place = base_place(config.model.base)
     source = None if place == "hub" else find_base(config.model.base)
-    families = FAMILIES if source is None else (family_of_source(source),)
+    families = tuple(FAMILIES.values()) if source is None else (family_of_source(source),)
     summary = read_summary(init or config.lora.init) if config.lora.init else None
     parts = config.lora.targets if summary is None else summary.parts
     texts = {name for family in families for name in family.text_encoders}

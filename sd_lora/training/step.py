@@ -12,7 +12,8 @@ from sd_lora.config.schema import TrainingConfig
 from sd_lora.data.encoded import Batch, EncodedSet
 from sd_lora.data.seeds import generator_for
 from sd_lora.models.families.base import Conditioning, ModelFamily
-from sd_lora.models.objectives import Denoising, draw_noise
+from sd_lora.models.noise import draw_noise
+from sd_lora.models.objectives import Denoising
 
 #: parts of the noise schedule whose losses are told apart
 QUARTERS = 4

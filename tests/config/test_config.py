@@ -10,7 +10,8 @@ from rows import every_row
 
 from sd_lora.commands.options import run_config
 from sd_lora.config.presets import load_config, preset_names
-from sd_lora.config.schema import RunConfig, parse_config, read_config
+from sd_lora.config.reading import parse_config, read_config
+from sd_lora.config.schema import RunConfig
 from sd_lora.errors import ConfigError
 
 
@@ -147,7 +148,7 @@ def test_every_preset_survives_toml(name: str, tmp_path: Path) -> None:
 def test_every_kind_of_value_survives_toml(tmp_path: Path) -> None:
     config = load_config(
         "tiny-style", 'data.folder=C:\\photos "of" cats', "data.trigger=žluťoučký 🎨", 'lora.ranks={"unet.*.to_q" = 2}',
-        'preview.prompts=["a \\"b\\"\\nc", "d"]', "training.min_snr_gamma=5", "optimizer.learning_rate=1e-7",
+        'preview.prompts=["a \\"b\\"\\nc", "d"]', "training.weighting=min-snr", "optimizer.learning_rate=1e-7",
         'lora.alphas={"unet.*" = 0.1}',
     )  # fmt: skip
     file = tmp_path / "config.toml"
@@ -213,6 +214,8 @@ def test_values_that_no_machine_bears_are_refused(override: str) -> None:
         ("data.shuffle_tags=true", "data.caption_variants=1"), ("data.tag_dropout=0.5", "data.caption_variants=1"),
         ("data.more_resolutions=64,96,64",), ("optimizer.schedule=constant", "optimizer.final=0.5"),
         ("optimizer.schedule=linear", "optimizer.power=3"), ("optimizer.warmup=1",),
+        ("training.weighting=debiased", "training.min_snr_gamma=3"),
+        ("training.weighting=debiased", "training.zero_terminal_snr=true"),
         ("lora.init=a.safetensors", "lora.variant=dora"), ("training.steps=4", "training.text_steps=4"),
     ],
 )  # fmt: skip
@@ -232,5 +235,5 @@ def test_an_option_of_bytes_that_are_no_text_is_told_so() -> None:
 
 
 def test_an_option_chooses_the_preset_and_overrides_come_last() -> None:
-    assert load_config(options={"model": {"base": "/models/sd15"}}).lora == load_config("sd15-style").lora
+    assert load_config(options={"model": {"base": "/models/sd15"}}).lora == load_config("style").lora
     assert load_config("", "lora.rank=3", options={"lora": {"rank": 5}}).lora.rank == 3

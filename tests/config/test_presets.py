@@ -27,7 +27,7 @@ REPO = Path(__file__).parents[2]
 
 def test_the_list_is_what_lies_in_configs() -> None:
     assert preset_names() == sorted(file.stem for file in (REPO / "configs").glob("*.toml"))
-    assert {"sd15-style", "tiny-style"} <= set(preset_names())
+    assert {"style", "tiny-style"} <= set(preset_names())
 
 
 @pytest.mark.parametrize("name", preset_names())
@@ -46,8 +46,8 @@ def test_a_preset_changes_the_defaults_and_an_override_the_preset() -> None:
 def test_an_unknown_preset_suggests_the_nearest() -> None:
     with pytest.raises(ConfigError, match='did you mean "tiny-style"'):
         preset_text("tiny-stile")
-    with pytest.raises(ConfigError, match='did you mean "sd15-style"'):
-        load_config("sd15style")
+    with pytest.raises(ConfigError, match='did you mean "sdxl-style-block"'):
+        load_config("sdxl-styleblock")
 
 
 def test_a_name_that_walks_out_of_the_folder_is_no_preset() -> None:
@@ -80,9 +80,9 @@ def test_copy_of_an_unknown_preset_or_into_no_folder_writes_nothing(tmp_path: Pa
 
 def test_the_default_preset_belongs_to_the_base() -> None:
     assert default_preset("tiny") == "tiny-style"
-    assert default_preset("/models/sd15") == "sd15-style"
+    assert default_preset("/models/sd15") == "style"
     assert load_config() == load_config("tiny-style")
-    assert load_config("", "model.base=/models/sd15").lora == load_config("sd15-style").lora
+    assert load_config("", "model.base=/models/sd15").lora == load_config("style").lora
 
 
 def test_a_copied_preset_with_a_wrong_key_names_the_file(tmp_path: Path) -> None:

@@ -73,7 +73,7 @@ def loss_of(family: ModelFamily, pipe: Any, pictures: torch.Tensor, seed: int = 
     latents = family.encode_images(pipe, pictures)
     noise = torch.randn(latents.shape, generator=generator)
     timesteps = objective.sample_timesteps(len(latents), TrainingConfig(), generator)
-    noised = objective.noised(latents, noise, timesteps, TrainingConfig(min_snr_gamma=5.0))
+    noised = objective.noised(latents, noise, timesteps, TrainingConfig(weighting="min-snr"))
     conditioning = conditioning_for(family, pipe, CAPTIONS[: len(latents)])
     denoiser = getattr(pipe, family.denoiser)
     prediction = family.denoise(denoiser, noised.latents, timesteps, conditioning)

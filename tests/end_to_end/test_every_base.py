@@ -52,7 +52,7 @@ def run(kind: str, bases: dict[str, Path], tmp_path_factory: pytest.TempPathFact
         (home / f"images/{i}.txt").write_text(f"a {colour} wall")
     sd_lora.train(
         sd_lora.load_config(
-            "sd15-style", f"model.base={bases[kind]}", f"data.folder={home / 'images'}", "data.trigger=xyz",
+            "style", f"model.base={bases[kind]}", f"data.folder={home / 'images'}", "data.trigger=xyz",
             f"lora.targets={TARGETS[kind]}", "lora.rank=4", "optimizer.learning_rate=5e-3", "training.steps=20",
             "training.batch_size=2", "preview.inference_steps=2", f"output.folder={home / 'run'}",
             "output.dtype=float32",

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from sd_lora.config.schema import TrainingConfig
 from sd_lora.errors import BaseModelError
-from sd_lora.models.objectives import Objective, draw_noise
+from sd_lora.models.noise import draw_noise
+from sd_lora.models.objectives import Objective
 
 BETAS = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
 ALPHAS = torch.cumprod(1 - BETAS, dim=0).float()
@@ -97,7 +98,7 @@ def test_other_predictions_are_refused(kind: str) -> None:
         ("epsilon", PLAIN, [536, 153, 372, 795], 0.4600183665752411, -54.70025634765625, 0.06013375520706177),
         (
             "v_prediction",
-            TrainingConfig(timesteps="mixed", min_snr_gamma=5.0),
+            TrainingConfig(timesteps="mixed", weighting="min-snr"),
             [668, 153, 372, 414],
             0.5648043155670166,
             52.321285247802734,

@@ -10,7 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from sd_lora.config.schema import TrainingConfig
-from sd_lora.models.objectives import Denoising, FlowMatching, Noised, Objective, draw_noise
+from sd_lora.models.losses import LOSSES, WEIGHTINGS
+from sd_lora.models.noise import draw_noise
+from sd_lora.models.objectives import Denoising, FlowMatching, Noised, Objective
 
 ALPHAS = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2, dim=0)
 OBJECTIVES: dict[str, Denoising] = {
@@ -19,7 +21,6 @@ OBJECTIVES: dict[str, Denoising] = {
     "zero_terminal": Objective(ALPHAS, "v_prediction", zero_terminal_snr=True),
     "flow": FlowMatching(),
 }
-WEIGHTS: list[dict[str, Any]] = [{}, {"min_snr_gamma": 5.0}, {"debiased": True}]
 NOISES: list[dict[str, Any]] = [{}, {"noise_offset": 0.1}, {"multires_noise": 0.5}, {"input_perturbation": 0.1}]
 PICTURE = torch.stack(
     [torch.linspace(-2, 2, 64).view(8, 8), torch.eye(8), torch.ones(8, 8), torch.linspace(1, -1, 64).view(8, 8).T]
@@ -43,12 +44,12 @@ def step(objective: Denoising, config: TrainingConfig, count: int, seed: int) ->
     return objective.noised(PICTURE.expand(count, -1, -1, -1), noise, timesteps, config, generator)
 
 
-@pytest.mark.parametrize("loss", ["l2", "l1", "huber"])
+@pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("kind", list(OBJECTIVES))
 def test_every_combination_learns(kind: str, loss: str) -> None:
     objective = OBJECTIVES[kind]
-    for weights, noises in itertools.product(WEIGHTS, NOISES):
-        config = TrainingConfig(loss=loss, **weights, **noises)  # type: ignore[arg-type]
+    for weighting, noises in itertools.product(WEIGHTINGS, NOISES):
+        config = TrainingConfig(loss=loss, weighting=weighting, **noises)  # type: ignore[arg-type]
         torch.manual_seed(0)
         network, unseen = Network(), step(objective, config, 64, 12345)
         with torch.no_grad():
@@ -62,4 +63,4 @@ def test_every_combination_learns(kind: str, loss: str) -> None:
             optimizer.step()
         with torch.no_grad():
             after = objective.loss(network(unseen), unseen, config)
-        assert after < 0.75 * before, (weights, noises, before.item(), after.item())
+        assert after < 0.75 * before, (weighting, noises, before.item(), after.item())

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from sd_lora.config.schema import TrainingConfig
-from sd_lora.models.objectives import Denoising, FlowMatching, Objective, draw_noise
+from sd_lora.models.noise import draw_noise
+from sd_lora.models.objectives import Denoising, FlowMatching, Objective
 
 ALPHAS = torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000) ** 2, dim=0)
 SHAPE = (4, 12, 9)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import get_args, get_type_hints
 
 import pytest
 import torch
@@ -12,10 +13,13 @@ from torch import Tensor
 from sd_lora.config.schema import TrainingConfig
 from sd_lora.errors import ConfigError
 from sd_lora.models.objectives import Denoising, FlowMatching, Objective
+from sd_lora.models.timesteps import LAWS
 
 BETAS = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
 ALPHAS = torch.cumprod(1 - BETAS, dim=0).float()
 UNIFORM, MIXED = TrainingConfig(), TrainingConfig(timesteps="mixed", log_snr_mean=-3.0, log_snr_std=2.0)
+#: law → its least and largest mean of all timesteps, with the settings above
+MEANS = {"uniform": (480, 520), "mixed": (550, 700)}
 OBJECTIVES: list[Denoising] = [Objective(ALPHAS, "epsilon"), FlowMatching()]
 
 
@@ -25,6 +29,18 @@ def generator(seed: int = 0) -> torch.Generator:
 
 def many(objective: Denoising, config: TrainingConfig, count: int = 8) -> Tensor:
     return torch.cat([objective.sample_timesteps(count, config, generator(seed)) for seed in range(500)])
+
+
+@pytest.mark.parametrize("law", LAWS)
+@pytest.mark.parametrize("objective", OBJECTIVES, ids=["schedule", "flow"])
+def test_every_law_draws_from_its_noise_levels(objective: Denoising, law: str) -> None:
+    lowest, highest = MEANS[law]
+    drawn = many(objective, TrainingConfig(timesteps=law))  # type: ignore[arg-type]
+    assert lowest < drawn.float().mean() < highest
+
+
+def test_the_laws_are_those_of_the_config() -> None:
+    assert set(get_args(get_type_hints(TrainingConfig)["timesteps"])) == set(LAWS)
 
 
 @pytest.mark.parametrize("count", [1, 2, 8, 64])
@@ -80,7 +96,7 @@ def test_mixed_timesteps_lie_at_higher_noise_by_the_mean_asked_for() -> None:
 SPANS = [(0.0, 0.25), (0.2, 0.8), (0.5, 1.0), (0.999, 1.0)]
 
 
-@every_row("span, mode, objective", product(SPANS, ["uniform", "mixed"], OBJECTIVES))
+@every_row("span, mode, objective", product(SPANS, LAWS, OBJECTIVES))
 def test_a_range_is_kept(objective: Denoising, mode: str, span: tuple[float, float]) -> None:
     config = TrainingConfig(timesteps=mode, timestep_range=span)  # type: ignore[arg-type]
     drawn = many(objective, config)

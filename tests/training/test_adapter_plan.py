@@ -21,7 +21,7 @@ pytest.importorskip("peft")
 
 def settings(base: Path, images: Path, out: Path, *overrides: str) -> Any:
     return load_config(
-        "sd15-style", f"model.base={base}", f"data.folder={images}", f"output.folder={out}", "lora.rank=2",
+        "style", f"model.base={base}", f"data.folder={images}", f"output.folder={out}", "lora.rank=2",
         "lora.alpha=2", "training.steps=4", "training.batch_size=2", "preview.inference_steps=1",
         "preview.strengths=1", "optimizer.learning_rate=1e-2", "output.dtype=float32", *overrides,
     )  # fmt: skip

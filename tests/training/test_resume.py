@@ -39,7 +39,7 @@ OTHERS = {
         "training.multires_noise=0.3", "training.input_perturbation=0.1", "training.average=ema",
     ),
     "text encoders, robust losses, a tail and a cap": (
-        "lora.targets=attn,text", "training.loss=huber", "training.timesteps=mixed", "training.min_snr_gamma=5",
+        "lora.targets=attn,text", "training.loss=huber", "training.timesteps=mixed", "training.weighting=min-snr",
         "training.average=tail", "optimizer.max_norm=0.01", "optimizer.plus_ratio=4",
     ),
     "dora, checkpointing, validation and a shared cache": (

@@ -14,7 +14,8 @@ import torch
 from safetensors.torch import load_file, save_file
 from small_runs import STEPS, body_of, config_of, go, interrupted, resumed, write_images
 
-from sd_lora.config.schema import read_config
+from sd_lora.config.old_spellings import OldSpelling
+from sd_lora.config.reading import read_config
 from sd_lora.errors import AdapterError, ConfigError, DataError
 from sd_lora.runs.folder import RunFolder
 from sd_lora.training.checkpoints import Checkpoints
@@ -72,7 +73,7 @@ def work(stopped: Path, tmp_path: Path) -> Work:
 #: setting → what it was, what it is edited to, as they are told
 EDITS = {
     "training.seed": ("0", "1"), "training.batch_size": ("2", "4"), "training.average": ('"none"', '"ema"'),
-    "training.min_snr_gamma": ("absent", "5.0"), "lora.alpha": ("16.0", "3.0"), "lora.rank": ("2", "3"),
+    "training.weighting": ('"none"', '"min-snr"'), "lora.alpha": ("16.0", "3.0"), "lora.rank": ("2", "3"),
     "lora.variant": ('"lora"', '"dora"'), "lora.dropout": ("0.0", "0.5"), "optimizer.learning_rate": ("0.004", "0.1"),
     "model.prediction_type": ('"auto"', '"v_prediction"'), "training.steps": ("7", "1"),
 }  # fmt: skip
@@ -99,6 +100,22 @@ def test_settings_that_do_not_define_the_result_may_be_edited(work: Work) -> Non
               "output.dtype=float32", "output.name=other", "training.micro_batch=1")  # fmt: skip
     resumed(work.run)
     assert (work.run / "adapters" / "step-000003.safetensors").exists()
+
+
+def test_a_run_of_before_weighting_was_a_setting_goes_on(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = work.config.read_text("utf-8").replace('weighting = "none"', "debiased = false")
+    work.config.write_text("".join(line for line in text.splitlines(True) if "min_snr_gamma" not in line), "utf-8")
+    seen = []
+
+    def check_older(then: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+        settings = {**then["settings"], "training.min_snr_gamma": None, "training.debiased": False}
+        seen.append(settings.pop("training.weighting"))
+        check_definition({**then, "settings": settings}, now, folder)
+
+    monkeypatch.setattr("sd_lora.training.preparation.check_definition", check_older)
+    with pytest.warns(OldSpelling, match='write training.weighting="none"'):
+        assert [report.step for report in resumed(work.run)] == list(range(3, STEPS + 1))
+    assert seen == ["none"]
 
 
 @pytest.mark.slow

@@ -17,7 +17,8 @@ from safetensors.torch import load_file
 
 from sd_lora import Adapter, StepReport, train
 from sd_lora.config.presets import load_config
-from sd_lora.config.schema import RunConfig, read_config
+from sd_lora.config.reading import read_config
+from sd_lora.config.schema import RunConfig
 from sd_lora.errors import ConfigError, DataError, SdLoraError, TrainingStopped
 from sd_lora.models.objectives import Objective
 from sd_lora.tinybase.styles import render

@@ -10,7 +10,8 @@ import huggingface_hub
 import pytest
 
 from sd_lora.config.conflicts import Facts, conflicts_with
-from sd_lora.config.schema import RunConfig, parse_config
+from sd_lora.config.reading import parse_config
+from sd_lora.config.schema import RunConfig
 from sd_lora.errors import ConfigError
 from sd_lora.models import opening
 from sd_lora.training.optimizers import OPTIMIZERS
@@ -27,7 +28,7 @@ def untouched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
     monkeypatch.setattr(huggingface_hub, "HfApi", fail)
     monkeypatch.setattr(opening, "load_single_file", fail)
-    for family in opening.FAMILIES:
+    for family in opening.FAMILIES.values():
         monkeypatch.setattr(type(family), "load", fail)
 
 

@@ -40,7 +40,9 @@ def test_losses_are_told_apart_by_noise(random_sd_folder: Path, images: Path, tm
         assert report.memory > 10**7
     only = config_of(random_sd_folder, images, tmp_path / "low", "training.timestep_range=0,0.2")
     assert all(r.by_noise[0] is not None and r.by_noise[1:] == [None] * 3 for r in go(only))
-    weighted = config_of(random_sd_folder, images, tmp_path / "weighted", "training.min_snr_gamma=1")
+    weighted = config_of(
+        random_sd_folder, images, tmp_path / "weighted", "training.weighting=min-snr", "training.min_snr_gamma=1"
+    )
     assert any(r.loss != pytest.approx(sum(v for v in r.by_noise if v) / 2) for r in go(weighted))
 
 

@@ -246,7 +246,7 @@ def test_fields_come_back_after_a_reload(tab: Tab) -> None:
     tab.choose("train-dataset", "photos")
     tab.fill("train-trigger", "inky")
     tab.fill("train-steps", "77")
-    tab.choose("train-preset", "sd15-style")
+    tab.choose("train-preset", "style")
     tab.page.wait_for_function("document.querySelector('#train-learning-rate input').value == '0.0002'")
     tab.open("Compare")
     tab.fill("compare-prompt", "a cup")
@@ -266,7 +266,7 @@ def test_fields_come_back_after_a_reload(tab: Tab) -> None:
     tab.reload()
     tab.open("Train")
     tab.page.wait_for_function("document.querySelector('#train-trigger :is(textarea, input)').value == 'inky'")
-    for field, value in {"dataset": "photos", "steps": "77", "preset": "sd15-style", "learning-rate": "0.0002"}.items():
+    for field, value in {"dataset": "photos", "steps": "77", "preset": "style", "learning-rate": "0.0002"}.items():
         tab.holds(f"train-{field}", value)
     tab.choose("train-preset", "default")  # it is still known what was changed by hand
     tab.page.wait_for_function("document.querySelector('#train-learning-rate input').value == '0.004'")

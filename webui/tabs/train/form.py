@@ -7,7 +7,7 @@ import re
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import gradio as gr
 
@@ -109,7 +109,7 @@ def settings() -> list[Setting]:
     """Every setting that has a field of its own, in the order of the config."""
     found = []
     for section in fields(RunConfig):
-        plain: Any = section.default
+        plain: Any = cast(Any, section).default_factory()
         hints = typing.get_type_hints(type(plain))
         for item in fields(plain):
             if (section.name, item.name) not in GIVEN:

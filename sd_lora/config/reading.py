@@ -1,0 +1,107 @@
+"""A config from TOML tables and `section.key=value` overrides: unknown keys, values out of range and settings that
+cannot act are collected and raised together, each with the nearest known name."""
+
+from __future__ import annotations
+
+import functools
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from sd_lora.config.conflicts import conflicts
+from sd_lora.config.old_spellings import OLD_SETTINGS, training_now
+from sd_lora.config.schema import SECTIONS, RunConfig
+from sd_lora.errors import ConfigError, nearest
+
+
+def parse_config(tables: Sequence[tuple[str, Mapping[str, Any]]], overrides: Sequence[str] = ()) -> RunConfig:
+    """Merge `tables` (label, content), later ones winning, then `overrides` (``section.key=value``).
+
+    Raises ConfigError naming every unknown key and unusable value at once.
+    """
+    merged: dict[str, dict[str, Any]] = {}
+    problems: list[str] = []
+    for label, table in [*tables, *(_override(text, problems) for text in overrides)]:
+        for section, content in table.items():
+            if section not in SECTIONS:
+                problems.append(f'{label}: unknown section "{section}"; {nearest(section, SECTIONS)}')
+            elif not isinstance(content, Mapping):
+                problems.append(f'{label}: "{section}" is a section; write {section}.key=value')
+            else:
+                merged.setdefault(section, {}).update(_known(label, section, content, problems))
+    config = None
+    try:
+        merged["training"] = training_now(merged.get("training", {}))
+        config = _adapter().validate_python(merged)
+    except ValidationError as error:
+        problems += [_sentence(detail) for detail in error.errors()]
+    except ConfigError as error:
+        problems.append(str(error))
+    if config is not None:
+        problems += conflicts(config)
+    if problems or config is None:
+        raise ConfigError("; ".join(dict.fromkeys(problems)))
+    return config
+
+
+def read_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Read a TOML config file, then apply `overrides`."""
+    return parse_config([(Path(path).name, read_toml(path))], overrides)
+
+
+def read_toml(path: str | Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(Path(path).read_text("utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"config file {path} does not exist; name an existing TOML file or a preset") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise ConfigError(f"config file {path} cannot be read as TOML: {error}") from error
+
+
+@functools.cache
+def _adapter() -> TypeAdapter[RunConfig]:
+    return TypeAdapter(RunConfig)
+
+
+def _known(label: str, section: str, content: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
+    """The settings of `content` that there are; what is wrong with the others goes to `problems`."""
+    types = {f.name: f.type for f in fields(SECTIONS[section])}
+    known = types | OLD_SETTINGS.get(section, {})
+    for key, value in content.items():
+        if key not in known:
+            problems.append(f'{label}: unknown key "{section}.{key}"; {_suggest(section, key, list(types))}')
+        elif isinstance(value, bool) and known[key] not in ("bool", "bool | None"):
+            problems.append(f"{label}: {section}.{key} takes no true or false")
+    return {key: value for key, value in content.items() if key in known}
+
+
+def _override(text: str, problems: list[str]) -> tuple[str, dict[str, Any]]:
+    path, equals, value = text.partition("=")
+    section, dot, key = path.strip().partition(".")
+    if not equals or not dot or not key:
+        problems.append(f'"{text}" is no override; write section.key=value, such as lora.rank=8')
+        return text, {}
+    try:
+        parsed = tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        parsed = value  # a bare word is a string
+    return text, {section: {key: parsed}}
+
+
+def _suggest(section: str, key: str, known: list[str]) -> str:
+    everywhere = {f.name: name for name, kind in SECTIONS.items() for f in fields(kind)}
+    if key not in known and key in everywhere:
+        return f'did you mean "{everywhere[key]}.{key}"?'
+    return nearest(key, known).replace('mean "', f'mean "{section}.')
+
+
+def _sentence(detail: Any) -> str:
+    place = ".".join(str(part) for part in detail["loc"])
+    if detail["type"] == "string_unicode":
+        return f"{place} holds bytes that are no text: {detail['input']!r} was given"
+    message = str(detail["msg"]).removeprefix("Input ").removeprefix("Value ")
+    return f"{place} {message[:1].lower()}{message[1:]}, but {detail['input']!r} was given"
