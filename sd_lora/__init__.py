@@ -16,7 +16,8 @@ if TYPE_CHECKING:  # for editors and type checkers only
     from sd_lora.config.schema import ModelConfig, RunConfig
     from sd_lora.errors import AdapterError, BaseModelError, ConfigError, DataError, SdLoraError, TrainingStopped
     from sd_lora.models.opening import load_base
-    from sd_lora.preview.previewer import Previewer, PreviewGrid
+    from sd_lora.preview.previewer import Previewer
+    from sd_lora.preview.sheet import PreviewGrid
     from sd_lora.runs.reports import StepReport
     from sd_lora.tinybase import tiny_base_path
     from sd_lora.tools.convert import convert_adapter
@@ -36,7 +37,8 @@ _NAMES = {
     "config.schema": "ModelConfig RunConfig",
     "errors": "AdapterError BaseModelError ConfigError DataError SdLoraError TrainingStopped",
     "models.opening": "load_base",
-    "preview.previewer": "PreviewGrid Previewer",
+    "preview.previewer": "Previewer",
+    "preview.sheet": "PreviewGrid",
     "runs.reports": "StepReport",
     "tinybase": "tiny_base_path",
     "tools.convert": "convert_adapter",

@@ -10,7 +10,7 @@ import anyio.from_thread
 import gradio as gr
 
 from sd_lora.preview.events import PreviewCell, PreviewStopped
-from sd_lora.preview.recipe import png_with_recipe
+from sd_lora.preview.recipe import png_bytes
 
 from .messages import plain, telling
 from .preview_fields import Asked
@@ -59,8 +59,8 @@ def drawn(site: Site, asked: Asked, request: gr.Request | None) -> list[dict[str
     pictures = []
     for cell in sorted(cells, key=lambda cell: (cell.row, cell.column)):
         recipe = site.service.recipe(job, cell.row, cell.column, hashes=cell.hashes)
-        png = base64.b64encode(png_with_recipe(cell.image, recipe)).decode()
-        pictures.append({"prompt": recipe["prompt"], "strength": recipe["strength"], "recipe": recipe, "png": png})
+        content = base64.b64encode(png_bytes(cell.image, recipe)).decode()
+        pictures.append({"prompt": recipe["prompt"], "strength": recipe["strength"], "recipe": recipe, "png": content})
     return pictures
 
 

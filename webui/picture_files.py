@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-from sd_lora.preview.recipe import png_with_recipe
+from sd_lora.preview.recipe import png_bytes
 
 
 def picture_file(work: Path, image: Image.Image, recipe: Mapping[str, Any], name: str = "") -> str:
@@ -28,6 +28,6 @@ def picture_file(work: Path, image: Image.Image, recipe: Mapping[str, Any], name
     except OSError:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{uuid.uuid4().hex}")
-        partial.write_bytes(png_with_recipe(image, recipe))
+        partial.write_bytes(png_bytes(image, recipe))
         partial.replace(path)
     return str(path)

@@ -14,8 +14,8 @@ from PIL import Image
 
 from sd_lora.preview.events import PreviewCell, PreviewProgress, PreviewStopped, PreviewWaiting
 from sd_lora.preview.job import PreviewJob
-from sd_lora.preview.previewer import PreviewGrid
 from sd_lora.preview.service import PreviewService
+from sd_lora.preview.sheet import PreviewGrid
 
 from .messages import escaped
 from .picture_files import picture_file

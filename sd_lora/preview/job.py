@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -61,6 +61,16 @@ class PreviewJob:
     def columns(self) -> tuple[float, ...]:
         """The strengths once each; 0, the base model itself, first."""
         return tuple(dict.fromkeys((0.0, *(float(strength) for strength in self.strengths))))
+
+    def keys(self, hashes: Mapping[Path, str]) -> list[list[Hashable]]:
+        """Per row and column, everything that makes the picture; without adapters or at 0 it is the base model's."""
+        guided = self.negative if self.guidance > 1 else ""
+        strokes = (guided, self.seed, self.steps, self.guidance, self.width, self.height)
+        keys: list[list[Hashable]] = []
+        for row in self.rows:
+            mix = tuple((hashes[mixed.path], strength_key(mixed.strength)) for mixed in row.acting)
+            keys.append([(row.prompt, strokes, (mix, column) if column and mix else ()) for column in self.columns])
+        return keys
 
     @property
     def paths(self) -> tuple[Path, ...]:

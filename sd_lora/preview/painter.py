@@ -1,8 +1,10 @@
-"""One prompt at several strengths, from the same noise: the one place where pictures are drawn."""
+"""The one place where pictures are drawn: a prompt with its adapters, at several strengths, from the same noise."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,12 +12,17 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from sd_lora.adapters.adapter import Adapter
 from sd_lora.models.device import give_back, is_out_of_memory
 from sd_lora.models.opening import family_of_pipe
 
 #: called after each denoising step with the number of the first of the columns being drawn, how many steps are done,
 #: and their latents; what it raises ends the drawing
 OnStep = Callable[[int, int, Tensor], None]
+#: adapters, and the strength of each by which the strengths of the row are multiplied
+Mix = Sequence[tuple[Adapter, Any]]
+#: the share of the time of drawing that may go into pictures of what is not finished yet
+_SKETCHING = 0.15
 
 
 @dataclass(frozen=True)
@@ -34,27 +41,35 @@ class Painter:
 
     def __init__(self, pipe: Any, batch_size: int = 4) -> None:
         self.pipe, self.family, self.batch_size = pipe, family_of_pipe(pipe), batch_size
+        self._next_sketch = 0.0
 
     def row(
-        self, arguments: Callable[[int], Mapping[str, Any]], strengths: Sequence[float],
-        set_strength: Callable[[Tensor], None], strokes: Strokes, on_step: OnStep | None = None,
-    ) -> Iterator[Image.Image]:  # fmt: skip
-        """Pictures at `strengths`, in order. `arguments` gives the prompt, as the pipeline takes it, for so many
-        pictures; `set_strength` is called with the strengths (n,) of the next ones."""
+        self, arguments: Callable[[int], Mapping[str, Any]], mix: Mix, strengths: Sequence[float], strokes: Strokes,
+        on_step: OnStep | None = None,
+    ) -> Generator[Image.Image, None, None]:  # fmt: skip
+        """Pictures with the adapters of `mix` at `strengths`, in order. The adapters are on the pipeline until the
+        iterator ends or is closed.
+
+        `arguments`, called with a number of pictures, returns the prompt as the pipeline takes it.
+        """
         noise, done = self.family.noise(self.pipe, (strokes.width, strokes.height), strokes.seed), 0
-        while done < len(strengths):
-            chunk = torch.tensor(list(strengths[done : done + self.batch_size]))
-            set_strength(chunk)
-            try:
-                images = self._draw(arguments(len(chunk)), noise, strokes, _told(on_step, done))
-            except Exception as error:
-                if len(chunk) == 1 or not is_out_of_memory(error):
-                    raise
-                self.batch_size = max(1, len(chunk) // 2)
-                give_back(noise.device)
-                continue
-            yield from images
-            done += len(chunk)
+        with _attached(self.pipe, mix):
+            while done < len(strengths):
+                chunk = strengths[done : done + self.batch_size]
+                # One number for all where it can be: at 0 the layers are not even computed.
+                factor = float(chunk[0]) if len(chunk) == 1 else torch.tensor(list(chunk))
+                for adapter, _ in mix:
+                    adapter.scale(factor)
+                try:
+                    images = self._draw(arguments(len(chunk)), noise, strokes, _after_step(on_step, done))
+                except Exception as error:
+                    if len(chunk) == 1 or not is_out_of_memory(error):
+                        raise
+                    self.batch_size = max(1, len(chunk) // 2)
+                    give_back(noise.device)
+                    continue
+                yield from images
+                done += len(chunk)
 
     def _draw(
         self, arguments: Mapping[str, Any], noise: Tensor, strokes: Strokes, after: Callable[..., Any] | None
@@ -66,12 +81,33 @@ class Painter:
             width=strokes.width, guidance_scale=strokes.guidance, num_inference_steps=strokes.steps,
         ).images  # fmt: skip
 
-    def sketch(self, latents: Tensor) -> list[Image.Image]:
-        """Latents (n, c, h, w) of a drawing that is not finished, as pictures."""
-        return self.pipe.image_processor.postprocess(self.family.decode(self.pipe, latents), output_type="pil")
+    def sketch(self, latents: Tensor) -> Image.Image | None:
+        """The first of the unfinished pictures `latents` (n, c, h, w), or None if it is too early for another: sketches
+        take a small share of the time."""
+        started = time.monotonic()
+        if started < self._next_sketch:
+            return None
+        decoded = self.family.decode(self.pipe, latents[:1])
+        image = self.pipe.image_processor.postprocess(decoded, output_type="pil")[0]
+        self._next_sketch = started + (time.monotonic() - started) / _SKETCHING
+        return image
 
 
-def _told(on_step: OnStep | None, first: int) -> Callable[..., Any] | None:
+@contextmanager
+def _attached(pipe: Any, mix: Mix) -> Iterator[None]:
+    """The adapters of `mix` on the pipeline. One that is there already, in training, stays, with its own strength."""
+    with ExitStack() as stack:
+        for number, (adapter, strength) in enumerate(mix):
+            if adapter.is_injected:
+                stack.callback(setattr, adapter, "strength", adapter.strength)
+                adapter.strength = strength
+            else:
+                stack.enter_context(adapter.injected(pipe, strength, name=f"mix{number}"))
+                stack.callback(adapter.scale, 1.0)
+        yield
+
+
+def _after_step(on_step: OnStep | None, first: int) -> Callable[..., Any] | None:
     if on_step is None:
         return None
 

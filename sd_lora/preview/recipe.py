@@ -58,12 +58,13 @@ def a1111_line(recipe: Mapping[str, Any]) -> str:
     return f"{recipe['prompt']}{''.join(tags)}{negative}\n{line}"
 
 
-def png_with_recipe(image: Image.Image, recipe: Mapping[str, Any]) -> bytes:
-    """`image` as a PNG that carries `recipe` in both forms; that of a sheet as JSON only."""
+def png_bytes(image: Image.Image, recipe: Mapping[str, Any] | None = None) -> bytes:
+    """`image` as a PNG that carries `recipe`, if given, in both forms; that of a sheet as JSON only."""
     content, info = io.BytesIO(), PngInfo()
-    info.add_itxt(JSON_KEY, json.dumps(dict(recipe), ensure_ascii=False))
-    if "prompt" in recipe:
-        info.add_itxt(LINE_KEY, a1111_line(recipe))
+    if recipe:
+        info.add_text(JSON_KEY, json.dumps(dict(recipe), ensure_ascii=False))
+        if "prompt" in recipe:
+            info.add_text(LINE_KEY, a1111_line(recipe))
     # A picture remembers how it is being saved, and several threads may be saving one that is kept: each saves its own.
     image.copy().save(content, "PNG", pnginfo=info)
     return content.getvalue()

@@ -7,10 +7,10 @@ read what becomes of them as events.
 from __future__ import annotations
 
 import copy
-import itertools
 import queue
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -31,12 +31,11 @@ from sd_lora.preview.events import (
     PreviewStopped,
     PreviewWaiting,
 )
-from sd_lora.preview.injected import Injected, Sketcher
-from sd_lora.preview.job import PreviewJob, PreviewLimits, PreviewRow, strength_key
+from sd_lora.preview.job import PreviewJob, PreviewLimits, PreviewRow
 from sd_lora.preview.painter import Painter, Strokes
 from sd_lora.preview.picture_cache import CellCache
-from sd_lora.preview.previewer import PreviewGrid
 from sd_lora.preview.recipe import recipe_of, sheet_recipe
+from sd_lora.preview.sheet import PreviewGrid
 from sd_lora.preview.ticket import Ticket, check_each_once
 
 _TICK = 0.2
@@ -58,12 +57,11 @@ class PreviewService:
         self.size, self.grain = family_of_pipe(pipe).native_size(pipe), int(pipe.vae_scale_factor)
         self.most_steps = int(pipe.scheduler.config.num_train_timesteps)
         self._pipe, self._modules = pipe, modules_of(pipe)
-        self._painter = Painter(pipe, batch_size or (1 if pipe.device.type == "cpu" else 4))
-        self._sketcher = Sketcher(self._painter)
+        self._painter = Painter(pipe, batch_size or (1 if pipe.unet.device.type == "cpu" else 4))
         self._shelf, self._cells = AdapterShelf(), CellCache(self.limits.kept)
         # a tokenizer remembers how it was last asked to cut, so the pipeline's own are the drawing thread's alone
-        own = (getattr(pipe, name, None) for name in ("tokenizer", "tokenizer_2"))
-        self._tokenizers = [copy.deepcopy(tokenizer) for tokenizer in own if tokenizer is not None]
+        tokenizers = (getattr(pipe, name, None) for name in ("tokenizer", "tokenizer_2"))
+        self._tokenizers = [copy.deepcopy(tokenizer) for tokenizer in tokenizers if tokenizer is not None]
         self._counting = threading.Lock()
         self._waiting: list[Ticket] = []
         self._changed = threading.Condition()
@@ -110,33 +108,31 @@ class PreviewService:
 
         Pictures that were drawn before come at once. Leaving the iterator ends the drawing after the step it is at; so
         does setting `stopped`, with PreviewStopped. Raises SdLoraError, before anything is drawn, for a job that is too
-        large, PreviewBusy if too many wait, AdapterError if an adapter does not fit. Adapters are those that lie there
-        now, whatever happens to their files while the job waits.
+        large, PreviewBusy if too many wait, AdapterError if an adapter does not fit. Adapters are read now; their files
+        may change while the job waits.
         """
-        job = replace(job, width=job.width or self.size, height=job.height or self.size)
+        job = self._sized(job)
         self.limits.check(job, self.grain, self.most_steps)
         loaded = {path: self._shelf.load(path) for path in job.paths}
         hashes = {path: digest for path, (digest, _) in loaded.items()}
         check_each_once(job, hashes)
         adapters = {path: adapter for path, (_, adapter) in loaded.items()}
-        return self._events(Ticket(job, hashes, adapters, self._keys(job, hashes), stopped or threading.Event()))
+        return self._events(Ticket(job, hashes, adapters, job.keys(hashes), stopped or threading.Event()))
 
     def drawn(self, job: PreviewJob) -> list[PreviewCell]:
-        """The pictures of a job that were drawn before and are still at hand, row by row. Raises AdapterError."""
-        job = replace(job, width=job.width or self.size, height=job.height or self.size)
+        """The pictures of a job that were drawn before and are still kept, row by row. Raises AdapterError."""
+        job = self._sized(job)
         hashes = self._hashes(job)
-        places = ((r, c, key) for r, row in enumerate(self._keys(job, hashes)) for c, key in enumerate(row))
-        found = ((row, column, self._cells.get(key)) for row, column, key in places)
-        return [PreviewCell(row, column, image, True, hashes) for row, column, image in found if image is not None]
+        return self._cached(job.keys(hashes), hashes)
 
     def recipe(
         self, job: PreviewJob, row: int | None = None, column: int = 0, *, hashes: Mapping[Path, str] | None = None
     ) -> dict[str, Any]:
         """How the picture at (row, column) is made; without a row, the whole sheet. `hashes`: of the adapters as they
-        were drawn, which a PreviewCell tells; left out, those of the files now."""
-        job = replace(job, width=job.width or self.size, height=job.height or self.size)
-        known = self._hashes(job) if hashes is None else hashes
-        facts = {"base": self.base, "scheduler": self.scheduler, "sha256": {str(p): h for p, h in known.items()}}
+        were drawn, from a PreviewCell; by default, of the files as they are now."""
+        job = self._sized(job)
+        hashes = self._hashes(job) if hashes is None else hashes
+        facts = {"base": self.base, "scheduler": self.scheduler, "sha256": {str(p): h for p, h in hashes.items()}}
         if row is None:
             return sheet_recipe(job, facts)
         return recipe_of(job, job.rows[row], job.columns[column], facts)
@@ -173,12 +169,9 @@ class PreviewService:
     # ---- the caller's side
 
     def _events(self, ticket: Ticket) -> Iterator[PreviewEvent]:
-        done = [self._cells.get(key) for row in ticket.keys for key in row]
-        if all(image is not None for image in done):
-            places = itertools.product(range(len(ticket.keys)), range(len(ticket.keys[0])))
-            yield from (
-                ticket.cell(*place, image, cached=True) for place, image in zip(places, done, strict=True) if image
-            )
+        cached = self._cached(ticket.keys, ticket.hashes)
+        if len(cached) == len(ticket.keys) * len(ticket.keys[0]):
+            yield from cached
             return
         self._enter(ticket)
         try:
@@ -204,7 +197,7 @@ class PreviewService:
             self._changed.notify_all()
 
     def _read(self, ticket: Ticket) -> Iterator[PreviewEvent]:
-        told = -1
+        reported = 0
         while True:
             try:
                 event = ticket.events.get(timeout=_TICK)
@@ -213,8 +206,8 @@ class PreviewService:
                     ahead = self._waiting.index(ticket) if ticket in self._waiting else 0
                 if ahead and ticket.stopped.is_set():
                     raise PreviewStopped("the preview was stopped") from None
-                if ahead != told and ahead:
-                    told = ahead
+                if ahead and ahead != reported:
+                    reported = ahead
                     yield PreviewWaiting(ahead)
                 continue
             if event is None:
@@ -223,18 +216,16 @@ class PreviewService:
                 raise event
             yield event
 
+    def _cached(self, keys: list[list[Hashable]], hashes: Mapping[Path, str]) -> list[PreviewCell]:
+        images = ((r, c, self._cells.get(key)) for r, row in enumerate(keys) for c, key in enumerate(row))
+        return [PreviewCell(row, column, image, True, hashes) for row, column, image in images if image is not None]
+
+    def _sized(self, job: PreviewJob) -> PreviewJob:
+        return replace(job, width=job.width or self.size, height=job.height or self.size)
+
     def _hashes(self, job: PreviewJob) -> dict[Path, str]:
         """Of the job's adapter files as they are now. Raises AdapterError."""
         return {path: self.sha256(path) for path in job.paths}
-
-    def _keys(self, job: PreviewJob, hashes: Mapping[Path, str]) -> list[list[Hashable]]:
-        """Per row and column everything that makes the picture; without adapters or at 0 it is the base model's."""
-        drawn = (job.negative if job.guidance > 1 else "", job.seed, job.steps, job.guidance, job.width, job.height)
-        keys: list[list[Hashable]] = []
-        for row in job.rows:
-            mix = tuple((hashes[mixed.path], strength_key(mixed.strength)) for mixed in row.acting)
-            keys.append([(row.prompt, drawn, (mix, column) if column and mix else ()) for column in job.columns])
-        return keys
 
     # ---- the drawing thread's side
 
@@ -283,7 +274,7 @@ class PreviewService:
     def _draw_row(
         self, ticket: Ticket, number: int, row: PreviewRow, missing: Mapping[Hashable, Sequence[int]]
     ) -> None:
-        """Draw the pictures of a row that nothing else has drawn yet, each once for all its columns."""
+        """Draw the pictures of a row that are not cached, each once for all its columns."""
         job, columns = ticket.job, [same[0] for same in missing.values()]
         strokes = Strokes(job.width, job.height, job.steps, job.guidance, job.seed)
 
@@ -294,12 +285,12 @@ class PreviewService:
         def on_step(first: int, step: int, latents: Tensor) -> None:
             if ticket.stopped.is_set() or self._closed:
                 raise PreviewStopped("the preview was stopped")
-            sketch = self._sketcher.sketch(latents) if step < job.steps else None
+            sketch = self._painter.sketch(latents) if step < job.steps else None
             ticket.events.put(PreviewProgress(number, columns[first], step, job.steps, sketch))
 
         mix = [(ticket.adapters[mixed.path], mixed.strength) for mixed in row.acting]
-        with Injected(self._pipe, mix) as set_strength:
-            pictures = self._painter.row(arguments, [job.columns[c] for c in columns], set_strength, strokes, on_step)
+        strengths = [job.columns[column] for column in columns]
+        with closing(self._painter.row(arguments, mix, strengths, strokes, on_step)) as pictures:
             for (key, same), image in zip(missing.items(), pictures, strict=True):
                 self._cells.put(key, image)
                 for column in same:

@@ -1,14 +1,40 @@
-"""Draw pictures side by side with labels: strengths above, prompts at the left."""
+"""A grid of pictures, and the labelled sheet that shows it: strengths above, prompts at the left. No torch."""
 
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 
+from sd_lora.preview.recipe import png_bytes
+from sd_lora.storage.atomic import write_atomically
+
 _MARGIN, _GAP, _HEADER, _SMALLEST = 16, 8, 34, 176
 _INK, _PAPER, _LABEL = (32, 32, 36), (255, 255, 255), 190
+
+
+@dataclass(frozen=True)
+class PreviewGrid:
+    """`images[row][column]`: one row per prompt, one column per strength, all from one seed; `recipe` says how."""
+
+    prompts: tuple[str, ...]
+    strengths: tuple[float, ...]
+    images: tuple[tuple[Image.Image, ...], ...]
+    recipe: Mapping[str, Any]
+
+    def sheet(self) -> Image.Image:
+        """The labelled sheet: strengths above the columns, prompts beside the rows."""
+        return draw_sheet(self.images, [f"strength {s:g}" for s in self.strengths], self.prompts)
+
+    def save(self, path: str | Path) -> Path:
+        """Write the sheet as a PNG that carries its recipe in the text chunk ``sd_lora`` (JSON)."""
+        path = Path(path)
+        write_atomically(path, png_bytes(self.sheet(), self.recipe))
+        return path
 
 
 def draw_sheet(images: Sequence[Sequence[Image.Image]], columns: Sequence[str], rows: Sequence[str]) -> Image.Image:

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from sd_lora.adapters.adapter import Adapter
 from sd_lora.config.schema import RunConfig
 from sd_lora.errors import AdapterError, ConfigError, StorageError, TrainingStopped
-from sd_lora.preview.previewer import PreviewGrid
+from sd_lora.preview.sheet import PreviewGrid
 from sd_lora.runs.folder import RunFolder
 from sd_lora.runs.lock import RunLock
 from sd_lora.runs.reports import StepReport

@@ -10,7 +10,7 @@ from PIL import Image
 
 from sd_lora.adapters.adapter import Adapter
 from sd_lora.models.kinds import VERSIONS, kind_marked
-from sd_lora.preview.previewer import png
+from sd_lora.preview.recipe import png_bytes
 from sd_lora.storage.atomic import storing, write_atomically
 
 EXPORT_NAME = "pytorch_lora_weights.safetensors"
@@ -29,7 +29,7 @@ def write_sidecars(file: Path, metadata: dict[str, str], picture: Image.Image | 
     }
     write_atomically(file.with_suffix(".json"), json.dumps(facts, indent=2, ensure_ascii=False).encode())
     if picture is not None:
-        write_atomically(file.with_suffix(".png"), png(picture))
+        write_atomically(file.with_suffix(".png"), png_bytes(picture))
 
 
 def export_diffusers(adapter: Adapter, folder: Path, dtype: str, picture: Image.Image | None) -> Path:
@@ -38,7 +38,7 @@ def export_diffusers(adapter: Adapter, folder: Path, dtype: str, picture: Image.
         folder.mkdir(exist_ok=True)
     path = adapter.save(folder / EXPORT_NAME, dtype=dtype, layout="diffusers")
     if picture is not None:
-        write_atomically(folder / "preview.png", png(picture))
+        write_atomically(folder / "preview.png", png_bytes(picture))
     card = model_card(adapter, pictured=picture is not None)
     write_atomically(folder / "README.md", card.encode())
     return path

@@ -15,7 +15,7 @@ from rows import every_row
 
 from sd_lora import DataError
 from sd_lora.preview.job import MixedAdapter, PreviewJob, PreviewRow
-from sd_lora.preview.recipe import a1111_line, png_with_recipe, read_recipe, recipe_of, sheet_recipe
+from sd_lora.preview.recipe import a1111_line, png_bytes, read_recipe, recipe_of, sheet_recipe
 
 PICTURE = Image.new("RGB", (8, 8), "red")
 INK = MixedAdapter(Path("runs/ink/adapter.safetensors"), 0.5)
@@ -32,7 +32,7 @@ def carrying(**texts: str) -> bytes:
 
 
 def test_a_picture_carries_all_that_made_it() -> None:
-    said = read_recipe(png_with_recipe(PICTURE, recipe_of(JOB, JOB.rows[0], 0.8, FACTS)))
+    said = read_recipe(png_bytes(PICTURE, recipe_of(JOB, JOB.rows[0], 0.8, FACTS)))
     assert said == {
         "prompts": ["a red house, day"], "negative": "blurry", "strengths": [0.8], "seed": 7, "steps": 20,
         "guidance": 4.5, "width": 64, "height": 128,
@@ -45,7 +45,7 @@ def test_a_picture_saved_by_many_at_once_carries_for_each_its_own() -> None:
 
     def saved(number: int) -> object:
         job = replace(JOB, seed=number)
-        return read_recipe(png_with_recipe(image, recipe_of(job, job.rows[0], 0.8, FACTS)))["seed"]
+        return read_recipe(png_bytes(image, recipe_of(job, job.rows[0], 0.8, FACTS)))["seed"]
 
     with ThreadPoolExecutor(16) as pool:
         assert list(pool.map(saved, range(200))) == list(range(200))
@@ -75,7 +75,7 @@ def test_numbers_beyond_all_reason_are_left_out() -> None:
 
 def test_a_sheet_of_several_mixes_carries_each() -> None:
     job = replace(JOB, rows=(JOB.rows[0], PreviewRow("a cup")))
-    said = read_recipe(png_with_recipe(PICTURE, sheet_recipe(job, FACTS)))
+    said = read_recipe(png_bytes(PICTURE, sheet_recipe(job, FACTS)))
     assert "adapters" not in said
     assert [[adapter["name"] for adapter in mix] for mix in said["adapters_by_row"]] == [["ink"], []]
 
@@ -88,7 +88,7 @@ def test_a_picture_of_too_many_pixels_is_not_opened() -> None:
 
 
 def test_a_sheet_carries_all_prompts_and_strengths() -> None:
-    said = read_recipe(png_with_recipe(PICTURE, sheet_recipe(JOB, FACTS)))
+    said = read_recipe(png_bytes(PICTURE, sheet_recipe(JOB, FACTS)))
     assert said["prompts"] == ["a red house, day"]
     assert said["strengths"] == [0, 0.8]
 
@@ -135,7 +135,7 @@ def test_what_carries_nothing_is_told(content: bytes) -> None:
 
 def test_recipes_are_json_whatever_the_prompt_says() -> None:
     odd = PreviewJob((PreviewRow('"quoted", \\ <b>ü</b> 漢', (INK,)),))
-    png = png_with_recipe(PICTURE, recipe_of(odd, odd.rows[0], 1.0, FACTS))
+    png = png_bytes(PICTURE, recipe_of(odd, odd.rows[0], 1.0, FACTS))
     assert read_recipe(png)["prompts"] == ['"quoted", \\ <b>ü</b> 漢']
     with Image.open(io.BytesIO(png)) as image:
         assert json.loads(image.text["sd_lora"])["adapters"][0]["sha256"] == "ab" * 32  # type: ignore[attr-defined]

@@ -15,7 +15,7 @@ from sd_lora.webui.tabs import preview as preview_tab
 import sd_lora
 from sd_lora import ConfigError
 from sd_lora.preview.job import PreviewLimits
-from sd_lora.preview.recipe import png_with_recipe
+from sd_lora.preview.recipe import png_bytes
 
 FACTS = {"negative": "", "seed": 7, "steps": 20, "guidance": 4.5, "width": 64, "height": 64, "base": "tiny",
          "scheduler": "DDIMScheduler", "sd_lora": sd_lora.__version__, "strengths": [0.0, 1.0]}  # fmt: skip
@@ -37,7 +37,7 @@ def loaded(site: Site, monkeypatch: pytest.MonkeyPatch, **said: Any) -> tuple[li
     """Names of the chosen adapters, the prompts, and what is said to be lost."""
     lost: list[str] = []
     monkeypatch.setattr(preview_tab, "warn", lost.append)
-    content = png_with_recipe(Image.new("RGB", (8, 8)), FACTS | said)
+    content = png_bytes(Image.new("RGB", (8, 8)), FACTS | said)
     ids, prompts, *_ = preview_tab._Tab(site).on_load(content)
     return [site.name_of(site.adapter(identity)) for identity in ids], prompts, "".join(lost)
 
