@@ -104,13 +104,13 @@ class Guard:
 
     async def _limited(self, scope: Any, receive: Any, send: Any) -> None:
         """Go on, but read no more than is allowed of a body that did not say how long it is."""
-        left, answered = _most(scope), False
+        remaining, answered = _most(scope), False
 
         async def received() -> Any:
-            nonlocal left
+            nonlocal remaining
             message = await receive()
-            left -= len(message.get("body", b""))
-            if left < 0:
+            remaining -= len(message.get("body", b""))
+            if remaining < 0:
                 raise _TooLarge
             return message
 

@@ -17,9 +17,9 @@ Handler = Callable[..., Any]
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
-def telling(handler: Handler, told: Callable[[SdLoraError], Exception] | None = None) -> Handler:
-    """`handler` of an event, function or generator: an error of ours is shown as its sentence, as `told` says it."""
-    told = told or shown
+def telling(handler: Handler, as_error: Callable[[SdLoraError], Exception] | None = None) -> Handler:
+    """`handler`, function or generator, whose SdLoraError becomes what `as_error` makes of it, a toast by default."""
+    as_error = as_error or shown
     if inspect.isgeneratorfunction(handler):
 
         @functools.wraps(handler)
@@ -27,7 +27,7 @@ def telling(handler: Handler, told: Callable[[SdLoraError], Exception] | None = 
             try:
                 yield from handler(*args)
             except SdLoraError as error:
-                raise told(error) from error
+                raise as_error(error) from error
 
         return yielding
 
@@ -36,7 +36,7 @@ def telling(handler: Handler, told: Callable[[SdLoraError], Exception] | None = 
         try:
             return handler(*args)
         except SdLoraError as error:
-            raise told(error) from error
+            raise as_error(error) from error
 
     return returning
 

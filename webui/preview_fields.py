@@ -49,16 +49,16 @@ class Asked:
 
 def _row(line: str, chosen: tuple[MixedAdapter, ...], site: Site) -> PreviewRow:
     prompt, tags = split_tags(line)
-    found = {name: site.named(name) for name, _ in tags}
-    unknown = sorted(name for name, paths in found.items() if not paths)
+    named = {name: site.named(name) for name, _ in tags}
+    unknown = sorted(name for name, paths in named.items() if not paths)
     if unknown:
         known = ", ".join(sorted(map(site.name_of, site.adapters().values()))[:5]) or "none"
         raise ConfigError(f"no adapter is called {', '.join(unknown)}; there is {known}")
-    for name, paths in found.items():
+    for name, paths in named.items():
         if len(paths) > 1:
             names = " or ".join(dict.fromkeys(map(site.name_of, paths[:5])))
             raise ConfigError(f"{len(paths)} adapters are called {name}; write {names}, or choose one in the list")
-    return PreviewRow(prompt, (*chosen, *(MixedAdapter(found[name][0], strength) for name, strength in tags)))
+    return PreviewRow(prompt, (*chosen, *(MixedAdapter(named[name][0], strength) for name, strength in tags)))
 
 
 def whole(name: str, value: object) -> int:

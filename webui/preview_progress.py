@@ -96,9 +96,9 @@ class Progress:
 
     def status(self) -> str:
         """The line with its note, and its bar, as HTML."""
-        said = "; ".join(filter(None, (self.line, self.note)))
+        text = "; ".join(filter(None, (self.line, self.note)))
         bar = "" if self.is_done else f'<div class="bar"><i style="width:{100 * self.share:.0f}%"></i></div>'
-        return f'<div class="status" role="status" aria-live="polite">{escaped(said)}{bar}</div>'
+        return f'<div class="status" role="status" aria-live="polite">{escaped(text)}{bar}</div>'
 
     def grid(self) -> PreviewGrid | None:
         """All pictures as a grid that can be saved as a sheet, once they are there."""
@@ -143,10 +143,10 @@ def _take_up(progress: Progress, event: PreviewProgress, started: float) -> None
     """Take up how far the picture at hand is."""
     done = len(progress.images) + event.step / event.steps
     progress.share = done / progress.total
-    left = (time.monotonic() - started) * (progress.total - done) / max(done, 1e-6)
+    remaining = (time.monotonic() - started) * (progress.total - done) / max(done, 1e-6)
     progress.line = (
         f"picture {min(len(progress.images) + 1, progress.total)} of {progress.total}, step {event.step} of "
-        f"{event.steps}, about {left:.0f} s left"
+        f"{event.steps}, about {remaining:.0f} s left"
     )
     if event.sketch is not None:
         progress.sketches[event.row, event.column] = event.sketch

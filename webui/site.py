@@ -35,11 +35,11 @@ class Site:
 
     def adapters(self) -> dict[str, Path]:
         """Every adapter file by id, in the order of their names."""
-        found: dict[str, Path] = {}
+        adapters: dict[str, Path] = {}
         for root in (self.runs, *self.libraries):
             for path in sorted(_adapter_files(root, _DEEPEST)):
-                found[self.id_of(path)] = path
-        return found
+                adapters[self.id_of(path)] = path
+        return adapters
 
     def adapter(self, identity: str) -> Path:
         """The file of an adapter. ConfigError for an id of none."""
@@ -57,8 +57,8 @@ class Site:
         """Every folder of images by id, in the order of their names."""
         if not self.data.is_dir():
             return {}
-        found = [p for p in sorted(self.data.iterdir()) if p.is_dir() and not p.name.startswith(".")]
-        return {self.id_of(path): path for path in found if _inside(path, self.data)}
+        folders = [p for p in sorted(self.data.iterdir()) if p.is_dir() and not p.name.startswith(".")]
+        return {self.id_of(path): path for path in folders if _inside(path, self.data)}
 
     def dataset(self, identity: str) -> Path:
         """A folder of images. ConfigError for an id of none."""
@@ -83,9 +83,9 @@ class Site:
 
     def named(self, name: str) -> list[Path]:
         """The adapters that are called `name`: on the page, in prompts, or as files to download."""
-        found = [(path, self.name_of(path)) for path in self.adapters().values()]
-        whole = [path for path, called in found if called == name]
-        return whole or [p for p, called in found if name in (MixedAdapter(p).name, plain_name(called))]
+        names = [(path, self.name_of(path)) for path in self.adapters().values()]
+        whole = [path for path, called in names if called == name]
+        return whole or [p for p, called in names if name in (MixedAdapter(p).name, plain_name(called))]
 
 
 def _adapter_files(folder: Path, depth: int) -> Iterator[Path]:
@@ -111,7 +111,7 @@ def _inside(path: Path, folder: Path) -> bool:
         return False
 
 
-def _known(found: dict[str, Path], identity: str, what: str) -> Path:
-    if identity not in found:
+def _known(known: dict[str, Path], identity: str, what: str) -> Path:
+    if identity not in known:
         raise ConfigError(f"that {what} is not there any more; reload the list and choose another")
-    return found[identity]
+    return known[identity]

@@ -64,21 +64,21 @@ def file_names(names: Iterable[str]) -> list[str]:
     return _each_once(map(plain_name, names), "-")
 
 
-def share(name: str, own: float, factors: Mapping[str, float], summary: AdapterSummary) -> Share:
-    """The strength `own` times the factors of parts: ``unet``, ``text_encoder`` (all text encoders), ``down``, ``mid``,
+def share(name: str, strength: float, factors: Mapping[str, float], summary: AdapterSummary) -> Share:
+    """`strength` times the factors of parts: ``unet``, ``text_encoder`` (all text encoders), ``down``, ``mid``,
     ``up`` and single blocks as ``up.block_1``.
 
     Raises ConfigError for what is no strength, and for factors of blocks where modules lie outside of them, since no
     form names those.
     """
-    odd = [value for value in (own, *factors.values()) if not _is_strength(value)]
+    odd = [value for value in (strength, *factors.values()) if not _is_strength(value)]
     if odd:
         raise ConfigError(
             f"a strength lies between {WEAKEST:g} and {STRONGEST:g}, but {name} was given {str(odd[0])[:20]}"
         )
-    unet, text = (_rounded(own * factors.get(part, 1.0)) for part in ("unet", "text_encoder"))
+    unet, text = (_rounded(strength * factors.get(part, 1.0)) for part in ("unet", "text_encoder"))
     blocks = {
-        block: _rounded(own * factors.get("unet", 1.0) * factor)
+        block: _rounded(strength * factors.get("unet", 1.0) * factor)
         for block, factor in _factors_of_blocks(factors, summary.parts).items()
     }
     is_by_block = any(value != unet for value in blocks.values())
@@ -99,25 +99,25 @@ def share(name: str, own: float, factors: Mapping[str, float], summary: AdapterS
 
 def _factors_of_blocks(factors: Mapping[str, float], parts: Iterable[str]) -> dict[str, float]:
     """``mid``, ``up.block_1`` … → the factor of the block times that of its side."""
-    found = {}
+    strengths = {}
     for block in (part.removeprefix("unet.") for part in parts if part.startswith("unet.")):
         side = block.partition(".")[0]
-        found[block] = factors.get(side, 1.0) * (factors.get(block, 1.0) if block != side else 1.0)
-    return found
+        strengths[block] = factors.get(side, 1.0) * (factors.get(block, 1.0) if block != side else 1.0)
+    return strengths
 
 
 def _by_block(blocks: Mapping[str, float]) -> dict[str, Any]:
     """``{"down": 0.5, "mid": 1.0, "up": {"block_1": 0.8, …}}``; one number for a side that has one."""
-    found: dict[str, Any] = {}
+    strengths: dict[str, Any] = {}
     for part, value in blocks.items():
         side, _, block = part.partition(".")
         if block:
-            found.setdefault(side, {})[block] = value
+            strengths.setdefault(side, {})[block] = value
         else:
-            found[side] = value
+            strengths[side] = value
     return {
         side: next(iter(values.values())) if isinstance(values, dict) and len(set(values.values())) == 1 else values
-        for side, values in found.items()
+        for side, values in strengths.items()
     }
 
 
@@ -208,11 +208,11 @@ def comfyui(shares: Sequence[Share], scene: Scene) -> Snippet:
 
 def _each_once(names: Iterable[str], sign: str) -> list[str]:
     """The names, with `sign` and a number behind those that were there before."""
-    found: list[str] = []
+    unique: list[str] = []
     for name in names:
-        numbered = (f"{name}{sign}{number}" for number in range(2, len(found) + 3))
-        found.append(name if name not in found else next(one for one in numbered if one not in found))
-    return found
+        numbered = (f"{name}{sign}{number}" for number in range(2, len(unique) + 3))
+        unique.append(name if name not in unique else next(one for one in numbered if one not in unique))
+    return unique
 
 
 def _is_strength(value: object) -> bool:

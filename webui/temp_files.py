@@ -38,11 +38,11 @@ class Janitor:
                 facts = path.stat()
                 if path.is_file() and not path.is_symlink():
                     files.append((facts.st_mtime, facts.st_size, path))
-        left = sum(size for _, size, _ in files)
+        total = sum(size for _, size, _ in files)
         for changed, size, path in sorted(files):
-            if now - changed < YOUNG or (now - changed < OLD and left <= self.quota):
+            if now - changed < YOUNG or (now - changed < OLD and total <= self.quota):
                 break
             with contextlib.suppress(OSError):
                 path.unlink()
-                left -= size
-        return left
+                total -= size
+        return total

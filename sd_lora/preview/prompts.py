@@ -18,7 +18,7 @@ def parse_strengths(text: str) -> tuple[float, ...]:
 
     Raises ConfigError for anything else, and for more than 100 strengths.
     """
-    found: list[float] = []
+    strengths: list[float] = []
     for part in re.split(r"[,;\s]+", re.sub(r"\s*([(\[+\])])\s*", r"\1", text.strip())):
         if not part:
             continue
@@ -28,12 +28,12 @@ def parse_strengths(text: str) -> tuple[float, ...]:
                 f'"{part[:40]}" is no strength; write numbers with commas, such as 0, 0.5, 1, or a range, such as '
                 "0-1.2(+0.4) or 0-1[5]"
             )
-        found += values
-        if len(found) > _MOST_STRENGTHS:
-            raise ConfigError(f"{len(found)} strengths are too many; at most {_MOST_STRENGTHS} are drawn")
-    if not found:
+        strengths += values
+        if len(strengths) > _MOST_STRENGTHS:
+            raise ConfigError(f"{len(strengths)} strengths are too many; at most {_MOST_STRENGTHS} are drawn")
+    if not strengths:
         raise ConfigError("no strength was given; write some, such as 0, 0.5, 1")
-    return tuple(dict.fromkeys(found))
+    return tuple(dict.fromkeys(strengths))
 
 
 def _number(part: str) -> list[float] | None:
@@ -68,13 +68,13 @@ def split_tags(prompt: str) -> tuple[str, list[tuple[str, float]]]:
 
     Raises ConfigError for a tag whose strength is no number.
     """
-    found = []
+    tags = []
     for name, strength in _TAG.findall(prompt):
         value = _number(strength or "1")
         if value is None:
             raise ConfigError(f'"<lora:{name}:{strength}>" has no number as its strength; write <lora:{name}:0.8>')
-        found.append((name.strip(), value[0]))
+        tags.append((name.strip(), value[0]))
     plain = re.sub(r"\s+", " ", _TAG.sub("", prompt)).strip()
     if "<lora:" in plain:
         raise ConfigError(f'"{plain[plain.index("<lora:") :][:60]}" names no adapter; write <lora:NAME:0.8>')
-    return plain, found
+    return plain, tags

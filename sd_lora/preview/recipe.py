@@ -81,45 +81,45 @@ def read_recipe(content: bytes) -> dict[str, Any]:
             texts: dict[str, str] = {key: str(text)[:_MOST_TEXT] for key, text in getattr(image, "text", {}).items()}
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise DataError(f"that is no PNG that can be read ({error}); choose a picture drawn here") from error
-    found: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
     if JSON_KEY in texts:
-        found = _from_json(texts[JSON_KEY])
-    if not found and LINE_KEY in texts:
-        found = _from_line(texts[LINE_KEY])
-    if not found:
+        settings = _from_json(texts[JSON_KEY])
+    if not settings and LINE_KEY in texts:
+        settings = _from_line(texts[LINE_KEY])
+    if not settings:
         raise DataError("that picture carries no settings; choose a PNG that was drawn here, by A1111 or by Forge")
-    return found
+    return settings
 
 
 def _from_json(text: str) -> dict[str, Any]:
     try:
-        said = json.loads(text)
+        recipe = json.loads(text)
     except (ValueError, RecursionError):
         return {}
-    if not isinstance(said, dict):
+    if not isinstance(recipe, dict):
         return {}
-    found: dict[str, Any] = {}
-    prompts = said.get("prompts", [said["prompt"]] if "prompt" in said else None)
+    settings: dict[str, Any] = {}
+    prompts = recipe.get("prompts", [recipe["prompt"]] if "prompt" in recipe else None)
     if isinstance(prompts, list) and all(isinstance(p, str) for p in prompts):
-        found["prompts"] = prompts
-    if isinstance(said.get("negative"), str):
-        found["negative"] = said["negative"]
-    strengths = said.get("strengths", [said["strength"]] if "strength" in said else None)
+        settings["prompts"] = prompts
+    if isinstance(recipe.get("negative"), str):
+        settings["negative"] = recipe["negative"]
+    strengths = recipe.get("strengths", [recipe["strength"]] if "strength" in recipe else None)
     if isinstance(strengths, list) and all(_is_number(s) for s in strengths):
-        found["strengths"] = [float(s) for s in strengths]
-    if "inference_steps" in said:  # the sample sheets of a training
-        said = {**said, "steps": said["inference_steps"], "adapters": []}
+        settings["strengths"] = [float(s) for s in strengths]
+    if "inference_steps" in recipe:  # the sample sheets of a training
+        recipe = {**recipe, "steps": recipe["inference_steps"], "adapters": []}
     for key in ("seed", "steps", "width", "height"):
-        if isinstance(said.get(key), int) and _is_number(said[key]):
-            found[key] = said[key]
-    if _is_number(said.get("guidance")):
-        found["guidance"] = float(said["guidance"])
-    if isinstance(said.get("adapters"), list):
-        found["adapters"] = _adapters(said["adapters"])
-    by_row = said.get("adapters_by_row")
-    if isinstance(by_row, list) and len(by_row) == len(found.get("prompts", ())):
-        found["adapters_by_row"] = [_adapters(mix) if isinstance(mix, list) else [] for mix in by_row]
-    return found
+        if isinstance(recipe.get(key), int) and _is_number(recipe[key]):
+            settings[key] = recipe[key]
+    if _is_number(recipe.get("guidance")):
+        settings["guidance"] = float(recipe["guidance"])
+    if isinstance(recipe.get("adapters"), list):
+        settings["adapters"] = _adapters(recipe["adapters"])
+    by_row = recipe.get("adapters_by_row")
+    if isinstance(by_row, list) and len(by_row) == len(settings.get("prompts", ())):
+        settings["adapters_by_row"] = [_adapters(mix) if isinstance(mix, list) else [] for mix in by_row]
+    return settings
 
 
 def _adapters(mix: Sequence[Any]) -> list[dict[str, Any]]:
@@ -142,19 +142,19 @@ def _from_line(text: str) -> dict[str, Any]:
     head, pairs = text[: last.start()].strip(), dict(_PAIR.findall(text[last.start() :][:_LONGEST_LINE]))
     prompt, _, negative = head.partition("\nNegative prompt:")
     prompt, tags = split_tags(prompt)
-    found: dict[str, Any] = {"prompts": [prompt], "negative": negative.strip()}
+    settings: dict[str, Any] = {"prompts": [prompt], "negative": negative.strip()}
     for key, ours, kind in (("Steps", "steps", int), ("Seed", "seed", int), ("CFG scale", "guidance", float)):
         try:
             value = kind(pairs[key])
         except (KeyError, ValueError):
             continue
         if _is_number(value):
-            found[ours] = value
+            settings[ours] = value
     size = re.fullmatch(r"(\d{1,5})x(\d{1,5})", pairs.get("Size", "").strip())
     if size:
-        found["width"], found["height"] = int(size[1]), int(size[2])
-    found["adapters"] = [{"name": name, "strength": strength, "sha256": ""} for name, strength in tags]
-    return found
+        settings["width"], settings["height"] = int(size[1]), int(size[2])
+    settings["adapters"] = [{"name": name, "strength": strength, "sha256": ""} for name, strength in tags]
+    return settings
 
 
 def _single(strength: Any) -> float:

@@ -21,7 +21,7 @@ from torch import Tensor
 from sd_lora.adapters.adapter import Adapter, base_name, modules_of
 from sd_lora.config.schema import ModelConfig
 from sd_lora.errors import AdapterError, SdLoraError
-from sd_lora.models.opening import family_of_pipe, open_base
+from sd_lora.models.opening import open_base
 from sd_lora.preview.adapter_shelf import AdapterShelf
 from sd_lora.preview.events import (
     PreviewBusy,
@@ -54,10 +54,10 @@ class PreviewService:
         """`batch_size`: strengths of a prompt drawn at once; 0: four, but one on CPUs, where more gain nothing."""
         self.limits = limits or PreviewLimits()
         self.base, self.scheduler = base_name(pipe), type(pipe.scheduler).__name__
-        self.size, self.grain = family_of_pipe(pipe).native_size(pipe), int(pipe.vae_scale_factor)
+        self._painter = Painter(pipe, batch_size or (1 if pipe.device.type == "cpu" else 4))
+        self.size, self.grain = self._painter.family.native_size(pipe), int(pipe.vae_scale_factor)
         self.most_steps = int(pipe.scheduler.config.num_train_timesteps)
         self._pipe, self._modules = pipe, modules_of(pipe)
-        self._painter = Painter(pipe, batch_size or (1 if pipe.unet.device.type == "cpu" else 4))
         self._shelf, self._cells = AdapterShelf(), CellCache(self.limits.kept)
         # a tokenizer remembers how it was last asked to cut, so the pipeline's own are the drawing thread's alone
         tokenizers = (getattr(pipe, name, None) for name in ("tokenizer", "tokenizer_2"))

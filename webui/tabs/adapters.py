@@ -238,8 +238,8 @@ def _told(name: str, summary: AdapterSummary, fits: str) -> str:
 def _facts(summary: AdapterSummary) -> dict[str, str]:
     """The metadata, cut to what a page can show."""
     shown = {key[:100]: _cut(value) for key, value in list(summary.metadata.items())[:_MOST_FACTS]}
-    left = len(summary.metadata) - len(shown)
-    return {**shown, **({"…": f"{left} more"} if left else {})}
+    hidden = len(summary.metadata) - len(shown)
+    return {**shown, **({"…": f"{hidden} more"} if hidden else {})}
 
 
 def _cut(text: str) -> str:

@@ -235,8 +235,8 @@ class _Tab:
         return f"{self.site.name_of(path)} cannot be used on {self.site.service.base}: {why}" if why else ""
 
     def _phrases(self, ids: Any) -> list[str]:
-        found = [read_summary(self.site.adapter(identity)).phrase for identity in _ids(ids)[:_MOST]]
-        return list(dict.fromkeys(phrase for phrase in found if phrase))
+        phrases = [read_summary(self.site.adapter(identity)).phrase for identity in _ids(ids)[:_MOST]]
+        return list(dict.fromkeys(phrase for phrase in phrases if phrase))
 
 
 def _parts(summary: AdapterSummary) -> list[list[tuple[str, str]]]:

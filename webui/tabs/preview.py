@@ -154,20 +154,20 @@ class _Tab:
     def on_load(self, content: bytes, *_: Any) -> tuple[Any, ...]:
         """The fields as a picture's recipe has them; what it does not say stays. Adapters with a strength of their own
         become tags of the prompts."""
-        said = read_recipe(content)
+        saved = read_recipe(content)
         lost: list[str] = []
-        ids, tags = self._loaded(said.get("adapters", []), lost)
-        by_row = [self._tags(mix, lost) for mix in said.get("adapters_by_row", [])]
-        prompts = [f"{prompt}{own}" for prompt, own in zip_longest(said.get("prompts", []), by_row, fillvalue=tags)]
-        strengths = ", ".join(f"{s:g}" for s in said["strengths"]) if said.get("strengths") else None
+        ids, tags = self._loaded(saved.get("adapters", []), lost)
+        by_row = [self._tags(mix, lost) for mix in saved.get("adapters_by_row", [])]
+        prompts = [f"{prompt}{tag}" for prompt, tag in zip_longest(saved.get("prompts", []), by_row, fillvalue=tags)]
+        strengths = ", ".join(f"{s:g}" for s in saved["strengths"]) if saved.get("strengths") else None
         values = (
-            ids if "adapters" in said or by_row else None, "\n".join(prompts) or None, strengths, said.get("seed"),
-            said.get("steps"), said.get("guidance"), said.get("width"), said.get("height"), said.get("negative"),
+            ids if "adapters" in saved or by_row else None, "\n".join(prompts) or None, strengths, saved.get("seed"),
+            saved.get("steps"), saved.get("guidance"), saved.get("width"), saved.get("height"), saved.get("negative"),
         )  # fmt: skip
         if lost:
             warn(f"settings are loaded in part: {'; '.join(dict.fromkeys(lost))}")
-        told = f'<div class="status" role="status">settings loaded from the picture{", in part" if lost else ""}</div>'
-        return (*(gr.skip() if value is None else value for value in values), told)
+        line = f'<div class="status" role="status">settings loaded from the picture{", in part" if lost else ""}</div>'
+        return (*(gr.skip() if value is None else value for value in values), line)
 
     def _loaded(self, mix: Sequence[Mapping[str, Any]], lost: list[str]) -> tuple[list[str], str]:
         """The ids of a recipe's adapters, and as tags those with a strength of their own; adds to what is `lost`."""
@@ -186,12 +186,12 @@ class _Tab:
 
     def _meant(self, adapter: Mapping[str, Any], lost: list[str]) -> Path | None:
         """The file that a recipe means: of its name, and of its content if there are several."""
-        name, found = adapter["name"], self.site.named(adapter["name"])
-        if len(found) > 1:
-            found = [path for path in found if self.site.service.sha256(path) == adapter["sha256"]]
-        if not found:
+        name, paths = adapter["name"], self.site.named(adapter["name"])
+        if len(paths) > 1:
+            paths = [path for path in paths if self.site.service.sha256(path) == adapter["sha256"]]
+        if not paths:
             lost.append(f"{name} is not here")
-        return found[0] if found else None
+        return paths[0] if paths else None
 
     def on_return(self, *fields: Any) -> tuple[Any, ...]:
         """After a reload: those of the pictures that are still at hand."""

@@ -41,10 +41,10 @@ class Checker:
         if not self._busy.acquire(blocking=False):
             raise ConfigError("another dataset is being checked; try again when that is done")
         events: queue.SimpleQueue[tuple[int, int] | Check | BaseException] = queue.SimpleQueue()
-        left = threading.Event()
+        abandoned = threading.Event()
 
         def watch(done: int, total: int) -> None:
-            if left.is_set():
+            if abandoned.is_set():
                 raise _Left
             events.put((done, total))
 
@@ -60,7 +60,7 @@ class Checker:
         try:
             yield from _latest(events)
         finally:
-            left.set()
+            abandoned.set()
 
 
 def _latest(events: queue.SimpleQueue[Any]) -> Iterator[tuple[int, int] | Check]:

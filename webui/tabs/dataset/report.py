@@ -72,32 +72,32 @@ def findings_html(check: Check) -> str:
     """The findings by severity, all of a kind in one sentence."""
     parts = []
     for severity, several in _SEVERITIES.items():
-        own = [finding for finding in check.findings if finding.severity == severity]
-        if own:
-            kinds = "".join(_kind_html(check, code, sentence) for code, sentence in grouped(own))
+        findings = [finding for finding in check.findings if finding.severity == severity]
+        if findings:
+            kinds = "".join(_kind_html(check, code, sentence) for code, sentence in grouped(findings))
             title = several.capitalize()
             parts.append(f'<section class="is-{severity}"><h4>{title}</h4><ul class="kinds">{kinds}</ul></section>')
     return f'<div class="dataset-report">{"".join(parts)}</div>' if parts else ""
 
 
 def _kind_html(check: Check, code: str, sentence: str) -> str:
-    found = [finding for finding in check.findings if finding.code == code]
+    findings = [finding for finding in check.findings if finding.code == code]
     more = ""
-    if len(found) > _MOST_IN_SENTENCE:
-        listed = "".join(f'<li dir="auto">{_text(check, finding.message)}</li>' for finding in found[:_MOST_LISTED])
-        more = f"<details><summary>all {len(found)}</summary><ul>{listed}</ul></details>"
+    if len(findings) > _MOST_IN_SENTENCE:
+        listed = "".join(f'<li dir="auto">{_text(check, finding.message)}</li>' for finding in findings[:_MOST_LISTED])
+        more = f"<details><summary>all {len(findings)}</summary><ul>{listed}</ul></details>"
     highlighted = ' class="duplicate"' if code in DUPLICATES else ""
     return f'<li{highlighted}><code>{code}</code> <span dir="auto">{_text(check, sentence)}</span>{more}</li>'
 
 
 def duplicates_html(check: Check) -> str:
     """Pictures that are there twice, beside what they repeat; empty if there are none."""
-    found = [finding for finding in check.findings if finding.code in DUPLICATES and finding.file]
-    if not found:
+    findings = [finding for finding in check.findings if finding.code in DUPLICATES and finding.file]
+    if not findings:
         return ""
     pictures = {row.name: row.thumbnail for row in check.images}
-    pairs = "".join(_pair_html(finding, pictures) for finding in found[:_MOST_PAIRS])
-    more = f"<p>and {len(found) - _MOST_PAIRS} more</p>" if len(found) > _MOST_PAIRS else ""
+    pairs = "".join(_pair_html(finding, pictures) for finding in findings[:_MOST_PAIRS])
+    more = f"<p>and {len(findings) - _MOST_PAIRS} more</p>" if len(findings) > _MOST_PAIRS else ""
     return f'<div class="dataset-report"><h4>Duplicates</h4><ul class="pairs">{pairs}</ul>{more}</div>'
 
 

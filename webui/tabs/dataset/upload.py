@@ -67,8 +67,8 @@ def planned(files: Sequence[str | Path] | None, taken: Iterable[str] = ()) -> li
         else:
             plan.append((path, name))
     if refused:
-        told = "; ".join(f"{why}: {_some(names)}" for why, names in refused.items())
-        raise ConfigError(f"nothing was stored, as some files cannot be ({told}); leave them out or rename them")
+        reasons = "; ".join(f"{why}: {_some(names)}" for why, names in refused.items())
+        raise ConfigError(f"nothing was stored, as some files cannot be ({reasons}); leave them out or rename them")
     size = sum(path.stat().st_size for path, _ in plan)
     if size > MOST_BYTES:
         raise ConfigError(
@@ -202,10 +202,10 @@ def _some(names: Sequence[str]) -> str:
 
 def _sweep(parent: Path) -> None:
     """Remove what a server that was killed has left."""
-    for left in parent.glob(f"{_STAGING}*"):
+    for staged in parent.glob(f"{_STAGING}*"):
         with contextlib.suppress(OSError):
-            if time.time() - left.stat().st_mtime > _A_DAY:
-                shutil.rmtree(left, ignore_errors=True)
+            if time.time() - staged.stat().st_mtime > _A_DAY:
+                shutil.rmtree(staged, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -106,15 +106,15 @@ class Setting:
 
 
 def settings() -> list[Setting]:
-    """Every setting that has a field of its own, in the order of the config."""
-    found = []
+    """Every setting that has its own field, in the order of the config."""
+    listed = []
     for section in fields(RunConfig):
         plain: Any = cast(Any, section).default_factory()
         hints = typing.get_type_hints(type(plain))
         for item in fields(plain):
             if (section.name, item.name) not in GIVEN:
-                found.append(_setting(section.name, item.name, hints[item.name], getattr(plain, item.name)))
-    return found
+                listed.append(_setting(section.name, item.name, hints[item.name], getattr(plain, item.name)))
+    return listed
 
 
 def preset_config(site: Site, preset: str) -> RunConfig:
@@ -126,11 +126,11 @@ def preset_config(site: Site, preset: str) -> RunConfig:
 
 def overrides(config: RunConfig, values: Sequence[Any], site: Site) -> dict[str, dict[str, Any]]:
     """Section → key → value of the `values` of all `settings` that differ from those of `config`."""
-    found: dict[str, dict[str, Any]] = {}
+    changed: dict[str, dict[str, Any]] = {}
     for setting, raw in zip(settings(), values, strict=True):
         if setting.differs(raw, _of(config, setting)):
-            found.setdefault(setting.section, {})[setting.key] = setting.given(raw, site)
-    return found
+            changed.setdefault(setting.section, {})[setting.key] = setting.given(raw, site)
+    return changed
 
 
 def config_of(site: Site, preset: str, dataset: str, values: Sequence[Any]) -> RunConfig:

@@ -142,8 +142,8 @@ class RunView:
 
     def adapters_of(self, state: RunState) -> Any:
         """The run's adapters by step, the last chosen."""
-        found = [(f"step {step:,}", self.site.id_of(path)) for step, path in state.adapters]
-        return gr.update(choices=found, value=found[-1][1] if found else None)
+        choices = [(f"step {step:,}", self.site.id_of(path)) for step, path in state.adapters]
+        return gr.update(choices=choices, value=choices[-1][1] if choices else None)
 
 
 def shown_if(value: Any) -> Any:

@@ -94,8 +94,8 @@ class _Tab:
                     with gr.Row(equal_height=True):
                         for key in ("base", "revision", "config"):
                             self.given(key, getattr(first.model, key))
-                own = [s for s in self.settings if s.section == section and s.place not in form.ESSENTIALS]
-                for pair in (own[i : i + 2] for i in range(0, len(own), 2)):
+                settings = [s for s in self.settings if s.section == section and s.place not in form.ESSENTIALS]
+                for pair in (settings[i : i + 2] for i in range(0, len(settings), 2)):
                     with gr.Row(equal_height=True):
                         for setting in pair:
                             self.field(setting, first)
@@ -121,7 +121,7 @@ class _Tab:
         """Events."""
         ordered = [self.fields[setting.place] for setting in self.settings]
         lists = [self.dataset, *(self.fields[s.place] for s in self.settings if s.by_id)]
-        told, asked = [self.message, self.findings], [self.dataset, self.preset, *ordered]
+        answers, asked = [self.message, self.findings], [self.dataset, self.preset, *ordered]
         one = {"concurrency_id": "train-check", "concurrency_limit": 1, **PRIVATE}
         self.view.wire()
         listed = [self.refresh.click, *opened()]
@@ -129,12 +129,14 @@ class _Tab:
         self.preset.input(  # by hand, not by a reload
             telling(self.on_preset), [self.preset, self.before, *ordered], [self.before, *ordered], **PRIVATE
         )
-        self.check.click(telling(self.on_check), asked, told, **one)
-        self.start.click(telling(self.on_start), [self.name, *asked], [*told, self.view.run], **one)
+        self.check.click(telling(self.on_check), asked, answers, **one)
+        self.start.click(telling(self.on_start), [self.name, *asked], [*answers, self.view.run], **one)
         page_of().load(telling(self.on_return), None, self.view.run, **PRIVATE)
-        own = {self.fields[s.place]: partial(form.choices_of, s, self.site) for s in self.settings if s.by_id}
+        ids = {self.fields[s.place]: partial(form.choices_of, s, self.site) for s in self.settings if s.by_id}
         remember(
-            "train", [self.dataset, self.name, self.preset, self.before, *ordered], {self.dataset: self.datasets, **own}
+            "train",
+            [self.dataset, self.name, self.preset, self.before, *ordered],
+            {self.dataset: self.datasets, **ids},
         )
 
     def datasets(self) -> list[tuple[str, str]]:
@@ -170,16 +172,16 @@ class _Tab:
             folder = self.site.runs / form.run_name(self.site, name)
             yield _said("looking at the images before the run starts …"), shown_if(""), gr.skip()
             check = self.checked(config, anew=False)
-            found = shown_if(train_view.check_shown(check))
+            findings = shown_if(train_view.check_shown(check))
             if _is_refused(check):
-                yield _said("not started: correct what is marked ✖, then start again", wrong=True), found, gr.skip()
+                yield _said("not started: correct what is marked ✖, then start again", wrong=True), findings, gr.skip()
                 return
             start_run(config, folder, most=MOST_RUNS)
         except SdLoraError as error:
             yield _said(str(error), wrong=True), gr.skip(), gr.skip()
             return
-        told = _said(f"{folder.name} has started; it goes on if this page is closed")
-        yield told, found, gr.update(choices=self.view.runs(), value=self.site.id_of(folder))
+        message = _said(f"{folder.name} has started; it goes on if this page is closed")
+        yield message, findings, gr.update(choices=self.view.runs(), value=self.site.id_of(folder))
 
     def checked(self, config: RunConfig, *, anew: bool) -> Check:
         """The check of a config, or the one that was made just now; checks wait for one another, as each opens the base

@@ -94,11 +94,11 @@ def validation_shown(state: RunState) -> str:
 
 def samples_shown(state: RunState, work: Path) -> list[tuple[str, str]]:
     """Copies in `work` of the newest sample sheets, the newest last; a run's own files are not handed out."""
-    found = []
+    sheets = []
     for step, path in state.samples[-_MOST_SAMPLES:]:
         with suppress(OSError):
-            found.append((str(_copied(path, work / "samples")), f"step {step:,}"))
-    return found
+            sheets.append((str(_copied(path, work / "samples")), f"step {step:,}"))
+    return sheets
 
 
 def lasting(seconds: float) -> str:
@@ -131,12 +131,12 @@ def _findings(findings: Iterable[Finding]) -> list[str]:
     for finding in findings:
         kinds.setdefault((finding.severity, finding.code), []).append(finding)
     lines = []
-    for (severity, _), found in sorted(kinds.items(), key=lambda item: list(_SIGNS).index(item[0][0])):
+    for (severity, _), alike in sorted(kinds.items(), key=lambda item: list(_SIGNS).index(item[0][0])):
         sign, colour = _SIGNS[severity]
         mark = f'<span style="color:{colour}" title="{severity}">{sign}</span>&nbsp;'
-        lines += [f'<div class="finding">{mark} {escaped(finding.message)}</div>' for finding in found[:_MOST_FINDINGS]]
-        if len(found) > _MOST_FINDINGS:
-            lines.append(f'<div class="finding">{mark} and {len(found) - _MOST_FINDINGS} more of this kind</div>')
+        lines += [f'<div class="finding">{mark} {escaped(finding.message)}</div>' for finding in alike[:_MOST_FINDINGS]]
+        if len(alike) > _MOST_FINDINGS:
+            lines.append(f'<div class="finding">{mark} and {len(alike) - _MOST_FINDINGS} more of this kind</div>')
     return lines
 
 
