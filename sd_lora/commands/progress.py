@@ -30,8 +30,8 @@ _RECENT = 100
 class TrainingProgress:
     """A bar with rate, time left and mean loss on a terminal; elsewhere a line every 15 seconds.
 
-    Rate and time left are those of the steps alone, without what is drawn and saved between them. The mean loss is that
-    of a twentieth of the run, as at the end of loss.png; `log` holds the steps before those that are shown.
+    Rate and time left count the steps alone, without the drawing and saving between them. The mean loss is over a
+    twentieth of the run, as at the end of loss.png; `log` has the steps before those that are shown.
     """
 
     def __init__(self, log: Path | None = None) -> None:
@@ -110,7 +110,7 @@ class TrainingProgress:
 
 
 def _losses_before(step: int, log: Path | None) -> list[float]:
-    """The losses of the steps before `step` in a run's log; those of lines that were cut short are left out."""
+    """The losses of the steps before `step` in a run's log; lines that were cut off are left out."""
     losses = []
     if log is not None and step > 1:
         with contextlib.suppress(OSError):
@@ -123,5 +123,5 @@ def _losses_before(step: int, log: Path | None) -> list[float]:
 
 
 def _rate(seconds: float) -> str:
-    """Steps a second, or seconds a step where there are fewer."""
+    """Steps per second, or seconds per step if it is slower."""
     return f"{1 / max(seconds, 1e-9):.1f} steps/s" if seconds <= 1 else f"{seconds:.1f} s/step"
