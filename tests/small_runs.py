@@ -58,7 +58,7 @@ def go(config: RunConfig, *, resumed: bool = False, crash_after: int = 0, stop_a
         warnings.simplefilter("ignore")
         run = prepare(config, resumed=resumed)
         first = 1
-        run_training(run, watch=watch, stop=stop if stop_after else None)
+        run_training(run, watch=watch, stop=stop if stop_after else lambda: 0)
     return reports
 
 

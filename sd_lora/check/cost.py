@@ -1,9 +1,9 @@
-"""What a run on these images will be: exposures, steps, buckets, and what a step costs on this machine."""
+"""What a step of a base model costs on this machine, in seconds and bytes."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,78 +11,14 @@ import psutil
 import torch
 from torch import Tensor
 
-from sd_lora.check.result import BucketRow, Plan
-from sd_lora.config.schema import RunConfig
-from sd_lora.data.examples import Example
-from sd_lora.data.exposures import Schedule, Seen
-from sd_lora.data.pictures.views import View, views_of
-from sd_lora.data.seeds import generator_for
-from sd_lora.errors import ConfigError
+from sd_lora.data.exposures import Schedule
+from sd_lora.data.pictures.views import View
 from sd_lora.models.opening import ModelFamily
 
 #: multiply-adds (weights × latent places × pictures) that a CPU is asked for in a probe; more is probed smaller
 _PROBE = 2.5e11
 #: steps that are timed at most, and seconds after which no further one is
 _TRIES, _TRY_SECONDS = 5, 1.0
-
-
-def default_exposures(images: int, *, prior: bool = False) -> int:
-    """clamp(120 · images, 1200, 4000), and twice as many beside regularisation images."""
-    return min(max(120 * images, 1200), 4000) * (2 if prior else 1)
-
-
-def default_steps(images: int, batch_size: int, *, prior: bool = False) -> int:
-    """The steps of `batch_size` that come nearest to the default exposures."""
-    return max(1, round(default_exposures(images, prior=prior) / batch_size))
-
-
-def hold_out(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
-    """`examples` that are trained on, and about that `share` of them that is not: at least one, if any, and never a
-    regularisation image. ConfigError if fewer than two would be left."""
-    own = [i for i, example in enumerate(examples) if not example.prior]
-    if not share or not own:
-        return list(examples), []
-    count = max(1, round(share * len(own)))
-    if len(own) - count < 2:
-        raise ConfigError(
-            f"training.hold_out is {share:g}, which leaves {len(own) - count} of {len(own)} images; lower it"
-        )
-    order = torch.randperm(len(own), generator=generator_for(seed, 0, "held out")).tolist()
-    held = {own[i] for i in order[:count]}
-    return [e for i, e in enumerate(examples) if i not in held], [examples[i] for i in sorted(held)]
-
-
-def schedule_for(examples: Sequence[Example], config: RunConfig, side: int, grain: int) -> Schedule:
-    """In which order, views and captions `examples` are seen in the run."""
-    data = config.data
-    sides = dict.fromkeys((side, *data.more_resolutions))
-    seen = [
-        Seen(
-            tuple(views_of(e.width, e.height, s, grain, data) for s in sides), 2 if data.flip and e.may_flip else 1,
-            len(e.captions), e.repeats, e.prior,
-        )
-        for e in examples
-    ]  # fmt: skip
-    return Schedule(seen, config.training.batch_size, config.training.seed)
-
-
-def exposures_of(schedule: Schedule, steps: int) -> list[int]:
-    """How often each image of `schedule` is seen in `steps` steps."""
-    times = [0] * len(schedule.images)
-    for (image, _), count in schedule.count(steps).items():
-        times[image] += count
-    return times
-
-
-def plan_for(schedule: Schedule, steps: int, cost: tuple[float | None, int | None, str] = (None, None, "")) -> Plan:
-    """The plan of `steps` steps; `cost` is what `measure` gives for the whole run."""
-    seen = schedule.count(steps)
-    sizes = sorted({size for _, size in seen})
-    rows = tuple(
-        BucketRow(*size, sum(1 for _, s in seen if s == size), sum(n for (_, s), n in seen.items() if s == size))
-        for size in sizes
-    )
-    return Plan(len(schedule.images), steps * schedule.batch_size, steps, schedule.batch_size, rows, *cost)
 
 
 @dataclass(frozen=True)

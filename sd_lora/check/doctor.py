@@ -10,10 +10,10 @@ from typing import Any
 
 from PIL import ImageStat
 
-from sd_lora.check.cost import default_steps, exposures_of, hold_out, measure, plan_for, schedule_for
+from sd_lora.check.cost import measure
 from sd_lora.check.idle_settings import excessive_repeats, idle_settings
 from sd_lora.check.quality import Look, duplicates, look_at, thumbnail
-from sd_lora.check.result import Check, ImageRow
+from sd_lora.check.result import Check, ImageRow, plan_for
 from sd_lora.check.wording import prior_wording, wording
 from sd_lora.config.schema import RunConfig
 from sd_lora.data.captions import PLACEHOLDER, has_placeholder
@@ -24,6 +24,7 @@ from sd_lora.data.folders.entries import Entry, Listing
 from sd_lora.data.folders.listing import list_folder
 from sd_lora.data.pictures.decode import PictureError, check_colour, read_mask, read_picture
 from sd_lora.data.pictures.views import views_of
+from sd_lora.data.planning import default_steps, exposures_of, hold_out, schedule_for
 from sd_lora.models.opening import ModelFamily, open_base
 
 Watch = Callable[[int, int], None]
@@ -71,6 +72,7 @@ def check_folder(config: RunConfig, *, thumbnails: bool = False, watch: Watch | 
     `watch` is called with how many of how many pictures are done. Raises SdLoraError if the folder or the base model
     cannot be opened; what is wrong with single images and captions is among the findings.
     """
+    check_colour(config.data.background)
     listing = list_folder(config.data)
     base = open_base(config.model)
     found = examine(config, listing, base.family, base.pipe, thumbnails=thumbnails, watch=watch)
@@ -98,7 +100,6 @@ def examine(
     watch: Watch | None = None,
 ) -> Examined:  # fmt: skip
     """Decode and look at every entry of `listing`, read its captions as the base model will, and plan the exposures."""
-    check_colour(config.data.background)
     side, grain = config.data.resolution or family.native_size(pipe), family.grain(pipe)
     seen = list(_look_at_all(listing.entries, config, (side, grain), thumbnails, watch))
     good = [s for s in seen if s.example is not None and s.look is not None]

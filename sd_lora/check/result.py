@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sd_lora.data.findings import Finding
 from sd_lora.errors import some
+
+if TYPE_CHECKING:
+    from sd_lora.data.exposures import Schedule
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,17 @@ class Plan:
     seconds: float | None = None
     memory_bytes: int | None = None
     basis: str = ""
+
+
+def plan_for(schedule: Schedule, steps: int, cost: tuple[float | None, int | None, str] = (None, None, "")) -> Plan:
+    """The plan of `steps` steps; `cost` is what `measure` gives for the whole run."""
+    seen = schedule.count(steps)
+    sizes = sorted({size for _, size in seen})
+    rows = tuple(
+        BucketRow(*size, sum(1 for _, s in seen if s == size), sum(n for (_, s), n in seen.items() if s == size))
+        for size in sizes
+    )
+    return Plan(len(schedule.images), steps * schedule.batch_size, steps, schedule.batch_size, rows, *cost)
 
 
 @dataclass(frozen=True)

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from sd_lora.commands.main import processes
+from sd_lora.commands.run_plan import plan_of, summary
 
 if TYPE_CHECKING:
     from sd_lora.check.result import Check
     from sd_lora.commands.demo import DemoResult
     from sd_lora.config.schema import RunConfig
-    from sd_lora.training.preparation import Run
+    from sd_lora.training.prepared import Run
 
 
 def print_json(value: Any) -> None:
@@ -47,8 +48,8 @@ def print_plan(run: Run) -> None:
     """What was understood of the images, what the run will be, and why."""
     from sd_lora.check.result import duration
 
-    facts, (_, count) = run.plan(), processes()
-    typer.echo(run.summary())
+    facts, (_, count) = plan_of(run), processes()
+    typer.echo(summary(run))
     for reason in facts["reasons"]:
         typer.echo(f"  {reason}")
     if count > 1:

@@ -12,6 +12,7 @@ import typer
 from sd_lora.commands.console import print_json, print_plan, print_run, progress_bar
 from sd_lora.commands.options import AsJson, Base, ImageFolder, Overrides, Preset, Trigger, images_config
 from sd_lora.commands.quiet import quiet_libraries
+from sd_lora.commands.run_plan import going_on, plan_of
 from sd_lora.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def plan(
     with progress_bar("looking at the images") as watch:
         run = prepare(config, on_look=watch, planned=True)
     if as_json:
-        print_json(run.plan())
+        print_json(plan_of(run))
     else:
         print_plan(run)
 
@@ -94,8 +95,8 @@ def _train(config: RunConfig, *, resumed: bool = False) -> None:
     with progress_bar("looking at the images") as look:
         run = prepare(config, on_look=look, resumed=resumed)
     print_plan(run)
-    if going_on := run.going_on():
-        typer.echo(going_on)
+    if where := going_on(run):
+        typer.echo(where)
     for note in run.notes:
         typer.echo(f"warning: {note}", err=True)
     try:

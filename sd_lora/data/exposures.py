@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from math import gcd
 
 import numpy as np
-import torch
 
 from sd_lora.data.pictures.views import Size, View
 from sd_lora.data.seeds import generator_for
@@ -117,6 +116,8 @@ class Schedule:
     def _order(self, epoch: int) -> list[Exposure]:
         """All exposures of `epoch` in the order in which they are seen."""
         if epoch not in self._orders:
+            import torch
+
             shuffled = torch.randperm(self.epoch_size, generator=generator_for(self.seed, epoch, "order")).tolist()
             exposures = [self._exposure(epoch, slot) for slot in shuffled]
             if len(self._orders) > 1:  # a step lies in two epochs at most, unless it is larger than one

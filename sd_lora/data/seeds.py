@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def generator_for(seed: int, step: int, purpose: str) -> torch.Generator:
     """A CPU generator that depends on its arguments alone."""
+    import torch
+
     mixed = np.random.SeedSequence([seed, step, *purpose.encode()]).generate_state(2, np.uint32)
     return torch.Generator().manual_seed(int(mixed[0]) << 31 ^ int(mixed[1]))

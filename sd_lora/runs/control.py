@@ -22,6 +22,7 @@ import psutil
 
 from sd_lora.config.schema import RunConfig
 from sd_lora.errors import ConfigError, StorageError, printable
+from sd_lora.runs.folder import RunFolder
 from sd_lora.runs.process import (  # fmt: skip
     LOCK,
     LOGS,
@@ -35,7 +36,7 @@ from sd_lora.runs.process import (  # fmt: skip
     read_record,
     write_record,
 )
-from sd_lora.runs.state import MARK, absolute, glob_of, is_finished
+from sd_lora.runs.state import MARK, absolute, glob_of
 from sd_lora.storage.atomic import remove, storing, write_atomically
 
 
@@ -73,7 +74,7 @@ def resume_run(folder: str | Path, *, most: int = 0) -> int:
             raise ConfigError(f"{printable(str(folder))} is no run: it has no config.toml; start a new one")
         if lock_owner(folder) or is_alive(folder):
             raise ConfigError(f"run {printable(folder.name)} is at work already; stop it first")
-        if is_finished(folder):
+        if RunFolder(folder).is_finished:
             raise ConfigError(f"run {printable(folder.name)} is finished; nothing is left to train")
         _check_room(folder, most)
         with storing(Notes(folder).home):

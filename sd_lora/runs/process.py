@@ -20,8 +20,8 @@ import psutil
 from sd_lora.storage.atomic import write_atomically
 
 LOCK, LOGS = ".lock", ".logs"
-#: by how much clocks may have been set since a process was started
-_LEEWAY = 60.0
+#: by how many seconds clocks may have been set since a process was started
+LEEWAY = 60.0
 
 #: held while processes are started, stopped or asked after
 changing = threading.RLock()
@@ -52,10 +52,10 @@ class Process:
         return self.host == socket.gethostname()
 
     def found(self) -> psutil.Process | None:
-        """The process itself, None if it has ended; numbers are given anew."""
+        """The process itself; None if it has ended, and another has its number."""
         with contextlib.suppress(psutil.Error, ValueError, OverflowError):
             process = psutil.Process(self.pid)
-            if process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= self.since + _LEEWAY:
+            if process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= self.since + LEEWAY:
                 return process
         return None
 
@@ -83,10 +83,10 @@ def is_alive(folder: Path) -> bool:
         return is_run_of(record, folder, holds_lock=False) is not None
 
 
-def was_left_locked(folder: Path) -> bool:
-    """Whether the last owner of a lock that is free did not give it back: it was killed, or the machine went down."""
-    with _opened(folder / LOCK) as handle:
-        return _named(handle) is not None
+def owner_named_in(lock: Path) -> Process | None:
+    """The owner that a lock file names: who holds the lock, or was killed while it held it."""
+    with _opened(lock) as handle:
+        return _named(handle)
 
 
 def is_run_of(process: Process, folder: Path, *, holds_lock: bool) -> psutil.Process | None:
@@ -137,6 +137,8 @@ def _opened(path: Path) -> Iterator[int]:
 def _named(handle: int) -> Process | None:
     """Who the lock file says its owner is; it is emptied when the lock is given back."""
     try:
+        if handle >= 0 and sys.platform == "win32":
+            os.lseek(handle, 1, os.SEEK_SET)  # the first byte is locked
         return _process(json.loads(os.read(handle, 4096))) if handle >= 0 else None
     except (OSError, ValueError, RecursionError):
         return None
@@ -145,9 +147,10 @@ def _named(handle: int) -> Process | None:
 def _process(facts: object) -> Process | None:
     try:
         assert isinstance(facts, dict)
-        since = facts["since"] if "since" in facts else datetime.fromisoformat(facts["started"]).timestamp()
-        return Process(int(facts["pid"]), str(facts["host"]), float(since), bool(facts.get("stopping")))
-    except (AssertionError, KeyError, TypeError, ValueError, OverflowError):
+        process = Process(int(facts["pid"]), str(facts["host"]), float(facts["since"]), bool(facts.get("stopping")))
+        datetime.fromtimestamp(process.since)  # raises for what is no time
+        return process
+    except (AssertionError, KeyError, TypeError, ValueError, OverflowError, OSError):
         return None
 
 

@@ -12,7 +12,9 @@ from typing import Literal
 
 from sd_lora.errors import printable
 from sd_lora.runs import logs as files
+from sd_lora.runs.folder import RunFolder
 from sd_lora.runs.process import (  # fmt: skip
+    LEEWAY,
     LOCK,
     LOGS,
     Notes,
@@ -20,8 +22,8 @@ from sd_lora.runs.process import (  # fmt: skip
     changing,
     is_alive,
     lock_owner,
+    owner_named_in,
     read_record,
-    was_left_locked,
 )
 from sd_lora.storage.atomic import remove
 
@@ -32,8 +34,6 @@ MARK = "$ sd-lora "
 _SHOWN_LINES = 40
 #: seconds for which a run that failed before it had a folder is listed
 _LISTED = 86_400.0
-#: by how many seconds the log of a run's last process may be older than its lock
-_LEEWAY = 60.0
 _SILENT = "its process ended without a word before the run began; look at the log and start it again"
 _KILLED = "its process was killed, or the machine went down; what it had saved is whole, and it can be resumed"
 
@@ -133,14 +133,14 @@ def _looked_at(folder: Path) -> _Seen:
     if owner is not None or alive:
         stopping = record is not None and record.stopping and (owner is None or owner.pid == record.pid)
         return _Seen("running", "", words, stopping)
-    if is_finished(folder):
+    if RunFolder(folder).is_finished:
         return _Seen("finished", "", words)
     return _Seen(*_ending(folder, words, record), words)
 
 
 def _ending(folder: Path, words: Sequence[str], record: Process | None) -> tuple[Status, str]:
     """How a run that is not at its end ended: "stopped" or "failed", and by what."""
-    if _changed(Notes(folder).log) < _changed(folder / LOCK) - _LEEWAY:  # another process worked on it since
+    if _changed(Notes(folder).log) < _changed(folder / LOCK) - LEEWAY:  # another process worked on it since
         words, record = (), None
     stopped = record is not None and record.stopping
     if any(line.startswith("stopped after step ") for line in words):
@@ -149,16 +149,11 @@ def _ending(folder: Path, words: Sequence[str], record: Process | None) -> tuple
         return "failed", said
     if (folder / "config.toml").is_file():
         # Processes that were started here say how they end; of others the lock tells whether they could.
-        killed = not stopped and (was_left_locked(folder) or record is not None)
+        killed = not stopped and (owner_named_in(folder / LOCK) is not None or record is not None)
         return ("failed", _KILLED) if killed else ("stopped", "")
     if record is None:
         return "failed", f"{printable(str(folder))} is not there any more"
     return ("stopped", "") if stopped else ("failed", _SILENT)
-
-
-def is_finished(folder: Path) -> bool:
-    """As `RunFolder.is_finished`, which needs torch."""
-    return (folder / "adapter.safetensors").is_file() and (folder / "diffusers" / "README.md").is_file()
 
 
 def absolute(path: str | Path) -> Path:

@@ -36,20 +36,18 @@ def plan_adapter(config: RunConfig, family: ModelFamily, pipe: Any, kept: Path |
     return adapter
 
 
-def resolve_text_rate(config: RunConfig, adapter: Adapter, family: ModelFamily) -> RunConfig:
-    """`config` with the text encoders' learning rate filled in, if layers of theirs are trained.
+def text_rate(config: RunConfig, adapter: Adapter, family: ModelFamily, steps: int) -> float | None:
+    """The learning rate of the text encoders in a run of `steps` steps; None if no layer of theirs is trained.
 
     Raises ConfigError for settings of the text encoders that would have no effect, or leave nothing to train.
     """
     text = [_is_text(name, family) for name in adapter.weights]
+    config = dataclasses.replace(config, training=dataclasses.replace(config.training, steps=steps))
     if problems := text_conflicts(config, text=any(text), more=not all(text)):
         raise ConfigError("; ".join(problems))
-    if not any(text):
-        return config
     optimizer = config.optimizer
     half = optimizer.learning_rate * (1 if OPTIMIZERS[optimizer.name].one_rate else 0.5)
-    rate = optimizer.text_learning_rate or half
-    return dataclasses.replace(config, optimizer=dataclasses.replace(optimizer, text_learning_rate=rate))
+    return (optimizer.text_learning_rate or half) if any(text) else None
 
 
 def trains_text(adapter: Adapter, family: ModelFamily) -> bool:

@@ -23,7 +23,7 @@ from safetensors.torch import save as save_bytes
 from torch import Tensor
 
 from sd_lora.errors import AdapterError, StorageError, TrainingStopped, some
-from sd_lora.runs.lock import still_runs
+from sd_lora.runs.process import Process
 from sd_lora.storage.atomic import remove_tree, storing, sync_folder, write_synced
 from sd_lora.storage.safetensors_header import read_header
 from sd_lora.version import __version__
@@ -148,10 +148,12 @@ class Checkpoints:
     def _remove_leftovers(self) -> None:
         """Remove what this process or a dead one left behind."""
         for path in sorted(self.folder.glob(".tmp-*")):
-            found = re.fullmatch(r"\.tmp-\d+-(\d{1,10})(-old)?", path.name)
+            match = re.fullmatch(r"\.tmp-\d+-(\d{1,10})(-old)?", path.name)
             # The next save tries again: no run should end over what is of no use.
             with contextlib.suppress(OSError):
-                if found and (int(found[1]) == os.getpid() or not still_runs(int(found[1]), os.lstat(path).st_mtime)):
+                if match and (
+                    (pid := int(match[1])) == os.getpid() or not Process(pid, "", os.lstat(path).st_mtime).found()
+                ):
                     remove_tree(path)
 
 

@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
 
 import torch
 from accelerate import Accelerator
 
-from sd_lora.check.cost import schedule_for
 from sd_lora.data.cache import Cache, cache_folder
 from sd_lora.data.encoded import EncodedSet, Encoders
+from sd_lora.data.planning import schedule_for
 from sd_lora.preview.previewer import Previewer
 from sd_lora.training.adapter_plan import trains_text
-from sd_lora.training.preparation import Run
+from sd_lora.training.prepared import Encoded, Run
 from sd_lora.training.resume_check import parts_of_base
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """Examples to train on and, if any, `held` out ones; what draws the samples; and what tells the `base` model, as
-    `parts_of_base` has it."""
-
-    data: EncodedSet
-    held: EncodedSet | None
-    previewer: Previewer
-    base: dict[str, Any]
 
 
 @torch.no_grad()

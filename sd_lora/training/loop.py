@@ -63,8 +63,7 @@ class Trainer:
         self._guards = Guards(trained.layers, trained.targets)
         self._skipped, self._broken, self._alarms = 0, False, list[str]()
         self.steps, self.done = config.training.steps or 0, 0
-        #: signals that asked any of the processes to stop, 0: none; set by `stop` and shared in each step
-        self.stop: Callable[[], int] = lambda: 0
+        #: the signals that asked the processes to stop, added up; 0: none
         self.stopping = 0
         share = config.training.batch_size // accelerator.num_processes
         self._mine = range(accelerator.process_index * share, (accelerator.process_index + 1) * share)
@@ -75,16 +74,33 @@ class Trainer:
         averages = config.training.average != "none"
         self.average = Average(trained.parameters, self.steps, config.training) if averages else None
 
-    def run(self) -> Iterator[StepReport]:
-        """Train what is left, a report a step.
+    def run(self, stop: Callable[[], int] = lambda: 0) -> Iterator[StepReport]:
+        """Train the steps that remain, a report a step. `stop` gives the signal that asks this process to stop, or 0.
 
-        Raises TrainingStopped when a loss, gradient or weight is no finite number; `is_whole` then says whether the
-        weights are those of the last step that was whole. Raises OutOfMemory when a step does not fit even in the
-        leanest way.
+        Raises TrainingStopped when a loss, gradient or weight is NaN or infinite; `is_whole` then says whether the
+        weights are those of the last good step. Raises OutOfMemory when a step does not fit even in the leanest way.
         """
+        optimizer = self._config.optimizer
         try:
             while self.done < self.steps:
-                yield self._step(self.done)
+                step, started = self.done, time.perf_counter()
+                share = rate_share(step, self.steps, optimizer)
+                set_rate(self._optimizer, share)
+                gradients = self._gradients(step, stop)
+                if gradients is None:
+                    self._compute_leanly(step)
+                    continue
+                total, names, norm = gradients
+                loss = total[0].item() / self._accelerator.num_processes
+                self.stopping = int(total[1].item())
+                self._update(step, loss, norm, names)
+                alarms, self._alarms = [*self._alarms, *self._guards.look(self.done)], []
+                sums, counts = total[2 : 2 + QUARTERS].tolist(), total[2 + QUARTERS :].tolist()
+                by_noise = [s / n if n else None for s, n in zip(sums, counts, strict=True)]
+                yield StepReport(
+                    self.done, self.steps, loss, optimizer.learning_rate * share, time.perf_counter() - started,
+                    norm, by_noise, used_memory(self._accelerator.device), alarms,
+                )  # fmt: skip
         finally:
             self._accelerator.free_memory()
 
@@ -137,46 +153,35 @@ class Trainer:
         with settle(self._optimizer):
             yield
 
-    def _step(self, step: int) -> StepReport:
-        started, optimizer = time.perf_counter(), self._config.optimizer
-        share = rate_share(step, self.steps, optimizer)
-        set_rate(self._optimizer, share)
-        total, names, norm = self._gradients(step)
-        loss = total[0].item() / self._accelerator.num_processes
-        self.stopping = int(total[1].item())
-        if not math.isfinite(loss):
-            raise stopped("the loss", step + 1, names)
-        self._check_gradient(norm, step, names)
-        self._prepared.step()
-        self._prepared.zero_grad(set_to_none=True)
-        if optimizer.max_norm:
-            cap_norms(list(self._trained.layers.values()), optimizer.max_norm)
-        self._check_weights(step, names)
-        if self.average is not None:
-            self.average.update(step)
-        self.done = step + 1
-        alarms, self._alarms = [*self._alarms, *self._guards.look(self.done)], []
-        sums, counts = total[2 : 2 + QUARTERS].tolist(), total[2 + QUARTERS :].tolist()
-        by_noise = [s / n if n else None for s, n in zip(sums, counts, strict=True)]
-        return StepReport(
-            self.done, self.steps, loss, optimizer.learning_rate * share, time.perf_counter() - started,
-            norm, by_noise, used_memory(self._accelerator.device), alarms,
-        )  # fmt: skip
+    def _gradients(self, step: int, stop: Callable[[], int]) -> tuple[Tensor, list[str], float | None] | None:
+        """Leave the gradients of `step` in the parameters, clipped; None if it does not fit into memory as it is.
 
-    def _gradients(self, step: int) -> tuple[Tensor, list[str], float | None]:
-        """The gradients of `step`, in the parameters and clipped; what was summed up on the way (see `_attempt`), the
-        images' names, and the norm before clipping.
-
-        A step that does not fit into memory is tried once more in the leanest way."""
+        Otherwise sums over all processes (the loss, the signals to stop, the losses by noise), the images' names, and
+        the norm before clipping."""
+        accelerator, parameters = self._accelerator, list(self._trained.parameters.values())
+        total, names = torch.zeros(2 + 2 * QUARTERS, device=accelerator.device), list[str]()
         try:
-            return self._attempt(step)
+            with self._dropouts(step):
+                for part in self.computation.parts(step, self._mine, self.micro_batch):
+                    accelerator.backward(part.loss)
+                    total[0] += part.loss.detach()
+                    total[2:] += part.by_noise
+                    names += part.names
+            total[1] = float(stop())
+            summed: Any = accelerator.reduce(total, "sum")
+            _average_gradients(accelerator, parameters)
+            norm = accelerator.clip_grad_norm_(parameters, self._config.optimizer.clip_norm)
+            return summed, names, None if norm is None else float(norm)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            lean = self.micro_batch == 1 and self.checkpointing
-            if lean or self._accelerator.num_processes > 1:
-                raise self._too_large(step) from error
-        # the failed attempt's tensors are free only here, outside of the except clause
+            if (self.micro_batch == 1 and self.checkpointing) or accelerator.num_processes > 1:
+                device, lean = accelerator.device, self.checkpointing
+                raise too_large(device, step + 1, self.micro_batch, checkpointing=lean) from error
+            return None
+
+    def _compute_leanly(self, step: int) -> None:
+        """From here on compute one image at once, with gradient checkpointing: `step` did not fit into memory."""
         self._alarms.append(
             f"step {step + 1} did not fit into memory with {self.micro_batch} images at once; from here on one at a "
             "time, with gradient checkpointing, which takes longer and changes nothing else"
@@ -185,29 +190,29 @@ class Trainer:
         give_back(self._accelerator.device)
         self.micro_batch, self.checkpointing = 1, True
         checkpoint_activations(self._denoiser)
-        try:
-            return self._attempt(step)
-        except Exception as error:
-            if is_out_of_memory(error):
-                raise self._too_large(step) from error
-            raise
 
-    def _attempt(self, step: int) -> tuple[Tensor, list[str], float | None]:
-        """As `_gradients`; the sums over processes are the loss, the signals to stop, and the losses by noise."""
-        accelerator = self._accelerator
-        total, names = torch.zeros(2 + 2 * QUARTERS, device=accelerator.device), list[str]()
-        with self._dropouts(step):
-            for part in self.computation.parts(step, self._mine, self.micro_batch):
-                accelerator.backward(part.loss)
-                total[0] += part.loss.detach()
-                total[2:] += part.by_noise
-                names += part.names
-        total[1] = float(self.stop())
-        summed: Any = accelerator.reduce(total, "sum")
-        parameters = list(self._trained.parameters.values())
-        _average_gradients(accelerator, parameters)
-        norm = accelerator.clip_grad_norm_(parameters, self._config.optimizer.clip_norm)
-        return summed, names, None if norm is None else float(norm)
+    def _update(self, step: int, loss: float, norm: float | None, names: Sequence[str]) -> None:
+        """Move the weights by the gradients of `step`. TrainingStopped if `loss`, gradient or a weight is not finite.
+
+        The scaler of float16 looks for its scale by overflowing now and then, and skips those steps; too many in a row
+        are no search."""
+        if not math.isfinite(loss):
+            raise stopped("the loss", step + 1, names)
+        finite = norm is None or math.isfinite(norm)
+        self._skipped = 0 if finite else self._skipped + 1
+        if not finite and (self._accelerator.scaler is None or self._skipped > _MOST_SKIPPED):
+            raise stopped("a gradient", step + 1, names)
+        self._prepared.step()
+        self._prepared.zero_grad(set_to_none=True)
+        if self._config.optimizer.max_norm:
+            cap_norms(list(self._trained.layers.values()), self._config.optimizer.max_norm)
+        parameters = [parameter.detach() for parameter in self._trained.parameters.values()]
+        if not math.isfinite(float(torch.stack(torch._foreach_norm(parameters)).sum())):
+            self._broken = True
+            raise stopped("a weight", step + 1, names)
+        if self.average is not None:
+            self.average.update(step)
+        self.done = step + 1
 
     @contextmanager
     def _dropouts(self, step: int) -> Iterator[None]:
@@ -228,23 +233,6 @@ class Trainer:
             finally:
                 for layer in layers:
                     layer.dropout = layer.rank_dropout = 0.0
-
-    def _check_gradient(self, norm: float | None, step: int, names: Sequence[str]) -> None:
-        """TrainingStopped for a gradient that is not finite. The scaler of float16 looks for its scale by overflowing
-        now and then, and skips those steps; too many in a row are no search."""
-        finite = norm is None or math.isfinite(norm)
-        self._skipped = 0 if finite else self._skipped + 1
-        if not finite and (self._accelerator.scaler is None or self._skipped > _MOST_SKIPPED):
-            raise stopped("a gradient", step + 1, names)
-
-    def _check_weights(self, step: int, names: Sequence[str]) -> None:
-        parameters = [parameter.detach() for parameter in self._trained.parameters.values()]
-        if not math.isfinite(float(torch.stack(torch._foreach_norm(parameters)).sum())):
-            self._broken = True
-            raise stopped("a weight", step + 1, names)
-
-    def _too_large(self, step: int) -> Exception:
-        return too_large(self._accelerator.device, step + 1, self.micro_batch, checkpointing=self.checkpointing)
 
 
 def _average_gradients(accelerator: Accelerator, parameters: Sequence[nn.Parameter]) -> None:

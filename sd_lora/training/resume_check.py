@@ -17,8 +17,7 @@ from sd_lora.config.schema import RunConfig
 from sd_lora.errors import ConfigError, DataError, some
 
 if TYPE_CHECKING:
-    from sd_lora.training.encoding import Encoded
-    from sd_lora.training.preparation import Run
+    from sd_lora.training.prepared import Encoded, Run
 
 #: settings that say where things lie, how a step is computed, or what is kept and shown of it; the precision is
 #: compared as it came out
@@ -41,19 +40,16 @@ _SURROUNDINGS = ("device", "torch", "processes")
 _ANEW = "or train anew with --out"
 
 
-def definition(config: RunConfig, adapter: Adapter, dtype: torch.dtype) -> dict[str, Any]:
-    """What defines a run before anything is encoded: its settings, its modules with rank, alpha and variant, and its
-    precision, as JSON has them."""
+def settings_of(config: RunConfig) -> dict[str, Any]:
+    """The settings that define a run's result, as JSON has them."""
     tree = json.loads(json.dumps(dataclasses.asdict(config)))
     settings = {f"{s}.{key}": value for s in tree if s not in _FREE_SECTIONS for key, value in tree[s].items()}
-    modules = {
-        name: [w.rank, w.alpha, "lora" if w.magnitude is None else "dora"] for name, w in adapter.weights.items()
-    }
-    return {
-        "settings": {key: value for key, value in settings.items() if key not in _FREE},
-        "modules": modules,
-        "dtype": str(dtype).removeprefix("torch."),
-    }
+    return {key: value for key, value in settings.items() if key not in _FREE}
+
+
+def modules_of(adapter: Adapter) -> dict[str, Any]:
+    """Rank, alpha and variant of each module, as JSON has them."""
+    return {name: [w.rank, w.alpha, "lora" if w.magnitude is None else "dora"] for name, w in adapter.weights.items()}
 
 
 def parts_of_base(run: Run) -> dict[str, Any]:
@@ -69,7 +65,9 @@ def parts_of_base(run: Run) -> dict[str, Any]:
 def facts_of(run: Run, encoded: Encoded, processes: int) -> dict[str, Any]:
     """What the rest of a run depends on besides its state, for a checkpoint."""
     return {
-        **definition(run.config, run.adapter, run.dtype),
+        "settings": settings_of(run.config),
+        "modules": modules_of(run.adapter),
+        "dtype": _name_of(run.dtype),
         **encoded.base,
         "examples": encoded.data.fingerprints(),
         "held": encoded.held.fingerprints() if encoded.held is not None else {},
@@ -79,25 +77,30 @@ def facts_of(run: Run, encoded: Encoded, processes: int) -> dict[str, Any]:
     }
 
 
-def check_definition(then: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> None:
-    """ConfigError if settings, modules or precision have changed since: `then` is a checkpoint's `facts_of`, `now` a
-    `definition`. What an older checkpoint does not tell is not compared."""
-    old, new = _by_todays_names(then.get("settings", {})), now["settings"]
+def check_unchanged(then: Mapping[str, Any], config: RunConfig, dtype: torch.dtype, folder: Path) -> None:
+    """ConfigError if settings or precision have changed since: `then` is a checkpoint's `facts_of`. What an older
+    checkpoint does not hold is not compared."""
+    old, new, precision = _by_todays_names(then.get("settings", {})), settings_of(config), _name_of(dtype)
     changed = [key for key in new if key in old and old[key] != new[key]]
     if changed:
         listed = ", ".join(f"{key} was {_shown(old[key])} and is {_shown(new[key])}" for key in changed)
         raise ConfigError(f"{folder / 'config.toml'} has changed since the run began: {listed}; set that back, {_ANEW}")
-    modules = then.get("modules", now["modules"])
-    others = [name for name in modules | now["modules"] if modules.get(name) != now["modules"].get(name)]
+    if then.get("dtype", precision) != precision:
+        raise ConfigError(
+            f"{folder} was computed in {then['dtype']} and would go on in {precision}, to another result; set "
+            f"model.dtype={then['dtype']} in its config.toml, {_ANEW}"
+        )
+
+
+def check_modules(then: Mapping[str, Any], adapter: Adapter, folder: Path) -> None:
+    """ConfigError if the modules of `adapter` are others than those of a checkpoint, whose `facts_of` is `then`."""
+    now = modules_of(adapter)
+    before = then.get("modules", now)
+    others = [name for name in before | now if before.get(name) != now.get(name)]
     if others:
         raise ConfigError(
             f"{folder} cannot go on as it began: {len(others)} modules of its adapter are new, gone or of another "
             f"rank, alpha or variant ({some(others, 3)}); put its init.safetensors and the base model back, {_ANEW}"
-        )
-    if then.get("dtype", now["dtype"]) != now["dtype"]:
-        raise ConfigError(
-            f"{folder} was computed in {then['dtype']} and would go on in {now['dtype']}, to another result; set "
-            f"model.dtype={then['dtype']} in its config.toml, {_ANEW}"
         )
 
 
@@ -146,3 +149,7 @@ def _same(then: Any, now: Any) -> bool:
 
 def _shown(value: Any) -> str:
     return "absent" if value is None else json.dumps(value, ensure_ascii=False)
+
+
+def _name_of(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

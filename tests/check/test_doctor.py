@@ -14,10 +14,12 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from sd_lora import check_folder, load_base, load_config
-from sd_lora.check.cost import measure, plan_for, schedule_for
+from sd_lora.check.cost import measure
+from sd_lora.check.result import plan_for
 from sd_lora.commands.app import app
 from sd_lora.data.examples import Example
 from sd_lora.data.findings import CODES
+from sd_lora.data.planning import schedule_for
 from sd_lora.errors import ConfigError
 from sd_lora.tinybase.styles import render
 from sd_lora.tinybase.world import sample_scene

@@ -227,8 +227,8 @@ def test_a_run_that_goes_on_says_where(cli: Cli, image_folder: Path, monkeypatch
     monkeypatch.setattr("sd_lora.commands.train.print_run", lambda *_: None)
     begun, resumed = cli("train", image_folder, "training.steps=2", *QUICK, "--out", "run"), cli("resume", "run")
     assert (begun.code, resumed.code) == (0, 0)
-    assert "starting anew" not in begun.out
-    assert resumed.out.endswith("starting anew\n")
+    assert "starting over" not in begun.out
+    assert resumed.out.endswith("starting over\n")
 
 
 def test_the_help_of_train_names_defaults_and_the_list_of_settings(cli: Cli) -> None:
@@ -406,7 +406,9 @@ def test_the_plan_says_how_many_processes_share_the_run(
     if count:
         monkeypatch.setenv("WORLD_SIZE", count)
     facts = {"reasons": [], "batch_size": 8, "seconds": 80.0, "steps": 40}
-    run: Any = SimpleNamespace(summary=lambda: "photos", plan=lambda: facts, resumed_from=10)
+    monkeypatch.setattr("sd_lora.commands.console.plan_of", lambda _: facts)
+    monkeypatch.setattr("sd_lora.commands.console.summary", lambda _: "photos")
+    run: Any = SimpleNamespace(resumed_from=10)
     print_plan(run)
     _, *lines, last = capsys.readouterr().out.splitlines()
     assert lines == said

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import warnings
 from pathlib import Path
 
 import pytest
+import torch
 
 from sd_lora.config.old_spellings import OLD_PRESETS, OldSpelling
 from sd_lora.config.presets import copy_preset, load_config, preset_names, preset_text
 from sd_lora.config.reading import parse_config, read_config
+from sd_lora.config.schema import RunConfig, TrainingConfig
 from sd_lora.errors import ConfigError
-from sd_lora.training.resume_check import check_definition
+from sd_lora.training.resume_check import check_unchanged
 
 
 @pytest.mark.parametrize(
@@ -93,14 +94,14 @@ def test_a_checkpoint_with_the_old_settings_is_of_the_same_run(
     gamma: float | None, debiased: bool, now: str, tmp_path: Path
 ) -> None:
     old = {"training.min_snr_gamma": gamma, "training.debiased": debiased, "training.seed": 0, "training.steps": None}
-    new = {"training.weighting": now, "training.min_snr_gamma": gamma or 5.0, "training.seed": 0}
 
-    def with_settings(settings: dict[str, object]) -> dict[str, object]:
-        return json.loads(json.dumps({"settings": settings, "modules": {}, "dtype": "float32"}))
+    def check(**training: object) -> None:
+        config = RunConfig(training=TrainingConfig(min_snr_gamma=gamma or 5.0, **training))  # type: ignore[arg-type]
+        check_unchanged({"settings": old}, config, torch.float32, tmp_path)
 
-    check_definition(with_settings(old), with_settings(new), tmp_path)
+    check(weighting=now)
     other = "none" if now == "debiased" else "debiased"
     with pytest.raises(ConfigError, match=f'weighting was "{now}" and is "{other}"'):
-        check_definition(with_settings(old), with_settings({**new, "training.weighting": other}), tmp_path)
+        check(weighting=other)
     with pytest.raises(ConfigError, match=r"training\.steps was absent and is 3"):
-        check_definition(with_settings(old), with_settings({**new, "training.steps": 3}), tmp_path)
+        check(weighting=now, steps=3)

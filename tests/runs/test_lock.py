@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -15,18 +16,14 @@ import psutil
 import pytest
 
 from sd_lora.errors import ConfigError, StorageError
-from sd_lora.runs import lock
-from sd_lora.runs.lock import RunLock, still_runs
+from sd_lora.runs.lock import RunLock
+from sd_lora.runs.process import Process
 
-#: takes the lock of the lock module's own file alone: the package would import torch first
 OWNER = """
-import importlib.util, sys, time
+import sys
 from pathlib import Path
-spec = importlib.util.spec_from_file_location("lock", sys.argv[1])
-module = importlib.util.module_from_spec(spec)
-sys.modules["lock"] = module
-spec.loader.exec_module(module)
-with module.RunLock(Path(sys.argv[2])):
+from sd_lora.runs.lock import RunLock
+with RunLock(Path(sys.argv[1])):
     print("held", flush=True)
     sys.stdin.read()
 """
@@ -35,7 +32,7 @@ with module.RunLock(Path(sys.argv[2])):
 @pytest.fixture
 def owner(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """Another process that holds the lock of `tmp_path` until it is killed or its input ends."""
-    command = [sys.executable, "-c", OWNER, str(lock.__file__), str(tmp_path)]
+    command = [sys.executable, "-c", OWNER, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "held\n"
@@ -91,7 +88,7 @@ def test_an_owner_that_cannot_be_read_is_another_process(tmp_path: Path, content
 
 def test_what_an_owner_file_says_breaks_no_line(tmp_path: Path) -> None:
     with RunLock(tmp_path):
-        owner = {"pid": "1\n2", "host": "\x1b[31m" * 1000, "started": 3}
+        owner = {"pid": "1\n2", "host": "\x1b[31m" * 1000, "since": 3}
         (tmp_path / ".lock").write_text(json.dumps(owner)[:4096])
         with pytest.raises(ConfigError) as refused, RunLock(tmp_path):
             pass
@@ -116,16 +113,16 @@ def test_a_folder_that_is_not_there_is_a_storage_error(tmp_path: Path) -> None:
 
 
 def test_a_disk_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def none(handle: int) -> None:
-        raise OSError(38, "Function not implemented")
+    def no_locks(handle: int, operation: int) -> None:
+        raise OSError(errno.ENOSYS, "Function not implemented")
 
-    monkeypatch.setattr(lock, "_take", none)
+    monkeypatch.setattr("fcntl.flock", no_locks)
     with pytest.raises(StorageError, match=r"\.lock cannot be locked: its disk has no locks; name"), RunLock(tmp_path):
         pass
 
 
 def test_a_number_that_was_given_anew_is_another_process() -> None:
     started = psutil.Process().create_time()
-    assert still_runs(os.getpid(), started + 1)
-    assert not still_runs(os.getpid(), started - 3600)
-    assert not still_runs(2**31 - 1, started)
+    assert Process(os.getpid(), "", started + 1).found()
+    assert not Process(os.getpid(), "", started - 3600).found()
+    assert not Process(2**31 - 1, "", started).found()

@@ -10,12 +10,12 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sd_lora.check.cost import default_steps
 from sd_lora.config.reading import parse_config
 from sd_lora.config.schema import OptimizerConfig, RunConfig
 from sd_lora.data.encoded import Batch
 from sd_lora.data.exposures import Group, Schedule, Seen
 from sd_lora.data.pictures.views import View
+from sd_lora.data.planning import default_steps
 from sd_lora.data.seeds import generator_for
 from sd_lora.errors import TrainingStopped
 from sd_lora.models.objectives import Objective

@@ -21,7 +21,8 @@ from sd_lora.config.schema import RunConfig
 from sd_lora.errors import AdapterError, BaseModelError, ConfigError, SdLoraError
 from sd_lora.models.opening import load_base, save_single_file
 from sd_lora.preview.previewer import Previewer
-from sd_lora.training.run import prepare, run_training, train
+from sd_lora.training.preparation import prepare
+from sd_lora.training.run import run_training, train
 
 Short = Callable[..., RunConfig]
 

@@ -14,13 +14,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from small_runs import STEPS, body_of, config_of, go, interrupted, resumed, write_images
 
+from sd_lora.commands.run_plan import going_on, plan_of, summary
 from sd_lora.config.old_spellings import OldSpelling
 from sd_lora.config.reading import read_config
 from sd_lora.errors import AdapterError, ConfigError, DataError
 from sd_lora.runs.folder import RunFolder
 from sd_lora.training.checkpoints import Checkpoints
 from sd_lora.training.preparation import prepare
-from sd_lora.training.resume_check import check_definition, check_same
+from sd_lora.training.resume_check import check_same, check_unchanged
 
 
 @dataclass
@@ -107,12 +108,12 @@ def test_a_run_of_before_weighting_was_a_setting_goes_on(work: Work, monkeypatch
     work.config.write_text("".join(line for line in text.splitlines(True) if "min_snr_gamma" not in line), "utf-8")
     seen = []
 
-    def check_older(then: dict[str, Any], now: dict[str, Any], folder: Path) -> None:
+    def check_older(then: dict[str, Any], *now: Any) -> None:
         settings = {**then["settings"], "training.min_snr_gamma": None, "training.debiased": False}
         seen.append(settings.pop("training.weighting"))
-        check_definition({**then, "settings": settings}, now, folder)
+        check_unchanged({**then, "settings": settings}, *now)
 
-    monkeypatch.setattr("sd_lora.training.preparation.check_definition", check_older)
+    monkeypatch.setattr("sd_lora.training.preparation.check_unchanged", check_older)
     with pytest.warns(OldSpelling, match='write training.weighting="none"'):
         assert [report.step for report in resumed(work.run)] == list(range(3, STEPS + 1))
     assert seen == ["none"]
@@ -139,7 +140,6 @@ def test_an_older_checkpoint_that_tells_less_is_not_refused(work: Work) -> None:
     older = {"examples": {"a": "1"}, "base": "x", "device": "cpu", "dtype": "float32", "torch": "2", "processes": 1}
     now = {**older, "settings": {"training.seed": 1}, "modules": {"unet.a": [1, 1.0, "lora"]}, "held": {"b": "2"},
            "vae": "v", "text": "t", "prediction": "epsilon", "noise": [1.0]}  # fmt: skip
-    check_definition(older, now, work.run)
     assert check_same(older, now, work.run) == []
     assert check_same({**older, "torch": "1"}, now, work.run)[0].startswith("the run goes on with torch 2 instead of 1")
 
@@ -148,7 +148,8 @@ def test_an_older_checkpoint_that_tells_less_is_not_refused(work: Work) -> None:
 def test_weights_of_other_shapes_in_an_older_checkpoint_are_refused(
     work: Work, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sd_lora.training.preparation.check_definition", lambda *_: None)
+    for check in ("check_unchanged", "check_modules"):
+        monkeypatch.setattr(f"sd_lora.training.preparation.{check}", lambda *_: None)
     work.edit("lora.rank=3")
     assert "of other modules or ranks" in work.refused(AdapterError)
 
@@ -266,23 +267,23 @@ def test_an_adapter_that_vanishes_before_the_run_begins_leaves_no_folder(tmp_pat
 @pytest.mark.slow
 def test_a_run_says_where_it_goes_on_and_what_was_held_out(work: Work) -> None:
     run = prepare(RunFolder(work.run).read_config(), resumed=True)
-    assert (run.resumed_from, run.going_on()) == (2, f"going on after step 2 of {STEPS}")
-    assert "3 of 5 images, 2 held out, at " in run.summary()
-    reasons = " ".join(run.plan()["reasons"])
+    assert (run.resumed_from, going_on(run)) == (2, f"going on after step 2 of {STEPS}")
+    assert "3 of 5 images, 2 held out, at " in summary(run)
+    reasons = " ".join(plan_of(run)["reasons"])
     assert "2 images at once, as the run began" in reasons
     assert "as the run began; the rule gives" in reasons
     assert "as set" not in reasons
     resumed(work.run)
-    assert prepare(RunFolder(work.run).read_config(), resumed=True).going_on().startswith(f"all {STEPS} steps are done")
+    assert going_on(prepare(RunFolder(work.run).read_config(), resumed=True)).startswith(f"all {STEPS} steps are done")
     shutil.rmtree(work.run / "checkpoints")
     run = prepare(RunFolder(work.run).read_config(), resumed=True)
-    assert (run.resumed_from, run.going_on()) == (None, "there is no whole checkpoint: starting anew")
+    assert (run.resumed_from, going_on(run)) == (None, "no complete checkpoint found; starting over")
 
 
 def test_a_new_run_goes_on_nowhere(random_sd_folder: Path, tmp_path: Path) -> None:
     run = prepare(config_of(random_sd_folder, write_images(tmp_path / "images"), tmp_path / "run"))
-    assert (run.resumed_from, run.going_on()) == (None, "")
-    assert "3 images at" in run.summary()
+    assert (run.resumed_from, going_on(run)) == (None, "")
+    assert "3 images at" in summary(run)
 
 
 def test_a_checkpoint_is_looked_at_without_its_tensors(work: Work) -> None:

@@ -23,7 +23,9 @@ from sd_lora.errors import ConfigError, DataError, SdLoraError, TrainingStopped
 from sd_lora.models.objectives import Objective
 from sd_lora.tinybase.styles import render
 from sd_lora.tinybase.world import sample_scene
-from sd_lora.training.run import Run, prepare, run_training
+from sd_lora.training.preparation import prepare
+from sd_lora.training.prepared import Run
+from sd_lora.training.run import run_training
 
 CHECKPOINT = ("adapter.safetensors", "optimizer.safetensors", "state.json", "manifest.json")
 CAPTION = "a perfectly secret caption number"

@@ -14,6 +14,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from sd_lora import load_config
+from sd_lora.commands.run_plan import summary
 from sd_lora.config.schema import RunConfig
 from sd_lora.data.cache import Cache
 from sd_lora.errors import ConfigError, DataError
@@ -22,7 +23,9 @@ from sd_lora.models.families.unet import UNetFamily
 from sd_lora.tinybase.styles import render
 from sd_lora.tinybase.world import sample_scene
 from sd_lora.training import encoding
-from sd_lora.training.run import Run, prepare, run_training, train
+from sd_lora.training.preparation import prepare
+from sd_lora.training.prepared import Run
+from sd_lora.training.run import run_training, train
 
 Short = Callable[..., RunConfig]
 SHAPES = [(64, 64), (96, 64), (64, 96), (128, 64), (64, 64), (72, 64)]
@@ -96,7 +99,7 @@ def test_squares_and_several_resolutions_on_request(short: Short, monkeypatch: p
 
 
 def test_what_the_summary_says(short: Short, folder: Path) -> None:
-    first, second = prepare(short()).summary().splitlines()
+    first, second = summary(prepare(short())).splitlines()
     assert str(folder) in first
     assert "6 images" in first
     assert ".txt" in first

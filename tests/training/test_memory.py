@@ -11,8 +11,9 @@ from typer.testing import CliRunner
 
 from sd_lora.check.cost import Cost
 from sd_lora.commands.app import app
+from sd_lora.commands.run_plan import plan_of
 from sd_lora.config.schema import TrainingConfig
-from sd_lora.training.means import Means, choose_means
+from sd_lora.training.memory import Means, choose_means
 from sd_lora.training.preparation import prepare
 
 GB = 2**30
@@ -69,10 +70,10 @@ def test_a_run_keeps_what_was_chosen(random_sd_folder: Path, tmp_path: Path, mon
 
 def test_what_comes_at_the_end_only_is_said(random_sd_folder: Path, tmp_path: Path) -> None:
     images = write_images(tmp_path / "images")
-    plain = prepare(config_of(random_sd_folder, images, tmp_path / "run", "preview.every=0")).plan()["reasons"]
+    plain = plan_of(prepare(config_of(random_sd_folder, images, tmp_path / "run", "preview.every=0")))["reasons"]
     assert not any("after the last one only" in reason for reason in plain)
     rare = ("training.save_every=8", "preview.every=9")
-    reasons = prepare(config_of(random_sd_folder, images, tmp_path / "run", *rare)).plan()["reasons"]
+    reasons = plan_of(prepare(config_of(random_sd_folder, images, tmp_path / "run", *rare)))["reasons"]
     assert reasons[-1] == "training.save_every=8 and preview.every=9 in 7 steps: after the last one only"
 
 

@@ -1,0 +1,76 @@
+"""What a run that is about to start will be, in words and as JSON."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sd_lora.training.prepared import Run
+
+
+def summary(run: Run) -> str:
+    """What was understood of the folder, and what is about to be trained: two lines."""
+    from sd_lora.adapters.adapter import base_name
+
+    held = f" of {run.images + len(run.held)} images, {len(run.held)} held out," if run.held else " images"
+    data, training = run.config.data, run.config.training
+    ranks = sorted({w.rank for w in run.adapter.weights.values()})
+    rank = f"{ranks[0]}" if len(ranks) == 1 else f"{ranks[0]} to {ranks[-1]}"
+    return (
+        f"{data.folder}: {run.layout}\n"
+        f"{run.images}{held} at {data.resolution} px, base model {base_name(run.pipe)}: "
+        f"{len(run.adapter.weights)} modules of rank {rank}, {training.steps} steps of "
+        f"{training.batch_size} images, {run.device.type}, {_precision(run)}"
+    )
+
+
+def going_on(run: Run) -> str:
+    """Where a run that is resumed goes on; nothing for a new one."""
+    steps = run.config.training.steps or 0
+    if not run.resumed:
+        return ""
+    if run.resumed_from is None:
+        return "no complete checkpoint found; starting over"
+    if run.resumed_from >= steps:
+        return f"all {steps} steps are done: saving what is left"
+    return f"going on after step {run.resumed_from} of {steps}"
+
+
+def plan_of(run: Run) -> dict[str, Any]:
+    """What the run will be, for JSON; `reasons` are sentences."""
+    from sd_lora.data.planning import default_exposures
+
+    training, precision = run.config.training, _precision(run)
+    steps, prior = training.steps or 0, len(run.examples) - run.images
+    exposures, rule = steps * training.batch_size, default_exposures(run.images, prior=prior > 0)
+    given = "as the run began" if run.resumed else "as set or by the preset"
+    by_rule = "by the rule" if abs(exposures - rule) < training.batch_size else f"{given}; the rule gives {rule:,}"
+    why = given if run.config.model.dtype != "auto" else "the default on this device"
+    return {
+        "images": run.images, "regularisation_images": prior, "held_out": len(run.held), "exposures": exposures,
+        "steps": steps, "batch_size": training.batch_size, "micro_batch": training.micro_batch,
+        "gradient_checkpointing": training.gradient_checkpointing, "device": run.device.type, "precision": precision,
+        "seconds": run.means.seconds * steps, "memory_bytes": run.means.memory,
+        "reasons": [
+            f"{steps} steps of {training.batch_size} images are {exposures:,} exposures, {by_rule}",
+            *run.means.reasons,
+            f"computed in {precision}, {why}; layers and optimizer in float32",
+            *_at_the_end_only(run),
+        ],
+    }  # fmt: skip
+
+
+def _at_the_end_only(run: Run) -> list[str]:
+    """What never comes up in so few steps; a preset may have set it, so that it is no error."""
+    training, steps = run.config.training, run.config.training.steps or 0
+    settings = {
+        "training.save_every": training.save_every,
+        "training.validate_every": training.validate_every,
+        "preview.every": run.config.preview.every,
+    }
+    rare = [f"{key}={value}" for key, value in settings.items() if value > steps]
+    return [f"{' and '.join(rare)} in {steps} steps: after the last one only"] if rare else []
+
+
+def _precision(run: Run) -> str:
+    return str(run.dtype).removeprefix("torch.")

@@ -1,0 +1,59 @@
+"""A run that is ready to start, and what it is trained on once that is encoded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sd_lora.adapters.adapter import Adapter
+from sd_lora.config.schema import RunConfig
+from sd_lora.data.encoded import EncodedSet
+from sd_lora.data.examples import Example
+from sd_lora.data.exposures import Schedule
+from sd_lora.models.opening import ModelFamily
+from sd_lora.preview.previewer import Previewer
+from sd_lora.training.memory import Means
+
+
+@dataclass
+class Run:
+    """A run whose inputs have all been checked; `config` is resolved, `notes` are warnings for the user."""
+
+    config: RunConfig
+    path: Path
+    layout: str
+    examples: list[Example]
+    schedule: Schedule
+    family: ModelFamily
+    pipe: Any
+    adapter: Adapter
+    device: torch.device
+    dtype: torch.dtype
+    notes: list[str]
+    #: images that are not trained on, to measure the validation loss
+    held: list[Example]
+    #: how its steps are computed, and why
+    means: Means
+    #: whether it goes on in a run folder that is there already
+    resumed: bool = False
+    #: the step of the checkpoint that it goes on from; None without one
+    resumed_from: int | None = None
+
+    @property
+    def images(self) -> int:
+        """How many images the style is learnt from."""
+        return sum(not example.prior for example in self.examples)
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Examples to train on and, if any, `held` out ones; what draws the samples; and what identifies the `base` model,
+    as `parts_of_base` has it."""
+
+    data: EncodedSet
+    held: EncodedSet | None
+    previewer: Previewer
+    base: dict[str, Any]
