@@ -17,6 +17,7 @@ from sd_lora.preview.job import MixedAdapter, PreviewJob, PreviewLimits, Preview
 from sd_lora.preview.service import PreviewService
 
 
+@pytest.mark.slow
 def test_many_callers_get_what_one_gets_alone(random_sd_folder: Path, files: list[Path]) -> None:
     draw = random.Random(7)
     jobs = [
