@@ -15,14 +15,16 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from sd_lora.adapters.file import Weights, read_adapter, write_adapter
+from sd_lora.adapters.file import read_adapter
 from sd_lora.adapters.keys import name_of_module
 from sd_lora.adapters.strengths import Strengths, strengths_by_module
+from sd_lora.adapters.writing import write_adapter
 from sd_lora.errors import AdapterError, nearest, some
 from sd_lora.lora.inject import eject, fuse, inject
-from sd_lora.lora.layers import LoraLayer, checked_strength
+from sd_lora.lora.layers import Layer, checked_strength
 from sd_lora.lora.targets import Target
-from sd_lora.lora.variants import VARIANTS, new_layer
+from sd_lora.lora.variants import VARIANTS, called, new_layer
+from sd_lora.lora.weights import Weights
 from sd_lora.models.names import name_of_base
 from sd_lora.models.quantize import is_quantized
 
@@ -47,7 +49,7 @@ class Adapter:
 
     def __init__(self, weights: Mapping[str, Weights], metadata: Mapping[str, str], label: str = "adapter") -> None:
         self._weights = dict(weights)
-        self._layers: dict[str, LoraLayer] = {}
+        self._layers: dict[str, Layer] = {}
         self._attached: list[_Attachment] = []
         self._strength: Strengths = 1.0
         self.metadata = dict(metadata)
@@ -59,7 +61,7 @@ class Adapter:
     ) -> Self:
         """A fresh adapter for `targets`: it changes nothing until trained. The same seed gives the same start.
 
-        `variant` is "lora" or "dora"; without one it is what `metadata` says, or "lora".
+        `variant` is one of `VARIANTS`; without one it is what `metadata` says, or "lora".
         """
         variant = variant or (metadata or {}).get("sdlora.variant", "lora")
         adapter = cls({}, {**(metadata or {}), "sdlora.variant": variant}, "new adapter")
@@ -87,12 +89,12 @@ class Adapter:
         """The current weights by module name."""
         if not self._layers:
             return dict(self._weights)
-        return {name: Weights(**layer.tensors(), alpha=layer.alpha) for name, layer in self._layers.items()}
+        return {name: Weights(layer.variant, layer.tensors(), layer.alpha) for name, layer in self._layers.items()}
 
     @property
     def variant(self) -> str:
-        """ "dora" if any module has a magnitude, else "lora"."""
-        return "dora" if any(w.magnitude is not None for w in self.weights.values()) else "lora"
+        """The variant of its modules; where some are of another, the last of `VARIANTS` among them."""
+        return called(w.variant for w in self.weights.values()) or "lora"
 
     @property
     def trigger(self) -> str:
@@ -109,7 +111,7 @@ class Adapter:
         return bool(self._attached)
 
     @property
-    def layers(self) -> dict[str, LoraLayer]:
+    def layers(self) -> dict[str, Layer]:
         """The layers by module name; none before an adapter that was loaded is injected."""
         return dict(self._layers)
 
@@ -210,7 +212,11 @@ class Adapter:
                 problems.append(f"{len(left)} {count} are for {component}, which this pipeline was loaded without")
                 weights = {name: w for name, w in weights.items() if name not in left}
         missing = [name for name in weights if name not in modules]
-        wrong = [name for name, w in weights.items() if name in modules and not _fits(w, modules[name])]
+        wrong = [
+            name
+            for name, w in weights.items()
+            if name in modules and not w.row.fits(w.shapes, tuple(modules[name].weight.shape))  # type: ignore[arg-type]
+        ]
         if missing:
             problems.append(f"{len(missing)} {count} do not exist there ({some(missing, 2)})")
         if wrong:
@@ -228,8 +234,9 @@ class Adapter:
             )
         weights = self.weights
         found = {name: modules[name] for name in weights}
-        if self.variant == "dora" and any(is_quantized(module.weight) for module in found.values()):
-            raise AdapterError(f"{self.label} is a DoRA, which needs the base whole; leave model.quantize out")
+        row = VARIANTS[self.variant]
+        if row.needs_base and any(is_quantized(module.weight) for module in found.values()):
+            raise AdapterError(f"{self.label} is a {row.title}, which needs the base whole; leave model.quantize out")
         if any(module.weight.is_meta for module in found.values()):
             raise AdapterError(
                 f"the weights of {base_name(pipe)} are offloaded module by module, where no layer can follow them; "
@@ -241,6 +248,7 @@ class Adapter:
 def modules_of(pipe: Any) -> dict[str, nn.Module]:
     """Modules of a pipeline that can carry a layer, by name; refuses fused attention projections."""
     found: dict[str, nn.Module] = {}
+    carriers = VARIANTS["lora"].layers()
     for component in COMPONENTS:
         root = getattr(pipe, component, None)
         if not isinstance(root, nn.Module):
@@ -251,7 +259,7 @@ def modules_of(pipe: Any) -> dict[str, nn.Module]:
                     f"the attention projections of {component} are fused, so LoRA layers would never be called; "
                     "call pipe.unfuse_qkv_projections() first"
                 )
-            if type(module) in VARIANTS["lora"] and ".loras." not in f".{path}.":
+            if type(module) in carriers and ".loras." not in f".{path}.":
                 found[name_of_module(component, path)] = module
     return found
 
@@ -277,13 +285,7 @@ def _other_kind(metadata: Mapping[str, str], pipe: Any) -> list[str]:
     return problems
 
 
-def _fits(weights: Weights, module: nn.Module) -> bool:
-    shape: torch.Size = module.weight.shape  # type: ignore[union-attr, assignment]
-    rows = shape if weights.magnitude is None else weights.magnitude.shape
-    return weights.up.shape[0] == shape[0] == rows[0] and weights.down.shape[1:] == shape[1:]
-
-
-def _layer_of(weights: Weights, module: nn.Module) -> LoraLayer:
-    layer = new_layer(module, weights.rank, weights.alpha, "lora" if weights.magnitude is None else "dora")
-    layer.load_tensors(weights.down, weights.up, weights.magnitude)
+def _layer_of(weights: Weights, module: nn.Module) -> Layer:
+    layer = new_layer(module, weights.rank, weights.alpha, weights.variant)
+    layer.load_tensors(weights.tensors)
     return layer

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from sd_lora.adapters.parts import FileFacts, Part
+from sd_lora.lora.variants import VARIANTS
 from sd_lora.models.kinds import VERSIONS
 
 A1111 = "AUTOMATIC1111"
@@ -64,11 +65,6 @@ def _fused_text(file: FileFacts, part: Part) -> bool:
     return file.kind in ("sd2", "sd2-v") or (_is_xl(file) and part.prefix == "lora_te2_")
 
 
-def _per_row(part: Part) -> bool:
-    """A DoRA magnitude with one entry per output row, as PEFT's all are; per input column kohya's is (1, in)."""
-    return "magnitude" in part.shapes and (part.spelling == "peft" or part.shapes["magnitude"][:1] != (1,))
-
-
 RULES: tuple[Rule, ...] = (
     Rule("refuses", ("diffusers", "InvokeAI"), "keys that belong to no whole LoRA module", lambda f, _: bool(f.stray)),
     Rule("refuses", ("diffusers", "InvokeAI"), "keys in no layout it knows", lambda _, p: p.spelling == "other"),
@@ -116,13 +112,16 @@ RULES: tuple[Rule, ...] = (
     Rule("refuses", ("InvokeAI",), "diffusers' keys", lambda _, p: p.spelling in ("peft", "old")),
     Rule("refuses", ("diffusers",), "alphas beside diffusers' keys",
          lambda _, p: p.spelling == "peft" and p.alpha is not None),
-    # DoRA
-    Rule("distorts", ("diffusers",), "DoRA magnitudes, which it drops",
-         lambda _, p: "magnitude" in p.shapes and (p.spelling == "kohya" or p.is_text)),
-    Rule("distorts", ("sd-scripts",), "DoRA magnitudes, which it ignores", lambda _, p: "magnitude" in p.shapes),
-    Rule("distorts", ("ComfyUI", A1111, "Forge", "InvokeAI"), "DoRA magnitudes by output row, which it reads otherwise",
-         lambda _, p: _per_row(p)),
 )  # fmt: skip
+
+
+def _rules() -> tuple[Rule, ...]:
+    """All of them, with those of the variants."""
+
+    def rule(variant: str, effect: str, clients: tuple[str, ...], why: str, when: Callable[[Part], bool]) -> Rule:
+        return Rule(effect, clients, why, lambda _, part: part.variant == variant and when(part))
+
+    return RULES + tuple(rule(row.name, *facts) for row in VARIANTS.values() for facts in row.clients)
 
 
 def answers(file: FileFacts) -> tuple[ClientAnswer, ...]:
@@ -133,7 +132,7 @@ def answers(file: FileFacts) -> tuple[ClientAnswer, ...]:
 def _answer(file: FileFacts, client: str) -> ClientAnswer:
     hit: dict[str, str] = {}
     counts: Counter[tuple[str, str]] = Counter()
-    for rule in RULES:
+    for rule in _rules():
         if client not in rule.clients:
             continue
         parts = [part for part in file.parts if rule.applies(file, part)]

@@ -10,6 +10,7 @@ import re
 from dataclasses import dataclass
 
 from sd_lora.errors import AdapterError
+from sd_lora.lora.variants import file_roles
 from sd_lora.models.families.unet_names import diffusers_path, sgm_path
 
 LAYOUTS = ("kohya", "diffusers")
@@ -19,9 +20,6 @@ _PREFIXES = {
     "sdxl": {"unet": "lora_unet_", "text_encoder": "lora_te1_", "text_encoder_2": "lora_te2_"},
 }
 _COMPONENTS = {prefix: component for family in _PREFIXES.values() for component, prefix in family.items()}
-_KOHYA_ROLES = {"lora_down.weight": "down", "lora_up.weight": "up", "alpha": "alpha", "dora_scale": "magnitude"}
-_DIFFUSERS_ROLES = {"down": "lora_A.weight", "up": "lora_B.weight", "magnitude": "lora_magnitude_vector"}
-_SIDES = {"A": "down", "B": "up", "down": "down", "up": "up"}
 
 # Path segments that contain an underscore themselves, so that a flattened path can be split again.
 _SEGMENTS = re.compile(
@@ -36,7 +34,6 @@ _ROOTS = (
     "text_model.", "encoder.layers.", "text_projection.",
 )  # fmt: skip
 _COMPONENT = re.compile(r"(unet|text_encoder|text_encoder_2)\.(?:base_model\.model\.)?(.+)")
-_PEFT = re.compile(r"(.+)\.lora_(A|B)(?:\.\w+)?\.weight|(.+)\.lora_magnitude_vector(?:\.\w+)*")
 _OLD = re.compile(r"(.+?)(?:\.processor)?(?:\.lora_linear_layer|\.lora|\.to_(q|k|v|out)_lora)\.(down|up)\.weight")
 _FOREIGN = (
     (r".*\.(?:hada_w|hada_t)", "LoHa"), (r".*\.lokr_", "LoKr"), (r".*\.(?:oft_|boft_)", "OFT"),
@@ -52,8 +49,8 @@ _FOREIGN = (
 
 @dataclass(frozen=True)
 class Key:
-    """What a key of a file means: the module's `name` in memory, the `role` of its tensor ("down", "up", "alpha" or
-    "magnitude") and the `layout` it is spelled in ("kohya", "kohya-sgm", "diffusers" or "diffusers-old")."""
+    """What a key of a file means: the module's `name` in memory, the `role` of its tensor ("alpha", or a variant's)
+    and the `layout` it is spelled in ("kohya", "kohya-sgm", "diffusers" or "diffusers-old")."""
 
     name: str
     role: str
@@ -82,11 +79,6 @@ def kohya_stem(name: str, family: str = "sd") -> str:
     return prefixes[component] + path.replace(".", "_")
 
 
-def diffusers_key(name: str, role: str) -> str:
-    """The key of a module's `role` ("down", "up" or "magnitude") in diffusers' layout."""
-    return f"{name}.{_DIFFUSERS_ROLES[role]}"
-
-
 def name_of_stem(stem: str) -> str:
     """The inverse of `kohya_stem`, for block names of both kinds; AdapterError for a stem of another program."""
     return _module_of_stem(stem)[0]
@@ -94,25 +86,39 @@ def name_of_stem(stem: str) -> str:
 
 def split_key(key: str) -> Key:
     """What `key` means; AdapterError if it is in no layout that is read."""
-    stem, _, role = key.partition(".")
-    if stem.startswith(tuple(_COMPONENTS)) and role in _KOHYA_ROLES:
+    stem, _, ending = key.partition(".")
+    if stem.startswith(tuple(_COMPONENTS)) and (role := kohya_role(ending)):
         name, sgm = _module_of_stem(stem)
-        return Key(name, _KOHYA_ROLES[role], "kohya-sgm" if sgm else "kohya")
+        return Key(name, role, "kohya-sgm" if sgm else "kohya")
     found = _COMPONENT.fullmatch(key.removeprefix("base_model.model."))
     if found:
         component, rest = found.groups()
-        if peft := _PEFT.fullmatch(rest):
-            role = _SIDES[peft[2]] if peft[2] else "magnitude"
-            return Key(name_of_module(component, peft[1] or peft[3]), role, "diffusers")
+        if peft := _peft_role(rest):
+            return Key(name_of_module(component, peft[0]), peft[1], "diffusers")
         if old := _OLD.fullmatch(rest):
             path = old[1] + (f".to_{old[2]}" + (".0" if old[2] == "out" else "") if old[2] else "")
-            return Key(name_of_module(component, path), _SIDES[old[3]], "diffusers-old")
+            return Key(name_of_module(component, path), old[3], "diffusers-old")
     raise AdapterError(f'key "{key}" is in no layout that sd_lora reads; convert the file to kohya keys')
 
 
 def foreign(key: str) -> str:
     """What a file with this key is instead of a LoRA for Stable Diffusion, or an empty string."""
     return next((what for pattern, what in _FOREIGN if re.match(pattern, key)), "")
+
+
+def kohya_role(ending: str) -> str:
+    """The role of a kohya key that ends so after the module's stem, or ""."""
+    return "alpha" if ending == "alpha" else file_roles("kohya").get(ending, "")
+
+
+def _peft_role(path: str) -> tuple[str, str] | None:
+    """The module and the role of a key in PEFT's spelling, which may name its adapter: ``….lora_A.default.weight``."""
+    for ending, role in file_roles("diffusers").items():
+        start, dot, last = ending.partition(".")
+        module, separator, rest = path.rpartition(f".{start}")
+        if separator and module and re.fullmatch(rf"(\.\w+)?\.{last}" if dot else r"(\.\w+)*", rest):
+            return module, role
+    return None
 
 
 def _module_of_stem(stem: str) -> tuple[str, bool]:

@@ -11,17 +11,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from sd_lora.adapters.keys import kohya_role
+from sd_lora.lora.variants import file_roles, variant_of
+
 _KOHYA = re.compile(r"(lora_(?:unet|te|te1|te2)_)(.+)$")
 _DOTTED = re.compile(r"((?:unet|text_encoder|text_encoder_2)\.)(.+)$")
-_KOHYA_ROLES = {"lora_down.weight": "down", "lora_up.weight": "up", "alpha": "alpha", "dora_scale": "magnitude"}
-#: ending of a dotted key → spelling, role; the longer ones first
+#: ending of a dotted key → spelling, role; the longer ones first, then those of the variants
 _ENDINGS = (
     ("_lora.down.weight", "old", "down"), ("_lora.up.weight", "old", "up"),
     (".lora_linear_layer.down.weight", "old", "down"), (".lora_linear_layer.up.weight", "old", "up"),
-    (".lora.down.weight", "old", "down"), (".lora.up.weight", "old", "up"),
-    (".lora_A.weight", "peft", "down"), (".lora_B.weight", "peft", "up"),
-    (".lora_magnitude_vector", "peft", "magnitude"), (".lora_magnitude_vector.weight", "peft", "magnitude"),
-    (".alpha", "peft", "alpha"),
+    (".lora.down.weight", "old", "down"), (".lora.up.weight", "old", "up"), (".alpha", "peft", "alpha"),
 )  # fmt: skip
 _SGM = re.compile(r"(?:input_blocks|middle_block|output_blocks|time_embed|label_emb|out)_\d|middle_block_")
 _DIFFUSERS = re.compile(r"(?:down_blocks|mid_block|up_blocks|conv_in|conv_out|time_embedding|add_embedding)(?:_|$)")
@@ -34,7 +33,7 @@ _ATTENTION = re.compile(r"attn[12]_to_(?:q|k|v|out_0)$|self_attn_(?:q|k|v|out)_p
 @dataclass(frozen=True)
 class Part:
     """One module of a file. `spelling`: "kohya", "peft", "old" (diffusers before PEFT) or "other"; `flat`: its path
-    with underscores; `shapes`: by role ("down", "up", "magnitude"); `alpha`: None if the file has none for it."""
+    with underscores; `shapes`: by role; `alpha`: None if the file has none for it."""
 
     stem: str
     spelling: str
@@ -43,6 +42,11 @@ class Part:
     shapes: Mapping[str, tuple[int, ...]] = field(compare=False)
     keys: tuple[str, ...]
     alpha: float | None = None
+
+    @property
+    def variant(self) -> str:
+        row = variant_of(self.shapes)
+        return row.name if row else ""
 
     @property
     def is_text(self) -> bool:
@@ -71,7 +75,7 @@ class Part:
 
 @dataclass(frozen=True)
 class FileFacts:
-    """The `parts` of a file that have a down and an up, and its `stray` keys; `kind` as in `kinds`, or ""."""
+    """The `parts` of a file that lack nothing, and its `stray` keys; `kind` as in `kinds`, or ""."""
 
     parts: tuple[Part, ...]
     stray: tuple[str, ...]
@@ -127,7 +131,8 @@ def facts_of(
         found.setdefault(stem, {})[role] = key
     parts = []
     for stem, keys in found.items():
-        if not {"down", "up"} <= set(keys):
+        row = variant_of(set(keys) - {"alpha"})
+        if row is None or row.missing(keys):
             stray += keys.values()
             continue
         parts.append(
@@ -144,8 +149,10 @@ def _parse(key: str) -> tuple[str, str, str, str, str]:
     stem, _, rest = key.partition(".")
     match = _KOHYA.match(stem)
     if match:
-        return stem, "kohya", match[1], match[2], _KOHYA_ROLES.get(rest, "")
-    for ending, spelling, role in _ENDINGS:
+        return stem, "kohya", match[1], match[2], kohya_role(rest)
+    peft = [(f".{ending}{more}", "peft", role) for ending, role in file_roles("diffusers").items()
+            for more in ("", ".weight")]  # fmt: skip
+    for ending, spelling, role in (*_ENDINGS, *peft):
         if key.endswith(ending):
             path = key.removesuffix(ending)
             match = _DOTTED.match(path)

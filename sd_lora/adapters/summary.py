@@ -11,6 +11,7 @@ from pathlib import Path, PureWindowsPath
 
 from sd_lora.adapters.keys import Key, foreign, split_key
 from sd_lora.errors import AdapterError, printable, some
+from sd_lora.lora.variants import called, variant_of
 from sd_lora.models.kinds import family_of_kind, kind_of
 from sd_lora.storage.safetensors_header import TensorInfo, read_header
 
@@ -81,7 +82,7 @@ def read_summary(path: str | Path) -> AdapterSummary:
         path, _size(path), base=_base(said), kind=kind, rank=rank,
         family=family if family in ("sd", "sdxl") else family_of_kind(kind) if kind else "",
         alpha=_alpha(metadata, rank, any(key.role == "alpha" for key in keys.values())),
-        variant="dora" if any(key.role == "magnitude" for key in keys.values()) else "lora" if downs else "",
+        variant=_variant(keys.values()),
         steps=_count(said.get("sdlora.steps", "")) or _count(said.get("ss_steps", "")),
         images=_images(metadata) or _count(said.get("ss_num_train_images", "")),
         trigger=trigger, phrase=said.get("modelspec.trigger_phrase") or trigger,
@@ -89,6 +90,14 @@ def read_summary(path: str | Path) -> AdapterSummary:
         metadata={key: value for key, value in sorted(metadata.items()) if key != _MODULES_KEY},
         thumbnail=picture, problem=_unread(path, header, unknown),
     )  # fmt: skip
+
+
+def _variant(keys: Iterable[Key]) -> str:
+    roles: dict[str, set[str]] = {}
+    for key in keys:
+        roles.setdefault(key.name, set()).add(key.role)
+    rows = [variant_of(own - {"alpha"}) for own in roles.values() if own != {"alpha"}]
+    return called(row.name for row in rows if row)
 
 
 def _keys(header: Mapping[str, TensorInfo]) -> tuple[dict[str, Key], list[str]]:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from sd_lora.errors import AdapterError
-from sd_lora.lora.layers import LoraLayer, Strength, checked_strength
+from sd_lora.lora.layers import Layer, Strength, checked_strength
 
 
 class Loras(nn.ModuleDict):
@@ -22,7 +22,7 @@ class Loras(nn.ModuleDict):
     handle: Any = None
 
 
-def inject(layers: Mapping[str, LoraLayer], modules: Mapping[str, nn.Module], name: str = "default") -> None:
+def inject(layers: Mapping[str, Layer], modules: Mapping[str, nn.Module], name: str = "default") -> None:
     """Attach every layer to the module of the same key in `modules`, under the adapter's `name`.
 
     All checks come first: nothing is attached if the name is taken or malformed, or a module is missing.
@@ -58,7 +58,7 @@ def eject(modules: Iterable[nn.Module], name: str = "default") -> int:
     return count
 
 
-def set_strength(layers: Iterable[LoraLayer], strength: Strength) -> None:
+def set_strength(layers: Iterable[Layer], strength: Strength) -> None:
     """Set the strength of all `layers`: one number, or a tensor (n,) with one value per sample of the batch."""
     value = checked_strength(strength)
     for layer in layers:
@@ -67,7 +67,7 @@ def set_strength(layers: Iterable[LoraLayer], strength: Strength) -> None:
 
 @torch.no_grad()
 def fuse(
-    layers: Mapping[str, LoraLayer], modules: Mapping[str, nn.Module], strength: float | Mapping[str, Strength] = 1.0
+    layers: Mapping[str, Layer], modules: Mapping[str, nn.Module], strength: float | Mapping[str, Strength] = 1.0
 ) -> None:
     """Add strength · ΔW to the weights of `modules`, computed in float32. This is not undone by eject.
 
@@ -89,7 +89,7 @@ def _add_loras(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Te
     loras, x, own = module.loras, args[0] if args else kwargs["input"], output
     assert isinstance(loras, Loras)
     for layer in loras.values():
-        assert isinstance(layer, LoraLayer)
+        assert isinstance(layer, Layer)
         if not layer.is_off:
             output = output + layer(x, module, own).to(output.dtype)
     return output

@@ -1,4 +1,4 @@
-"""LoRA layers (arXiv 2106.09685): ΔW = strength · alpha / rank · up @ down, for linear and conv modules.
+"""Layers: `Layer`, which any variant can use, and those of LoRA, which need no full ΔW.
 
 Pure torch. A layer computes only what is *added* to its target's output. It is shown the target at every call, because
 a variant may need its weight, and never holds or changes it.
@@ -7,7 +7,7 @@ a variant may need its weight, and never holds or changes it.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import torch
@@ -15,27 +15,35 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from sd_lora.errors import AdapterError
+from sd_lora.lora.variants import VARIANTS
 
 Strength = float | Sequence[float] | Tensor
 
 
-class LoraLayer(nn.Module):
-    """What every variant has. Weights are float32; `strength` is one number or one value per sample of the batch."""
+class Layer(nn.Module):
+    """What every variant has. Its parameters are float32, each named by its role; `strength` is one number or one value
+    per sample of the batch."""
 
-    down: nn.Linear | nn.Conv2d
-    up: nn.Linear | nn.Conv2d
+    variant: str
 
     def __init__(self, rank: int, alpha: float) -> None:
         super().__init__()
         self.rank, self.alpha = rank, alpha
         self._strength: float | Tensor = 1.0
-        #: shares of the inputs and of the ranks that are left out at random, set while training only
-        self.dropout = self.rank_dropout = 0.0
+        #: share of the inputs that is left out at random, set while training only
+        self.dropout = 0.0
+        #: the same of the ranks, where a variant has them
+        self.rank_dropout = 0.0
 
     @classmethod
-    def from_target(cls, module: nn.Module, rank: int, alpha: float) -> Self:
-        """A fresh layer for `module`, on its device: down Kaiming, up zero, so the output does not change yet."""
-        raise NotImplementedError
+    def fresh(cls, variant: str, module: nn.Module, rank: int, alpha: float) -> Self:
+        """A layer of any `variant` for `module`, on its device, as its row starts one."""
+        layer, weight = cls(rank, alpha), module.weight
+        assert isinstance(weight, Tensor)
+        layer.variant = variant
+        for role, tensor in VARIANTS[variant].start(tuple(weight.shape), rank).items():
+            layer.register_parameter(role, nn.Parameter(tensor))
+        return layer.to(device=weight.device, dtype=torch.float32)
 
     @property
     def scaling(self) -> float:
@@ -58,44 +66,74 @@ class LoraLayer(nn.Module):
         """What the layer adds to `output`, the own output of `target` for its input `x` (batch first). The weights are
         float32, so `x` is cast to them unless autocast decides."""
         if not torch.is_autocast_enabled(x.device.type):
-            x = x.to(self.down.weight.dtype)
+            x = x.to(next(self.parameters()).dtype)
         change = self.change(x, target, output)
         if isinstance(self._strength, Tensor):
             return change * _per_sample(self._strength, change)
         return change * self._strength
 
     def change(self, x: Tensor, target: nn.Module, output: Tensor) -> Tensor:  # noqa: ARG002
-        """What is added at strength 1; plain LoRA needs no more than `x` for it."""
+        """What is added at strength 1."""
+        weight = target.weight
+        assert isinstance(weight, Tensor)
+        delta = self.delta_weight(weight)
+        x = functional.dropout(x, self.dropout) if self.dropout else x
+        if isinstance(target, nn.Conv2d):
+            return target._conv_forward(x, delta, None)
+        return functional.linear(x, delta)
+
+    def delta_weight(self, weight: Tensor) -> Tensor:
+        """How `weight`, the target's, changes at strength 1: float32, in its shape, on the layer's device."""
+        return VARIANTS[self.variant].delta(*self._with(weight)).reshape(weight.shape)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The weights by role."""
+        return {role: weight.detach() for role, weight in self._weights().items()}
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Copy weights in; roles and shapes must be the same."""
+        weights = self.tensors()
+        if odd := sorted(set(weights) ^ set(tensors)):
+            raise ValueError(f"{type(self).__name__}: {odd[0]} {'is missing' if odd[0] in weights else 'has no place'}")
+        for role, weight in weights.items():
+            weight.copy_(tensors[role])
+
+    def extra_repr(self) -> str:
+        return f"rank={self.rank}, alpha={self.alpha:g}"
+
+    def _weights(self) -> dict[str, Tensor]:
+        return {name.removesuffix(".weight"): weight for name, weight in self.named_parameters()}
+
+    def _with(self, weight: Tensor) -> tuple[dict[str, Tensor], float, Tensor]:
+        """The tensors, the scaling and the target's `weight`, for the row: in float32, on the layer's device."""
+        tensors = {role: tensor.float() for role, tensor in self._weights().items()}
+        if VARIANTS[self.variant].needs_base:
+            weight = weight.to(next(self.parameters()).device, torch.float32)
+        return tensors, self.scaling, weight
+
+
+class LoraLayer(Layer):
+    """The layers of LoRA: `down` and `up` one after the other, without ΔW."""
+
+    variant = "lora"
+    down: nn.Linear | nn.Conv2d
+    up: nn.Linear | nn.Conv2d
+
+    @classmethod
+    def from_target(cls, module: nn.Module, rank: int, alpha: float) -> Self:
+        """A fresh layer for `module`, on its device: down Kaiming, up zero, so the output does not change yet."""
+        raise NotImplementedError
+
+    def change(self, x: Tensor, target: nn.Module, output: Tensor) -> Tensor:  # noqa: ARG002
         inner = self.down(functional.dropout(x, self.dropout) if self.dropout else x)
         if self.rank_dropout:
             inner = self._fewer_ranks(inner)
         return self.up(inner) * self.scaling
 
-    def product(self) -> Tensor:
-        """scaling · up @ down in the shape of the target's weight, float32."""
-        up, down = self.up.weight.float(), self.down.weight.float()
-        return (up.flatten(1) @ down.flatten(1)).reshape(up.shape[0], *down.shape[1:]) * self.scaling
-
-    def delta_weight(self, weight: Tensor) -> Tensor:
-        """How `weight`, the target's, changes at strength 1: float32, in its shape, on the layer's device."""
-        return self.product().reshape(weight.shape)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """The weights by role: ``down`` (rank, in, …) and ``up`` (out, rank, …), and what a variant adds."""
-        return {"down": self.down.weight.detach(), "up": self.up.weight.detach()}
-
-    def load_tensors(self, down: Tensor, up: Tensor, magnitude: Tensor | None = None) -> None:
-        """Copy weights in; shapes must be equal. A magnitude is for layers that have one, and for these a must."""
-        if (magnitude is None) == ("magnitude" in self.tensors()):
-            raise ValueError(
-                f"{type(self).__name__}: magnitude {'is missing' if magnitude is None else 'has no place'}"
-            )
-        with torch.no_grad():
-            self.down.weight.copy_(down)
-            self.up.weight.copy_(up)
-
-    def extra_repr(self) -> str:
-        return f"rank={self.rank}, alpha={self.alpha:g}"
+    def scale(self, factor: float) -> None:
+        """Multiply the change by `factor` (> 0), up and down alike."""
+        for weight in (self.up.weight, self.down.weight):
+            weight.mul_(math.sqrt(factor))
 
     def _fewer_ranks(self, inner: Tensor) -> Tensor:
         """`inner` without some of its ranks, others for each sample; what stays is enlarged to the same mean."""

@@ -7,32 +7,28 @@ from collections.abc import Sequence
 
 import torch
 
-from sd_lora.lora.layers import LoraLayer
+from sd_lora.lora.layers import Layer, LoraLayer
+from sd_lora.lora.variants import VARIANTS
 
 
 @torch.no_grad()
-def delta_norms(layers: Sequence[LoraLayer]) -> list[float]:
-    """The Frobenius norm of each layer's `product`, by Gram matrices (rank, rank): ‖up @ down‖² is the sum of
-    (upᵀ up) ∘ (down downᵀ)."""
+def delta_norms(layers: Sequence[Layer]) -> list[float]:
+    """The Frobenius norm of each layer's change; of a DoRA, without its magnitude."""
     if not layers:
         return []
-    squares = []
-    for layer in layers:
-        up, down = layer.up.weight.float().flatten(1), layer.down.weight.float().flatten(1)
-        squares.append(((up.T @ up) * (down @ down.T)).sum().clamp_min(0))
-    roots = torch.stack(squares).sqrt().tolist()
-    return [root * layer.scaling for root, layer in zip(roots, layers, strict=True)]
+    weights = [(VARIANTS[layer.variant], layer.tensors()) for layer in layers]
+    squares = torch.stack([row.inner(tensors, tensors).clamp_min(0) for row, tensors in weights])
+    return [root * layer.scaling for root, layer in zip(squares.sqrt().tolist(), layers, strict=True)]
 
 
 @torch.no_grad()
-def cap_norms(layers: Sequence[LoraLayer], most: float) -> int:
-    """Scale the weights of every layer whose norm is above `most` (> 0) so that it has not, up and down alike, and
-    return how many there were."""
+def cap_norms(layers: Sequence[Layer], most: float) -> int:
+    """Scale the weights of every layer whose norm is above `most` (> 0) so that it has not, and return how many there
+    were."""
     capped = 0
     for layer, norm in zip(layers, delta_norms(layers), strict=True):
         if most < norm < math.inf:
-            factor = math.sqrt(most * (1 - 1e-5) / norm)  # a little less, lest rounding has it scaled again and again
-            layer.up.weight.mul_(factor)
-            layer.down.weight.mul_(factor)
+            assert isinstance(layer, LoraLayer)
+            layer.scale(most * (1 - 1e-5) / norm)  # a little less, lest rounding has it scaled again and again
             capped += 1
     return capped

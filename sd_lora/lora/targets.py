@@ -45,11 +45,12 @@ def plan_targets(
         raise AdapterError(f"a rank must be at least 1, but {least} was given")
     if lowest <= 0:
         raise AdapterError(f"an alpha must be above 0, but {lowest:g} was given")
+    carriers = VARIANTS["lora"].layers()
     eligible = {
         f"{component}.{path}": module
         for component, root in components.items()
         for path, module in root.named_modules()
-        if type(module) in VARIANTS["lora"] and ".loras." not in f".{path}."
+        if type(module) in carriers and ".loras." not in f".{path}."
     }
     chosen: set[str] = set()
     problems: list[str] = []

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sd_lora.adapters.file import read_adapter, write_adapter
+from sd_lora.adapters.file import read_adapter
+from sd_lora.adapters.writing import write_adapter
 from sd_lora.models.kinds import KINDS
 from sd_lora.tools.output import check_output, dtype_for, marks_for, with_facts, with_history
 

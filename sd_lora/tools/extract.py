@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from sd_lora.adapters.adapter import base_name
-from sd_lora.adapters.file import DTYPES, Weights, write_adapter
 from sd_lora.adapters.keys import COMPONENTS, name_of_module
+from sd_lora.adapters.writing import DTYPES, write_adapter
 from sd_lora.config.schema import ModelConfig
 from sd_lora.errors import AdapterError, ConfigError, nearest, some
 from sd_lora.lora.targets import plan_targets
+from sd_lora.lora.weights import Weights
 from sd_lora.models.kinds import MARKS
 from sd_lora.models.opening import ModelFamily, load_base
 from sd_lora.tools.factors import triplets_of_matrix

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from sd_lora.adapters.file import Weights
+from sd_lora.lora.weights import Weights
 
 #: singular values below this share of the largest are rounding, not content
 _NOISE = 1e-9
@@ -48,20 +48,20 @@ class Triplets:
         root = (self.values[:rank] * (rank / alpha)).sqrt()
         down, up = root[:, None] * self.v[:rank], self.u[:, :rank] * root
         kernel = self.down[1:]
-        return Weights(
-            down.reshape(rank, *self.down).float().contiguous(),
-            up.reshape(len(up), rank, *(1 for _ in kernel)).float().contiguous(),
-            alpha,
-        )
+        factors = {
+            "down": down.reshape(rank, *self.down).float().contiguous(),
+            "up": up.reshape(len(up), rank, *(1 for _ in kernel)).float().contiguous(),
+        }
+        return Weights("lora", factors, alpha)
 
 
 def triplets_of(weights: Weights) -> Triplets:
     """The singular triplets of a module's ΔW, through QR of its factors: the cost is that of the rank squared."""
-    up, down = weights.up.flatten(1).double(), weights.down.flatten(1).double()
+    up, down = (weights.tensors[role].flatten(1).double() for role in ("up", "down"))
     q_up, r_up = torch.linalg.qr(up)
     q_down, r_down = torch.linalg.qr(down.T)
-    u, values, v = torch.linalg.svd(r_up @ r_down.T * (weights.alpha / weights.rank), full_matrices=False)
-    return Triplets(q_up @ u, values, v @ q_down.T, tuple(weights.down.shape[1:]))
+    u, values, v = torch.linalg.svd(r_up @ r_down.T * weights.scaling, full_matrices=False)
+    return Triplets(q_up @ u, values, v @ q_down.T, weights.shape[1:])
 
 
 def triplets_of_matrix(change: Tensor) -> Triplets:
@@ -93,11 +93,7 @@ def concatenated(weights: Sequence[Weights], factors: Sequence[float]) -> Weight
     ups = []
     for w, factor in zip(weights, factors, strict=True):
         scale = factor * (w.alpha / w.rank) / (alpha / rank)
-        ups.append(w.up if scale == 1 else (w.up.double() * scale).float())
-    return Weights(torch.cat([w.down for w in weights]), torch.cat(ups, dim=1), alpha)
-
-
-def squared_norm(w: Weights) -> float:
-    """‖ΔW‖² at strength 1 (of a DoRA, without its magnitude), from the small Gram matrices: no full ΔW is made."""
-    down, up = w.down.flatten(1).double(), w.up.flatten(1).double()
-    return max(0.0, float(((down @ down.T) * (up.T @ up)).sum()) * (w.alpha / w.rank) ** 2)
+        up = w.tensors["up"]
+        ups.append(up if scale == 1 else (up.double() * scale).float())
+    downs = torch.cat([w.tensors["down"] for w in weights])
+    return Weights("lora", {"down": downs, "up": torch.cat(ups, dim=1)}, alpha)

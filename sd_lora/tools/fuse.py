@@ -12,8 +12,8 @@ from typing import Any
 from safetensors import SafetensorError
 
 from sd_lora.adapters.adapter import Adapter, modules_of
-from sd_lora.adapters.file import DTYPES
 from sd_lora.adapters.strengths import Strengths
+from sd_lora.adapters.writing import DTYPES
 from sd_lora.config.schema import ModelConfig
 from sd_lora.errors import AdapterError, ConfigError, SdLoraError, nearest, some
 from sd_lora.models.opening import load_base, save_single_file

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from sd_lora.adapters.file import MODULES_KEY, layout_of, read_adapter
+from sd_lora.lora.variants import called
 from sd_lora.models.kinds import family_of_kind, kind_of
 from sd_lora.storage.safetensors_header import read_header
-from sd_lora.tools.factors import squared_norm
 
 
 @dataclass(frozen=True)
@@ -59,12 +60,12 @@ class AdapterReport:
 
 def inspect_adapter(path: str | Path) -> AdapterReport:
     """Read an adapter and report on it. Raises AdapterError for a file that is no whole adapter."""
-    weights, metadata = read_adapter(path)
+    weights, metadata = read_adapter(path, "numpy")
     header, _ = read_header(path)
-    kind = kind_of({name: tuple(w.down.shape) for name, w in weights.items()}, metadata)
+    kind = kind_of({name: w.shape for name, w in weights.items()}, metadata)
     norms: dict[str, float] = {}
     for name, w in weights.items():
-        norms[_block(name)] = norms.get(_block(name), 0.0) + squared_norm(w)
+        norms[_block(name)] = norms.get(_block(name), 0.0) + w.squared_norm
     return AdapterReport(
         path=str(path),
         bytes=Path(path).stat().st_size,
@@ -73,11 +74,11 @@ def inspect_adapter(path: str | Path) -> AdapterReport:
         trigger=metadata.get("sdlora.trigger") or metadata.get("modelspec.trigger_phrase", ""),
         strength=metadata.get("sdlora.strength", ""),
         layout=layout_of(header),
-        variant="dora" if any(w.magnitude is not None for w in weights.values()) else "lora",
+        variant=called(w.variant for w in weights.values()),
         dtypes=tuple(sorted({info.dtype for key, info in header.items() if not key.endswith(".alpha")})),
         modules=len(weights),
         targets=dict(sorted(Counter(_target(name) for name in weights).items())),
-        parameters=sum(w.down.numel() + w.up.numel() for w in weights.values()),
+        parameters=sum(math.prod(shape) for w in weights.values() for shape in w.shapes.values()),
         ranks=dict(sorted(Counter(w.rank for w in weights.values()).items())),
         alphas=dict(sorted(Counter(w.alpha for w in weights.values()).items())),
         norms={block: value**0.5 for block, value in sorted(norms.items())},

@@ -6,10 +6,12 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
-from sd_lora.adapters.file import Weights, read_adapter, write_adapter
+from sd_lora.adapters.file import read_adapter
+from sd_lora.adapters.writing import write_adapter
 from sd_lora.errors import AdapterError, ConfigError, some
+from sd_lora.lora.weights import Weights
 from sd_lora.models.kinds import kind_of
-from sd_lora.tools.factors import concatenated, squared_norm, triplets_of
+from sd_lora.tools.factors import concatenated, triplets_of
 from sd_lora.tools.output import check_output, dtype_for, marks_for, with_facts, with_history
 
 METHODS = ("concat", "svd")
@@ -41,12 +43,12 @@ def merge_adapters(
     for done, name in enumerate(names, 1):
         there = [(own[name], factor) for (own, _), factor in zip(read, factors, strict=True) if name in own]
         one = concatenated([w for w, _ in there], [factor for _, factor in there])
-        left += squared_norm(one)
-        terms += sum(factor**2 * squared_norm(w) for w, factor in there)
+        left += one.squared_norm
+        terms += sum(factor**2 * w.squared_norm for w, factor in there)
         merged[name] = one if method == "concat" else triplets_of(one).weights(rank, one.alpha)
         if watch is not None:
             watch(done, len(names))
-    if left <= _NOTHING**2 * terms and any(squared_norm(w) for own, _ in read for w in own.values()):
+    if left <= _NOTHING**2 * terms and any(w.squared_norm for own, _ in read for w in own.values()):
         raise AdapterError(f"nothing is left of {some([str(a) for a in adapters], 2)} at the weights {factors}")
     settings = {"weights": list(factors), "method": method, **({"rank": rank} if method == "svd" else {})}
     metadata = with_facts(_joined([marked, *(metadata for _, metadata in read[1:])]), merged, path)
@@ -73,19 +75,15 @@ def _checked(adapters: Sequence[str | Path], weights: Sequence[float], method: s
 def _check_alike(adapters: Sequence[str | Path], read: Sequence[Read]) -> None:
     first, rest = Path(adapters[0]).name, list(zip(adapters, read, strict=True))[1:]
     for adapter, (own, _) in zip(adapters, read, strict=True):
-        if any(w.magnitude is not None for w in own.values()):
-            raise AdapterError(f"{adapter} is a DoRA, whose change depends on its base; only plain LoRAs can be merged")
-    kinds = [kind_of({name: tuple(w.down.shape) for name, w in own.items()}, metadata) for own, metadata in read]
+        if odd := next((w.row for w in own.values() if not w.row.can_add), None):
+            raise AdapterError(f"{adapter} is a {odd.title}, whose changes do not add up; only LoRAs can be merged")
+    kinds = [kind_of({name: w.shape for name, w in own.items()}, metadata) for own, metadata in read]
     for (adapter, (own, _)), kind in zip(rest, kinds[1:], strict=True):
         if kind and kinds[0] and kind != kinds[0]:
             raise AdapterError(f"{adapter} is for a base of kind {kind} and {first} for {kinds[0]}; merge alike ones")
-        odd = [name for name, w in own.items() if name in read[0][0] and not _same_shape(w, read[0][0][name])]
+        odd = [name for name, w in own.items() if name in read[0][0] and w.shape != read[0][0][name].shape]
         if odd:
             raise AdapterError(f"{adapter} and {first} have {len(odd)} modules of different shapes ({some(odd, 2)})")
-
-
-def _same_shape(one: Weights, other: Weights) -> bool:
-    return one.down.shape[1:] == other.down.shape[1:] and one.up.shape[0] == other.up.shape[0]
 
 
 def _joined(metadatas: Sequence[Mapping[str, str]]) -> dict[str, str]:

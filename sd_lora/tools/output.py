@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sd_lora.adapters.file import Weights
 from sd_lora.errors import AdapterError, ConfigError
+from sd_lora.lora.weights import Weights
 from sd_lora.models.kinds import KINDS, MARKS, family_of_kind, kind_of
 from sd_lora.storage.safetensors_header import read_header
 from sd_lora.version import __version__
@@ -84,7 +84,7 @@ def marks_for(
     """
     if kind and kind not in KINDS:
         raise AdapterError(f'there is no kind of base "{kind}"; known are {", ".join(KINDS)}')
-    told = kind_of({name: tuple(w.down.shape) for name, w in weights.items()}, metadata)
+    told = kind_of({name: w.shape for name, w in weights.items()}, metadata)
     if kind and told and kind != told and {kind, told} != {"sd2", "sd2-v"}:
         raise AdapterError(f"{label} is for a base of kind {told}, not {kind}; leave --kind out")
     chosen = kind or told

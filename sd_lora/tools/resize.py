@@ -6,8 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from sd_lora.adapters.file import Weights, read_adapter, write_adapter
+from sd_lora.adapters.file import read_adapter
+from sd_lora.adapters.writing import write_adapter
 from sd_lora.errors import AdapterError, ConfigError
+from sd_lora.lora.weights import Weights
 from sd_lora.tools.factors import triplets_of
 from sd_lora.tools.output import check_output, dtype_for, marks_for, with_facts, with_history
 
@@ -51,10 +53,8 @@ def resize_adapter(
         raise ConfigError(f"--rank is {rank} and --energy is {energy:g}; a rank is above 0, an energy above 0 up to 1")
     path = check_output(out, [adapter], overwrite=overwrite)
     weights, metadata = read_adapter(adapter)
-    if any(w.magnitude is not None for w in weights.values()):
-        raise AdapterError(
-            f"{adapter} is a DoRA, which cannot be cut without its base; only plain LoRAs can be resized"
-        )
+    if odd := next((w.row for w in weights.values() if not w.row.can_cut), None):
+        raise AdapterError(f"{adapter} is a {odd.title}, which cannot be cut by itself; only LoRAs can be resized")
     if rank >= (most := max(w.rank for w in weights.values())):
         raise ConfigError(f"--rank {rank} would cut nothing: no module of {adapter} has a rank above {most}")
     marked = marks_for(weights, metadata, str(adapter))

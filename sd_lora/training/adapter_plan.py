@@ -67,11 +67,7 @@ def notes_on(adapter: Adapter, config: RunConfig, pipe: Any) -> list[str]:
             f"training goes on from {config.lora.init} (base {adapter.base or 'not recorded'}, now {base_name(pipe)}); "
             "modules, ranks, alphas and variant are that file's, and lora.targets, rank and alpha are not used"
         )
-    if any(w.magnitude is not None for w in adapter.weights.values()):
-        notes.append(
-            "a DoRA adapter acts exactly in diffusers only, from the export: other programs define its magnitude "
-            "otherwise, kohya's scripts ignore it; lora.variant=lora acts alike everywhere"
-        )
+    notes += dict.fromkeys(w.row.note for w in adapter.weights.values() if w.row.note)
     odd = [name for name in names if name.removeprefix("unet.").startswith(_NEVER_ELSEWHERE)]
     if odd:
         notes.append(f"kohya's scripts never load {some(odd, 3)}; other programs do")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from sd_lora.errors import TrainingStopped, some
-from sd_lora.lora.layers import LoraLayer
+from sd_lora.lora.layers import Layer
 from sd_lora.lora.norms import delta_norms
 from sd_lora.models.quantize import plain_weight
 
@@ -23,7 +23,7 @@ _OVERGROWN = 4.0
 class Guards:
     """Looks at the layers now and then; each alarm is given once."""
 
-    def __init__(self, layers: Mapping[str, LoraLayer], targets: Mapping[str, nn.Module]) -> None:
+    def __init__(self, layers: Mapping[str, Layer], targets: Mapping[str, nn.Module]) -> None:
         self._layers = dict(layers)
         self._base = {name: _norm_of(module) for name, module in targets.items()}
         self._norms: list[float] = []

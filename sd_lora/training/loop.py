@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from sd_lora.config.schema import RunConfig
 from sd_lora.data.seeds import generator_for
 from sd_lora.errors import AdapterError
-from sd_lora.lora.layers import LoraLayer
+from sd_lora.lora.layers import Layer
 from sd_lora.lora.norms import cap_norms
 from sd_lora.models.device import give_back, is_out_of_memory
 from sd_lora.models.opening import ModelFamily
@@ -41,7 +41,7 @@ class Trained:
 
     parameters: Mapping[str, nn.Parameter]
     groups: Sequence[ParameterGroup]
-    layers: Mapping[str, LoraLayer] = field(default_factory=dict)
+    layers: Mapping[str, Layer] = field(default_factory=dict)
     targets: Mapping[str, nn.Module] = field(default_factory=dict)
 
 

@@ -24,7 +24,6 @@ def describe(
     when it is saved."""
     weights = adapter.weights.values()
     rank, alpha = (Counter(getattr(w, fact) for w in weights).most_common(1)[0][0] for fact in ("rank", "alpha"))
-    variant = "dora" if any(w.magnitude is not None for w in weights) else "lora"
     targets = f"those of {Path(config.lora.init).name}" if config.lora.init else " ".join(config.lora.targets)
     training, rate, trigger = config.training, f"{config.optimizer.learning_rate:g}", config.data.trigger
     size, base, v = config.data.resolution, base_name(pipe), family.objective(pipe).prediction_type == "v_prediction"
@@ -67,7 +66,7 @@ def describe(
         "sdlora.base": base,
         "sdlora.trigger": trigger,
         "sdlora.targets": targets,
-        "sdlora.variant": variant,
+        "sdlora.variant": adapter.variant,
     }
     return {**MARKS[family.kind(pipe)], **fields}
 

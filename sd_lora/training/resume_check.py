@@ -49,7 +49,7 @@ def settings_of(config: RunConfig) -> dict[str, Any]:
 
 def modules_of(adapter: Adapter) -> dict[str, Any]:
     """Rank, alpha and variant of each module, as JSON has them."""
-    return {name: [w.rank, w.alpha, "lora" if w.magnitude is None else "dora"] for name, w in adapter.weights.items()}
+    return {name: [w.rank, w.alpha, w.variant] for name, w in adapter.weights.items()}
 
 
 def parts_of_base(run: Run) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from huggingface_hub import ModelCardData
 from PIL import Image
 
 from sd_lora.adapters.adapter import Adapter
+from sd_lora.lora.variants import VARIANTS
 from sd_lora.models.kinds import VERSIONS, kind_marked
 from sd_lora.preview.recipe import png_bytes
 from sd_lora.storage.atomic import storing, write_atomically
@@ -63,8 +64,8 @@ def model_card(adapter: Adapter, *, pictured: bool = True) -> str:
     )
     prompt = f"a lighthouse at dusk, in {trigger} style" if trigger else "a lighthouse at dusk"
     call = f"To call the style, end the prompt with `, in {trigger} style`." if trigger else "It needs no trigger word."
+    kind = VARIANTS[adapter.variant].title
     preview = "\n![preview](preview.png)\n" if pictured else ""
-    kind = "DoRA" if metadata["sdlora.variant"] == "dora" else "LoRA"
     return f"""---
 {data.to_yaml()}
 ---

@@ -50,7 +50,12 @@ def untouched(pipe: Any) -> bool:
 
 def same_bits(left: Adapter, right: Adapter) -> bool:
     a, b = left.weights, right.weights
-    same = [torch.equal(a[n].down, b[n].down) and torch.equal(a[n].up, b[n].up) and a[n].alpha == b[n].alpha for n in a]
+    same = [
+        torch.equal(a[n].tensors["down"], b[n].tensors["down"])
+        and torch.equal(a[n].tensors["up"], b[n].tensors["up"])
+        and a[n].alpha == b[n].alpha
+        for n in a
+    ]
     return set(a) == set(b) and all(same)
 
 

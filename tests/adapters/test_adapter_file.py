@@ -13,10 +13,13 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from small_weights import weights_of
 from torch import Tensor
 
-from sd_lora.adapters.file import Weights, read_adapter, write_adapter
+from sd_lora.adapters.file import read_adapter
+from sd_lora.adapters.writing import write_adapter
 from sd_lora.errors import AdapterError, SdLoraError
+from sd_lora.lora.weights import Weights
 from sd_lora.storage import safetensors_header
 
 LINEAR, CONV = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q", "unet.mid_block.resnets.0.conv1"
@@ -32,12 +35,12 @@ def some_weights(alphas: tuple[float, ...] = (4.0, 4.0, 4.0)) -> dict[str, Weigh
     }
     made = {}
     for (name, (down, up)), alpha in zip(shapes.items(), alphas, strict=True):
-        made[name] = Weights(torch.randn(down, generator=generator), torch.randn(up, generator=generator), alpha)
+        made[name] = weights_of(torch.randn(down, generator=generator), torch.randn(up, generator=generator), alpha)
     return made
 
 
 def change(weights: Weights) -> Tensor:
-    return weights.alpha / weights.rank * weights.up.flatten(1) @ weights.down.flatten(1)
+    return weights.alpha / weights.rank * weights.tensors["up"].flatten(1) @ weights.tensors["down"].flatten(1)
 
 
 def split(path: Path) -> tuple[dict[str, str], bytes]:
@@ -78,8 +81,8 @@ def test_a_float32_file_gives_back_every_bit(path: Path) -> None:
     assert set(read) == set(weights)
     assert metadata["sdlora.trigger"] == "xyz"
     for name, w in weights.items():
-        assert torch.equal(read[name].down, w.down)
-        assert torch.equal(read[name].up, w.up)
+        assert torch.equal(read[name].tensors["down"], w.tensors["down"])
+        assert torch.equal(read[name].tensors["up"], w.tensors["up"])
         assert read[name].alpha == w.alpha
 
 
@@ -112,8 +115,8 @@ def test_one_alpha_stands_in_the_file_and_every_change_is_kept(path: Path) -> No
     read, _ = read_adapter(path)
     for name, w in weights.items():
         torch.testing.assert_close(change(read[name]), change(w), rtol=0, atol=1e-6)
-        assert torch.equal(read[name].down, w.down)
-    assert torch.equal(read[CONV].up, weights[CONV].up / 4)
+        assert torch.equal(read[name].tensors["down"], w.tensors["down"])
+    assert torch.equal(read[CONV].tensors["up"], weights[CONV].tensors["up"] / 4)
 
 
 def test_a_file_without_alpha_is_scaled_by_one(altered: Callable) -> None:
@@ -149,7 +152,7 @@ def test_the_hashes_are_those_of_the_bytes_after_the_header(saved: Path) -> None
 
 def test_hashes_are_renewed_when_a_changed_adapter_is_written(saved: Path) -> None:
     weights, metadata = read_adapter(saved)
-    weights[CONV].up.add_(1)
+    weights[CONV].tensors["up"].add_(1)
     write_adapter(saved, weights, metadata, "float16")
     after, body = split(saved)
     assert after["sshs_model_hash"] == hashlib.sha256(body).hexdigest() != metadata["sshs_model_hash"]
@@ -175,7 +178,7 @@ def test_a_failing_write_leaves_the_old_file_and_nothing_else(
 @pytest.mark.parametrize("role", ["down", "up"])
 def test_values_the_dtype_cannot_hold_are_never_written(path: Path, dtype: str, value: float, role: str) -> None:
     weights = some_weights()
-    getattr(weights[CONV], role)[0, 0] = value
+    weights[CONV].tensors[role][0, 0] = value
     with pytest.raises(AdapterError, match=f"1 of 3 modules hold values that {dtype} cannot .*{CONV}"):
         write_adapter(path, weights, {}, dtype)
     assert not list(path.parent.iterdir())
@@ -289,7 +292,7 @@ def test_a_damaged_module_is_refused_by_name(altered: Callable, edit: dict[str, 
 def test_float8_weights_are_read_or_refused(altered: Callable) -> None:
     file = altered(lambda tensors: tensors.update({UP: torch.ones(10, 2, 1, 1).to(torch.float8_e4m3fn)}))
     with suppress(AdapterError):
-        assert torch.equal(read_adapter(file)[0][CONV].up, torch.ones(10, 2, 1, 1))
+        assert torch.equal(read_adapter(file)[0][CONV].tensors["up"], torch.ones(10, 2, 1, 1))
 
 
 def test_null_metadata_is_as_good_as_none(saved: Path) -> None:

@@ -8,11 +8,12 @@ from typing import Any
 
 import pytest
 import torch
+from small_weights import weights_of
 from torch import nn
 
 from sd_lora.adapters.adapter import Adapter, modules_of
-from sd_lora.adapters.file import Weights
 from sd_lora.errors import AdapterError
+from sd_lora.lora.weights import Weights
 
 MakeAdapter = Callable[..., Adapter]
 
@@ -49,7 +50,7 @@ def weights_for(pipe: Any, *components: str) -> dict[str, Weights]:
                 if name.startswith(f"{component}.") and name.endswith((".to_q", "self_attn.q_proj"))]  # fmt: skip
         for name, module in mine[:3]:
             out, into = module.weight.shape  # type: ignore[misc, union-attr]
-            chosen[name] = Weights(torch.zeros(1, into), torch.zeros(out, 1), 1.0)  # type: ignore[arg-type]
+            chosen[name] = weights_of(torch.zeros(1, into), torch.zeros(out, 1), 1.0)  # type: ignore[arg-type]
     return chosen
 
 
@@ -113,7 +114,7 @@ def test_fused_projections_are_refused_until_they_are_unfused(random_sd: Any, sa
 
 
 def test_a_weight_with_a_lost_module_names_how_many(random_sd: Any) -> None:
-    weights = {f"unet.nowhere.{i}": Weights(torch.zeros(1, 2), torch.zeros(2, 1), 1.0) for i in range(3)}
+    weights = {f"unet.nowhere.{i}": weights_of(torch.zeros(1, 2), torch.zeros(2, 1), 1.0) for i in range(3)}
     with pytest.raises(AdapterError, match=r"3 of its 3 modules do not exist there .* and 1 more"):
         Adapter(weights, {}).inject(random_sd)
 
@@ -197,7 +198,7 @@ def test_everything_that_differs_is_said_at_once(bases: dict[str, Path]) -> None
     pipe = plain(bases["sd2v"])
     weights = weights_for(pipe, "unet", "text_encoder")
     wide, lost = next(iter(weights)), "unet.nowhere"
-    weights |= {lost: weights[wide], wide: Weights(torch.zeros(1, 7), torch.zeros(9, 1), 1.0)}
+    weights |= {lost: weights[wide], wide: weights_of(torch.zeros(1, 7), torch.zeros(9, 1), 1.0)}
     pipe.text_encoder = None
     recorded = {"modelspec.prediction_type": "epsilon", "sdlora.family": "sdxl"}
     message = refusal(Adapter(weights, OURS | recorded), pipe)
@@ -208,8 +209,8 @@ def test_everything_that_differs_is_said_at_once(bases: dict[str, Path]) -> None
 @pytest.mark.parametrize("rows", [1, 31, 33])
 def test_a_magnitude_of_another_length_is_another_shape(random_sd: Any, rows: int) -> None:
     name, weights = next(iter(weights_for(random_sd, "unet").items()))
-    assert len(weights.up) == 32
-    wrong = Weights(weights.down, weights.up, 1.0, torch.ones(rows))
+    assert len(weights.tensors["up"]) == 32
+    wrong = weights_of(weights.tensors["down"], weights.tensors["up"], 1.0, torch.ones(rows))
     assert "another shape" in refusal(Adapter({name: wrong}, {}), random_sd)
 
 

@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from sd_lora.adapters.adapter import Adapter
-from sd_lora.adapters.file import Weights
 from sd_lora.errors import AdapterError
 from sd_lora.lora.dora import DoraLinear
 from sd_lora.lora.layers import LoraLinear
 from sd_lora.lora.targets import plan_targets
+from sd_lora.lora.weights import Weights
 from sd_lora.models.families import FAMILIES
 
 GROUPS = FAMILIES["sd"].target_groups
@@ -80,8 +80,8 @@ def test_the_variant_is_that_of_the_metadata_unless_it_is_given(random_sd: Any) 
 
 def test_both_variants_start_from_the_same_down_weights(random_sd: Any) -> None:
     plain, dora = fresh(random_sd, "lora").weights, fresh(random_sd, "dora").weights
-    assert all(torch.equal(plain[name].down, dora[name].down) for name in plain)
-    assert all(dora[name].magnitude.shape == (len(dora[name].up),) for name in plain)  # type: ignore[union-attr]
+    assert all(torch.equal(plain[name].tensors["down"], dora[name].tensors["down"]) for name in plain)
+    assert all(dora[name].tensors["magnitude"].shape == (len(dora[name].tensors["up"]),) for name in plain)  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("variant", ["lora", "dora"])
@@ -206,7 +206,7 @@ def test_weights_alone_are_enough_for_an_adapter_of_either_variant(random_sd: An
     copies: dict[str, Weights] = dict(made)
     adapter = Adapter(copies, {})
     assert adapter.variant == "dora"
-    assert all(torch.equal(adapter.weights[n].magnitude, w.magnitude) for n, w in made.items())  # type: ignore[arg-type]
+    assert all(torch.equal(adapter.weights[n].tensors["magnitude"], w.tensors["magnitude"]) for n, w in made.items())  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("targets", [["attn"], ["attn", "ff", "proj", "conv"]], ids="+".join)

@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 from published_sizes import TEXT_ENCODERS, components
+from small_weights import weights_of
 
-from sd_lora.adapters.file import Weights, read_adapter, write_adapter
+from sd_lora.adapters.file import read_adapter
 from sd_lora.adapters.keys import kohya_stem, name_of_module, name_of_stem
+from sd_lora.adapters.writing import write_adapter
 from sd_lora.lora.targets import plan_targets
 from sd_lora.models.families import FAMILIES
 
@@ -73,7 +75,7 @@ def test_the_largest_file_has_a_header_below_a_megabyte_and_only_the_keys_it_nee
 ) -> None:
     """ComfyUI serves metadata of smaller headers only; more than twelve unknown keys and Forge refuses the file."""
     weights = {
-        name: Weights(torch.ones(1, 1), torch.ones(1, 1), 1.0) for own in names.values() for name in own
+        name: weights_of(torch.ones(1, 1), torch.ones(1, 1), 1.0) for own in names.values() for name in own
     }  # fmt: skip
     path = tmp_path / "all.safetensors"
     write_adapter(path, weights, {"sdlora.family": FAMILY[model].name, "ss_tag_frequency": "x" * 2000}, "float16")

@@ -8,7 +8,7 @@ import pytest
 from rows import every_row
 from torch import nn
 
-from sd_lora.adapters.keys import Key, diffusers_key, foreign, kohya_stem, name_of_module, name_of_stem, split_key
+from sd_lora.adapters.keys import Key, foreign, kohya_stem, name_of_module, name_of_stem, split_key
 from sd_lora.errors import AdapterError
 
 
@@ -162,12 +162,6 @@ def test_foreign_keys_are_refused_by_name(key: str) -> None:
 )  # fmt: skip
 def test_every_spelling_is_read(key: str, name: str, role: str, layout: str) -> None:
     assert split_key(key) == Key(name, role, layout)
-
-
-def test_names_become_diffusers_keys() -> None:
-    assert diffusers_key("unet.conv_in", "down") == "unet.conv_in.lora_A.weight"
-    assert diffusers_key("unet.conv_in", "up") == "unet.conv_in.lora_B.weight"
-    assert diffusers_key("unet.conv_in", "magnitude") == "unet.conv_in.lora_magnitude_vector"
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 from rows import every_row
+from small_weights import weights_of
 
 from sd_lora.adapters.adapter import Adapter, modules_of
-from sd_lora.adapters.file import Weights
 from sd_lora.adapters.keys import name_of_module
 from sd_lora.adapters.strengths import strengths_by_module
 from sd_lora.errors import AdapterError
@@ -183,7 +183,7 @@ def file(base: Callable[[], Any], tmp_path_factory: pytest.TempPathFactory) -> P
         if ".attn" in name or ".self_attn." in name:
             out, into = module.weight.shape  # type: ignore[misc, union-attr]
             down, up = (torch.randn(shape, generator=generator) for shape in ((2, into), (out, 2)))
-            weights[name] = Weights(down * into**-0.5, up * 0.3, 1.0)  # type: ignore[operator]
+            weights[name] = weights_of(down * into**-0.5, up * 0.3, 1.0)  # type: ignore[operator]
     family = "sdxl" if hasattr(pipe, "text_encoder_2") else "sd"
     path = tmp_path_factory.mktemp("strengths") / "style.safetensors"
     return Adapter(weights, {"sdlora.family": family}).save(path, dtype="float32")

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
+from small_weights import weights_of
 
 from sd_lora import read_summary
-from sd_lora.adapters.file import Weights, write_adapter
+from sd_lora.adapters.writing import write_adapter
 
 ATTENTION = "transformer_blocks_0_attn2_to_k"
 DOWN, MID = f"lora_unet_down_blocks_0_attentions_0_{ATTENTION}", f"lora_unet_mid_block_attentions_0_{ATTENTION}"
@@ -68,7 +69,7 @@ def test_a_file_of_ours(tmp_path: Path) -> None:
         "ss_num_train_images": "12", "modelspec.architecture": "stable-diffusion-v1/lora",
     }  # fmt: skip
     path = tmp_path / "a.safetensors"
-    write_adapter(path, {name: Weights(torch.ones(4, 6), torch.ones(5, 4), 2.0)}, metadata, "float16")
+    write_adapter(path, {name: weights_of(torch.ones(4, 6), torch.ones(5, 4), 2.0)}, metadata, "float16")
     found = read_summary(path)
     assert (found.path, found.bytes, found.problem) == (path, path.stat().st_size, "")
     assert (found.base, found.family, found.kind, found.layout, found.variant) == ("tiny", "sd", "sd1", "kohya", "lora")

@@ -19,8 +19,10 @@ from typing import Any
 
 import torch
 from safetensors.torch import save
+from small_weights import weights_of
 
-from sd_lora.adapters.file import Weights, read_adapter, write_adapter
+from sd_lora.adapters.file import read_adapter
+from sd_lora.adapters.writing import write_adapter
 from sd_lora.errors import AdapterError
 
 LINEAR = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
@@ -38,8 +40,8 @@ def seeds(folder: Path) -> list[bytes]:
         [("kohya", "float32", "sd", None), ("kohya", "float16", "sdxl", None), ("diffusers", "bfloat16", "sd", None),
          ("kohya", "float32", "sd", torch.ones(8)), ("diffusers", "float32", "sdxl", torch.ones(8))]
     ):  # fmt: skip
-        weights = {name: Weights(torch.ones(2, 6), torch.ones(8, 2), 2.0, magnitude) for name in (LINEAR, TEXT)}
-        weights[CONV] = Weights(torch.ones(2, 6, 3, 3), torch.ones(8, 2, 1, 1), 1.0)
+        weights = {name: weights_of(torch.ones(2, 6), torch.ones(8, 2), 2.0, magnitude) for name in (LINEAR, TEXT)}
+        weights[CONV] = weights_of(torch.ones(2, 6, 3, 3), torch.ones(8, 2, 1, 1), 1.0)
         path = folder / f"seed-{number}.safetensors"
         write_adapter(path, weights, {"sdlora.family": family, "ss_tag_frequency": "{}"}, dtype, layout)
         files.append(path.read_bytes())
@@ -118,13 +120,13 @@ def outcome(path: Path) -> str:
     assert weights
     assert all(isinstance(value, str) for value in metadata.values())
     for w in weights.values():
-        change = w.up.flatten(1) @ w.down.flatten(1)
-        assert w.down.shape[0] == w.up.shape[1] == w.rank > 0
-        assert torch.isfinite(w.down).all()
-        assert torch.isfinite(w.up).all()
-        assert change.shape == (w.up.shape[0], w.down[0].numel())
+        change = w.tensors["up"].flatten(1) @ w.tensors["down"].flatten(1)
+        assert w.tensors["down"].shape[0] == w.tensors["up"].shape[1] == w.rank > 0
+        assert torch.isfinite(w.tensors["down"]).all()
+        assert torch.isfinite(w.tensors["up"]).all()
+        assert change.shape == (w.tensors["up"].shape[0], w.tensors["down"][0].numel())
         assert 0 < w.alpha < float("inf")
-        assert w.magnitude is None or w.magnitude.shape == (w.up.shape[0],)
+        assert "magnitude" not in w.tensors or w.tensors["magnitude"].shape == (w.tensors["up"].shape[0],)
     return "read"
 
 

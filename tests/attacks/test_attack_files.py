@@ -13,11 +13,14 @@ import pytest
 import torch
 from adapter_attacks import ATTACKS
 from rows import every_row
+from small_weights import weights_of
+from torch import Tensor
 
 from sd_lora.adapters.adapter import Adapter, modules_of
-from sd_lora.adapters.file import Weights, read_adapter
+from sd_lora.adapters.file import read_adapter
 from sd_lora.commands.app import main
 from sd_lora.errors import AdapterError
+from sd_lora.lora.weights import Weights
 
 HEAVY = [name for name in ATTACKS if "header" in name or "tensors" in name or "nested" in name or "100,000" in name]
 
@@ -112,21 +115,21 @@ def test_a_name_with_a_nul_is_refused(tmp_path: Path) -> None:
 # ---- whole files that do not fit
 
 
-MISFITS: dict[str, Callable[[Weights], Weights]] = {
-    "up of another height": lambda w: Weights(w.down, torch.cat([w.up, w.up]), w.alpha),
-    "down of another width": lambda w: Weights(torch.cat([w.down, w.down], 1), w.up, w.alpha),
-    "swapped and transposed": lambda w: Weights(w.up.T.contiguous().repeat(1, 3), w.down.T.contiguous(), w.alpha),
-    "a conv for a linear": lambda w: Weights(w.down[..., None, None], w.up[..., None, None], w.alpha),
-    "a magnitude of another height": lambda w: Weights(w.down, w.up, w.alpha, torch.ones(w.up.shape[0] + 1)),
+MISFITS: dict[str, Callable[[Tensor, Tensor], Weights]] = {
+    "up of another height": lambda down, up: weights_of(down, torch.cat([up, up]), 1.0),
+    "down of another width": lambda down, up: weights_of(torch.cat([down, down], 1), up, 1.0),
+    "swapped and transposed": lambda down, up: weights_of(up.T.contiguous().repeat(1, 3), down.T.contiguous(), 1.0),
+    "a conv for a linear": lambda down, up: weights_of(down[..., None, None], up[..., None, None], 1.0),
+    "a magnitude of another height": lambda down, up: weights_of(down, up, 1.0, torch.ones(up.shape[0] + 1)),
 }
 
 
 @pytest.mark.parametrize("misfit", MISFITS.values(), ids=list(MISFITS))
 def test_a_whole_file_that_does_not_fit_attaches_nothing(
-    random_sd: Any, trained_adapter: Callable[..., Adapter], misfit: Callable[[Weights], Weights]
+    random_sd: Any, trained_adapter: Callable[..., Adapter], misfit: Callable[[Tensor, Tensor], Weights]
 ) -> None:
     weights = trained_adapter(random_sd).weights
     last = list(weights)[-1]
     with pytest.raises(AdapterError, match=f"1 of its {len(weights)} modules have another shape"):
-        Adapter(weights | {last: misfit(weights[last])}, {}).inject(random_sd)
+        Adapter(weights | {last: misfit(**weights[last].tensors)}, {}).inject(random_sd)
     assert not any(hasattr(module, "loras") or module._forward_hooks for module in modules_of(random_sd).values())

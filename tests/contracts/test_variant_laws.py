@@ -15,11 +15,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from sd_lora.adapters.file import Weights, read_adapter, write_adapter
+from sd_lora.adapters.file import read_adapter
+from sd_lora.adapters.writing import write_adapter
 from sd_lora.errors import AdapterError
 from sd_lora.lora.inject import eject, fuse, inject, set_strength
 from sd_lora.lora.layers import LoraLayer
 from sd_lora.lora.variants import VARIANTS, new_layer
+from sd_lora.lora.weights import Weights
 
 MODULES: dict[str, Callable[[], nn.Module]] = {
     "linear": lambda: nn.Linear(6, 10),
@@ -90,7 +92,7 @@ def is_bare(module: nn.Module) -> bool:
 
 @pytest.mark.parametrize("variant", VARIANTS)
 def test_every_module_type_of_a_variant_is_tested(variant: str) -> None:
-    assert {type(make()) for make in MODULES.values()} == set(VARIANTS[variant])
+    assert {type(make()) for make in MODULES.values()} == set(VARIANTS[variant].layers())
 
 
 @every_case
@@ -184,7 +186,7 @@ def test_eject_restores_the_module_bit_for_bit(case: Case) -> None:
     assert not is_bare(module)
     assert eject([module]) == 1
     assert is_bare(module)
-    assert type(module) in VARIANTS[case.variant]
+    assert type(module) in VARIANTS[case.variant].layers()
     assert same_bits(module.state_dict(), keys_and_bits)
     assert torch.equal(module(x), base)
 
@@ -230,7 +232,7 @@ def test_a_half_precision_target_keeps_its_dtype_its_start_and_its_strength_0(ca
     attach(layer, module)
     assert torch.equal(module(x), base)
     trained = case.trained(module)
-    layer.load_tensors(**trained.tensors())
+    layer.load_tensors(trained.tensors())
     assert {p.dtype for p in layer.parameters()} == {torch.float32}
     assert module(x).dtype == dtype
     attach(trained, exact)
@@ -310,10 +312,11 @@ def test_a_copy_of_an_injected_module_lives_on_its_own(case: Case, duplicate: Ca
 def test_saved_and_loaded_weights_are_bit_equal(case: Case, tmp_path: Path) -> None:
     module, x, name = case.module(), case.inputs(), "unet.mid_block.resnets.0.conv1"
     layer, loaded = case.trained(module), case.fresh(module, seed=9)
-    write_adapter(tmp_path / "a.safetensors", {name: Weights(**layer.tensors(), alpha=layer.alpha)}, {}, "float32")
+    weights = Weights(case.variant, layer.tensors(), layer.alpha)
+    write_adapter(tmp_path / "a.safetensors", {name: weights}, {}, "float32")
     weights = read_adapter(tmp_path / "a.safetensors")[0][name]
     assert (weights.rank, weights.alpha) == (layer.rank, layer.alpha)
-    loaded.load_tensors(weights.down, weights.up, weights.magnitude)
+    loaded.load_tensors(weights.tensors)
     output = module(x)
     assert torch.equal(loaded(x, module, output), layer(x, module, output))
     assert same_bits(loaded.tensors(), layer.tensors())

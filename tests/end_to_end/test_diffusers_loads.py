@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 from diffusers import StableDiffusionPipeline
+from small_weights import weights_of
 
 import sd_lora
 from sd_lora.adapters.adapter import Adapter, modules_of
-from sd_lora.adapters.file import Weights
 
 tuners = pytest.importorskip("peft.tuners.tuners_utils")
 
@@ -99,7 +99,7 @@ def test_mixed_ranks_and_alphas_arrive_unchanged(plain: Any, ours: Any, tmp_path
     for i, (name, module) in enumerate(m for m in modules_of(ours).items() if ".attn" in m[0]):
         rank, (out, into) = 2 + i % 3, module.weight.shape
         down, up = (torch.randn(shape, generator=generator) for shape in ((rank, into), (out, rank)))
-        weights[name] = Weights(down * into**-0.5, up * 0.1, (3.0, 3.0, 9.0)[i % 3])
+        weights[name] = weights_of(down * into**-0.5, up * 0.1, (3.0, 3.0, 9.0)[i % 3])
     path = Adapter(weights, {}).save(tmp_path / "mixed.safetensors", dtype="float32")
     with Adapter(weights, {}).injected(ours):
         expected = draw(ours)
@@ -116,7 +116,7 @@ def test_text_encoder_layers_load_too(plain: Any, ours: Any, tmp_path: Path) -> 
         if ".self_attn." in name or name == "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k":
             out, into = module.weight.shape
             down, up = (torch.randn(shape, generator=generator) for shape in ((2, into), (out, 2)))
-            weights[name] = Weights(down * into**-0.5, up * 0.3, 2.0)
+            weights[name] = weights_of(down * into**-0.5, up * 0.3, 2.0)
     path = Adapter(weights, {}).save(tmp_path / "text.safetensors", dtype="float32")
     expected = ours_drawn(path, ours)
     plain.load_lora_weights(tmp_path, weight_name=path.name, adapter_name="text")

@@ -105,7 +105,7 @@ def test_tensors_carry_no_gradient_and_load_back() -> None:
     module = nn.Linear(4, 4)
     source, copy = trained(module), new_layer(module, 2, 3.0)
     assert not any(t.requires_grad for t in source.tensors().values())
-    copy.load_tensors(**source.tensors())
+    copy.load_tensors(source.tensors())
     assert torch.equal(copy.delta_weight(module.weight), source.delta_weight(module.weight))
     assert copy.up.weight.requires_grad
 
@@ -115,19 +115,20 @@ def test_a_variant_that_does_not_exist_is_refused_by_name() -> None:
         new_layer(nn.Linear(4, 4), 2, 2.0, "dorra")
 
 
-@pytest.mark.parametrize(("variant", "magnitude"), [("lora", torch.ones(4)), ("dora", None)], ids=["extra", "missing"])
-def test_a_magnitude_is_loaded_by_those_that_have_one_alone(variant: str, magnitude: Tensor | None) -> None:
+@pytest.mark.parametrize(("variant", "roles"), [("lora", "down up magnitude"), ("dora", "down up")])
+def test_only_the_roles_of_the_variant_are_loaded(variant: str, roles: str) -> None:
     layer = new_layer(nn.Linear(4, 4), 2, 2.0, variant)
     before = {role: tensor.clone() for role, tensor in layer.tensors().items()}
+    tensors = {"down": torch.ones(2, 4), "up": torch.ones(4, 2), "magnitude": torch.ones(4)}
     with pytest.raises(ValueError, match="magnitude"):
-        layer.load_tensors(torch.ones(2, 4), torch.ones(4, 2), magnitude)
+        layer.load_tensors({role: tensors[role] for role in roles.split()})
     assert all(torch.equal(tensor, before[role]) for role, tensor in layer.tensors().items())
 
 
 def test_tensors_of_another_shape_do_not_load() -> None:
     layer = trained(nn.Linear(4, 4))
     with pytest.raises(RuntimeError):
-        layer.load_tensors(torch.zeros(3, 4), torch.zeros(4, 3))
+        layer.load_tensors({"down": torch.zeros(3, 4), "up": torch.zeros(4, 3)})
 
 
 @pytest.mark.parametrize(("value", "expected"), [(1, 1.0), (0.5, 0.5), (-2, -2.0), (torch.tensor(0.25), 0.25)], ids=str)

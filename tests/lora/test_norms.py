@@ -8,7 +8,7 @@ from torch import nn
 
 from sd_lora.lora.layers import LoraLayer
 from sd_lora.lora.norms import cap_norms, delta_norms
-from sd_lora.lora.variants import new_layer
+from sd_lora.lora.variants import VARIANTS, new_layer
 
 
 def layers(alpha: float = 6.0, size: float = 0.3) -> list[LoraLayer]:
@@ -20,15 +20,19 @@ def layers(alpha: float = 6.0, size: float = 0.3) -> list[LoraLayer]:
     return made
 
 
+def product_of(layer: LoraLayer) -> torch.Tensor:
+    return VARIANTS["lora"].product(layer.tensors()) * layer.scaling
+
+
 def test_a_layer_above_the_cap_is_scaled_to_it_up_and_down_alike() -> None:
     made = layers()
-    norms = [layer.product().norm().item() for layer in made]
-    before = [layer.product().detach() for layer in made]
+    norms = [product_of(layer).norm().item() for layer in made]
+    before = [product_of(layer).detach() for layer in made]
     ratio = made[1].up.weight.norm() / made[1].down.weight.norm()
     most = sorted(norms)[1] * 0.99
     assert cap_norms(made, most) == 2
     for layer, norm, product in zip(made, norms, before, strict=True):
-        now = layer.product().detach()
+        now = product_of(layer).detach()
         if norm <= most:
             assert torch.equal(now, product)
         else:
@@ -42,7 +46,7 @@ def test_a_layer_above_the_cap_is_scaled_to_it_up_and_down_alike() -> None:
 def test_nothing_is_capped_below_the_cap() -> None:
     made = layers()
     weights = [layer.up.weight.detach().clone() for layer in made]
-    largest = max(layer.product().norm().item() for layer in made)
+    largest = max(product_of(layer).norm().item() for layer in made)
     assert cap_norms(made, largest * 1.0001) == 0
     assert cap_norms(made, largest * 0.9999) == 1
     assert cap_norms([], 1.0) == 0
@@ -53,5 +57,5 @@ def test_nothing_is_capped_below_the_cap() -> None:
 
 def test_norms_are_those_of_the_products() -> None:
     made = layers()
-    assert delta_norms(made) == pytest.approx([layer.product().norm().item() for layer in made], rel=1e-5)
+    assert delta_norms(made) == pytest.approx([product_of(layer).norm().item() for layer in made], rel=1e-5)
     assert delta_norms([]) == []

@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from small_weights import weights_of
 from typer.testing import CliRunner
 
 from sd_lora import AdapterError, inspect_adapter
-from sd_lora.adapters.file import Weights, write_adapter
+from sd_lora.adapters.writing import write_adapter
 from sd_lora.commands.app import app
+from sd_lora.lora.weights import Weights
 
 METADATA = {"sdlora.base": "tiny", "sdlora.family": "sd", "sdlora.trigger": "zwq", "ss_seed": "3"}
 DOWN, UP = "unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q", "unet.up_blocks.1.resnets.0.conv1"
@@ -25,9 +27,9 @@ def weights(alpha: float = 2.0) -> dict[str, Weights]:
         return torch.randn(shape, generator=generator)
 
     return {
-        DOWN: Weights(draw(4, 6), draw(5, 4), alpha),
-        MIDDLE: Weights(draw(2, 6), draw(6, 2), alpha),
-        UP: Weights(draw(4, 3, 3, 3), draw(5, 4, 1, 1), alpha),
+        DOWN: weights_of(draw(4, 6), draw(5, 4), alpha),
+        MIDDLE: weights_of(draw(2, 6), draw(6, 2), alpha),
+        UP: weights_of(draw(4, 3, 3, 3), draw(5, 4, 1, 1), alpha),
     }
 
 
@@ -53,7 +55,7 @@ def test_norms_are_those_of_the_whole_update(file: Path) -> None:
     expected = {}
     for name, block in ((DOWN, "unet.down_blocks.0"), (MIDDLE, "unet.mid_block"), (UP, "unet.up_blocks.1")):
         w = weights()[name]
-        delta = w.alpha / w.rank * w.up.flatten(1).double() @ w.down.flatten(1).double()
+        delta = w.alpha / w.rank * w.tensors["up"].flatten(1).double() @ w.tensors["down"].flatten(1).double()
         expected[block] = delta.norm().item()
     assert norms == pytest.approx(expected, rel=1e-5)
 

@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from small_weights import weights_of
 from typer.testing import CliRunner
 
 import sd_lora
 from sd_lora import AdapterError, ConfigError
 from sd_lora.adapters.adapter import modules_of
-from sd_lora.adapters.file import Weights, read_adapter, write_adapter
+from sd_lora.adapters.file import read_adapter
+from sd_lora.adapters.writing import write_adapter
 from sd_lora.commands.app import app
 from sd_lora.config.schema import ModelConfig
 from sd_lora.models.kinds import MARKS
@@ -183,7 +185,7 @@ def test_what_a_type_cannot_hold_is_not_fused(bases: dict[str, Path], tmp_path: 
     assert isinstance(module, torch.nn.Linear)
     out, inputs = module.out_features, module.in_features
     write_adapter(
-        tmp_path / "a.safetensors", {NAME: Weights(torch.ones(1, inputs), torch.ones(out, 1), 1.0)}, MARKS["sd1"],
+        tmp_path / "a.safetensors", {NAME: weights_of(torch.ones(1, inputs), torch.ones(out, 1), 1.0)}, MARKS["sd1"],
         "float32",
     )  # fmt: skip
     before = sorted(tmp_path.iterdir())

@@ -15,11 +15,12 @@ from typer.testing import CliRunner
 
 import sd_lora
 from sd_lora.adapters.adapter import Adapter
-from sd_lora.adapters.file import Weights, read_adapter
+from sd_lora.adapters.file import read_adapter
 from sd_lora.commands import app as cli
 from sd_lora.commands.app import app
 from sd_lora.config.schema import ModelConfig
 from sd_lora.lora.targets import plan_targets
+from sd_lora.lora.weights import Weights
 from sd_lora.models.kinds import MARKS
 from sd_lora.tools.convert import convert_adapter
 from sd_lora.tools.extract import extract_adapter
@@ -72,7 +73,7 @@ def make(make_in: Callable[[Path], Make], tmp_path: Path) -> Make:
 
 
 def change(w: Weights) -> torch.Tensor:
-    return (w.alpha / w.rank) * w.up.flatten(1).double() @ w.down.flatten(1).double()
+    return (w.alpha / w.rank) * w.tensors["up"].flatten(1).double() @ w.tensors["down"].flatten(1).double()
 
 
 def worst(first: Path, second: Path) -> float:

@@ -11,13 +11,14 @@ import pytest
 import torch
 from published_sizes import components
 from safetensors.torch import load_file, save_file
+from small_weights import weights_of
 from typer.testing import CliRunner
 
 import sd_lora
 from sd_lora.adapters.clients import CLIENTS, answers
-from sd_lora.adapters.file import Weights, write_adapter
 from sd_lora.adapters.keys import kohya_stem, name_of_module
 from sd_lora.adapters.parts import facts_of
+from sd_lora.adapters.writing import write_adapter
 from sd_lora.commands.app import app
 from sd_lora.lora.targets import plan_targets
 from sd_lora.models.families import FAMILIES
@@ -198,7 +199,7 @@ def test_a_trained_adapter_verifies_on_its_base(
 def test_a_file_that_we_do_not_read_is_still_reported(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     name = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
-    write_adapter(path, {name: Weights(torch.ones(1, 768), torch.ones(8, 1), 1.0)}, MARKS["sd1"], "float32")
+    write_adapter(path, {name: weights_of(torch.ones(1, 768), torch.ones(8, 1), 1.0)}, MARKS["sd1"], "float32")
     save_file(load_file(path) | {"mystery.weight": torch.ones(1)}, path)
     found = verify_adapter(path)
     assert not found.is_whole

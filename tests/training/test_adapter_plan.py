@@ -28,7 +28,7 @@ def settings(base: Path, images: Path, out: Path, *overrides: str) -> Any:
 
 
 def ups(path: Path) -> dict[str, torch.Tensor]:
-    return {name: w.up for name, w in Adapter.load(path / "adapter.safetensors").weights.items()}
+    return {name: w.tensors["up"] for name, w in Adapter.load(path / "adapter.safetensors").weights.items()}
 
 
 def text_only(found: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -66,7 +66,9 @@ def test_text_layers_stop_where_they_are_told_to(sd1: Path, image_folder: Path, 
     """A run that stops its text layers after two steps ends with the text layers it had then."""
     common = ("lora.targets=attn,text", "training.save_every=2", "training.text_steps=2")
     train(settings(sd1, image_folder, tmp_path / "run", *common))
-    then = {n: w.up for n, w in Adapter.load(tmp_path / "run/adapters/step-000002.safetensors").weights.items()}
+    then = {
+        n: w.tensors["up"] for n, w in Adapter.load(tmp_path / "run/adapters/step-000002.safetensors").weights.items()
+    }
     now = ups(tmp_path / "run")
     assert all(torch.equal(up, then[name]) and up.abs().max() > 0 for name, up in text_only(now).items())
     assert not all(torch.equal(up, then[name]) for name, up in now.items())
@@ -143,9 +145,9 @@ def test_training_goes_on_from_an_adapter(sd1: Path, image_folder: Path, tmp_pat
     for name, w in after.weights.items():
         before = begun.weights[name]
         assert w.rank == 3
-        change, was = (v.alpha / v.rank * v.up.flatten(1) @ v.down.flatten(1) for v in (w, before))
+        change, was = (v.scaling * v.tensors["up"].flatten(1) @ v.tensors["down"].flatten(1) for v in (w, before))
         torch.testing.assert_close(change, was, rtol=0, atol=2e-3 * was.abs().max().item() + 1e-6)
-        assert not torch.equal(w.up, before.up) or was.abs().max() == 0
+        assert not torch.equal(w.tensors["up"], before.tensors["up"]) or was.abs().max() == 0
     assert after.metadata["sdlora.targets"] == "those of start.safetensors"
 
 

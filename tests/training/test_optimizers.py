@@ -63,15 +63,15 @@ class Toy:
 
     def loss(self) -> Tensor:
         pairs = zip(self.layers, self.goals, strict=True)
-        return sum((nn.functional.mse_loss(layer.product(), goal) for layer, goal in pairs), torch.zeros(()))
+        return sum((nn.functional.mse_loss(layer.delta_weight(goal), goal) for layer, goal in pairs), torch.zeros(()))
 
     def train(self, first: int, last: int) -> None:
         for step in range(first, last):
             set_rate(self.optimizer, rate_share(step, self.steps, self.settings))
             generator = torch.Generator().manual_seed(step)
             loss = self.loss()
-            for layer in self.layers:
-                product = layer.product()
+            for layer, goal in zip(self.layers, self.goals, strict=True):
+                product = layer.delta_weight(goal)
                 loss = loss + 0.1 * (product * torch.randn(product.shape, generator=generator)).mean()
             loss.backward()
             self.optimizer.step()
@@ -82,8 +82,8 @@ class Toy:
 
     def load(self, weights: list[Tensor]) -> None:
         down, up, conv_down, conv_up = weights
-        self.layers[0].load_tensors(down, up)
-        self.layers[1].load_tensors(conv_down, conv_up)
+        self.layers[0].load_tensors({"down": down, "up": up})
+        self.layers[1].load_tensors({"down": conv_down, "up": conv_up})
 
 
 def through_files(tensors: dict[str, Tensor], facts: dict[str, Any]) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -159,11 +159,13 @@ def test_what_is_returned_is_what_was_saved(done: Done) -> None:
     saved = Adapter.load(done.path / "adapter.safetensors")
     assert done.adapter.metadata == saved.metadata
     for name, weights in done.adapter.weights.items():
-        assert torch.equal(weights.down, saved.weights[name].down)
-        assert torch.equal(weights.up, saved.weights[name].up)
+        assert torch.equal(weights.tensors["down"], saved.weights[name].tensors["down"])
+        assert torch.equal(weights.tensors["up"], saved.weights[name].tensors["up"])
         trained = done.run.adapter.weights[name]
-        torch.testing.assert_close(weights.up, trained.up, rtol=1e-3, atol=1e-6)  # float16 in the file
-    assert all(bool(weights.up.any()) for weights in saved.weights.values())  # every layer has learnt something
+        torch.testing.assert_close(
+            weights.tensors["up"], trained.tensors["up"], rtol=1e-3, atol=1e-6
+        )  # float16 in the file
+    assert all(bool(weights.tensors["up"].any()) for weights in saved.weights.values())
 
 
 def test_metadata_says_what_other_programs_read(done: Done, random_sd_folder: Path) -> None:

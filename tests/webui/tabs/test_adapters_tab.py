@@ -18,9 +18,9 @@ from sd_lora.webui.site import Site
 from sd_lora.webui.tabs import adapters as adapters_tab
 from sd_lora.webui.tabs.adapters import HEADERS
 from sd_lora.webui.tabs.preview import PreviewInputs
+from small_weights import weights_of
 
 from sd_lora import Adapter, ConfigError, SdLoraError, read_summary
-from sd_lora.adapters.file import Weights
 from sd_lora.preview.service import PreviewService
 
 SCRIPT, IMAGE = "<script>alert(1)</script>", '<img src=x onerror="alert(2)">'
@@ -40,7 +40,7 @@ def site(service: PreviewService, pipe: Any, tmp_path: Path, trained_adapter: Ca
     adapter.metadata |= {"sdlora.base": SCRIPT, "sdlora.trigger": IMAGE, "modelspec.trigger_phrase": IMAGE}
     adapter.metadata |= {SCRIPT: IMAGE, "a long one": "x" * 100_000} | {f"k{i}": "" for i in range(300)}
     adapter.save(tmp_path / "lib" / f"{IMAGE.replace('/', '')}.safetensors")
-    wide = {name: Weights(torch.ones(2, 77), torch.ones(77, 2), 2.0) for name in adapter.weights}
+    wide = {name: weights_of(torch.ones(2, 77), torch.ones(77, 2), 2.0) for name in adapter.weights}
     Adapter(wide, {"ss_sd_model_name": "other"}).save(tmp_path / "lib/wide.safetensors")
     (tmp_path / "lib/damaged.safetensors").write_bytes(b"\x80\x04pickle" * 9)
     return Site(service, tmp_path / "runs", tmp_path / "data", tmp_path / "work", libraries=(tmp_path / "lib",))
@@ -228,7 +228,7 @@ def test_a_conversion_changes_the_base_as_before(tab: Any, site: Site) -> None:
     ours, theirs = Adapter.load(source).weights, Adapter.load(out).weights
     assert set(ours) == set(theirs)
     name = next(iter(ours))
-    changes = [w.alpha / w.rank * w.up @ w.down for w in (ours[name], theirs[name])]
+    changes = [w.alpha / w.rank * w.tensors["up"] @ w.tensors["down"] for w in (ours[name], theirs[name])]
     assert (changes[0] - changes[1]).abs().max() < 1e-4
 
 

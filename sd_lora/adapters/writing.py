@@ -1,0 +1,107 @@
+"""Write adapter files: safetensors in either layout, proven before they take their name (docs/file-format.md)."""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors.torch import save as save_bytes
+from torch import Tensor
+
+from sd_lora.adapters.file import DIFFUSERS_KEY, MODULES_KEY, family_of_adapter, read_adapter
+from sd_lora.adapters.keys import LAYOUTS, kohya_stem
+from sd_lora.errors import AdapterError, nearest, some
+from sd_lora.lora.weights import Weights
+from sd_lora.storage.atomic import write_atomically
+
+DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
+
+
+def write_adapter(
+    path: Path, weights: Mapping[str, Weights], metadata: Mapping[str, str], dtype: str, layout: str = "kohya"
+) -> None:
+    """Write `weights` (by name in memory) and `metadata` to `path`, whole or not at all, in layout "kohya" or
+    "diffusers".
+
+    One alpha stands in a whole kohya file, the commonest one; modules with another have the difference folded
+    into a tensor in float32, because diffusers mis-scales a minority alpha. In a diffusers file alpha is the rank, so
+    that nobody needs to be told. Before it takes its name, the file is read again and compared with `weights`.
+
+    Raises AdapterError if a value leaves the dtype's range.
+    """
+    if not weights:
+        raise AdapterError(f"{path} was not written: the adapter has no modules")
+    if dtype not in DTYPES:
+        raise AdapterError(f'adapters are not saved as "{dtype}"; {nearest(dtype, DTYPES)}')
+    if layout not in LAYOUTS:
+        raise AdapterError(f'there is no layout "{layout}"; {nearest(layout, LAYOUTS)}')
+    family = family_of_adapter(weights, metadata)
+    alpha = Counter(w.alpha for w in weights.values()).most_common(1)[0][0]
+    tensors: dict[str, Tensor] = {}
+    overflowing: list[str] = []
+    for name, w in weights.items():
+        parts = _parts(w, alpha if layout == "kohya" else float(w.rank), DTYPES[dtype], layout)
+        if not all(bool(torch.isfinite(part).all()) for part in parts.values()):
+            overflowing.append(name)
+        stem = kohya_stem(name, family) if layout == "kohya" else name
+        tensors |= {f"{stem}.{w.row.keys[layout][role]}": part for role, part in parts.items()}
+        if layout == "kohya":
+            tensors[f"{stem}.alpha"] = torch.tensor(alpha, dtype=torch.float32)
+    if overflowing:
+        raise AdapterError(
+            f"{len(overflowing)} of {len(weights)} modules hold values that {dtype} cannot ({some(overflowing, 2)}); "
+            "save as float32, or train at a lower learning rate"
+        )
+    kept = {key: value for key, value in metadata.items() if key != DIFFUSERS_KEY}
+    if layout == "diffusers":  # its alpha is the rank now
+        kept = {key: value for key, value in kept.items() if not key.startswith("ss_network_")}
+    content = _with_hashes(tensors, {**kept, "sdlora.family": family, MODULES_KEY: " ".join(weights)})
+    write_atomically(path, content, lambda partial: check_written(partial, weights, dtype))
+
+
+def check_written(path: Path, weights: Mapping[str, Weights], dtype: str) -> None:
+    """AdapterError unless the file at `path` has exactly the modules of `weights`, and changes a base as they do, but
+    for the rounding of `dtype`."""
+    read, _ = read_adapter(path)
+    if lost := sorted(set(weights) ^ set(read)):
+        raise AdapterError(f"{len(lost)} of {len(weights)} modules did not reach the file ({some(lost, 2)})")
+    error = sum(read[name].squared_difference(w) for name, w in weights.items()) ** 0.5
+    whole = sum(w.squared_norm for w in weights.values()) ** 0.5
+    if error > whole * {"float32": 1e-5, "float16": 0.1, "bfloat16": 0.1}[dtype]:
+        little = error > whole / 2  # most of it vanished
+        raise AdapterError(
+            f"what was written as {dtype} differs from the adapter by {error / (whole or error):.0%} of its change; "
+            "its values are too small for that type, save as float32 (in training: output.dtype=float32)"
+            + (", but the adapter has learnt almost nothing: raise optimizer.learning_rate" if little else "")
+        )
+
+
+def _parts(w: Weights, alpha: float, kind: torch.dtype, layout: str) -> dict[str, Tensor]:
+    """`w` as tensors of type `kind` in `layout` that mean the same with `alpha`; another scale is folded into one of
+    them in float32."""
+    parts = {role: tensor.detach().float().cpu() for role, tensor in w.tensors.items()}
+    if w.alpha != alpha:
+        parts[w.row.scaled_role] = parts[w.row.scaled_role] * (w.alpha / alpha)
+    # Copies: safetensors refuses modules that share a tensor.
+    return {role: part.to(kind, copy=True).contiguous() for role, part in w.row.in_file(parts, layout).items()}
+
+
+def _with_hashes(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
+    """The file's content with the hashes of its body that other programs look adapters up by."""
+    body = _sha256(_body(save_bytes(tensors)))
+    own = {**metadata, "sshs_model_hash": body, "modelspec.hash_sha256": f"0x{body}"}
+    # kohya's older hash covers 64 kB of the file itself; the eight characters it takes up in the header are blank then.
+    draft = save_bytes(tensors, metadata={**own, "sshs_legacy_hash": " " * 8})
+    return save_bytes(tensors, metadata={**own, "sshs_legacy_hash": _sha256(draft[0x100000:0x110000])[:8]})
+
+
+def _body(content: bytes) -> bytes:
+    return content[8 + struct.unpack("<Q", content[:8])[0] :]
+
+
+def _sha256(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()

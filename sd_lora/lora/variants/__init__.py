@@ -1,0 +1,41 @@
+"""The table of variants. To add one: a file here and a row below; the contract tests then hold it to the laws."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import TYPE_CHECKING
+
+from sd_lora.errors import AdapterError, nearest
+from sd_lora.lora.variants.dora import Dora
+from sd_lora.lora.variants.lora import Lora
+from sd_lora.lora.variants.variant import Variant
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from sd_lora.lora.layers import Layer
+
+VARIANTS: dict[str, Variant] = {row.name: row for row in (Lora(), Dora())}
+
+
+def new_layer(module: nn.Module, rank: int, alpha: float, variant: str = "lora") -> Layer:
+    """A fresh layer of `variant` for `module`. Raises AdapterError for a variant that does not exist."""
+    if variant not in VARIANTS:
+        raise AdapterError(f'there is no variant "{variant}"; {nearest(variant, VARIANTS)}')
+    return VARIANTS[variant].layers()[type(module)](module, rank, alpha)
+
+
+def variant_of(roles: Collection[str]) -> Variant | None:
+    """The variant whose modules have tensors of these `roles`, the one that lacks fewest; None if no one has all."""
+    able = [row for row in VARIANTS.values() if set(roles) <= set(row.roles)]
+    return min(able, key=lambda row: len(row.missing(roles)), default=None)
+
+
+def called(variants: Iterable[str]) -> str:
+    """What an adapter with modules of these `variants` is called by: the last in the table, or "" without modules."""
+    return max(variants, key=list(VARIANTS).index, default="")
+
+
+def file_roles(layout: str) -> dict[str, str]:
+    """Ending of a key in `layout` → role, of all variants."""
+    return {ending: role for row in VARIANTS.values() for role, ending in row.keys[layout].items()}

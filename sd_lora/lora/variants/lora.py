@@ -1,0 +1,59 @@
+"""LoRA (arXiv 2106.09685): ΔW = alpha / rank · up @ down; for convs up is 1 × 1, the form called LoCon."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+from sd_lora.lora.variants.variant import MAX_RANK, Array, Shapes, Variant
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from sd_lora.lora.layers import Layer
+
+
+class Lora(Variant):
+    """`down` (rank, in, …) and `up` (out, rank, …)."""
+
+    name = "lora"
+    title = "LoRA"
+    keys: ClassVar = {
+        "kohya": {"down": "lora_down.weight", "up": "lora_up.weight"},
+        "diffusers": {"down": "lora_A.weight", "up": "lora_B.weight"},
+    }
+    can_add = can_cut = can_cap_norm = True
+
+    def problem(self, shapes: Shapes, layout: str) -> str:  # noqa: ARG002
+        down, up = shapes["down"], shapes["up"]
+        layered = len(down) in (2, 4) and len(up) == len(down) and 0 not in down + up
+        if not layered or up[1] != down[0] or any(side != 1 for side in up[2:]):
+            return f"has shapes {down} and {up}, which make no product"
+        return f"has rank {down[0]}, more than {MAX_RANK}" if down[0] > MAX_RANK else ""
+
+    def rank(self, shapes: Shapes) -> int:
+        return shapes["down"][0]
+
+    def shape(self, shapes: Shapes) -> tuple[int, ...]:
+        return (shapes["up"][0], *shapes["down"][1:])
+
+    def product(self, tensors: Mapping[str, Array]) -> Array:
+        up, down = _matrices(tensors)
+        return (up @ down).reshape(len(up), *tensors["down"].shape[1:])
+
+    def inner(self, one: Mapping[str, Array], other: Mapping[str, Array]) -> Array:
+        """From Gram matrices (rank, rank): no product is made."""
+        (up, down), (other_up, other_down) = _matrices(one), _matrices(other)
+        return ((up.T @ other_up) * (down @ other_down.T)).sum()
+
+    def layers(self) -> dict[type[nn.Module], Callable[[nn.Module, int, float], Layer]]:
+        from torch import nn
+
+        from sd_lora.lora.layers import LoraConv2d, LoraLinear
+
+        return {nn.Linear: LoraLinear.from_target, nn.Conv2d: LoraConv2d.from_target}
+
+
+def _matrices(tensors: Mapping[str, Array]) -> tuple[Array, Array]:
+    up, down = tensors["up"], tensors["down"]
+    return up.reshape(len(up), -1), down.reshape(len(down), -1)

@@ -1,0 +1,102 @@
+"""What a row of the table of variants knows: facts and arithmetic. Nothing here loads torch."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from sd_lora.lora.layers import Layer
+
+#: a numpy array or a tensor of torch
+Array = Any
+Shapes = Mapping[str, tuple[int, ...]]
+
+MAX_RANK = 4096
+
+
+class Variant:
+    """A way to write the change of a weight with few numbers. A new one overrides what differs and gets a row.
+
+    Methods take what belongs to one module by role (``down``, ``up`` …): shapes, or arrays of numpy or torch.
+    """
+
+    name: str
+    #: what people call it
+    title: str
+    #: layout → role → ending of its key
+    keys: ClassVar[Mapping[str, Mapping[str, str]]]
+    #: ``ss_network_module``, by which kohya's tools know it
+    network_module = "networks.lora"
+    #: the role that is multiplied when another alpha is written
+    scaled_role = "up"
+    #: whether two changes of a module are one of this variant, whose rank is the sum of theirs
+    can_add = False
+    #: whether a smaller rank comes out of its tensors alone
+    can_cut = False
+    #: whether ``optimizer.max_norm`` can act on it
+    can_cap_norm = False
+    #: whether its change depends on the weight that it changes, which must then be there in full precision
+    needs_base = False
+    #: what its users should know before they train it, as a sentence
+    note = ""
+    #: what other programs make of a `Part` of a file with it: effect, programs, why, when
+    clients: tuple[tuple[str, tuple[str, ...], str, Callable[[Any], bool]], ...] = ()
+
+    @property
+    def roles(self) -> tuple[str, ...]:
+        return tuple(self.keys["kohya"])
+
+    def missing(self, roles: Collection[str]) -> list[str]:
+        """The roles without which `roles` change nothing."""
+        return sorted(set(self.roles) - set(roles))
+
+    def problem(self, shapes: Shapes, layout: str) -> str:
+        """Why tensors of these shapes, as a file of `layout` has them, make no module: a clause, or ""."""
+        raise NotImplementedError
+
+    def rank(self, shapes: Shapes) -> int:
+        raise NotImplementedError
+
+    def shape(self, shapes: Shapes) -> tuple[int, ...]:
+        """The shape of the weight that is changed."""
+        raise NotImplementedError
+
+    def fits(self, shapes: Shapes, shape: tuple[int, ...]) -> bool:
+        """Whether a weight of `shape` can be changed."""
+        return self.shape(shapes) == shape
+
+    def product(self, tensors: Mapping[str, Array]) -> Array:
+        """The change at scaling 1, in the shape of the weight, as far as the tensors alone make it."""
+        raise NotImplementedError
+
+    def inner(self, one: Mapping[str, Array], other: Mapping[str, Array]) -> Array:
+        """The sum of `product` of `one` times that of `other`, element by element: of one with itself, ‖product‖²."""
+        return (self.product(one) * self.product(other)).sum()
+
+    def delta(self, tensors: Mapping[str, Tensor], scaling: float, weight: Tensor) -> Tensor:  # noqa: ARG002
+        """The change of `weight` at strength 1."""
+        return self.product(tensors) * scaling
+
+    def in_file(self, tensors: Mapping[str, Tensor], layout: str) -> Mapping[str, Tensor]:  # noqa: ARG002
+        """`tensors` in the shapes that files of `layout` have."""
+        return tensors
+
+    def in_memory(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
+        """The inverse of `in_file`."""
+        return dict(tensors)
+
+    def start(self, shape: tuple[int, ...], rank: int) -> dict[str, Tensor]:
+        """The tensors of a fresh layer for a weight of `shape`, which change nothing yet."""
+        raise NotImplementedError
+
+    def layers(self) -> dict[type[nn.Module], Callable[[nn.Module, int, float], Layer]]:
+        """Type of a module → how a fresh layer for it is made, of a module, a rank and an alpha."""
+        from torch import nn
+
+        from sd_lora.lora.layers import Layer
+
+        return dict.fromkeys((nn.Linear, nn.Conv2d), functools.partial(Layer.fresh, self.name))
