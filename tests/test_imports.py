@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 from rows import every_row
+from safetensors.numpy import save_file
 
 import sd_lora
 
@@ -58,6 +61,17 @@ def test_the_command_line_answers_without_torch(args: str, code: int, said: str)
     assert "LOADED []" in output
     assert f"CODE {code}" in output
     assert said in output
+
+
+def test_an_adapter_is_inspected_and_summarised_without_torch(tmp_path: Path) -> None:
+    path, stem = tmp_path / "style.safetensors", "lora_unet_mid_block_resnets_0_conv1"
+    arrays = {"lora_down.weight": np.ones((2, 6, 3, 3)), "lora_up.weight": np.ones((8, 2, 1, 1))}
+    save_file({f"{stem}.{ending}": array.astype("float16") for ending, array in arrays.items()}, path)
+    output = run(RUN_CLI.format(args=f'"inspect", {str(path)!r}') + LEFT)
+    assert "LOADED []" in output
+    assert "norm of unet.mid_block  41.569" in output
+    output = run(f"from sd_lora.adapters.summary import read_summary; print(read_summary({str(path)!r}).rank); {LEFT}")
+    assert "2\nLOADED []" in output
 
 
 def test_only_the_page_imports_gradio() -> None:

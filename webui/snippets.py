@@ -22,15 +22,15 @@ _COMFY_PACK = "LoRA Loader (Block Weight) of the Inspire Pack"
 @dataclass(frozen=True)
 class Share:
     """One adapter of a mix: its file's name without the ending, its strength in the form of diffusers' `set_adapters`,
-    that of UNet and text encoders as one number each, the blocks whose strength diffusers cannot set, and whether it is
-    a DoRA."""
+    that of UNet and text encoders as one number each, the blocks whose strength diffusers cannot set, and whether
+    diffusers reads it from its own layout only."""
 
     name: str
     strength: float | dict[str, Any] = 1.0
     unet: float = 1.0
     text: float = 1.0
     beyond: tuple[str, ...] = ()
-    is_dora: bool = False
+    needs_export: bool = False
 
     @property
     def blocks(self) -> dict[str, Any]:
@@ -93,7 +93,7 @@ def share(name: str, strength: float, factors: Mapping[str, float], summary: Ada
     beyond = [part.removeprefix("unet.") for part in summary.beyond]
     return Share(
         name, next(iter(whole.values()), unet) if is_one_number else whole, unet, text,
-        tuple(block for block in beyond if is_by_block and blocks[block] != 1), summary.variant == "dora",
+        tuple(block for block in beyond if is_by_block and blocks[block] != 1), summary.needs_export,
     )  # fmt: skip
 
 
@@ -150,9 +150,9 @@ def diffusers(shares: Sequence[Share], scene: Scene) -> Snippet:
             "in diffusers, strengths by block miss modules that go with no attention: "
             f"those in {'; '.join(missed)} act at strength 1"
         )
-    doras = [one.name for one in shares if one.is_dora]
-    if doras:
-        notes.append(f"diffusers reads a DoRA from its own layout only; convert {', '.join(doras)} to it first")
+    others = [one.name for one in shares if one.needs_export]
+    if others:
+        notes.append(f"diffusers reads {', '.join(others)} from its own layout only; convert to that first")
     return Snippet("\n".join(lines) + "\n", tuple(notes))
 
 

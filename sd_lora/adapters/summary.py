@@ -11,7 +11,7 @@ from pathlib import Path, PureWindowsPath
 
 from sd_lora.adapters.keys import Key, foreign, split_key
 from sd_lora.errors import AdapterError, printable, some
-from sd_lora.lora.variants import called, variant_of
+from sd_lora.lora.variants import VARIANTS, called, variant_of
 from sd_lora.models.kinds import family_of_kind, kind_of
 from sd_lora.storage.safetensors_header import TensorInfo, read_header
 
@@ -56,6 +56,16 @@ class AdapterSummary:
     metadata: Mapping[str, str] = field(default_factory=dict)
     thumbnail: Path | None = None
     problem: str = ""
+
+    @property
+    def title(self) -> str:
+        """What people call its variant."""
+        return VARIANTS[self.variant].title if self.variant else ""
+
+    @property
+    def needs_export(self) -> bool:
+        """Whether diffusers reads it from its own layout only."""
+        return bool(self.variant) and not VARIANTS[self.variant].diffusers_reads_kohya
 
 
 def read_summary(path: str | Path) -> AdapterSummary:

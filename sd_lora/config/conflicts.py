@@ -32,8 +32,9 @@ class Facts:
 
     place: Place
     optimizer: OptimizerFacts
-    #: the adapter has a magnitude of its own, which is free, and which needs the base's weights in full precision
-    magnitude: bool = False
+    #: whether the norms of the adapter's variant can be capped, and whether it needs the base's weights in full precision
+    caps_norm: bool = True
+    needs_base: bool = False
     #: what the base predicts
     prediction_type: str | None = None
     #: whether a layer of a text encoder is trained
@@ -68,15 +69,13 @@ def conflicts(config: RunConfig) -> list[str]:
 
 def conflicts_with(config: RunConfig, facts: Facts) -> list[str]:
     """What `facts` show besides, a sentence each; to be asked before a byte of the base model is read or fetched."""
-    optimizer, training, init = config.optimizer, config.training, config.lora.init
+    optimizer, training = config.optimizer, config.training
+    adapter = config.lora.init or f"lora.variant={config.lora.variant}"
     problems = [
-        (optimizer.max_norm > 0 and facts.magnitude,
-            f"optimizer.max_norm cannot act on {init}, which is a DoRA, whose magnitude is free; leave it out" if init
-            else "optimizer.max_norm cannot act on DoRA, whose magnitude is free; leave it out or set "
-            "lora.variant=lora"),
-        (config.model.quantize != "none" and facts.magnitude,
-            f"{init or f'lora.variant={config.lora.variant}'} needs the base's weights whole; leave model.quantize "
-            "out"),
+        (optimizer.max_norm > 0 and not facts.caps_norm,
+            f"optimizer.max_norm cannot act on {adapter}; leave it out"),
+        (config.model.quantize != "none" and facts.needs_base,
+            f"{adapter} needs the base's weights whole; leave model.quantize out"),
         (training.average != "none" and facts.optimizer.averages,
             f"training.average={training.average} cannot act with {optimizer.name}, which averages already; leave it "
             "out"),

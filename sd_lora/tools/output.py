@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sd_lora.errors import AdapterError, ConfigError
+from sd_lora.lora.variants import VARIANTS, called
 from sd_lora.lora.weights import Weights
 from sd_lora.models.kinds import KINDS, MARKS, family_of_kind, kind_of
 from sd_lora.storage.safetensors_header import read_header
@@ -69,7 +70,8 @@ def with_facts(metadata: Mapping[str, str], weights: Mapping[str, Weights], out:
     rank, alpha = (
         Counter(getattr(w, fact) for w in weights.values()).most_common(1)[0][0] for fact in ("rank", "alpha")
     )
-    facts = {"ss_network_module": "networks.lora", "ss_network_dim": str(rank), "ss_network_alpha": f"{alpha:g}"}
+    module = VARIANTS[called(w.variant for w in weights.values())].network_module
+    facts = {"ss_network_module": module, "ss_network_dim": str(rank), "ss_network_alpha": f"{alpha:g}"}
     name = re.sub(r"[:<>,]", "_", out.stem)  # signs that end a name in a prompt
     return {**metadata, **facts, "ss_output_name": name, "modelspec.title": name}
 

@@ -12,6 +12,7 @@ from typing import Any
 from sd_lora.adapters.adapter import Adapter, base_name
 from sd_lora.config.schema import RunConfig, TrainingConfig
 from sd_lora.data.examples import Example
+from sd_lora.lora.variants import VARIANTS
 from sd_lora.models.kinds import MARKS
 from sd_lora.models.opening import ModelFamily
 from sd_lora.version import __version__
@@ -32,7 +33,7 @@ def describe(
     fields = {
         "ss_sd_model_name": base,
         "ss_clip_skip": "None",
-        "ss_network_module": "networks.lora",
+        "ss_network_module": VARIANTS[adapter.variant].network_module,
         "ss_network_dim": str(rank),
         "ss_network_alpha": f"{alpha:g}",
         "ss_network_args": json.dumps({"targets": targets}),

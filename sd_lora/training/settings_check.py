@@ -9,6 +9,7 @@ from sd_lora.adapters.summary import read_summary
 from sd_lora.config.conflicts import Facts, conflicts_with
 from sd_lora.config.schema import RunConfig
 from sd_lora.errors import ConfigError
+from sd_lora.lora.variants import VARIANTS
 from sd_lora.models.families import FAMILIES
 from sd_lora.models.opening import family_of_source, find_base, prediction_of, where_to_compute
 from sd_lora.models.sources import base_place
@@ -30,10 +31,12 @@ def check_settings(config: RunConfig, init: Path | None = None) -> None:
     parts = config.lora.targets if summary is None else summary.parts
     texts = {name for family in families for name in family.text_encoders}
     patterns = [p for part in parts for family in families for p in family.target_groups.get(part, (part,))]
+    variant = VARIANTS[(summary and summary.variant) or config.lora.variant]
     facts = Facts(
         place=place,
         optimizer=OPTIMIZERS[config.optimizer.name],
-        magnitude=(config.lora.variant if summary is None else summary.variant) == "dora",
+        caps_norm=variant.can_cap_norm,
+        needs_base=variant.needs_base,
         prediction_type=None if source is None else prediction_of(source, config.model.prediction_type),
         trains_text=None if any(_may_match(pattern, text) for pattern in patterns for text in texts) else False,
     )

@@ -48,7 +48,7 @@ def config_of(images: Path, out: Path, base: str | Path, *overrides: str) -> Run
         (["optimizer.name=lion"], "needs lion_pytorch"),
         (["training.trackers=trackio"], "training.trackers needs packages"),
         (["training.average=ema", "optimizer.name=schedule-free"], "averages already.*schedule=cosine cannot act"),
-        (["lora.variant=dora", "optimizer.max_norm=1"], "max_norm cannot act on DoRA"),
+        (["lora.variant=dora", "optimizer.max_norm=1"], "max_norm cannot act on lora.variant=dora"),
         (["training.text_steps=3"], "training.text_steps has no effect"),
         (["optimizer.text_learning_rate=1", "lora.targets=ff,unet.*.to_q"], "text_learning_rate has no effect"),
     ],

@@ -229,7 +229,7 @@ def _told(name: str, summary: AdapterSummary, fits: str) -> str:
     """What stands above an adapter's fields, as HTML."""
     facts = [
         summary.base or summary.kind, f"rank {summary.rank}" if summary.rank else "", summary.layout,
-        summary.variant.replace("dora", "DoRA").replace("lora", "LoRA"),
+        summary.title,
     ]  # fmt: skip
     lines = [f"<b>{escaped(name)}</b>", escaped(" · ".join(fact for fact in facts if fact)), escaped(fits)]
     return f'<div class="status" role="status">{"<br>".join(line for line in lines if line)}</div>'

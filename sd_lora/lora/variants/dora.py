@@ -31,6 +31,7 @@ class Dora(Lora):
     }
     can_add = can_cut = can_cap_norm = False
     needs_base = True
+    diffusers_reads_kohya = False
     note = (
         "a DoRA adapter acts exactly in diffusers only, from the export: other programs define its magnitude "
         "otherwise, kohya's scripts ignore it; lora.variant=lora acts alike everywhere"

@@ -31,6 +31,8 @@ class Variant:
     keys: ClassVar[Mapping[str, Mapping[str, str]]]
     #: ``ss_network_module``, by which kohya's tools know it
     network_module = "networks.lora"
+    #: whether diffusers reads it from kohya's keys as well
+    diffusers_reads_kohya = True
     #: the role that is multiplied when another alpha is written
     scaled_role = "up"
     #: whether two changes of a module are one of this variant, whose rank is the sum of theirs
