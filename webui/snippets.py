@@ -152,7 +152,7 @@ def diffusers(shares: Sequence[Share], scene: Scene) -> Snippet:
         )
     others = [one.name for one in shares if one.needs_export]
     if others:
-        notes.append(f"diffusers reads {', '.join(others)} from its own layout only; convert to that first")
+        notes.append(f"diffusers reads this variant from its own layout only; convert {', '.join(others)} to it first")
     return Snippet("\n".join(lines) + "\n", tuple(notes))
 
 
