@@ -32,7 +32,7 @@ class Facts:
 
     place: Place
     optimizer: OptimizerFacts
-    #: whether the norms of the adapter's variant can be capped, and whether it needs the base's weights in full precision
+    #: whether the norms of the adapter's variant can be capped, and whether it needs the base's full weights
     caps_norm: bool = True
     needs_base: bool = False
     #: what the base predicts
