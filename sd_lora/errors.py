@@ -4,6 +4,8 @@ is a bug and keeps its traceback."""
 from __future__ import annotations
 
 import difflib
+import os
+import unicodedata
 from collections.abc import Iterable, Sequence
 
 
@@ -57,3 +59,19 @@ def some(names: Sequence[str], most: int = 5) -> str:
     """The first few of `names`, on one line, and how many more there are."""
     shown = ", ".join(printable(name) for name in names[:most])
     return shown if len(names) <= most else f"{shown} and {len(names) - most} more"
+
+
+def shown(name: str) -> str:
+    """`name` on one line; what is no character or would break the line is escaped, so that names stay different."""
+    if name.isprintable() and "\\" not in name:
+        return name
+    odd = {"Cc", "Cs", "Zl", "Zp"}
+    escape = "\\" if os.sep == "/" else ""  # elsewhere it parts folders, and no name holds it
+    return "".join(
+        c.encode("unicode_escape").decode() if c == escape or unicodedata.category(c) in odd else c for c in name
+    )
+
+
+def reason(error: OSError) -> str:
+    """Why, in the system's words, without the path."""
+    return (error.strerror or type(error).__name__).lower()

@@ -65,7 +65,7 @@ def print_check(result: Check, base: str, report: Path | None) -> None:
     """The layout, the findings, a sentence for each kind, and the plan."""
     from sd_lora.check.result import duration, how_often
     from sd_lora.data.findings import CODES, grouped
-    from sd_lora.data.folders.tree import shown
+    from sd_lora.errors import shown
 
     typer.echo(f"{shown(result.folder)}: {result.summary}")
     lines = grouped(result.findings)

@@ -9,19 +9,19 @@ import os
 import stat
 import tempfile
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from cachetools import LRUCache
 from safetensors import SafetensorError
-from safetensors.torch import load, save
-from torch import Tensor
 
-from sd_lora.data.folders.tree import reason, shown
-from sd_lora.errors import DataError, StorageError
+from sd_lora.errors import DataError, StorageError, reason, shown
 from sd_lora.storage.atomic import open_to_others
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: changes whenever entries are made in another way, so that old ones are not taken for new ones
 SCHEMA = 1
@@ -46,7 +46,9 @@ class Cache:
         self.folder = folder
         #: how many entries were made anew, and how many were there already
         self.made = self.reused = 0
-        self._most, self._held, self._recent = memory, 0, OrderedDict[str, dict[str, Tensor]]()
+        self._recent: LRUCache[str, dict[str, Tensor]] = LRUCache(
+            memory, getsizeof=lambda tensors: sum(tensor.nbytes for tensor in tensors.values())
+        )
         _check(folder)
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -56,6 +58,8 @@ class Cache:
 
     def ensure(self, key: str, make: Callable[[], Mapping[str, Tensor]]) -> None:
         """Make the entry `key` unless it is there, whole."""
+        from safetensors.torch import save
+
         if self._read(key) is not None:
             self.reused += 1
             return
@@ -65,20 +69,22 @@ class Cache:
     def load(self, key: str) -> dict[str, Tensor]:
         """The entry `key`. Raises DataError if it is no longer there or damaged."""
         if key in self._recent:
-            self._recent.move_to_end(key)
             return self._recent[key]
         tensors = self._read(key)
         if tensors is None:
             raise DataError(
                 f"{self.path(key)} was removed or damaged while training; start the run again, and it is made anew"
             )
-        self._remember(key, tensors)
+        with suppress(ValueError):  # larger than all that may be kept
+            self._recent[key] = tensors
         return tensors
 
     def path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.tensors"
 
     def _read(self, key: str) -> dict[str, Tensor] | None:
+        from safetensors.torch import load
+
         try:
             content = self.path(key).read_bytes()
         except FileNotFoundError:
@@ -118,16 +124,6 @@ class Cache:
         if path.parent.exists() and not path.parent.is_dir():
             return f"{shown(str(path.parent))} is a file where a folder of the cache belongs"
         return f"{shown(str(path))} cannot be read: {reason(error)}"
-
-    def _remember(self, key: str, tensors: dict[str, Tensor]) -> None:
-        size = sum(tensor.nbytes for tensor in tensors.values())
-        if size > self._most:
-            return
-        self._recent[key] = tensors
-        self._held += size
-        while self._held > self._most:
-            _, old = self._recent.popitem(last=False)
-            self._held -= sum(tensor.nbytes for tensor in old.values())
 
     def _sweep(self) -> None:
         """Remove what a killed run left half written long ago."""

@@ -115,6 +115,8 @@ class Schedule:
 
     def _order(self, epoch: int) -> list[Exposure]:
         """All exposures of `epoch` in the order in which they are seen."""
+        import torch
+
         if epoch not in self._orders:
             import torch
 

@@ -1,125 +1,102 @@
-"""The header of a safetensors file, read and checked without touching a tensor."""
+"""The header of a safetensors file, checked without touching a tensor: the only place that reads one."""
 
 from __future__ import annotations
 
 import json
 import struct
-from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from sd_lora.errors import AdapterError, printable, some
+from safetensors import SafetensorError, safe_open
 
-MAX_HEADER, MAX_TENSORS, MAX_SIZE = 4 * 2**20, 20_000, 4 * 2**30
-#: safetensors' names of types and their bytes
-SIZES = {
-    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I64": 8, "I32": 4, "I16": 2, "I8": 1,
-    "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
+from sd_lora.errors import AdapterError, BaseModelError, SdLoraError, printable
+
+#: the types of tensors that are read, by safetensors' names
+_TYPES = {
+    "F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2", "I64", "I32", "I16", "I8", "U64", "U32", "U16", "U8", "BOOL",
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
-class TensorInfo:
+class Limits:
+    """The most that a kind of file may hold, how messages name such a file, and the error they are raised as."""
+
+    kind: str
+    error: type[SdLoraError]
+    prefix: str
+    advice: str
+    header: int
+    tensors: int = 20_000
+    size: int = 2**63
+
+
+ADAPTER = Limits("an adapter", AdapterError, "", "name an adapter file", 4 * 2**20, size=4 * 2**30)
+BASE_MODEL = Limits("a checkpoint", BaseModelError, "base model ", "download it again", 32 * 2**20)
+
+
+class TensorInfo(NamedTuple):
     """A tensor as the header declares it: safetensors' name of its type (``F16``) and its shape."""
 
     dtype: str
     shape: tuple[int, ...]
 
 
-def read_header(path: str | Path) -> tuple[dict[str, TensorInfo], dict[str, str]]:
-    """What an adapter file declares: its tensors by key, and its metadata.
+def read_header(path: str | Path, limits: Limits = ADAPTER) -> tuple[dict[str, TensorInfo], dict[str, str]]:
+    """What a safetensors file declares: its tensors by key, and its metadata.
 
-    Raises AdapterError for what is no safetensors file, for sizes beyond the caps, and for a header that does not
-    describe exactly the bytes that follow it.
+    Raises the error of `limits` for what is no safetensors file, for sizes beyond the limits, for a header that does
+    not describe exactly the bytes that follow it, and for a key that occurs twice, which safetensors accepts.
     """
     path = Path(path)
-    header, body = _header_bytes(path)
+    name = f"{limits.prefix}{path}"
+    header = _header_bytes(path, name, limits)
     try:
-        entries: Any = json.loads(header, object_pairs_hook=_unique, parse_constant=_no_constant)
-    except (ValueError, RecursionError) as error:
-        raise AdapterError(f"{path} has a damaged safetensors header: {error}") from error
-    if not isinstance(entries, dict):
-        raise AdapterError(f"{path} has a damaged safetensors header: it is no table of tensors")
+        with safe_open(path, framework="np"):
+            entries: Any = json.loads(header, object_pairs_hook=_unique)
+    except (OSError, SafetensorError, ValueError) as error:
+        reason = printable(str(error).removeprefix("Error while deserializing header: ")[:200])
+        if "fully covered" in reason or "IncompleteBuffer" in reason:
+            raise limits.error(f"{name} is incomplete: it does not end where its last tensor does") from error
+        raise limits.error(f"{name} has a damaged safetensors header: {reason}; {limits.advice}") from error
     metadata = entries.pop("__metadata__", None) or {}
-    if len(entries) > MAX_TENSORS:
-        raise AdapterError(f"{path} declares {len(entries)} tensors; an adapter has at most {MAX_TENSORS}")
-    if not entries:
-        raise AdapterError(f"{path} holds no tensors; an adapter would change nothing")
-    if not isinstance(metadata, dict) or not all(isinstance(value, str) for value in metadata.values()):
-        raise AdapterError(f"{path} has a damaged safetensors header: its metadata is not text")
-    tensors, spans = {}, []
-    for key, entry in entries.items():
-        try:
-            tensors[key], span = _entry(entry)
-        except (KeyError, TypeError, ValueError) as error:
-            shown = printable(key[:80])
-            raise AdapterError(f'{path} has a damaged safetensors header at key "{shown}": {error}') from error
-        spans.append((*span, key))
-    _check_spans(path, sorted(spans), body)
+    tensors = {key: TensorInfo(entry["dtype"], tuple(entry["shape"])) for key, entry in entries.items()}
+    if len(tensors) > limits.tensors:
+        raise limits.error(f"{name} declares {len(tensors)} tensors; {limits.kind} has at most {limits.tensors}")
+    if not tensors:
+        raise limits.error(f"{name} holds no tensors; {limits.advice}")
+    if unread := {info.dtype for info in tensors.values()} - _TYPES:
+        raise limits.error(f"{name} holds tensors of type {', '.join(sorted(unread))}, which are not read")
     return tensors, metadata
 
 
-def _header_bytes(path: Path) -> tuple[bytes, int]:
-    """The header, and the number of bytes behind it."""
+def _header_bytes(path: Path, name: str, limits: Limits) -> bytes:
+    """The text of the header; the error of `limits` if there is none, or more than they allow."""
     try:
         if not path.is_file():
             what = "it is a folder" if path.is_dir() else "it is no file" if path.exists() else "it does not exist"
-            raise AdapterError(f"{path} cannot be read: {what}; name an adapter file")
+            raise limits.error(f"{name} cannot be read: {what}; {limits.advice}")
         size = path.stat().st_size
         with path.open("rb") as file:
             start = file.read(8)
             length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-            header = file.read(min(length, MAX_HEADER)) if 2 <= length <= size - 8 else b""
+            header = file.read(min(length, limits.header)) if 2 <= length <= size - 8 else b""
     except OSError as error:
-        raise AdapterError(f"{path} cannot be read: {error.strerror}; name an adapter file") from error
+        raise limits.error(f"{name} cannot be read: {error.strerror}; {limits.advice}") from error
     if not header.startswith(b"{"):
-        raise AdapterError(f"{path} is no safetensors file; pickled and other formats are never loaded")
-    if length > MAX_HEADER:
-        raise AdapterError(
-            f"{path} has a header of {length / 2**20:.0f} MB; an adapter has at most {MAX_HEADER // 2**20}"
-        )
-    if size > MAX_SIZE:
-        raise AdapterError(f"{path} is {size / 2**30:.1f} GB; an adapter has at most {MAX_SIZE // 2**30} GB")
-    return header, size - 8 - length
-
-
-def _entry(entry: Mapping[str, Any]) -> tuple[TensorInfo, tuple[int, int]]:
-    dtype, shape, (begin, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
-    if dtype not in SIZES:
-        raise ValueError(f"unknown type {dtype!r:.40}")
-    numbers = [*shape, begin, end]
-    if not all(type(number) is int and number >= 0 for number in numbers):
-        raise ValueError("sizes and places must be whole numbers")
-    if end - begin != prod(shape) * SIZES[dtype]:
-        raise ValueError(f"{end - begin} bytes hold no {dtype} tensor of shape {shape}")
-    return TensorInfo(dtype, tuple(shape)), (begin, end)
-
-
-def _check_spans(path: Path, spans: list[tuple[int, int, str]], body: int) -> None:
-    """Tensors lie one behind the other and fill the file; anything else hides or shares bytes."""
-    place, wrong = 0, []
-    for begin, end, key in spans:
-        if begin != place:
-            wrong.append(key)
-        place = end
-    if wrong:
-        raise AdapterError(
-            f"{path} has a damaged safetensors header: {len(wrong)} tensors overlap or leave gaps ({some(wrong, 2)})"
-        )
-    if place != body:
-        raise AdapterError(f"{path} is not whole: its tensors take {place} bytes, but {body} follow its header")
+        raise limits.error(f"{name} is no safetensors file; pickled and other formats are never loaded")
+    most = f"{limits.kind} has at most"
+    if length > limits.header:
+        raise limits.error(f"{name} has a header of {length / 2**20:.0f} MB; {most} {limits.header // 2**20}")
+    if size > limits.size:
+        raise limits.error(f"{name} is {size / 2**30:.1f} GB; {most} {limits.size // 2**30} GB")
+    return header
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        seen: set[str] = set()
-        twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
-        raise ValueError(f"a key occurs twice ({printable(twice[:80])})")
-    return found
-
-
-def _no_constant(word: str) -> Any:
-    raise ValueError(f"{word} is no value")
+    table: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in table:
+            raise ValueError(f"a key occurs twice ({printable(key[:80])})")
+        table[key] = value
+    return table

@@ -16,10 +16,10 @@ from sd_lora.data.findings import sentences
 from sd_lora.data.folders.caption_files import CaptionError, read_caption_file, tidy
 from sd_lora.data.folders.entries import Entry
 from sd_lora.data.folders.listing import list_folder
-from sd_lora.data.folders.tree import key, reason, shown
+from sd_lora.data.folders.tree import key
 from sd_lora.data.pictures.decode import PictureError, read_picture
 from sd_lora.data.style_words import style_words_in, without_style_words
-from sd_lora.errors import ConfigError, DataError
+from sd_lora.errors import ConfigError, DataError, reason, shown
 
 if TYPE_CHECKING:
     from sd_lora.models.captioner import Captioner

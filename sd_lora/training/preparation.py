@@ -18,9 +18,8 @@ from sd_lora.data.exposures import Schedule
 from sd_lora.data.findings import CODES, grouped, sentences
 from sd_lora.data.folders.entries import Listing
 from sd_lora.data.folders.listing import list_folder
-from sd_lora.data.folders.tree import shown
 from sd_lora.data.pictures.decode import check_colour
-from sd_lora.errors import ConfigError, DataError, printable
+from sd_lora.errors import ConfigError, DataError, printable, shown
 from sd_lora.models.opening import OpenBase, open_base, where_to_compute
 from sd_lora.runs.folder import RunFolder
 from sd_lora.training.adapter_plan import notes_on, plan_adapter, text_rate

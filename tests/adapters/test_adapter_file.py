@@ -8,6 +8,7 @@ import os
 import struct
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from sd_lora.adapters.file import read_adapter
 from sd_lora.adapters.writing import write_adapter
 from sd_lora.errors import AdapterError, SdLoraError
 from sd_lora.lora.weights import Weights
-from sd_lora.storage import safetensors_header
+from sd_lora.storage.safetensors_header import ADAPTER, read_header
 
 LINEAR, CONV = "unet.mid_block.attentions.0.transformer_blocks.0.attn1.to_q", "unet.mid_block.resnets.0.conv1"
 STEM = "lora_unet_mid_block_resnets_0_conv1"
@@ -244,13 +245,19 @@ def test_a_truncated_file_is_refused(saved: Path, share: float) -> None:
         read_adapter(saved)
 
 
-@pytest.mark.parametrize(("cap", "least"), [("MAX_TENSORS", 9), ("MAX_SIZE", 4096)])  # nine tensors
-def test_what_is_beyond_a_cap_is_refused(saved: Path, monkeypatch: pytest.MonkeyPatch, cap: str, least: int) -> None:
-    monkeypatch.setattr(safetensors_header, cap, least)
-    assert read_adapter(saved)
-    monkeypatch.setattr(safetensors_header, cap, 8)
+@pytest.mark.parametrize(("limit", "least"), [("tensors", 9), ("size", 4096)])  # it has nine tensors
+def test_what_is_beyond_a_limit_is_refused(saved: Path, limit: str, least: int) -> None:
+    assert read_header(saved, replace(ADAPTER, **{limit: least}))
     with pytest.raises(AdapterError, match=r"at most"):
-        read_adapter(saved)
+        read_header(saved, replace(ADAPTER, **{limit: 8}))
+
+
+@pytest.mark.parametrize("kind", ["F4", "C64"])
+def test_types_that_torch_cannot_make_floats_of_are_refused(path: Path, kind: str) -> None:
+    entry = {"dtype": kind, "shape": [2], "data_offsets": [0, 1 if kind == "F4" else 16]}
+    path.write_bytes(with_header(json.dumps({"a": entry}).encode(), bytes(entry["data_offsets"][1])))
+    with pytest.raises(AdapterError, match=f"of type {kind}, which are not read"):
+        read_header(path)
 
 
 def test_a_file_that_lost_half_its_modules_is_refused(altered: Callable) -> None:

@@ -1,16 +1,29 @@
-"""The table of findings: every code is documented, used, and makes one sentence."""
+"""The table of findings: every code is documented, given to a folder that earns it, and makes one sentence."""
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
+from functools import cache
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import pytest
+from faulty_folders import FAULTS, five_pictures
+from layout_table import BARE, KOHYA, MASKS, PRIOR, SIDECARS
 from rows import every_row
+from rows_table import METADATA, TOML
 
 import sd_lora
+from sd_lora import load_base, load_config
+from sd_lora.check import idle_settings
+from sd_lora.check.doctor import examine
 from sd_lora.data.findings import CODES, Finding, grouped, sentences
+from sd_lora.data.folders.listing import list_folder
+
+CASES = [*SIDECARS, *MASKS, *BARE, *KOHYA, *PRIOR, *METADATA, *TOML]
 
 PACKAGE = Path(sd_lora.__file__).parent
 DOCS = PACKAGE.parent / "docs" / "findings.md"
@@ -21,10 +34,38 @@ def test_every_code_has_a_section_and_no_section_is_stale() -> None:
     assert {code: severity.lower() for code, severity in sections.items()} == {c: CODES[c].severity for c in CODES}
 
 
-@every_row("code", CODES)
-def test_every_code_is_given_somewhere(code: str) -> None:
-    files = [file for file in PACKAGE.rglob("*.py") if file.name != "findings.py"]
-    assert any(f'"{code}"' in file.read_text("utf-8") for file in files)
+def test_every_code_has_a_folder_that_earns_it() -> None:
+    assert {*FAULTS, *(code for case in CASES for code in case.codes)} == set(CODES)
+
+
+@every_row("code", FAULTS)
+def test_a_fault_is_found_where_it_is_and_nowhere_else(
+    code: str, good_folder: tuple[Path, set[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idle_settings, "_MOST_EXPOSURES", 10_000)
+    good, good_codes = good_folder
+    assert code not in good_codes
+    folder = Path(shutil.copytree(good, tmp_path / "photos"))
+    fault, *settings = FAULTS[code]
+    fault(folder)
+    assert code in codes_of(folder, *settings)
+
+
+def codes_of(folder: Path, *settings: str) -> set[str]:
+    config = load_config("tiny-style", f"data.folder={json.dumps(str(folder))}", "data.trigger=zwq", *settings)
+    pipe, family = tiny_base()
+    return {finding.code for finding in examine(config, list_folder(config.data), family, pipe).findings}
+
+
+@cache
+def tiny_base() -> tuple[Any, Any]:
+    return load_base("tiny")
+
+
+@pytest.fixture(scope="module")
+def good_folder(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, set[str]]:
+    folder = five_pictures(tmp_path_factory.mktemp("good"))
+    return folder, codes_of(folder)
 
 
 def test_an_unknown_code_is_a_bug() -> None:

@@ -19,8 +19,8 @@ from sd_lora.data.folders import metadata
 from sd_lora.data.folders.caption_files import MAX_CAPTIONS, tidy
 from sd_lora.data.folders.entries import Listing
 from sd_lora.data.folders.listing import list_folder
-from sd_lora.data.folders.tree import File, Folder, Notes, reason, shown, suffix_of, walk
-from sd_lora.errors import DataError
+from sd_lora.data.folders.tree import Notes, suffix_of, walk
+from sd_lora.errors import DataError, reason, shown
 from sd_lora.storage.atomic import remove, storing, sync_folder, write_atomically
 
 if TYPE_CHECKING:
@@ -185,23 +185,15 @@ def _store_of(folder: Path, listing: Listing) -> Store:
         )
     if listing.layout != "metadata":
         return Beside({entry.name: entry.file for entry in listing.entries}, folder)
-    home, file = _table(folder)
+    place = metadata.file_in(walk(folder, Notes()))
+    if place is None:
+        raise DataError(f"the metadata file of {name} is gone; look at the folder again")
+    home, file = place
     if suffix_of(file.name) == ".parquet":
         raise DataError(f"the captions of {name} are in {file.name}, which is no text; save it as metadata.jsonl")
     if not listing.entries:
         raise DataError("; ".join(sentences(listing.findings, "error")) or f"{file.name} lists no images; add rows")
     return Table(home, file)
-
-
-def _table(folder: Path) -> tuple[Folder, File]:
-    """The metadata file that is read, and the folder it lies in."""
-    top = walk(folder, Notes())
-    for home in (top, *(inner for inner in top.folders if inner.path.name.lower() == "train")):
-        named = {name.lower(): file for name, file in home.files.items()}
-        for name in metadata.FILES:
-            if name in named:
-                return home, named[name]
-    raise DataError(f"the metadata file of {shown(folder.name)} is not there any more; look at the folder anew")
 
 
 def _put(held: Held, content: bytes) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import hashlib
 import os
@@ -14,18 +13,15 @@ from typing import Protocol
 
 from sd_lora.config.schema import DataConfig
 from sd_lora.data.editing.table_text import TextRow, text_rows, with_captions
-from sd_lora.data.folders.caption_files import MAX_BYTES, CaptionError, decode_text, read_caption_file
+from sd_lora.data.folders.caption_files import MARKS, MAX_BYTES, CaptionError, decode_text, read_caption_file
 from sd_lora.data.folders.metadata import entries_of
 from sd_lora.data.folders.metadata_rows import MAX_BYTES as MAX_TABLE
 from sd_lora.data.folders.metadata_rows import read_rows
-from sd_lora.data.folders.sidecars import Subset
-from sd_lora.data.folders.tree import File, Folder, Notes, key, reason, relative, stem_of, suffix_of
-from sd_lora.errors import DataError
+from sd_lora.data.folders.sidecars import Subset, in_order
+from sd_lora.data.folders.tree import File, Folder, Notes, key, relative, stem_of, suffix_of
+from sd_lora.errors import DataError, reason
 
 _SUFFIXES = DataConfig().caption_suffixes
-_MARKS = (
-    codecs.BOM_UTF8, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE,
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -102,7 +98,7 @@ class Beside:
         return next((pair for pair in read if pair[1]), read[0])
 
     def _files(self, image: Path) -> list[Path]:
-        """The caption files of an image in the order in which training looks for them: see `sidecars`."""
+        """The caption files of an image in the order in which training looks for them."""
         try:
             with os.scandir(image.parent) as found:
                 there = {entry.name for entry in found if not entry.is_dir()}
@@ -115,10 +111,7 @@ class Beside:
         def find(name: str) -> list[Path]:
             return [image.parent / n for n in ([name] if name in there else alike.get(key(name), []))]
 
-        own = [file for suffix in _SUFFIXES for file in find(image.name + suffix)]
-        if own and self._stems[_stem(image)] > 1:
-            return own
-        return own + [file for suffix in _SUFFIXES for file in find(stem_of(image.name) + suffix)]
+        return in_order(image.name, _SUFFIXES, find, shared=self._stems[_stem(image)] > 1)
 
 
 def _stem(image: Path) -> tuple[Path, str]:
@@ -145,7 +138,7 @@ def _mark(content: bytes, text: str, encoding: str) -> bytes | None:
     """What stands before the `text` in the `content` it was decoded from; None if not every byte is a letter's."""
     body = text.encode(encoding or "utf-8", "replace")
     mark = content[: len(content) - len(body)]
-    return mark if content == mark + body and mark in (b"", *_MARKS) else None
+    return mark if content == mark + body and mark in (b"", *MARKS) else None
 
 
 @dataclass(frozen=True)

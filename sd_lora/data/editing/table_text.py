@@ -12,11 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sd_lora.data.folders.caption_files import tidy
-from sd_lora.data.folders.metadata_rows import NAMES, TEXTS, texts_of
+from sd_lora.data.folders.metadata_rows import DELIMITERS, TEXTS, columns_of, is_blank, texts_of
 
 _BLANK = " \t\r\n"
-_DELIMITERS = ",;\t"
 _DECODER = json.JSONDecoder()
 
 
@@ -36,7 +34,7 @@ class TextRow:
 
     @property
     def is_csv(self) -> bool:
-        return self.form in _DELIMITERS
+        return self.form in DELIMITERS
 
     def written(self, captions: Sequence[str], plain_ascii: bool) -> str:
         """`captions` as the row writes them. ValueError, in a clause, if it cannot hold them."""
@@ -122,16 +120,12 @@ def _read_of(given: Sequence[tuple[str, Any]]) -> int | None:
     """Which of the columns (name, value) is read as the caption: the first that is filled, else the first blank one;
     None if there are none or all are null."""
     there = [i for name in TEXTS for i, (column, value) in enumerate(given) if column == name and value is not None]
-    return min(there, key=lambda i: _is_blank(given[i][1]), default=None)
-
-
-def _is_blank(value: object) -> bool:
-    return all(isinstance(v, str) and not tidy(v) for v in (value if isinstance(value, list) else [value]))
+    return min(there, key=lambda i: is_blank(given[i][1]), default=None)
 
 
 def _csv_rows(text: str) -> Iterator[TextRow]:
     lines = _Lines(text)
-    delimiter, columns = _columns(lines.header)
+    delimiter, columns = columns_of(lines.header)
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
         place, start = f"line {reader.line_num + 2}", lines.at
@@ -188,16 +182,6 @@ def _spans(raw: str, delimiter: str) -> list[tuple[int, int]]:
 
 def _plain(value: str) -> str:
     return value[1:-1].replace('""', '"') if value.startswith('"') else value
-
-
-def _columns(header: str) -> tuple[str, list[str]]:
-    """The delimiter under which the header names a column of images, and its columns. ValueError if there is none."""
-    for delimiter in _DELIMITERS:
-        with contextlib.suppress(csv.Error):
-            columns = [column.strip().lower() for column in next(csv.reader([header], delimiter=delimiter), [])]
-            if set(columns) & set(NAMES):
-                return delimiter, columns
-    raise ValueError("no column of images")
 
 
 class _Lines:

@@ -18,7 +18,7 @@ _ENCODINGS = (
     "cp1250", "cp1254", "cp1257", "koi8_r", "mac_roman",
 )  # fmt: skip
 # the mark of UTF-32 begins with that of UTF-16
-_MARKS = {
+MARKS = {
     codecs.BOM_UTF8: "utf-8", codecs.BOM_UTF32_LE: "utf-32-le", codecs.BOM_UTF32_BE: "utf-32-be",
     codecs.BOM_UTF16_LE: "utf-16-le", codecs.BOM_UTF16_BE: "utf-16-be",
 }  # fmt: skip
@@ -75,7 +75,7 @@ def tidy(text: str) -> str:
 
 def decode_text(content: bytes) -> tuple[str, str, bool]:
     """The text, its encoding (empty: UTF-8) and whether that is a guess. ValueError says why it is no text."""
-    for mark, encoding in _MARKS.items():
+    for mark, encoding in MARKS.items():
         if content.startswith(mark):
             try:
                 text = content[len(mark) :].decode(encoding)

@@ -20,8 +20,8 @@ from sd_lora.data.folders.kohya import Part, listed, note_repeats, plural
 from sd_lora.data.folders.metadata import entries_of, note_rest, note_rows
 from sd_lora.data.folders.metadata_rows import Row, RowsError, clipped, kind_of, read_text, texts_of
 from sd_lora.data.folders.sidecars import Reading, Source, Subset, read_leaf
-from sd_lora.data.folders.tree import Folder, Notes, likely_folder, reason, relative, shown, suffix_of, walk
-from sd_lora.errors import DataError
+from sd_lora.data.folders.tree import Folder, Notes, likely_folder, relative, suffix_of, walk
+from sd_lora.errors import DataError, reason, shown
 
 _MAX_BYTES = 250_000
 #: a dotted key takes memory that grows with the square of its parts

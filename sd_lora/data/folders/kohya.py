@@ -8,8 +8,8 @@ from dataclasses import dataclass, replace
 
 from sd_lora.data.folders.entries import Entry
 from sd_lora.data.folders.sidecars import Reading, Source, Subset, read_leaf
-from sd_lora.data.folders.tree import Folder, Notes, shown
-from sd_lora.errors import some
+from sd_lora.data.folders.tree import Folder, Notes
+from sd_lora.errors import shown, some
 
 _NUMBERED = re.compile(r"([0-9]+)_(.+)", re.DOTALL)
 _IMAGES = frozenset({"img", "image", "images"})

@@ -14,8 +14,8 @@ from sd_lora.data.folders import dataset_toml, kohya, metadata
 from sd_lora.data.folders.entries import Entry, Listing
 from sd_lora.data.folders.kohya import note_number, plural
 from sd_lora.data.folders.sidecars import Reading, Source, Subset, captioned, read_leaf
-from sd_lora.data.folders.tree import Folder, Notes, likely_folder, reason, relative, shown, suffix_of, walk
-from sd_lora.errors import DataError, some
+from sd_lora.data.folders.tree import Folder, Notes, likely_folder, relative, suffix_of, walk
+from sd_lora.errors import DataError, reason, shown, some
 
 _BARE = "give a trigger word (--trigger WORD), or write captions, which sd-lora caption drafts"
 

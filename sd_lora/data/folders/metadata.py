@@ -29,12 +29,17 @@ class RowError(Exception):
 
 def read(source: Source) -> Reading | None:
     """The images that a metadata file in the folder, or in its ``train``, lists; None if there is no such file."""
-    homes = [source.folder, *(folder for folder in source.folder.folders if folder.path.name.lower() == "train")]
-    for home in homes:
+    place = file_in(source.folder)
+    return _read(*place, source) if place else None
+
+
+def file_in(top: Folder) -> tuple[Folder, File] | None:
+    """The metadata file that is read of a folder, and the folder that holds it: `top` itself, or its ``train``."""
+    for home in (top, *(folder for folder in top.folders if folder.path.name.lower() == "train")):
         named = {name.lower(): file for name, file in home.files.items()}
-        files = [named[name] for name in FILES if name in named]
-        if files:
-            return _read(home, files[0], source)
+        for name in FILES:
+            if name in named:
+                return home, named[name]
     return None
 
 

@@ -14,8 +14,8 @@ from typing import Any
 
 from sd_lora.data.folders.caption_files import MAX_BYTES as MAX_CAPTION
 from sd_lora.data.folders.caption_files import decode_text, tidy
-from sd_lora.data.folders.tree import reason, shown, suffix_of
-from sd_lora.errors import DataError, SdLoraError, some
+from sd_lora.data.folders.tree import suffix_of
+from sd_lora.errors import DataError, SdLoraError, reason, shown, some
 
 NAMES = ("file_name", "image", "file", "filename", "path")
 TEXTS = ("text", "caption", "prompt", "description")
@@ -24,7 +24,7 @@ MASKS = ("mask",)
 MAX_BYTES = 32_000_000
 MAX_PARQUET = 256_000_000
 MAX_ROWS = 100_000
-_DELIMITERS = ",;\t"
+DELIMITERS = ",;\t"
 #: columns and what they hold; a column may be there twice
 Values = Sequence[tuple[str, Any]]
 #: a place, and the values there or why there are none
@@ -128,7 +128,7 @@ def _row(place: str, values: Values | str, unread: Counter[str]) -> Row:
     captions = texts_of(text)
     # a dataset's own path beside file_name is nothing that is missed; a second file_name is
     rivals = [said[1:] for said in (texts, [pair for pair in names if pair[0] == names[0][0]], masks)]
-    unread.update({column for pairs in rivals for column, value in pairs if not _blank(value)})
+    unread.update({column for pairs in rivals for column, value in pairs if not is_blank(value)})
     return Row(place, name.strip(), captions, mask or None)
 
 
@@ -136,11 +136,12 @@ def _said(values: Values, columns: Sequence[str]) -> Values:
     """What is said in `columns`: what is read, and what else is not the same. Blanks come last."""
     given = [(column.strip().lower(), value) for column, value in values]
     found = [(name, value) for column in columns for name, value in given if name == column and value is not None]
-    found.sort(key=lambda pair: _blank(pair[1]))
+    found.sort(key=lambda pair: is_blank(pair[1]))
     return found[:1] + [pair for pair in found if pair[1] != found[0][1]]
 
 
-def _blank(value: object) -> bool:
+def is_blank(value: object) -> bool:
+    """Whether a text, or each text of a list, holds nothing that is seen."""
     return all(isinstance(v, str) and not tidy(v) for v in (value if isinstance(value, list) else [value]))
 
 
@@ -166,7 +167,7 @@ def _json(line: str) -> Values | str:
 
 def _csv(text: str) -> Iterator[Found]:
     lines = io.StringIO(text.lstrip("\r\n"), newline="")
-    delimiter, columns = _columns(lines.readline())
+    delimiter, columns = columns_of(lines.readline())
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
         place = f"line {reader.line_num + 2}"
@@ -183,10 +184,10 @@ def _csv(text: str) -> Iterator[Found]:
             yield place, list(zip(columns, values, strict=False))
 
 
-def _columns(header: str) -> tuple[str, list[str]]:
-    """The delimiter under which the header names a column of images, and its columns."""
+def columns_of(header: str) -> tuple[str, list[str]]:
+    """The delimiter under which the header names a column of images, and its columns. RowsError."""
     columns: list[str] = []
-    for delimiter in _DELIMITERS:
+    for delimiter in DELIMITERS:
         with contextlib.suppress(csv.Error):
             columns = [column.strip().lower() for column in next(csv.reader([header], delimiter=delimiter), [])]
             if set(columns) & set(NAMES):

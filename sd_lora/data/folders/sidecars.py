@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from sd_lora.config.schema import DataConfig
 from sd_lora.data.folders.caption_files import MAX_CAPTIONS, CaptionError, CaptionText, read_caption_file, tidy
 from sd_lora.data.folders.entries import Entry, TagRules
-from sd_lora.data.folders.tree import File, Folder, Notes, key, shown, stem_of, suffix_of
+from sd_lora.data.folders.tree import File, Folder, Notes, key, stem_of, suffix_of
 from sd_lora.data.pictures.decode import IMAGE_SUFFIXES
-from sd_lora.errors import some
+from sd_lora.errors import shown, some
 
+T = TypeVar("T")
 State = Literal["found", "missing", "empty", "unreadable"]
 _LACKING = {
     "missing": ("caption-missing", "no caption"),
@@ -146,6 +147,13 @@ def captioned(folder: Folder, suffixes: Sequence[str]) -> bool:
     return False
 
 
+def in_order(name: str, suffixes: Sequence[str], find: Callable[[str], list[T]], *, shared: bool) -> list[T]:
+    """The caption files of the image `name`, the one to read first: those named for it alone come before those named
+    for its stem, which do not count if other images share the stem and it has its own."""
+    own = [file for suffix in suffixes for file in find(name + suffix)]
+    return own if own and shared else own + [file for suffix in suffixes for file in find(stem_of(name) + suffix)]
+
+
 @dataclass
 class _Beside:
     """The caption files of one folder: whose they are and what they say. Each is read once."""
@@ -190,11 +198,7 @@ class _Beside:
         return text.captions, "found"
 
     def _files(self, name: str) -> list[File]:
-        """The caption files of an image, the preferred one first: what is named for it alone comes before its stem."""
-        own = [file for suffix in self.subset.suffixes for file in self._find(name + suffix)]
-        if own and self._stems[key(stem_of(name))] > 1:
-            return own
-        return own + [file for suffix in self.subset.suffixes for file in self._find(stem_of(name) + suffix)]
+        return in_order(name, self.subset.suffixes, self._find, shared=self._stems[key(stem_of(name))] > 1)
 
     def _find(self, name: str) -> list[File]:
         found = self._by_key.get(key(name), [])

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sd_lora.data.findings import Finding
-from sd_lora.data.pictures.decode import FOREIGN_SUFFIXES, IMAGE_SUFFIXES
-from sd_lora.errors import some
+from sd_lora.data.pictures.decode import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, suffix_of
+from sd_lora.errors import reason, shown, some
 
 PICTURE_SUFFIXES = IMAGE_SUFFIXES | FOREIGN_SUFFIXES.keys()
 _RUN = frozenset({"log.jsonl", "config.toml"})
@@ -169,15 +169,6 @@ def likely_folder(path: Path) -> Path | None:
     return found.joinpath(*rest) if found and os.path.isdir(found.joinpath(*rest)) else found
 
 
-def reason(error: OSError) -> str:
-    """Why, in the system's words, without the path."""
-    return (error.strerror or type(error).__name__).lower()
-
-
-def suffix_of(name: str) -> str:
-    return os.path.splitext(name)[1].lower()
-
-
 def stem_of(name: str) -> str:
     return os.path.splitext(name)[0]
 
@@ -185,17 +176,6 @@ def stem_of(name: str) -> str:
 def key(name: str) -> str:
     """What names have in common that differ in case, or in how accents are spelt."""
     return name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
-
-
-def shown(name: str) -> str:
-    """`name` on one line; what is no character or would break the line is escaped, so that names stay different."""
-    if name.isprintable() and "\\" not in name:
-        return name
-    odd = {"Cc", "Cs", "Zl", "Zp"}
-    escape = "\\" if os.sep == "/" else ""  # elsewhere it parts folders, and no name holds it
-    return "".join(
-        c.encode("unicode_escape").decode() if c == escape or unicodedata.category(c) in odd else c for c in name
-    )
 
 
 def relative(path: Path, base: Path) -> str:

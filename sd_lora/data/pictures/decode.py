@@ -122,7 +122,7 @@ def decode(content: bytes, name: str, background: str = "white") -> Picture:
     remarks = []
     with _opened(content, name) as image:
         kind = image.format or ""
-        ending = _suffix(name)
+        ending = suffix_of(name)
         if _FORMAT_OF.get(ending) != _KIN.get(kind, kind):
             remarks.append(("image-extension", f"{kind} data under the ending {ending or '(none)'}"))
         # Counting frames takes time quadratic in their number for a TIFF. An MPO holds the same view again: for the
@@ -234,7 +234,7 @@ def _opened(content: bytes, name: str) -> Iterator[ImageFile.ImageFile]:
 def _open(content: bytes, name: str) -> ImageFile.ImageFile:
     heif = content[4:8] == b"ftyp" and _reads_heif()
     image = Image.open(io.BytesIO(content), formats=[*_OPENED, "HEIF"] if heif else _OPENED)
-    if image.format == "TIFF" and (kind := FOREIGN_SUFFIXES.get(_suffix(name))):  # its thumbnail would open
+    if image.format == "TIFF" and (kind := FOREIGN_SUFFIXES.get(suffix_of(name))):  # its thumbnail would open
         raise PictureError("image-unsupported", name, kind)
     count = image.width * image.height
     if count > MAX_PIXELS:
@@ -270,7 +270,7 @@ def _unknown(content: bytes, name: str) -> PictureError:
     if content[4:12] in (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1") and not _reads_heif():
         return PictureError("image-unsupported", name, 'a HEIC file, which needs pip install "sd-lora[heic]"')
     kinds = _kinds_of(content)
-    if kinds in ([], ["HEIF"]) and (kind := FOREIGN_SUFFIXES.get(known or _suffix(name))):
+    if kinds in ([], ["HEIF"]) and (kind := FOREIGN_SUFFIXES.get(known or suffix_of(name))):
         return PictureError("image-unsupported", name, kind)
     if kinds:
         return PictureError("image-unreadable", name, f"{kinds[0]} data that is damaged or of a rare kind")
@@ -286,5 +286,5 @@ def _why_damaged(error: Exception) -> str:
     return "the file is cut short" if short else f"damaged ({said})"
 
 
-def _suffix(name: str) -> str:
+def suffix_of(name: str) -> str:
     return os.path.splitext(name)[1].lower()

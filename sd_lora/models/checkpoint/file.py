@@ -166,10 +166,10 @@ def _check(
             stored, shape = header.tensors.get(place.key), tuple(tensor.shape)
             if stored is None:
                 missing.append(place.key)
-            elif stored[0] not in _FLOATS:
-                wrong.append(f"{place.key} is of type {stored[0]}")
-            elif not fits(place, stored[1], shape):
-                wrong.append(f"{place.key} is {list(stored[1])} where {name} takes {list(shape)}")
+            elif stored.dtype not in _FLOATS:
+                wrong.append(f"{place.key} is of type {stored.dtype}")
+            elif not fits(place, stored.shape, shape):
+                wrong.append(f"{place.key} is {list(stored.shape)} where {name} takes {list(shape)}")
     last = getattr(parts["text_encoder"].config, "num_hidden_layers", 0)
     unused_layer = f"{PREFIXES['sd2']['text_encoder']}transformer.resblocks.{last}." if kind == "sd2" else None
     strange = [

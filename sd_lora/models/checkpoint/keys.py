@@ -10,12 +10,13 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from sd_lora.errors import BaseModelError, some
 from sd_lora.models.families.unet_names import sgm_path
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 #: kind of checkpoint → component → what its keys begin with
 PREFIXES: dict[str, dict[str, str]] = {
@@ -96,8 +97,10 @@ def places(kind: str, component: str, names: Iterable[str], *, flat_text: bool =
 
 def gathered(parameters: Mapping[str, Tensor], where: Mapping[str, Place]) -> dict[str, Tensor]:
     """The tensors of a checkpoint, by key, that hold `parameters`."""
+    import torch
+
     stored: dict[str, Tensor] = {}
-    thirds: dict[str, list[Tensor]] = defaultdict(lambda: [torch.empty(0)] * 3)
+    thirds: dict[str, dict[int, Tensor]] = defaultdict(dict)
     for name, tensor in parameters.items():
         place = where[name]
         if place.third is not None:
@@ -106,7 +109,7 @@ def gathered(parameters: Mapping[str, Tensor], where: Mapping[str, Place]) -> di
             stored[place.key] = tensor.T
         else:
             stored[place.key] = tensor[..., None, None] if place.pixel else tensor
-    return stored | {key: torch.cat(parts) for key, parts in thirds.items()}
+    return stored | {key: torch.cat([parts[third] for third in range(3)]) for key, parts in thirds.items()}
 
 
 _ATTENTION = re.compile(

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import struct
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from sd_lora.errors import BaseModelError
 from sd_lora.models.checkpoint.keys import PREFIXES
+from sd_lora.storage import safetensors_header
+from sd_lora.storage.safetensors_header import TensorInfo
 
-MAX_HEADER, MAX_TENSORS = 32 * 2**20, 20_000
 _UNET = "model.diffusion_model."
 _WIDTH = f"{_UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 _LABELS = f"{_UNET}label_emb.0.0.weight"
@@ -22,9 +20,9 @@ _PARTS = {"unet": "UNet", "vae": "VAE", "text_encoder": "text encoder", "text_en
 
 @dataclass(frozen=True)
 class Header:
-    """The tensors of a safetensors file, as (dtype, shape) by key, and its metadata."""
+    """The tensors of a safetensors file by key, and its metadata."""
 
-    tensors: Mapping[str, tuple[str, tuple[int, ...]]]
+    tensors: Mapping[str, TensorInfo]
     metadata: Mapping[str, str]
 
     def has(self, prefix: str) -> bool:
@@ -32,7 +30,7 @@ class Header:
 
     def shape(self, key: str) -> tuple[int, ...]:
         """The shape of a tensor, or () for one that is not there."""
-        return self.tensors[key][1] if key in self.tensors else ()
+        return self.tensors[key].shape if key in self.tensors else ()
 
 
 @dataclass(frozen=True)
@@ -53,34 +51,8 @@ class CheckpointKind:
 
 
 def read_header(path: Path) -> Header:
-    """Parse the header of a safetensors file; BaseModelError if it is none, damaged, or beyond all measure."""
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            start = file.read(8)
-            length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-            text = file.read(min(length, MAX_HEADER)) if 2 <= length <= size - 8 else b""
-    except OSError as error:
-        raise BaseModelError(f"base model {path} cannot be read: {error.strerror}") from error
-    if not text.lstrip().startswith(b"{"):
-        raise BaseModelError(f"base model {path} is no safetensors file, or cut short; download it again")
-    if length > MAX_HEADER:
-        raise BaseModelError(f"base model {path} has a header of {length / 2**20:.0f} MB; a checkpoint has far less")
-    try:
-        entries: Any = json.loads(text)
-        metadata = entries.pop("__metadata__", None) or {}
-        tensors = {key: (str(e["dtype"]), tuple(map(int, e["shape"]))) for key, e in entries.items()}
-        end = max((int(e["data_offsets"][1]) for e in entries.values()), default=0)
-        metadata = {str(key): str(value) for key, value in metadata.items()}
-    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError) as error:
-        raise BaseModelError(f"base model {path} has a damaged safetensors header; download it again") from error
-    if len(tensors) > MAX_TENSORS:
-        raise BaseModelError(f"base model {path} declares {len(tensors)} tensors; a checkpoint has far fewer")
-    if 8 + length + end != size:
-        raise BaseModelError(
-            f"base model {path} is damaged: it has {size:,} bytes and declares {8 + length + end:,}; download it again"
-        )
-    return Header(tensors, metadata)
+    """The header of a safetensors file; BaseModelError if it is none, damaged, or beyond all measure."""
+    return Header(*safetensors_header.read_header(path, safetensors_header.BASE_MODEL))
 
 
 def detect(path: str | Path) -> CheckpointKind:
@@ -146,7 +118,7 @@ def _is_adapter(header: Header) -> bool:
 
 def _is_embedding(header: Header) -> bool:
     names = {"emb_params", "string_to_param", "clip_l", "clip_g"}
-    small = 0 < len(header.tensors) < 3 and all(len(shape) < 3 for _, shape in header.tensors.values())
+    small = 0 < len(header.tensors) < 3 and all(len(info.shape) < 3 for info in header.tensors.values())
     return small or bool(names & {key.split(".")[0] for key in header.tensors})
 
 
@@ -172,7 +144,6 @@ def _lacks_unet(*prefixes: str) -> Callable[[Header], bool]:
 _NAME = "name a checkpoint of Stable Diffusion 1, 2 or XL"
 #: what a file may be instead, how that is told, and what to do; the first that holds is said
 _OTHERS: tuple[tuple[str, Callable[[Header], bool], str], ...] = (
-    ("an empty file", lambda header: not header.tensors, _NAME),
     ("a LoRA adapter", _is_adapter, "name the base model it was made for (and it as lora.init)"),
     ("a textual-inversion embedding", _is_embedding, _NAME),
     ("Stable Diffusion 3", _any_of("joint_blocks.0.context_block.adaLN_modulation.1.bias"), _NAME),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 import charset_normalizer
 import pytest
@@ -15,7 +16,7 @@ from rows_table import METADATA, ONE, TOML, toml
 from sd_lora.config.schema import DataConfig
 from sd_lora.data.folders import tree
 from sd_lora.data.folders.entries import Listing, TagRules
-from sd_lora.data.folders.listing import list_folder
+from sd_lora.data.folders.listing import LAYOUTS, list_folder
 from sd_lora.errors import DataError
 
 CASES = [*SIDECARS, *MASKS, *BARE, *KOHYA, *PRIOR, *METADATA, *TOML]
@@ -52,8 +53,12 @@ def said(found: Listing, code: str) -> str:
     return " | ".join(f.message for f in found.findings if f.code == code)
 
 
-def test_there_are_enough_layouts() -> None:
-    assert len(CASES) >= 60
+def test_every_layout_has_a_folder_that_is_read_as_it() -> None:
+    assert (
+        set(LAYOUTS)
+        == {case.layout for case in CASES}
+        == set(get_args(get_type_hints(DataConfig)["layout"])) - {"auto"}
+    )
     assert len({case.name for case in CASES}) == len(CASES)
 
 

@@ -22,6 +22,7 @@ from sd_lora.lora.targets import plan_targets
 from sd_lora.models.checkpoint.file import detect, load_single_file, save_single_file
 from sd_lora.models.checkpoint.kind import Header, kind_of
 from sd_lora.models.opening import family_of_source, find_base, load_base
+from sd_lora.storage.safetensors_header import TensorInfo
 
 UNET = "model.diffusion_model."
 FIRST = f"{UNET}input_blocks.0.0.weight"
@@ -83,7 +84,7 @@ def test_a_file_is_the_folder_it_was_made_of(
     for name in ("tokenizer", "tokenizer_2"):  # the file's kind decides what pads, as in the published models
         if getattr(folder, name, None) is not None:
             getattr(folder, name).pad_token = getattr(pipe, name).pad_token
-    np.testing.assert_allclose(draw(folder), draw(pipe), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(draw(folder), draw(pipe), rtol=0, atol=1e-4)
 
 
 def test_the_padding_is_that_of_the_kind(whole_bases: dict[str, Path], checkpoints: dict[str, Path]) -> None:
@@ -342,17 +343,18 @@ def test_weights_beyond_float16_are_refused_both_ways(
 
 
 def flat(*keys: str, shape: tuple[int, ...] = (4, 4, 3, 3), **others: tuple[int, ...]) -> Header:
-    return Header(dict.fromkeys(keys, ("F16", shape)) | {key: ("F16", s) for key, s in others.items()}, {})
+    return Header(
+        dict.fromkeys(keys, TensorInfo("F16", shape)) | {key: TensorInfo("F16", s) for key, s in others.items()}, {}
+    )
 
 
 def unet(inputs: int = 4, channels: int = 320, *keys: str) -> Header:
-    tensors = dict.fromkeys(keys, ("F16", (4, 4)))
-    return Header(tensors | {FIRST: ("F16", (channels, inputs, 3, 3))}, {})
+    tensors = dict.fromkeys(keys, TensorInfo("F16", (4, 4)))
+    return Header(tensors | {FIRST: TensorInfo("F16", (channels, inputs, 3, 3))}, {})
 
 
 LABELS = f"{UNET}label_emb.0.0.weight"
 OTHERS: dict[str, tuple[Header, str]] = {
-    "nothing": (Header({}, {}), "an empty file"),
     "lora": (flat("lora_unet_x.lora_down.weight", "lora_unet_x.lora_up.weight"), r"a LoRA adapter.*lora\.init"),
     "peft": (flat("unet.x.lora_A.weight", "unet.x.lora_B.weight"), "a LoRA adapter"),
     "embedding": (flat("emb_params", shape=(4, 768)), "a textual-inversion embedding"),
@@ -391,13 +393,14 @@ def test_other_files_are_refused_by_name(header: Header, words: str) -> None:
 
 
 DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
-    "pickle": (lambda _: b"\x80\x02}q\x00.", "is no safetensors file, or cut short"),
+    "pickle": (lambda _: b"\x80\x02}q\x00.", "is no safetensors file"),
     "empty": (lambda _: b"", "is no safetensors file"),
-    "cut": (lambda whole: whole[:-10], "is damaged: it has .* bytes and declares"),
-    "cut in the header": (lambda whole: whole[:1000], "is no safetensors file, or cut short"),
-    "longer": (lambda whole: whole + b"x", "is damaged: it has"),
+    "cut": (lambda whole: whole[:-10], "is incomplete: it does not end where"),
+    "cut in the header": (lambda whole: whole[:1000], "is no safetensors file"),
+    "longer": (lambda whole: whole + b"x", "is incomplete: it does not end where"),
     "no JSON": (lambda whole: whole[:9] + b"\xff" * 20 + whole[29:], "damaged safetensors header"),
     "a list": (lambda _: (8).to_bytes(8, "little") + b'{"a":[]}', "damaged safetensors header"),
+    "nothing": (lambda _: (2).to_bytes(8, "little") + b"{}", "holds no tensors"),
 }
 
 
