@@ -37,14 +37,14 @@ _ADVICE = {
 class Cache:
     """A folder of entries; an entry is a few tensors under a key made from everything that they depend on.
 
-    A file is the sha256 of its rest, then safetensors; one that was cut short or changed is no entry and is made again.
-    Entries take their name when they are whole, so that several runs may write to one cache. Recently used ones are
-    kept in memory up to `memory` bytes.
+    A file is the SHA-256 of the rest, then safetensors; one that was cut short or changed is made again. Entries get
+    their name once they are complete, so several runs may write to one cache. Recently used ones are kept in memory,
+    up to `memory` bytes.
     """
 
     def __init__(self, folder: Path, memory: int = 256 * 2**20) -> None:
         self.folder = folder
-        #: how many entries were made anew, and how many were there already
+        #: how many entries were made, and how many were there already
         self.made = self.reused = 0
         self._recent: LRUCache[str, dict[str, Tensor]] = LRUCache(
             memory, getsizeof=lambda tensors: sum(tensor.nbytes for tensor in tensors.values())
@@ -57,7 +57,7 @@ class Cache:
             raise _unwritable(folder, error) from error
 
     def ensure(self, key: str, make: Callable[[], Mapping[str, Tensor]]) -> None:
-        """Make the entry `key` unless it is there, whole."""
+        """Make the entry `key` unless it is there and complete."""
         from safetensors.torch import save
 
         if self._read(key) is not None:
@@ -73,7 +73,7 @@ class Cache:
         tensors = self._read(key)
         if tensors is None:
             raise DataError(
-                f"{self.path(key)} was removed or damaged while training; start the run again, and it is made anew"
+                f"{self.path(key)} was removed or damaged during training; start the run again to restore it"
             )
         with suppress(ValueError):  # larger than all that may be kept
             self._recent[key] = tensors
@@ -134,7 +134,7 @@ class Cache:
 
 
 def cache_folder(configured: str, run: Path) -> Path:
-    """Where entries are kept: the folder that was named, or the run's own. DataError for the home of nobody."""
+    """Where entries are kept: the configured folder, or the run's own. DataError for the home of an unknown user."""
     try:
         return Path(configured).expanduser() if configured else run / "cache"
     except RuntimeError as error:

@@ -45,8 +45,8 @@ class TensorInfo(NamedTuple):
 def read_header(path: str | Path, limits: Limits = ADAPTER) -> tuple[dict[str, TensorInfo], dict[str, str]]:
     """What a safetensors file declares: its tensors by key, and its metadata.
 
-    Raises the error of `limits` for what is no safetensors file, for sizes beyond the limits, for a header that does
-    not describe exactly the bytes that follow it, and for a key that occurs twice, which safetensors accepts.
+    Raises the error of `limits` for other files, for sizes beyond the limits, for a header that does not describe
+    exactly the bytes that follow it, and for a key that occurs twice, which safetensors accepts.
     """
     path = Path(path)
     name = f"{limits.prefix}{path}"
@@ -74,7 +74,7 @@ def _header_bytes(path: Path, name: str, limits: Limits) -> bytes:
     """The text of the header; the error of `limits` if there is none, or more than they allow."""
     try:
         if not path.is_file():
-            what = "it is a folder" if path.is_dir() else "it is no file" if path.exists() else "it does not exist"
+            what = "it is a folder" if path.is_dir() else "it is not a file" if path.exists() else "it does not exist"
             raise limits.error(f"{name} cannot be read: {what}; {limits.advice}")
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -84,7 +84,7 @@ def _header_bytes(path: Path, name: str, limits: Limits) -> bytes:
     except OSError as error:
         raise limits.error(f"{name} cannot be read: {error.strerror}; {limits.advice}") from error
     if not header.startswith(b"{"):
-        raise limits.error(f"{name} is no safetensors file; pickled and other formats are never loaded")
+        raise limits.error(f"{name} is not a safetensors file; pickles and other formats are never loaded")
     most = f"{limits.kind} has at most"
     if length > limits.header:
         raise limits.error(f"{name} has a header of {length / 2**20:.0f} MB; {most} {limits.header // 2**20}")

@@ -227,7 +227,7 @@ def test_what_is_no_adapter_file_is_refused_by_name(path: Path, content: bytes) 
 
 def test_a_pickle_is_refused_unread(path: Path) -> None:
     torch.save({f"{STEM}.alpha": torch.ones(())}, path)
-    with pytest.raises(AdapterError, match="pickled"):
+    with pytest.raises(AdapterError, match="pickles"):
         read_adapter(path)
 
 

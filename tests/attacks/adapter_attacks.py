@@ -107,7 +107,7 @@ EMPTY = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
 PARTIAL = r"has no (up|down)"
 SHAPES = "make no product"
 HEADER = "damaged safetensors header"
-NOT_ONE = "is no safetensors file; pickled and other formats are never loaded"
+NOT_ONE = "is not a safetensors file; pickles and other formats are never loaded"
 MIXED = "mixes keys of the layouts"
 UNKNOWN = "keys in no layout that sd_lora reads"
 

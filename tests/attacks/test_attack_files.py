@@ -98,7 +98,7 @@ def test_a_pipe_and_a_device_do_not_hang(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.safetensors")
     (tmp_path / "zero.safetensors").symlink_to("/dev/zero")
     for name in ("pipe", "zero"):
-        with pytest.raises(AdapterError, match="cannot be read: it is no file"):
+        with pytest.raises(AdapterError, match="cannot be read: it is not a file"):
             read_adapter(tmp_path / f"{name}.safetensors")
 
 

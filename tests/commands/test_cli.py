@@ -335,7 +335,7 @@ def test_damaged_adapters_are_refused(
 def test_a_renamed_pickle_is_never_loaded(command: str, refused: Refused, tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(1)}, tmp_path / "evil.safetensors")
     options = ("--prompt", "a cup") if command == "preview" else ()
-    assert "no safetensors file" in refused(command, "evil.safetensors", *options)
+    assert "not a safetensors file" in refused(command, "evil.safetensors", *options)
     assert "cannot be read" in refused(command, "none.safetensors", *options)
 
 

@@ -344,7 +344,7 @@ def test_an_entry_lost_while_training_is_named(ready: Setting) -> None:
     data.cache = Cache(ready.cache)
     for file in entries(ready):
         truncate(file, 50)
-    with pytest.raises(DataError, match="removed or damaged while training"):
+    with pytest.raises(DataError, match="removed or damaged during training"):
         data.batch(data.schedule.groups(0)[0], 0, 0.0, range(2))
 
 

@@ -328,12 +328,12 @@ def stage(
 
 REFUSED = [
     ("verify NONE", "does not exist"),
-    ("verify PICKLE", "no safetensors file"),
+    ("verify PICKLE", "not a safetensors file"),
     ("verify A --base SD2", "does not fit base model"),
     ("verify A model.config=x", "name one with --base"),
     ("verify A --base BASE lora.rank=3", "has no effect here"),
     ("convert NONE --out OUT", "does not exist"),
-    ("convert PICKLE --out OUT", "no safetensors file"),
+    ("convert PICKLE --out OUT", "not a safetensors file"),
     ("convert A --out A", "is an input"),
     ("convert A --out B", "exists; name another file with --out, or add --overwrite"),
     ("convert A --out TXT", "end in .safetensors"),
@@ -366,7 +366,7 @@ REFUSED = [
     ("fuse A --base BASE --out DIR --strength nan", "finite number"),
     ("fuse A --base BASE --out DIR --dtype int8", 'not kept as "int8"'),
     ("fuse A --base BASE --out DIR model.config=TAKEN", "has its own configs"),
-    ("fuse PICKLE --base BASE --out DIR", "no safetensors file"),
+    ("fuse PICKLE --base BASE --out DIR", "not a safetensors file"),
     ("extract --base BASE --tuned BASE --rank 2 --out OUT", "no module that was asked for differs"),
     ("extract --base BASE --tuned XLBASE --rank 2 --out OUT", "is of the family sdxl"),
     ("extract --base BASE --tuned SD2 --rank 2 --out OUT", "weights' shapes"),

@@ -26,7 +26,7 @@ from sd_lora.storage.atomic import remove, storing, sync_folder, write_atomicall
 if TYPE_CHECKING:
     from PIL import Image
 
-#: as many changes can be taken back
+#: how many changes can be taken back
 _MOST_CHANGES = 1000
 #: two threads that write one file would each lose what the other wrote
 _writing = threading.RLock()
@@ -54,8 +54,8 @@ class Change:
 class CaptionEditor:
     """Reads and writes the captions of a folder's images, wherever its layout keeps them.
 
-    Captions that lie beside images are written to NAME.txt, those of ``metadata.jsonl`` and ``.csv`` in their row.
-    Raises DataError for a folder that is not there or of a layout that is not text of its own. Threads may share it.
+    Captions beside images are written to NAME.txt, those of ``metadata.jsonl`` and ``.csv`` in their row.
+    Raises DataError for a folder that does not exist, or whose captions are not text files. Threads may share it.
 
     >>> editor = CaptionEditor("photos")
     >>> editor.write("cat.png", "a cat on a chair")
@@ -71,7 +71,7 @@ class CaptionEditor:
         self.refresh()
 
     def refresh(self) -> None:
-        """Look at the folder anew; what was read and written here is still known."""
+        """Look at the folder again; what was read and written here is still known."""
         listing = list_folder(DataConfig(folder=str(self.folder)))
         with _writing:
             self.layout = listing.layout
@@ -116,7 +116,7 @@ class CaptionEditor:
             if captions == held.captions and (held.content is not None or not captions):
                 return False
             if not self._images[name].is_file():
-                raise DataError(f"the image {name} is not there any more; look at the folder anew")
+                raise DataError(f"the image {name} is gone; look at the folder again")
             content = self._store.rewritten(name, held, captions)
             _put(held, content)
             self._changes.append(_change(name, held, content))
@@ -161,7 +161,7 @@ class CaptionEditor:
 
     def _file(self, name: str) -> Path:
         if name not in self._images:
-            raise DataError(f'there is no image "{shown(name)[:100]}" in {shown(self.folder.name)}; choose one of it')
+            raise DataError(f'there is no image "{shown(name)[:100]}" in {shown(self.folder.name)}; choose another')
         return self._images[name]
 
     def _held(self, name: str) -> Held:
@@ -170,7 +170,7 @@ class CaptionEditor:
         root = os.path.join(os.path.realpath(self.folder), "")
         if not str(held.path).startswith(root):
             raise DataError(
-                f"the caption of {name} lies outside of the folder, where a link leads; copy it into the folder"
+                f"the caption of {name} is outside the folder, at the end of a link; copy it into the folder"
             )
         return held
 
@@ -190,7 +190,7 @@ def _store_of(folder: Path, listing: Listing) -> Store:
         raise DataError(f"the metadata file of {name} is gone; look at the folder again")
     home, file = place
     if suffix_of(file.name) == ".parquet":
-        raise DataError(f"the captions of {name} are in {file.name}, which is no text; save it as metadata.jsonl")
+        raise DataError(f"the captions of {name} are in {file.name}, which is not text; save it as metadata.jsonl")
     if not listing.entries:
         raise DataError("; ".join(sentences(listing.findings, "error")) or f"{file.name} lists no images; add rows")
     return Table(home, file)

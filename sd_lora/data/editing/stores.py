@@ -120,7 +120,7 @@ def _stem(image: Path) -> tuple[Path, str]:
 
 def rewritten_lines(content: bytes | None, captions: Sequence[str]) -> bytes:
     """A caption file of `captions`, one a line, with the mark, encoding and line ends of its old `content`; in UTF-8 if
-    that encoding does not hold them or could not be told from them."""
+    that encoding does not hold them or could not be recognised from them."""
     text, encoding, _ = decode_text(content or b"")
     mark = _mark(content or b"", text, encoding) or b""
     end = "\r\n" if "\r\n" in text else "\r" if "\r" in text and "\n" not in text else "\n"
@@ -203,7 +203,7 @@ class Table:
                 if decode_text(content)[0] == text and self._is_as_meant(table, changes, text):
                     return content
         raise ValueError(
-            f"its encoding, {table.encoding or 'UTF-8'}, does not hold that, or could not be told any more; save the "
+            f"its encoding, {table.encoding or 'UTF-8'}, does not hold that, or would not be recognised; save the "
             "file as UTF-8"
         )
 
@@ -219,7 +219,7 @@ class Table:
         places = table.images.get(name, [])
         rows = [table.rows[place] for place in places if place in table.rows]
         if not places:
-            raise DataError(f"{name} is not listed in {self._file.name} any more; look at the folder anew")
+            raise DataError(f"{name} is no longer listed in {self._file.name}; look at the folder again")
         if len(rows) < len(places):
             lost = next(place for place in places if place not in table.rows)
             raise DataError(

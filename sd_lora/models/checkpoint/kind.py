@@ -1,4 +1,4 @@
-"""What a ``.safetensors`` checkpoint is, told from its header alone, and by name what it is not."""
+"""What kind of model a ``.safetensors`` checkpoint holds, by its header alone; other kinds are refused by name."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def read_header(path: Path) -> Header:
 def detect(path: str | Path) -> CheckpointKind:
     """The kind of the checkpoint at `path`, from its header alone.
 
-    Raises BaseModelError that names what the file is, if it is no whole base model of SD1, SD2 or SDXL.
+    Raises BaseModelError that names what the file is, unless it is a complete base model of SD1, SD2 or SDXL.
     """
     path = Path(path)
     return kind_of(path, read_header(path))
@@ -81,8 +81,8 @@ def kind_of(path: Path, header: Header) -> CheckpointKind:
         return CheckpointKind(kind, "v_prediction" if v else "epsilon", "ztsnr" in header.tensors, marked=v)
     if kind == "sd15":
         return CheckpointKind(kind, "epsilon")
-    told = _told(header.metadata)
-    return CheckpointKind(kind, told, marked=told is not None)
+    prediction_type = _recorded_prediction_type(header.metadata)
+    return CheckpointKind(kind, prediction_type, marked=prediction_type is not None)
 
 
 def _layout(header: Header) -> str:
@@ -94,8 +94,8 @@ def _layout(header: Header) -> str:
     return "sd2" if header.has(PREFIXES["sd2"]["text_encoder"]) else "sd15"
 
 
-def _told(metadata: Mapping[str, str]) -> str | None:
-    """What the metadata of an SD2 file say it predicts; None if nothing, or two things."""
+def _recorded_prediction_type(metadata: Mapping[str, str]) -> str | None:
+    """What an SD2 file predicts according to its metadata; None if they say nothing, or two things."""
     said = {
         {"stable-diffusion-v2-512": "epsilon", "stable-diffusion-v2-768-v": "v_prediction"}.get(
             metadata.get("modelspec.architecture", "")
@@ -142,7 +142,7 @@ def _lacks_unet(*prefixes: str) -> Callable[[Header], bool]:
 
 
 _NAME = "name a checkpoint of Stable Diffusion 1, 2 or XL"
-#: what a file may be instead, how that is told, and what to do; the first that holds is said
+#: what a file may be instead, how it is recognised, and what to do; the first match counts
 _OTHERS: tuple[tuple[str, Callable[[Header], bool], str], ...] = (
     ("a LoRA adapter", _is_adapter, "name the base model it was made for (and it as lora.init)"),
     ("a textual-inversion embedding", _is_embedding, _NAME),

@@ -22,7 +22,7 @@ from sd_lora.errors import DataError, StorageError
 
 CASES = [case for case in (*SIDECARS, *MASKS, *BARE, *KOHYA, *METADATA) if not case.settings and case.images]
 #: cases whose captions cannot be edited at all, and why
-REFUSED = {"parquet": "no text", "parquet with lists": "no text", "parquet with one column in two cases": "no text"}
+REFUSED = {"parquet": "not text", "parquet with lists": "not text", "parquet with one column in two cases": "not text"}
 
 
 @every_row("case", CASES, ids=lambda case: case.name)
@@ -40,13 +40,13 @@ def test_what_is_read_and_written_is_what_training_reads(case: Case, tmp_path: P
         try:
             text = editor.read(name)
         except DataError as error:
-            assert "lies outside" in str(error) or "cannot be read" in str(error)  # noqa: PT017
+            assert "is outside the folder" in str(error) or "cannot be read" in str(error)  # noqa: PT017
             continue
         found = tuple(dict.fromkeys(text.splitlines()))
         assert found == captions or (not found and case.layout == "kohya")  # there a folder's name stands in
         new = "\n".join(f"new {i}" for i in range(max(1, len(text.splitlines()))))
         if not files[name].is_file():
-            assert "not there any more" in refusal(editor, name)
+            assert "is gone; look at the folder again" in refusal(editor, name)
             continue
         try:
             assert editor.write(name, new)
@@ -163,7 +163,7 @@ def test_what_others_changed_is_not_overwritten(tmp_path: Path) -> None:
     assert "was changed" in refusal(editor, "b.png")
     (tmp_path / "photos" / "b.png").unlink()
     editor.read("b.png")
-    assert "not there any more" in refusal(editor, "b.png")
+    assert "is gone; look at the folder again" in refusal(editor, "b.png")
 
 
 def test_a_torn_write_leaves_all_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -188,9 +188,9 @@ def test_links_that_leave_the_folder_are_refused(tmp_path: Path) -> None:
     })  # fmt: skip
     editor = CaptionEditor(tmp_path / "photos")
     for name in ("a.png", "more/b.png"):
-        with pytest.raises(DataError, match="lies outside of the folder"):
+        with pytest.raises(DataError, match="is outside the folder"):
             editor.read(name)
-        assert "lies outside" in refusal(editor, name)
+        assert "is outside the folder" in refusal(editor, name)
     editor.write("c.png", "written through the link")
     assert (tmp_path / "photos/c.txt").is_symlink()
     assert (tmp_path / "photos/texts/d.txt").read_text() == "written through the link"
@@ -201,7 +201,7 @@ def test_links_that_leave_the_folder_are_refused(tmp_path: Path) -> None:
         tmp_path / "t",
         {"m.csv": "file_name,text\na.png,c\n", "photos/a.png": "x", "photos/metadata.csv": "-> ../m.csv"},
     )
-    with pytest.raises(DataError, match="lies outside"):
+    with pytest.raises(DataError, match="is outside the folder"):
         CaptionEditor(tmp_path / "t/photos").read("a.png")
 
 

@@ -89,7 +89,7 @@ def test_what_a_table_cannot_hold_is_refused(tmp_path: Path) -> None:
     assert read_for_training(editor.folder)["b.png"] == ("à côté",)
     assert "save the file as UTF-8" in refusal(editor, "b.png", "漢")
     editor = table(tmp_path / "4", "csv", "file_name,text\na.png,красная кошка на столе\n".encode("cp1251"))
-    assert "could not be told" in refusal(editor, "a.png", "кот")  # would be taken for cp1252
+    assert "would not be recognised" in refusal(editor, "a.png", "кот")  # would be taken for cp1252
     editor.write("a.png", "красная кошка")
     old = jsonl(row("a.png", "x")).encode() + '\n{"file_name": "b.png", "text": "près de la rivière, là"}'.encode(
         "cp1252"
@@ -121,11 +121,11 @@ def test_what_others_changed_in_a_table(tmp_path: Path) -> None:
     assert editor.write("b.png", "zwei")  # its row is the same, on another line
     assert file.read_bytes() == b"file_name,text\nc.png,new\na.png,ONE\nb.png,zwei\n"
     file.write_bytes(b"file_name,text\na.png,ONE\n")
-    assert "not listed in metadata.csv any more" in refusal(editor, "b.png")
+    assert "no longer listed in metadata.csv" in refusal(editor, "b.png")
     with pytest.raises(DataError, match="stays as it is"):
         editor.undo()
     file.write_bytes(b"file_name")
-    assert "not listed" in refusal(editor, "a.png")
+    assert "no longer listed" in refusal(editor, "a.png")
     file.write_bytes(b"\0")
     assert "cannot be read" in refusal(editor, "a.png")
     file.unlink()

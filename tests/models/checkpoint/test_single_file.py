@@ -393,10 +393,10 @@ def test_other_files_are_refused_by_name(header: Header, words: str) -> None:
 
 
 DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
-    "pickle": (lambda _: b"\x80\x02}q\x00.", "is no safetensors file"),
-    "empty": (lambda _: b"", "is no safetensors file"),
+    "pickle": (lambda _: b"\x80\x02}q\x00.", "is not a safetensors file"),
+    "empty": (lambda _: b"", "is not a safetensors file"),
     "cut": (lambda whole: whole[:-10], "is incomplete: it does not end where"),
-    "cut in the header": (lambda whole: whole[:1000], "is no safetensors file"),
+    "cut in the header": (lambda whole: whole[:1000], "is not a safetensors file"),
     "longer": (lambda whole: whole + b"x", "is incomplete: it does not end where"),
     "no JSON": (lambda whole: whole[:9] + b"\xff" * 20 + whole[29:], "damaged safetensors header"),
     "a list": (lambda _: (8).to_bytes(8, "little") + b'{"a":[]}', "damaged safetensors header"),
