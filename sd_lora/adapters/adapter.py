@@ -25,10 +25,11 @@ from sd_lora.lora.layers import Layer, checked_strength
 from sd_lora.lora.targets import Target
 from sd_lora.lora.variants import VARIANTS, called, new_layer
 from sd_lora.lora.weights import Weights
+from sd_lora.models import families
+from sd_lora.models.families import ModelFamily
+from sd_lora.models.kinds import family_of_adapter
 from sd_lora.models.names import name_of_base
 from sd_lora.models.quantize import is_quantized
-
-COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,11 +123,17 @@ class Adapter:
 
     def parameters(self, *components: str) -> list[nn.Parameter]:
         """All trainable weights, float32, in a fixed order; or only those in `components`, e.g. ``"unet"``."""
+        known = families.components()
         for component in components:
-            if component not in COMPONENTS:
-                raise AdapterError(f'no component is called "{component}"; {nearest(component, COMPONENTS)}')
-        chosen = components or COMPONENTS
+            if component not in known:
+                raise AdapterError(f'no component is called "{component}"; {nearest(component, known)}')
+        chosen = components or known
         return [p for name, layer in self._layers.items() if name.split(".")[0] in chosen for p in layer.parameters()]
+
+    @property
+    def family(self) -> ModelFamily:
+        """The family of the base model it is for."""
+        return family_of_adapter({name: w.shape for name, w in self.weights.items()}, self.metadata)
 
     @property
     def strength(self) -> Strengths:
@@ -141,7 +148,7 @@ class Adapter:
     def scale(self, factor: float | Tensor) -> None:
         """Let every module act with `factor` times the strength that was set, which stays what it is: a number, or a
         tensor with one per sample of a batch."""
-        found = strengths_by_module(self._layers, self._strength, self._attached[-1].base if self._attached else None)
+        found = self._by_module(self._strength, self._attached[-1].base if self._attached else None)
         for name, layer in self._layers.items():
             layer.strength = checked_strength(found[name] * factor)
 
@@ -193,20 +200,23 @@ class Adapter:
         if self._attached:
             raise AdapterError(f"{self.label} is injected; eject it before fusing, or its effect would double")
         layers = self._layers or {n: _layer_of(w, modules[n]) for n, w in self._weights.items()}
-        fuse(layers, modules, strengths_by_module(layers, strength, base))
+        fuse(layers, modules, self._by_module(strength, base))
 
     def _set_strength(self, value: Strengths, base: Collection[str] | None = None) -> None:
-        found = strengths_by_module(self._layers or self._weights, value, base)
+        found = self._by_module(value, base)
         for name, layer in self._layers.items():
             layer.strength = found[name]
         self._strength = copy.deepcopy(value) if isinstance(value, Mapping) else value
+
+    def _by_module(self, value: Strengths, base: Collection[str] | None) -> dict[str, float | Tensor]:
+        return strengths_by_module(self._layers or self._weights, value, self.family, base)
 
     def misfits(self, pipe: Any, modules: Mapping[str, nn.Module] | None = None) -> list[str]:
         """Why it cannot act on `pipe`, a clause each; nothing if it can. `modules`: those of `pipe`, if known."""
         modules = modules_of(pipe) if modules is None else modules
         weights, problems = self.weights, _other_kind(self.metadata, pipe)
         count = f"of its {len(weights)} modules"
-        for component in COMPONENTS:
+        for component in families.components():
             left = [name for name in weights if name.split(".")[0] == component]
             if left and getattr(pipe, component, pipe) is None:
                 problems.append(f"{len(left)} {count} are for {component}, which this pipeline was loaded without")
@@ -249,7 +259,7 @@ def modules_of(pipe: Any) -> dict[str, nn.Module]:
     """Modules of a pipeline that can carry a layer, by name; refuses fused attention projections."""
     found: dict[str, nn.Module] = {}
     carriers = VARIANTS["lora"].layers()
-    for component in COMPONENTS:
+    for component in families.components():
         root = getattr(pipe, component, None)
         if not isinstance(root, nn.Module):
             continue
@@ -272,10 +282,9 @@ def base_name(pipe: Any) -> str:
 def _other_kind(metadata: Mapping[str, str], pipe: Any) -> list[str]:
     """How `pipe` differs from what the file says of its base where no shape need differ."""
     problems = []
-    kind, family = type(pipe).__name__, metadata.get("sdlora.family")
-    here = "sdxl" if "StableDiffusionXL" in kind else "sd" if kind.startswith("StableDiffusion") else None
-    if family and here and family != here:
-        problems.append(f'it was trained for the family "{family}", and this base is of "{here}"')
+    family, here = metadata.get("sdlora.family"), families.family_of_class(type(pipe).__name__)
+    if family and here and family != here.name:
+        problems.append(f'it was trained for the family "{family}", and this base is of "{here.name}"')
     # Other programs' files often record "epsilon" whatever they were trained on.
     recorded = metadata.get("modelspec.prediction_type") if "sdlora.version" in metadata else None
     config = getattr(getattr(pipe, "scheduler", None), "config", None)

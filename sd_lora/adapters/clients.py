@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 from sd_lora.adapters.parts import FileFacts, Part
 from sd_lora.lora.variants import VARIANTS
-from sd_lora.models.kinds import VERSIONS
 
 A1111 = "AUTOMATIC1111"
 CLIENTS = ("diffusers", "ComfyUI", A1111, "Forge", "sd-scripts", "InvokeAI")
@@ -47,12 +47,28 @@ class ClientAnswer:
         return self.loaded == self.modules and not self.reasons
 
 
-def _is_sd(file: FileFacts) -> bool:
-    return file.kind in ("sd1", "sd2", "sd2-v")
+def _written_natively(file: FileFacts) -> bool:
+    """Whether kohya's keys of its family, SD1 and SD2, have diffusers' block names."""
+    return file.kind is not None and not file.family.writes_original
 
 
-def _is_xl(file: FileFacts) -> bool:
-    return file.kind == "sdxl"
+def _written_originally(file: FileFacts) -> bool:
+    """Whether kohya's keys of its family, SDXL, have the original block names."""
+    return file.kind is not None and file.family.writes_original
+
+
+def _is_of_other_family(file: FileFacts, part: Part) -> bool:
+    """Whether it is under a prefix that kohya's keys have in another family only."""
+    return part.spelling == "kohya" and part.prefix not in [each.prefix for each in file.family.components]
+
+
+def _unmapped(client: str) -> Callable[[FileFacts, Part], bool]:
+    def applies(file: FileFacts, part: Part) -> bool:
+        patterns = file.family.unmapped.get(client, ()) if file.kind is not None else ()
+        is_native = part.spelling == "kohya" and not part.is_original
+        return is_native and any(fnmatchcase(part.name, pattern) for pattern in patterns)
+
+    return applies
 
 
 def _minority_alpha(file: FileFacts, part: Part) -> bool:
@@ -62,7 +78,7 @@ def _minority_alpha(file: FileFacts, part: Part) -> bool:
 
 def _fused_text(file: FileFacts, part: Part) -> bool:
     """Text encoders that AUTOMATIC1111 has as OpenCLIP, with the attention's projections in one matrix."""
-    return file.kind in ("sd2", "sd2-v") or (_is_xl(file) and part.prefix == "lora_te2_")
+    return file.kind is not None and part.component in file.kind.openclip
 
 
 RULES: tuple[Rule, ...] = (
@@ -72,32 +88,30 @@ RULES: tuple[Rule, ...] = (
          lambda _, p: p.spelling == "other"),
     # kohya's keys
     Rule("refuses", ("diffusers",), "original block names, which it maps for SDXL only",
-         lambda f, p: _is_sd(f) and p.is_sgm),
+         lambda f, p: _written_natively(f) and p.is_original),
     Rule("drops", ("sd-scripts", "InvokeAI"), "original block names, which it maps for SDXL only",
-         lambda f, p: _is_sd(f) and p.is_sgm),
+         lambda f, p: _written_natively(f) and p.is_original),
     Rule("drops", ("diffusers",), "two kinds of block names in one file",
-         lambda f, p: not _is_sd(f) and f.mixes_names and p.is_sgm),
+         lambda f, p: not _written_natively(f) and f.mixes_names and p.is_original),
     Rule("refuses", ("InvokeAI",), "two kinds of block names in one file", lambda f, _: f.mixes_names),
-    Rule("drops", (A1111,), "diffusers' block names, which it maps for SDXL with one upsampler missing",
-         lambda f, p: _is_xl(f) and p.spelling == "kohya" and p.flat == "up_blocks_0_upsamplers_0_conv"),
-    Rule("drops", ("diffusers", A1111), "add_embedding under diffusers' names",
-         lambda _, p: p.spelling == "kohya" and p.flat.startswith("add_embedding_")),
+    *(Rule("drops", (client,), "modules that it does not know by diffusers' block names", _unmapped(client))
+      for client in ("diffusers", A1111)),
     Rule("drops", ("sd-scripts",), "modules it never puts layers on (conv_in, conv_out, time and size embeddings)",
          lambda _, p: p.is_outside_blocks),
     Rule("drops", ("ComfyUI", A1111, "Forge", "sd-scripts", "InvokeAI"), "text-encoder keys without text_model_",
-         lambda _, p: p.spelling == "kohya" and p.is_text and not p.flat.startswith("text_model_")),
+         lambda _, p: p.spelling == "kohya" and p.is_bare),
     Rule("drops", ("sd-scripts", "InvokeAI"), "lora_te1_ keys, which are for SDXL",
-         lambda f, p: _is_sd(f) and p.prefix == "lora_te1_"),
+         lambda f, p: _written_natively(f) and _is_of_other_family(f, p)),
     Rule("refuses", ("InvokeAI",), "lora_te_ keys, which are for SD1 and SD2",
-         lambda f, p: _is_xl(f) and p.prefix == "lora_te_"),
+         lambda f, p: _written_originally(f) and _is_of_other_family(f, p)),
     Rule("drops", (A1111,), "lora_te_ keys, which are for SD1 and SD2",
-         lambda f, p: _is_xl(f) and p.prefix == "lora_te_"),
+         lambda f, p: _written_originally(f) and _is_of_other_family(f, p)),
     Rule("refuses", ("diffusers",), "text attention with only some of q, k, v, out",
          lambda f, p: p.spelling == "kohya" and f.is_partial(p)),
     Rule("drops", (A1111,), "text attention with only some of q, k, v, out",
          lambda f, p: p.spelling == "kohya" and f.is_partial(p) and _fused_text(f, p)),
     Rule("refuses", ("diffusers", "sd-scripts"), "proj_in or proj_out stored 2-D where SD1 has a 1 × 1 conv",
-         lambda f, p: f.kind == "sd1" and p.is_projection and len(p.shapes["down"]) == 2),
+         lambda f, p: f.has_pixel_projections and p.group == "proj" and len(p.shapes["down"]) == 2),
     Rule("refuses", ("diffusers",), "lora_adapter_metadata in a file with alphas",
          lambda f, p: "lora_adapter_metadata" in f.metadata and p.alpha is not None),
     Rule("distorts", ("diffusers",), "an alpha that is not the commonest of the file", _minority_alpha),
@@ -107,7 +121,7 @@ RULES: tuple[Rule, ...] = (
     Rule("drops", ("ComfyUI", "Forge"), "attention under diffusers' keys",
          lambda _, p: p.spelling == "peft" and p.is_attention and not p.is_text),
     Rule("drops", ("ComfyUI", "Forge"), "text-encoder keys without text_model",
-         lambda _, p: p.spelling == "peft" and p.is_text and not p.flat.startswith("text_model_")),
+         lambda _, p: p.spelling == "peft" and p.is_bare),
     Rule("drops", (A1111, "sd-scripts"), "diffusers' keys", lambda _, p: p.spelling in ("peft", "old")),
     Rule("refuses", ("InvokeAI",), "diffusers' keys", lambda _, p: p.spelling in ("peft", "old")),
     Rule("refuses", ("diffusers",), "alphas beside diffusers' keys",
@@ -158,12 +172,12 @@ def _refusal(file: FileFacts, client: str, why: str) -> ClientAnswer:
 
 def _notes(file: FileFacts, client: str) -> Iterator[str]:
     shown = _shown_as(client, file)
-    expected = VERSIONS.get(file.kind, "")
+    expected = file.kind.version if file.kind is not None else ""
     if shown and expected and shown != expected:
         yield f"shown as {shown}, not {expected}: its metadata does not say otherwise"
     if client == "ComfyUI" and file.header_bytes >= COMFY_HEADER:
         yield f"does not show the metadata: the header is {file.header_bytes / 2**20:.1f} MB"
-    bare = [p for p in file.parts if p.is_text and not p.flat.startswith("text_model_")]
+    bare = [p for p in file.parts if p.is_bare]
     if client == "diffusers" and bare:
         yield f"{len(bare)} text-encoder modules need transformers 5.6 or newer"
 

@@ -20,6 +20,7 @@ from sd_lora.adapters.keys import Key, foreign, split_key
 from sd_lora.errors import AdapterError, some
 from sd_lora.lora.variants import variant_of
 from sd_lora.lora.weights import Weights
+from sd_lora.models.families import FAMILIES
 from sd_lora.storage.safetensors_header import TensorInfo, read_header
 
 MAX_SCALING = 10_000.0
@@ -63,16 +64,6 @@ def layout_of(header: Mapping[str, TensorInfo]) -> str:
     return "kohya-sgm" if "kohya-sgm" in layouts else layouts.pop()
 
 
-def family_of_adapter(weights: Mapping[str, Weights], metadata: Mapping[str, str]) -> str:
-    """The family an adapter is for, "sd" or "sdxl": by what its metadata says, else by the width of its attention."""
-    if metadata.get("sdlora.family") in ("sd", "sdxl"):
-        return metadata["sdlora.family"]
-    marks = metadata.get("ss_base_model_version", "") + metadata.get("modelspec.architecture", "")
-    if "sdxl" in marks or "stable-diffusion-xl" in marks or any(name.startswith("text_encoder_2.") for name in weights):
-        return "sdxl"
-    return "sdxl" if any(n.endswith(".attn2.to_k") and w.shape[1] == 2048 for n, w in weights.items()) else "sd"
-
-
 def _tensors(path: Path, parts: Parts, framework: str) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each module with its tensors by role, float32."""
     if framework == "numpy":
@@ -101,7 +92,8 @@ def _modules(path: Path, header: Mapping[str, TensorInfo], metadata: Mapping[str
         raise AdapterError(
             f"{path} has {len(unknown)} of {len(header)} keys in no layout that sd_lora reads ({shown}); {what}"
         )
-    layouts = {key.layout.removesuffix("-old") for key in keys.values() if key.name.startswith("unet.")}
+    denoisers = {family.denoiser for family in FAMILIES.values()}  # text encoders are spelled the same in both
+    layouts = {key.layout.removesuffix("-old") for key in keys.values() if key.name.split(".")[0] in denoisers}
     layouts |= {key.layout.split("-")[0] for key in keys.values()} - {layout.split("-")[0] for layout in layouts}
     if len(layouts) > 1:
         raise AdapterError(

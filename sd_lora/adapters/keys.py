@@ -6,34 +6,16 @@ client reads, and diffusers' own. Those and two older spellings are read.
 
 from __future__ import annotations
 
+import contextlib
 import re
 from dataclasses import dataclass
 
 from sd_lora.errors import AdapterError
 from sd_lora.lora.variants import file_roles
-from sd_lora.models.families.unet_names import diffusers_path, sgm_path
+from sd_lora.models.families import FAMILIES, components
+from sd_lora.models.families.unet_names import lasting_path
 
 LAYOUTS = ("kohya", "diffusers")
-COMPONENTS = ("unet", "text_encoder", "text_encoder_2")
-_PREFIXES = {
-    "sd": {"unet": "lora_unet_", "text_encoder": "lora_te_"},
-    "sdxl": {"unet": "lora_unet_", "text_encoder": "lora_te1_", "text_encoder_2": "lora_te2_"},
-}
-_COMPONENTS = {prefix: component for family in _PREFIXES.values() for component, prefix in family.items()}
-
-# Path segments that contain an underscore themselves, so that a flattened path can be split again.
-_SEGMENTS = re.compile(
-    r"down_blocks|up_blocks|mid_block|input_blocks|output_blocks|middle_block|time_embed(?:ding)?|label_emb"
-    r"|in_layers|out_layers|emb_layers|skip_connection|transformer_blocks|to_(?:q|k|v|out)|proj_(?:in|out)"
-    r"|time_emb_proj|conv_shortcut|conv_(?:in|out)|add_embedding|linear_[12]|text_model|self_attn"
-    r"|(?:q|k|v|out)_proj|text_projection|[^_]+"
-)
-_SGM = ("input_blocks.", "middle_block.", "output_blocks.", "time_embed.", "label_emb.", "out.")
-_ROOTS = (
-    "down_blocks.", "up_blocks.", "mid_block.", "conv_in.", "conv_out.", "time_embedding.", "add_embedding.",
-    "text_model.", "encoder.layers.", "text_projection.",
-)  # fmt: skip
-_COMPONENT = re.compile(r"(unet|text_encoder|text_encoder_2)\.(?:base_model\.model\.)?(.+)")
 _OLD = re.compile(r"(.+?)(?:\.processor)?(?:\.lora_linear_layer|\.lora|\.to_(q|k|v|out)_lora)\.(down|up)\.weight")
 _FOREIGN = (
     (r".*\.(?:hada_w|hada_t)", "LoHa"), (r".*\.lokr_", "LoKr"), (r".*\.(?:oft_|boft_)", "OFT"),
@@ -59,24 +41,20 @@ class Key:
 
 def name_of_module(component: str, path: str) -> str:
     """The name of module `path` of `component`, the same for every version of the libraries."""
-    if component.startswith("text_encoder") and not path.startswith(("text_model.", "text_projection")):
-        path = f"text_model.{path}"  # newer transformers dropped this level; files keep it
-    return f"{component}.{path}"
+    return f"{component}.{lasting_path(path)}"
 
 
 def kohya_stem(name: str, family: str = "sd") -> str:
     """``unet.mid_block.attentions.0.….to_out.0`` → ``lora_unet_mid_block_attentions_0_…_to_out_0``; for family "sdxl"
     with the original block names, ``lora_unet_middle_block_1_…``, the only ones every client loads wholly there."""
-    component, _, path = name.partition(".")
-    prefixes = _PREFIXES[family]
-    if component not in prefixes:
-        raise AdapterError(f'component "{component}" has no place in an adapter file; {", ".join(prefixes)} have')
-    if family == "sdxl" and component == "unet":
-        try:
-            path = sgm_path(path, family)
-        except (ValueError, KeyError):
-            raise AdapterError(f"module {name} does not exist in Stable Diffusion XL, so no key can name it") from None
-    return prefixes[component] + path.replace(".", "_")
+    component, places = name.partition(".")[0], [each.name for each in FAMILIES[family].components]
+    if component not in places:
+        raise AdapterError(f'component "{component}" has no place in an adapter file; {", ".join(places)} have')
+    try:
+        return FAMILIES[family].kohya_stem(name)
+    except (ValueError, KeyError):
+        title = FAMILIES[family].title
+        raise AdapterError(f"module {name} does not exist in {title}, so no key can name it") from None
 
 
 def name_of_stem(stem: str) -> str:
@@ -87,12 +65,13 @@ def name_of_stem(stem: str) -> str:
 def split_key(key: str) -> Key:
     """What `key` means; AdapterError if it is in no layout that is read."""
     stem, _, ending = key.partition(".")
-    if stem.startswith(tuple(_COMPONENTS)) and (role := kohya_role(ending)):
+    prefixes = tuple(each.prefix for family in FAMILIES.values() for each in family.components)
+    if stem.startswith(prefixes) and (role := kohya_role(ending)):
         name, sgm = _module_of_stem(stem)
         return Key(name, role, "kohya-sgm" if sgm else "kohya")
-    found = _COMPONENT.fullmatch(key.removeprefix("base_model.model."))
-    if found:
-        component, rest = found.groups()
+    component, _, rest = key.removeprefix("base_model.model.").partition(".")
+    rest = rest.removeprefix("base_model.model.")
+    if component in components():
         if peft := _peft_role(rest):
             return Key(name_of_module(component, peft[0]), peft[1], "diffusers")
         if old := _OLD.fullmatch(rest):
@@ -123,16 +102,7 @@ def _peft_role(path: str) -> tuple[str, str] | None:
 
 def _module_of_stem(stem: str) -> tuple[str, bool]:
     """The module a stem names, and whether it is spelled in the original block names."""
-    for prefix, component in _COMPONENTS.items():
-        if stem.startswith(prefix):
-            flat = stem.removeprefix(prefix)
-            path = ".".join(_SEGMENTS.findall(flat))
-            if path.replace(".", "_") != flat or not f"{path}.".startswith(_ROOTS + _SGM):
-                break
-            if component != "unet" or not f"{path}.".startswith(_SGM):
-                return name_of_module(component, path), False
-            try:
-                return f"unet.{diffusers_path(path)}", True
-            except ValueError:
-                break
+    for family in FAMILIES.values():
+        with contextlib.suppress(ValueError):
+            return family.module_of_stem(stem)
     raise AdapterError(f'key "{stem}" is in no layout that sd_lora reads; convert the file to kohya keys')

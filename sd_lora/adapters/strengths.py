@@ -7,7 +7,6 @@ list, gives its up- or downsampler the first number.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -15,23 +14,20 @@ from torch import Tensor
 
 from sd_lora.errors import AdapterError, nearest
 from sd_lora.lora.layers import Strength, checked_strength
+from sd_lora.models.families import ModelFamily
+from sd_lora.models.families.base import Place
 
-#: One strength for all, or one for each component, or for each of the UNet's blocks, or for each layer of a block.
+#: One strength for all, or one for each component, or for each block of the denoiser, or for each layer of a block.
 Strengths = Strength | Mapping[str, Any]
-#: The parts a module lies in, from the outside in, and its layer in the innermost: ``("unet", "up", "block_1"), 2``;
-#: layer -1 is an up- or downsampler.
-Place = tuple[tuple[str, ...], int]
-
-_BLOCK = re.compile(r"unet\.(?:(down|up)_blocks\.(\d+)|(mid)_block)\.(?:(?:attentions|resnets)\.(\d+)\.)?")
 
 
 def strengths_by_module(
-    names: Iterable[str], value: Strengths, base: Iterable[str] | None = None
+    names: Iterable[str], value: Strengths, family: ModelFamily, base: Iterable[str] | None = None
 ) -> dict[str, float | Tensor]:
     """The strength of each of the modules `names`.
 
-    `value` is a number, or one number per sample of a batch; or it is given by component, and for the UNet by block:
-    ``{"text_encoder": 0.5, "unet": {"down": 0.9, "mid": 1.0, "up": {"block_0": 0.6, "block_1": [0.4, 0.8, 1.0]}}}``.
+    `value` is a number, or one number per sample of a batch; or it is given by component, and for the denoiser by
+    block: ``{"text_encoder": 0.5, "unet": {"mid": 1.0, "up": {"block_0": 0.6, "block_1": [0.4, 0.8, 1.0]}}}``.
     What is left out has strength 1. A list has a number for each attention of a block (or one for all); the resnet
     before an attention goes with it, and the block's up- or downsampler with the last. Modules outside of the blocks
     have strength 1 where strengths are given by block. A number for ``down`` or ``up`` also holds for blocks without
@@ -43,9 +39,9 @@ def strengths_by_module(
     """
     if not isinstance(value, Mapping):
         return dict.fromkeys(names, checked_strength(value))
-    places = {name: _place(name) for name in names}
+    places = {name: family.part_of(name) for name in names}
     depths: dict[tuple[str, ...], int] = {}
-    for block, layer in map(_place, places if base is None else base):
+    for block, layer in map(family.part_of, places if base is None else base):
         depths[block] = max(depths.get(block, 1), layer + 1)
     problems: list[str] = []
     found = _Spread(depths, base is not None, problems).over(places, value, ())
@@ -83,8 +79,8 @@ class _Spread:
     def _listed(
         self, places: Mapping[str, Place], values: Sequence[Any], part: tuple[str, ...]
     ) -> dict[str, float | Tensor]:
-        if part in (("unet", "down"), ("unet", "up")):  # the same list for every block
-            blocks = _grouped(places, 2)
+        if len(part) > 1 and all(len(place[0]) > len(part) for place in places.values()):  # the same for every block
+            blocks = _grouped(places, len(part))
             return {n: s for key, inner in blocks.items() for n, s in self._listed(inner, values, (*part, key)).items()}
         depth, label = self.depths.get(part, 1), ".".join(part)
         if len(part) < 2:
@@ -99,17 +95,6 @@ class _Spread:
             there = {n: p for n, p in places.items() if p[1] == index or (last and not 0 <= p[1] < index)}
             found |= self.over(there, value, (*part, str(index)))
         return found
-
-
-def _place(name: str) -> Place:
-    component = name.split(".", 1)[0]
-    match = _BLOCK.match(name)
-    if not match:
-        return (component,), 0
-    side, number, mid, layer = match.groups()
-    if mid:  # one attention between two resnets: one layer
-        return (component, mid), 0
-    return (component, side, f"block_{number}"), int(layer) if layer else -1
 
 
 def _grouped(places: Mapping[str, Place], depth: int) -> dict[str, dict[str, Place]]:

@@ -5,14 +5,15 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 
 from sd_lora.adapters.keys import Key, foreign, split_key
 from sd_lora.errors import AdapterError, printable, some
 from sd_lora.lora.variants import VARIANTS, called, variant_of
-from sd_lora.models.kinds import family_of_kind, kind_of
+from sd_lora.models.families import FAMILIES, ModelFamily
+from sd_lora.models.kinds import family_of_adapter, family_of_kind, kind_of
 from sd_lora.storage.safetensors_header import TensorInfo, read_header
 
 #: metadata that is left out: the names of all modules
@@ -22,15 +23,13 @@ _DIFFUSERS_KEY = "lora_adapter_metadata"
 _MOST_TEXT, _MOST_RANK = 200, 4096
 _STRONGEST = 10.0
 _PICTURES = (".png", ".preview.png", ".jpg", ".jpeg", ".webp")
-_MID = "unet.mid"
-_BLOCK = re.compile(r"unet\.(?:(down|up)_blocks\.(\d+)|(mid)_block)\.")
 
 
 @dataclass(frozen=True)
 class AdapterSummary:
     """Facts of an adapter file, of any program that writes them; empty or None where nothing is recorded.
 
-    `kind`: "sd1", "sd2", "sd2-v" or "sdxl"; `rank`, `alpha`: a number or a range, as text; `trigger`: the trigger word;
+    `kind`: the name of a `families.kinds`; `rank`, `alpha`: a number or a range, as text; `trigger`: the trigger word;
     `phrase`: what calls the style in a prompt; `strength`: the recommended one; `parts`: where its modules lie, as
     ``text_encoder``, ``unet.down.block_0``, ``unet.mid``, and ``unet`` for those outside of the blocks; `beyond`: the
     blocks among them that diffusers' strengths by block do not reach wholly, since they have modules that go with no
@@ -82,15 +81,16 @@ def read_summary(path: str | Path) -> AdapterSummary:
     keys, unknown = _keys(header)
     downs = {key.name: header[text].shape for text, key in keys.items() if key.role == "down"}
     downs = {name: shape for name, shape in downs.items() if shape}
-    kind = kind_of({name: shape for name, shape in downs.items() if len(shape) > 1}, metadata)
+    layered = {name: shape for name, shape in downs.items() if len(shape) > 1}
+    kind = kind_of(layered, metadata)
     rank = _range([shape[0] for shape in downs.values() if 0 < shape[0] <= _MOST_RANK])
-    parts, beyond = _parts(downs)
+    parts, beyond = _parts(downs, family_of_adapter(layered, metadata))
     said = {key: _short(value) for key, value in metadata.items()}
     trigger = said.get("sdlora.trigger") or said.get("modelspec.trigger_phrase", "")
     family = said.get("sdlora.family", "")
     return AdapterSummary(
         path, _size(path), base=_base(said), kind=kind, rank=rank,
-        family=family if family in ("sd", "sdxl") else family_of_kind(kind) if kind else "",
+        family=family if family in FAMILIES else family_of_kind(kind).name if kind else "",
         alpha=_alpha(metadata, rank, any(key.role == "alpha" for key in keys.values())),
         variant=_variant(keys.values()),
         steps=_count(said.get("sdlora.steps", "")) or _count(said.get("ss_steps", "")),
@@ -139,26 +139,16 @@ def _layout(keys: Mapping[str, Key]) -> str:
     return " + ".join(sorted(layouts))
 
 
-def _parts(names: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The parts that modules lie in, in the order of the base, and those that diffusers does not reach wholly: blocks
-    without attention (as far as other blocks show that the adapter would have it there), and the mid block's resnets.
-    """
-    found: dict[str, set[bool]] = {}
-    for name in names:
-        match = _BLOCK.match(name)
-        part = name.partition(".")[0]
-        if match:
-            part = _MID if match[3] else f"unet.{match[1]}.block_{match[2]}"
-        found.setdefault(part, set()).add(".attentions." in name)
-    attends = any(True in kinds for kinds in found.values())
-    parts = tuple(sorted(found, key=_place))
-    beyond = [p for p in parts if p.startswith("unet.") and (found[p] == {False} or (p == _MID and False in found[p]))]
-    return parts, tuple(beyond) if attends else ()
+def _parts(names: Collection[str], family: ModelFamily) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The parts that modules are in, in the order of the base, and those that diffusers does not reach completely."""
+    parts = sorted({family.part_of(name)[0] for name in names}, key=_in_order)
+    beyond = family.beyond_diffusers(names)
+    return tuple(map(".".join, parts)), tuple(".".join(part) for part in parts if part in beyond)
 
 
-def _place(part: str) -> tuple[int, int, str]:
-    side = ("down", "mid", "up").index(part.split(".")[1]) + 1 if "." in part else 0
-    return side, int(part.rpartition("_")[2]) if "block_" in part else 0, part
+def _in_order(part: tuple[str, ...]) -> tuple[bool, list[tuple[int, str]]]:
+    pieces = re.split(r"(\d+)", ".".join(part))
+    return len(part) > 1, [(int(piece) if piece.isdecimal() else -1, piece) for piece in pieces]
 
 
 def _base(said: Mapping[str, str]) -> str:

@@ -12,10 +12,11 @@ import torch
 from safetensors.torch import save as save_bytes
 from torch import Tensor
 
-from sd_lora.adapters.file import DIFFUSERS_KEY, MODULES_KEY, family_of_adapter, read_adapter
+from sd_lora.adapters.file import DIFFUSERS_KEY, MODULES_KEY, read_adapter
 from sd_lora.adapters.keys import LAYOUTS, kohya_stem
 from sd_lora.errors import AdapterError, nearest, some
 from sd_lora.lora.weights import Weights
+from sd_lora.models.kinds import family_of_adapter
 from sd_lora.storage.atomic import write_atomically
 
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -39,7 +40,7 @@ def write_adapter(
         raise AdapterError(f'adapters are not saved as "{dtype}"; {nearest(dtype, DTYPES)}')
     if layout not in LAYOUTS:
         raise AdapterError(f'there is no layout "{layout}"; {nearest(layout, LAYOUTS)}')
-    family = family_of_adapter(weights, metadata)
+    family = family_of_adapter({name: w.shape for name, w in weights.items()}, metadata).name
     alpha = Counter(w.alpha for w in weights.values()).most_common(1)[0][0]
     tensors: dict[str, Tensor] = {}
     overflowing: list[str] = []

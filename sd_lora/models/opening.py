@@ -16,7 +16,7 @@ from sd_lora.models import sources
 from sd_lora.models.checkpoint.file import load_single_file, save_single_file, with_prediction_type
 from sd_lora.models.checkpoint.kind import detect
 from sd_lora.models.device import choose_device, choose_dtype
-from sd_lora.models.families import FAMILIES, ModelFamily
+from sd_lora.models.families import FAMILIES, ModelFamily, family_of_class
 from sd_lora.models.quantize import check_quantize, quantize
 from sd_lora.models.sources import BaseSource, base_place
 
@@ -43,8 +43,11 @@ def family_of(folder: Path) -> ModelFamily:
     for family in FAMILIES.values():
         if kind in family.pipeline_classes:
             return family
-    known = ", ".join(name for family in FAMILIES.values() for name in family.pipeline_classes)
-    raise BaseModelError(f"base model {folder} is a {kind or 'nameless pipeline'}; supported are {known}")
+    raise BaseModelError(f"base model {folder} is a {kind or 'nameless pipeline'}; supported are {_supported()}")
+
+
+def _supported() -> str:
+    return ", ".join(name for family in FAMILIES.values() for name in family.pipeline_classes)
 
 
 def family_of_source(source: BaseSource) -> ModelFamily:
@@ -55,17 +58,11 @@ def family_of_source(source: BaseSource) -> ModelFamily:
 
 
 def family_of_pipe(pipe: Any) -> ModelFamily:
-    """The family of a pipeline that was made elsewhere, by its class; BaseModelError if it has none here.
-
-    Pipelines for other tasks count as well: ``StableDiffusionXLImg2ImgPipeline`` is of the family of
-    ``StableDiffusionXLPipeline``.
-    """
-    made = type(pipe).__name__
-    stems = {name.removesuffix("Pipeline"): family for family in FAMILIES.values() for name in family.pipeline_classes}
-    fitting = [stem for stem in stems if made.startswith(stem)]
-    if not fitting:
-        raise BaseModelError(f"a {made} is of no known family; supported are pipelines of {', '.join(stems)}")
-    return stems[max(fitting, key=len)]
+    """The family of a pipeline that was made elsewhere, by its class; BaseModelError if it has none here."""
+    family = family_of_class(type(pipe).__name__)
+    if family is None:
+        raise BaseModelError(f"a {type(pipe).__name__} is of no known family; supported are {_supported()}")
+    return family
 
 
 def prediction_of(source: BaseSource, asked: str = "auto") -> str | None:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from sd_lora.adapters.file import read_adapter
 from sd_lora.adapters.writing import write_adapter
-from sd_lora.models.kinds import KINDS
 from sd_lora.tools.output import check_output, dtype_for, marks_for, with_facts, with_history
 
 
@@ -21,7 +20,7 @@ def convert_adapter(
     """
     path = check_output(out, [adapter], overwrite=overwrite)
     weights, metadata = read_adapter(adapter)
-    marked = marks_for(weights, metadata, str(adapter), kind, f"say so with --kind {'|'.join(KINDS)}")
+    marked = marks_for(weights, metadata, str(adapter), kind, "say so with --kind {}")
     chosen = dtype_for([adapter], dtype)
     facts = with_facts(marked, weights, path)
     write_adapter(

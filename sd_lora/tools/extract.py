@@ -12,13 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from sd_lora.adapters.adapter import base_name
-from sd_lora.adapters.keys import COMPONENTS, name_of_module
+from sd_lora.adapters.keys import name_of_module
 from sd_lora.adapters.writing import DTYPES, write_adapter
 from sd_lora.config.schema import ModelConfig
 from sd_lora.errors import AdapterError, ConfigError, nearest, some
 from sd_lora.lora.targets import plan_targets
 from sd_lora.lora.weights import Weights
-from sd_lora.models.kinds import MARKS
 from sd_lora.models.opening import ModelFamily, load_base
 from sd_lora.tools.factors import triplets_of_matrix
 from sd_lora.tools.output import check_output, with_facts, with_history
@@ -143,7 +142,7 @@ def _sort(key: str) -> str:
 
 
 def _components(pipe: Any, family: ModelFamily) -> dict[str, nn.Module]:
-    return {name: getattr(pipe, name) for name in COMPONENTS if name == family.denoiser or name in family.text_encoders}
+    return {each.name: getattr(pipe, each.name) for each in family.components}
 
 
 def _planned(pipe: Any, family: ModelFamily, targets: Sequence[str]) -> dict[str, str]:
@@ -164,7 +163,7 @@ def _vae(pipe: Any) -> dict[str, Tensor]:
 def _metadata(first: Any, second: Any, family: ModelFamily, targets: Sequence[str]) -> dict[str, str]:
     v = family.objective(first).prediction_type == "v_prediction"
     return {
-        **MARKS[family.kind(first)],
+        **family.kind(first).marks,
         "ss_sd_model_name": base_name(first),
         "modelspec.sai_model_spec": "1.0.1",
         "modelspec.implementation": "https://github.com/huggingface/diffusers",

@@ -10,13 +10,14 @@ from typing import Any
 
 from sd_lora.adapters.file import MODULES_KEY, layout_of, read_adapter
 from sd_lora.lora.variants import called
-from sd_lora.models.kinds import family_of_kind, kind_of
+from sd_lora.models.families import ModelFamily
+from sd_lora.models.kinds import family_of_adapter, family_of_kind, kind_of
 from sd_lora.storage.safetensors_header import read_header
 
 
 @dataclass(frozen=True)
 class AdapterReport:
-    """Facts of an adapter file. `ranks`: rank → modules; `targets`: component and group → modules; `norms`: block →
+    """Facts of an adapter file. `ranks`: rank → modules; `targets`: component and group → modules; `norms`: part →
     Frobenius norm of its ΔW at strength 1 (of a DoRA, without its magnitudes); `strength`: the recommended one, if one
     was measured."""
 
@@ -62,22 +63,24 @@ def inspect_adapter(path: str | Path) -> AdapterReport:
     """Read an adapter and report on it. Raises AdapterError for a file that is no whole adapter."""
     weights, metadata = read_adapter(path, "numpy")
     header, _ = read_header(path)
-    kind = kind_of({name: w.shape for name, w in weights.items()}, metadata)
+    shapes = {name: w.shape for name, w in weights.items()}
+    kind, family = kind_of(shapes, metadata), family_of_adapter(shapes, metadata)
     norms: dict[str, float] = {}
     for name, w in weights.items():
-        norms[_block(name)] = norms.get(_block(name), 0.0) + w.squared_norm
+        part = ".".join(family.part_of(name)[0])
+        norms[part] = norms.get(part, 0.0) + w.squared_norm
     return AdapterReport(
         path=str(path),
         bytes=Path(path).stat().st_size,
         base=metadata.get("sdlora.base") or metadata.get("ss_sd_model_name", ""),
-        family=metadata.get("sdlora.family") or (family_of_kind(kind) if kind else ""),
+        family=metadata.get("sdlora.family") or (family_of_kind(kind).name if kind else ""),
         trigger=metadata.get("sdlora.trigger") or metadata.get("modelspec.trigger_phrase", ""),
         strength=metadata.get("sdlora.strength", ""),
         layout=layout_of(header),
         variant=called(w.variant for w in weights.values()),
         dtypes=tuple(sorted({info.dtype for key, info in header.items() if not key.endswith(".alpha")})),
         modules=len(weights),
-        targets=dict(sorted(Counter(_target(name) for name in weights).items())),
+        targets=dict(sorted(Counter(_target(name, family) for name in weights).items())),
         parameters=sum(math.prod(shape) for w in weights.values() for shape in w.shapes.values()),
         ranks=dict(sorted(Counter(w.rank for w in weights.values()).items())),
         alphas=dict(sorted(Counter(w.alpha for w in weights.values()).items())),
@@ -86,19 +89,6 @@ def inspect_adapter(path: str | Path) -> AdapterReport:
     )
 
 
-def _target(name: str) -> str:
+def _target(name: str, family: ModelFamily) -> str:
     """``unet.….attn2.to_k`` → ``unet attn``: the component, and the group of targets the module belongs to."""
-    groups = (
-        ("attn", (".to_q", ".to_k", ".to_v", ".to_out.0", "q_proj", "k_proj", "v_proj", "out_proj")),
-        ("ff", ("ff.net.0.proj", "ff.net.2", "mlp.fc1", "mlp.fc2")),
-        ("proj", ("proj_in", "proj_out")),
-        ("conv", ("conv1", "conv2", "conv_shortcut", "time_emb_proj", "samplers.0.conv")),
-    )
-    found = next((group for group, endings in groups if name.endswith(endings)), "other")
-    return f"{name.split('.', maxsplit=1)[0]} {found}"
-
-
-def _block(name: str) -> str:
-    """``unet.up_blocks.1.attentions…`` → ``unet.up_blocks.1``."""
-    parts = name.split(".")
-    return ".".join(parts[:3] if parts[1] in ("down_blocks", "up_blocks") else parts[:2])
+    return f"{name.split('.', maxsplit=1)[0]} {family.group_of(name) or 'other'}"

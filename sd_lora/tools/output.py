@@ -13,7 +13,8 @@ from typing import Any
 from sd_lora.errors import AdapterError, ConfigError
 from sd_lora.lora.variants import VARIANTS, called
 from sd_lora.lora.weights import Weights
-from sd_lora.models.kinds import KINDS, MARKS, family_of_kind, kind_of
+from sd_lora.models.families import kinds
+from sd_lora.models.kinds import family_of_kind, kind_of
 from sd_lora.storage.safetensors_header import read_header
 from sd_lora.version import __version__
 
@@ -78,21 +79,21 @@ def with_facts(metadata: Mapping[str, str], weights: Mapping[str, Weights], out:
 
 def marks_for(
     weights: Mapping[str, Weights], metadata: Mapping[str, str], label: str, kind: str = "",
-    remedy: str = f"convert it with --kind {'|'.join(KINDS)} first",
+    remedy: str = "convert it with --kind {} first",
 ) -> dict[str, str]:  # fmt: skip
     """`metadata` with the marks by which other programs tell the base, so that none lists the file wrongly.
 
     `kind` is what the user says of it. Raises AdapterError, with the `remedy`, if nothing tells which base it is for.
     """
-    if kind and kind not in KINDS:
-        raise AdapterError(f'there is no kind of base "{kind}"; known are {", ".join(KINDS)}')
+    if kind and kind not in kinds():
+        raise AdapterError(f'there is no kind of base "{kind}"; known are {", ".join(kinds())}')
     told = kind_of({name: w.shape for name, w in weights.items()}, metadata)
     if kind and told and kind != told and {kind, told} != {"sd2", "sd2-v"}:
         raise AdapterError(f"{label} is for a base of kind {told}, not {kind}; leave --kind out")
     chosen = kind or told
     if not chosen:
-        raise AdapterError(f"{label} does not tell which base it is for; {remedy}")
-    return {**metadata, **MARKS[chosen], "sdlora.family": family_of_kind(chosen)}
+        raise AdapterError(f"{label} does not tell which base it is for; {remedy.format('|'.join(kinds()))}")
+    return {**metadata, **kinds()[chosen].marks, "sdlora.family": family_of_kind(chosen).name}
 
 
 def dtype_for(inputs: Sequence[str | Path], asked: str) -> str:

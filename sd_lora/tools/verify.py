@@ -51,7 +51,7 @@ def verify_adapter(path: str | Path, model: ModelConfig | None = None) -> Verifi
     pipe, family = (None, None) if model is None else _load(model)
     kind = kind_of(_downs(header), metadata)
     if pipe is not None and family is not None:
-        kind = family.kind(pipe)
+        kind = family.kind(pipe).name
     problems: list[str] = []
     try:
         adapter = Adapter.load(path)

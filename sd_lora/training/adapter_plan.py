@@ -9,12 +9,10 @@ from typing import Any
 from sd_lora.adapters.adapter import Adapter, base_name, modules_of
 from sd_lora.config.conflicts import text_conflicts
 from sd_lora.config.schema import RunConfig
-from sd_lora.errors import AdapterError, ConfigError, some
+from sd_lora.errors import ConfigError, some
 from sd_lora.lora.targets import plan_targets
 from sd_lora.models.opening import ModelFamily
 from sd_lora.training.optimizers import OPTIMIZERS
-
-_NEVER_ELSEWHERE = ("conv_in", "conv_out", "time_embedding.", "add_embedding.")
 
 
 def plan_adapter(config: RunConfig, family: ModelFamily, pipe: Any, kept: Path | None = None) -> Adapter:
@@ -32,7 +30,7 @@ def plan_adapter(config: RunConfig, family: ModelFamily, pipe: Any, kept: Path |
             (config.lora.ranks, config.lora.alphas),
         )  # fmt: skip
         adapter = Adapter.create(targets, seed=config.training.seed, variant=config.lora.variant)
-    _check_text_encoders(adapter.weights)
+    family.check_modules(adapter.weights)
     return adapter
 
 
@@ -59,7 +57,7 @@ def _is_text(name: str, family: ModelFamily) -> bool:
     return name.split(".", 1)[0] in family.text_encoders
 
 
-def notes_on(adapter: Adapter, config: RunConfig, pipe: Any) -> list[str]:
+def notes_on(adapter: Adapter, config: RunConfig, family: ModelFamily, pipe: Any) -> list[str]:
     """What a user should know of the modules that are trained: where other programs differ, as sentences."""
     names, notes = list(adapter.weights), []
     if config.lora.init:
@@ -68,29 +66,12 @@ def notes_on(adapter: Adapter, config: RunConfig, pipe: Any) -> list[str]:
             "modules, ranks, alphas and variant are that file's, and lora.targets, rank and alpha are not used"
         )
     notes += dict.fromkeys(w.row.note for w in adapter.weights.values() if w.row.note)
-    odd = [name for name in names if name.removeprefix("unet.").startswith(_NEVER_ELSEWHERE)]
+    odd = [name for name in names if family.part_of(name)[0] == (family.denoiser,)]  # outside of all blocks
     if odd:
         notes.append(f"kohya's scripts never load {some(odd, 3)}; other programs do")
-    if not any(name.endswith("attn2.to_k") for name in names):
+    marker = "".join(family.width_modules[:1])
+    if marker and not any(name.endswith(marker) for name in names):
         notes.append(
-            "no attn2.to_k is trained, by whose width InvokeAI tells the base model; it will not know this adapter's"
+            f"no {marker[1:]} is trained, by whose width InvokeAI tells the base model; it will not know this adapter's"
         )
     return notes
-
-
-def _check_text_encoders(names: Any) -> None:
-    """AdapterError for a text encoder's attention trained in part, or modules of it that no other program loads."""
-    parts: dict[str, set[str]] = {}
-    for name in names:
-        layer, _, part = name.rpartition(".self_attn.")
-        if layer:
-            parts.setdefault(layer, set()).add(part)
-    partial = sorted(layer for layer, there in parts.items() if len(there) < 4)
-    if partial:
-        raise AdapterError(
-            f"the attention of {len(partial)} text-encoder layers would be trained in part ({some(partial, 2)}), which "
-            "diffusers refuses and AUTOMATIC1111 drops; train q_proj, k_proj, v_proj and out_proj together"
-        )
-    foreign = sorted(name for name in names if name.startswith("text_encoder") and ".encoder.layers." not in name)
-    if foreign:
-        raise AdapterError(f"{some(foreign, 2)} cannot be loaded by any other program; leave it out of lora.targets")

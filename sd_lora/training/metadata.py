@@ -13,7 +13,6 @@ from sd_lora.adapters.adapter import Adapter, base_name
 from sd_lora.config.schema import RunConfig, TrainingConfig
 from sd_lora.data.examples import Example
 from sd_lora.lora.variants import VARIANTS
-from sd_lora.models.kinds import MARKS
 from sd_lora.models.opening import ModelFamily
 from sd_lora.version import __version__
 
@@ -69,7 +68,7 @@ def describe(
         "sdlora.targets": targets,
         "sdlora.variant": adapter.variant,
     }
-    return {**MARKS[family.kind(pipe)], **fields}
+    return {**family.kind(pipe).marks, **fields}
 
 
 def _objective_facts(training: TrainingConfig) -> dict[str, str]:

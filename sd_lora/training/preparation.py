@@ -115,7 +115,7 @@ def plan_run(places: Places, data: LookedAt) -> Run:
     )  # fmt: skip
     config = _resolved(places, examined, rate, means)
     warnings = [f"{code}: {text}" for code, text in grouped(examined.findings) if CODES[code].severity == "warning"]
-    notes = [*warnings, *notes_on(adapter, config, pipe)]
+    notes = [*warnings, *notes_on(adapter, config, family, pipe)]
     adapter.metadata = describe(config, family, pipe, examined.examples, adapter)
     adapter.label = config.output.name
     return Run(

@@ -10,7 +10,8 @@ from PIL import Image
 
 from sd_lora.adapters.adapter import Adapter
 from sd_lora.lora.variants import VARIANTS
-from sd_lora.models.kinds import VERSIONS, kind_marked
+from sd_lora.models.families import FAMILIES, kinds
+from sd_lora.models.kinds import kind_marked
 from sd_lora.preview.recipe import png_bytes
 from sd_lora.storage.atomic import storing, write_atomically
 
@@ -24,7 +25,7 @@ def write_sidecars(file: Path, metadata: dict[str, str], picture: Image.Image | 
     """
     facts = {
         "description": metadata["modelspec.description"],
-        "sd version": VERSIONS[kind_marked(metadata)],
+        "sd version": kinds()[kind_marked(metadata)].version,
         "activation text": metadata["modelspec.trigger_phrase"],
         "notes": metadata["modelspec.usage_hint"],
     }
@@ -54,13 +55,13 @@ def model_card(adapter: Adapter, *, pictured: bool = True) -> str:
     else:
         source = f'"{base if "/" in base else f"path/to/{base}"}", torch_dtype=torch.float16'
         needed, place = "torch", '.to("cuda")'
-    xl = metadata["sdlora.family"] == "sdxl"
+    tag = FAMILIES[metadata["sdlora.family"]].title.lower().replace(" ", "-")
     data = ModelCardData(
         base_model=base if "/" in base else None,
         library_name="diffusers",
         pipeline_tag="text-to-image",
         instance_prompt=metadata["modelspec.trigger_phrase"] or None,
-        tags=["lora", "stable-diffusion-xl" if xl else "stable-diffusion", "text-to-image", "diffusers", "style"],
+        tags=["lora", tag, "text-to-image", "diffusers", "style"],
     )
     prompt = f"a lighthouse at dusk, in {trigger} style" if trigger else "a lighthouse at dusk"
     call = f"To call the style, end the prompt with `, in {trigger} style`." if trigger else "It needs no trigger word."

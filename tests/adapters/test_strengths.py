@@ -13,10 +13,11 @@ import torch
 from rows import every_row
 from small_weights import weights_of
 
+from sd_lora.adapters import strengths
 from sd_lora.adapters.adapter import Adapter, modules_of
 from sd_lora.adapters.keys import name_of_module
-from sd_lora.adapters.strengths import strengths_by_module
 from sd_lora.errors import AdapterError
+from sd_lora.models.families import FAMILIES
 
 NAMES = [
     "unet.conv_in",
@@ -37,6 +38,10 @@ NAMES = [
     "unet.up_blocks.1.resnets.0.conv1",
     "text_encoder.text_model.encoder.layers.0.self_attn.q_proj",
 ]
+
+
+def strengths_by_module(names: list[str], value: Any, base: list[str] | None = None) -> dict[str, Any]:
+    return strengths.strengths_by_module(names, value, FAMILIES["sd"], base)
 
 
 def given(value: Any, base: list[str] | None = None) -> dict[str, Any]:

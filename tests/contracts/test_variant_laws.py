@@ -27,7 +27,7 @@ from sd_lora.lora.layers import Layer
 from sd_lora.lora.norms import delta_norms
 from sd_lora.lora.variants import VARIANTS, new_layer, variant_of
 from sd_lora.lora.weights import Weights
-from sd_lora.models.kinds import MARKS
+from sd_lora.models.families import kinds
 from sd_lora.storage.safetensors_header import read_header
 from sd_lora.tools.inspect import inspect_adapter
 
@@ -370,7 +370,7 @@ def test_every_key_is_read_as_what_it_was_written(case: Case, layout: str, tmp_p
     """By the reader, by the summary and by what judges for other programs."""
     path, row, name = tmp_path / "a.safetensors", VARIANTS[case.variant], "unet.mid_block.resnets.0.conv1"
     weights = case.weights(case.trained(case.module()))
-    write_adapter(path, {name: weights}, MARKS["sd1"], "float32", layout)
+    write_adapter(path, {name: weights}, kinds()["sd1"].marks, "float32", layout)
     header, metadata = read_header(path)
     stem = kohya_stem(name) if layout == "kohya" else name
     assert {key: split_key(key).role for key in header if not key.endswith(".alpha")} == {
@@ -382,7 +382,7 @@ def test_every_key_is_read_as_what_it_was_written(case: Case, layout: str, tmp_p
     assert (read_summary(path).variant, read_summary(path).title) == (row.name, row.title)
     report = inspect_adapter(path)
     assert (report.variant, report.ranks) == (row.name, {3: 1})
-    assert report.norms == pytest.approx({"unet.mid_block": weights.squared_norm**0.5}, rel=1e-5)
+    assert report.norms == pytest.approx({"unet.mid": weights.squared_norm**0.5}, rel=1e-5)
 
 
 def test_a_file_that_lacks_a_tensor_is_refused_by_the_name_of_its_role(case: Case, tmp_path: Path) -> None:

@@ -45,6 +45,7 @@ def test_the_report_is_right(file: Path) -> None:
     assert (report.base, report.family, report.trigger) == ("tiny", "sd", "zwq")
     assert report.modules == 3
     assert report.parameters == 4 * 6 + 5 * 4 + 2 * 6 + 6 * 2 + 4 * 27 + 5 * 4
+    assert report.targets == {"unet attn": 2, "unet conv": 1}
     assert report.ranks == {2: 1, 4: 2}
     assert report.alphas == {2.0: 3}
     assert report.metadata["ss_seed"] == "3"
@@ -53,7 +54,7 @@ def test_the_report_is_right(file: Path) -> None:
 def test_norms_are_those_of_the_whole_update(file: Path) -> None:
     norms = inspect_adapter(file).norms
     expected = {}
-    for name, block in ((DOWN, "unet.down_blocks.0"), (MIDDLE, "unet.mid_block"), (UP, "unet.up_blocks.1")):
+    for name, block in ((DOWN, "unet.down.block_0"), (MIDDLE, "unet.mid"), (UP, "unet.up.block_1")):
         w = weights()[name]
         delta = w.alpha / w.rank * w.tensors["up"].flatten(1).double() @ w.tensors["down"].flatten(1).double()
         expected[block] = delta.norm().item()
@@ -65,7 +66,7 @@ def test_norms_of_one_block_add_up_as_squares(tmp_path: Path) -> None:
     twice[DOWN.replace("to_q", "to_k")] = weights()[DOWN]
     write_adapter(tmp_path / "b.safetensors", twice, {}, "float32")
     write_adapter(tmp_path / "a.safetensors", weights(), {}, "float32")
-    one, two = (inspect_adapter(tmp_path / f"{name}.safetensors").norms["unet.down_blocks.0"] for name in "ab")
+    one, two = (inspect_adapter(tmp_path / f"{name}.safetensors").norms["unet.down.block_0"] for name in "ab")
     assert two == pytest.approx(one * 2**0.5, rel=1e-5)
 
 
@@ -81,7 +82,7 @@ def test_the_lines_say_it_for_people(file: Path) -> None:
     assert lines["trigger word"] == "zwq"
     assert lines["rank"] == "2 (× 1), 4 (× 2)"
     assert lines["modules"].startswith("3 ")
-    assert "norm of unet.mid_block" in lines
+    assert "norm of unet.mid" in lines
 
 
 def test_a_file_that_says_nothing_of_itself(tmp_path: Path) -> None:
@@ -110,7 +111,7 @@ def test_what_is_no_adapter_is_refused(content: bytes, tmp_path: Path) -> None:
 def test_the_command_shows_the_facts(file: Path) -> None:
     result = CliRunner().invoke(app, ["inspect", str(file)])
     assert (result.exit_code, result.stderr) == (0, "")
-    for said in ("tiny", "zwq", "4 (× 2)", "norm of unet.mid_block"):
+    for said in ("tiny", "zwq", "4 (× 2)", "norm of unet.mid"):
         assert said in result.stdout
 
 

@@ -20,7 +20,7 @@ from sd_lora.adapters.file import read_adapter
 from sd_lora.adapters.writing import write_adapter
 from sd_lora.commands.app import app
 from sd_lora.config.schema import ModelConfig
-from sd_lora.models.kinds import MARKS
+from sd_lora.models.families import kinds
 from sd_lora.storage.safetensors_header import read_header
 from sd_lora.tools.convert import convert_adapter
 from sd_lora.tools.extract import extract_adapter
@@ -66,7 +66,7 @@ def foreign(tmp_path: Path) -> Path:
 def test_every_result_is_marked_for_its_base(tool: Tool, foreign: Path, tmp_path: Path) -> None:
     tool(foreign, tmp_path / "out.safetensors")
     metadata = read_adapter(tmp_path / "out.safetensors")[1]
-    assert {key: metadata[key] for key in MARKS["sd1"]} == MARKS["sd1"]
+    assert {key: metadata[key] for key in kinds()["sd1"].marks} == kinds()["sd1"].marks
     assert metadata["sdlora.family"] == "sd"
 
 
@@ -80,7 +80,7 @@ def test_without_a_base_that_anything_tells_nothing_is_written(tool: Tool, tmp_p
 def test_a_result_is_called_by_its_own_name_where_other_programs_call_it(
     tool: Tool, foreign: Path, tmp_path: Path
 ) -> None:
-    write_adapter(foreign, read_adapter(foreign)[0], MARKS["sd1"] | {"ss_output_name": "ink"}, "float32")
+    write_adapter(foreign, read_adapter(foreign)[0], kinds()["sd1"].marks | {"ss_output_name": "ink"}, "float32")
     tool(foreign, tmp_path / "ink, small.safetensors")
     assert read_adapter(tmp_path / "ink, small.safetensors")[1]["ss_output_name"] == "ink_ small"
 
@@ -107,8 +107,8 @@ def test_a_merge_takes_the_first_trigger_word_there_is_and_no_recommended_streng
 ) -> None:
     weights = read_adapter(foreign)[0]
     one, two = tmp_path / "one.safetensors", tmp_path / "two.safetensors"
-    write_adapter(one, weights, MARKS["sd1"] | {"sdlora.strength": "0.7"}, "float32")
-    write_adapter(two, weights, MARKS["sd1"] | {"sdlora.trigger": "zwq"}, "float32")
+    write_adapter(one, weights, kinds()["sd1"].marks | {"sdlora.strength": "0.7"}, "float32")
+    write_adapter(two, weights, kinds()["sd1"].marks | {"sdlora.trigger": "zwq"}, "float32")
     merge_adapters([one, two], tmp_path / "out.safetensors")
     metadata = read_adapter(tmp_path / "out.safetensors")[1]
     assert metadata["sdlora.trigger"] == "zwq"
@@ -154,7 +154,7 @@ def test_verify_looks_once_for_what_invokeai_goes_by(monkeypatch: pytest.MonkeyP
         return plain.__get__(part)
 
     monkeypatch.setattr(Part, "is_attention", property(counted))
-    found = answers(facts_of(shapes, MARKS["sd1"], {}, "sd1"))
+    found = answers(facts_of(shapes, kinds()["sd1"].marks, {}, "sd1"))
     assert "attn2.to_k" in found[-1].reasons[0]
     assert looks < 30 * 300
 
@@ -185,8 +185,8 @@ def test_what_a_type_cannot_hold_is_not_fused(bases: dict[str, Path], tmp_path: 
     assert isinstance(module, torch.nn.Linear)
     out, inputs = module.out_features, module.in_features
     write_adapter(
-        tmp_path / "a.safetensors", {NAME: weights_of(torch.ones(1, inputs), torch.ones(out, 1), 1.0)}, MARKS["sd1"],
-        "float32",
+        tmp_path / "a.safetensors", {NAME: weights_of(torch.ones(1, inputs), torch.ones(out, 1), 1.0)},
+        kinds()["sd1"].marks, "float32",
     )  # fmt: skip
     before = sorted(tmp_path.iterdir())
     for name in ("folder", "file.safetensors"):

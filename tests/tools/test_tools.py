@@ -21,7 +21,6 @@ from sd_lora.commands.app import app
 from sd_lora.config.schema import ModelConfig
 from sd_lora.lora.targets import plan_targets
 from sd_lora.lora.weights import Weights
-from sd_lora.models.kinds import MARKS
 from sd_lora.tools.convert import convert_adapter
 from sd_lora.tools.extract import extract_adapter
 from sd_lora.tools.fuse import fuse_adapter
@@ -51,7 +50,7 @@ def make_in(bases: dict[str, Path]) -> Callable[[Path], Make]:
             parts = {part: getattr(pipe, part) for part in (family.denoiser, *family.text_encoders)}
             plan = plan_targets(parts, family.target_groups, targets.split(","), (rank, alpha))
             marks = {
-                **MARKS[family.kind(pipe)], "sdlora.family": family.name, "sdlora.base": "somewhere",
+                **family.kind(pipe).marks, "sdlora.family": family.name, "sdlora.base": "somewhere",
                 "sdlora.trigger": f"{name}word", "modelspec.trigger_phrase": f"in {name}word style",
                 "ss_output_name": name,
             }  # fmt: skip

@@ -21,8 +21,7 @@ from sd_lora.adapters.parts import facts_of
 from sd_lora.adapters.writing import write_adapter
 from sd_lora.commands.app import app
 from sd_lora.lora.targets import plan_targets
-from sd_lora.models.families import FAMILIES
-from sd_lora.models.kinds import MARKS
+from sd_lora.models.families import FAMILIES, kinds
 from sd_lora.tools.verify import verify_adapter
 
 MODELS = {"sd1": "sd15", "sd2": "sd21", "sdxl": "sdxl"}
@@ -71,7 +70,7 @@ def loaded(
 ) -> dict[str, tuple[int, int]]:  # fmt: skip
     """Client → (loaded, modules)."""
     alphas = {key: 1.0 for key in shapes if key.endswith(".alpha")} | (alphas or {})
-    file = facts_of(shapes, MARKS[kind] if metadata is None else metadata, alphas, kind, 1000)
+    file = facts_of(shapes, kinds()[kind].marks if metadata is None else metadata, alphas, kind, 1000)
     return {answer.client: (answer.loaded, answer.modules) for answer in answers(file)}
 
 
@@ -157,7 +156,7 @@ def test_flat_projections_are_refused_for_sd1_only(named: Any) -> None:
 
 def test_kohya_files_with_diffusers_own_record_are_refused_by_it(named: Any) -> None:
     keys = kohya("sd1", of(named, "sd1", "attn"))
-    found = loaded("sd1", keys, metadata=MARKS["sd1"] | {"lora_adapter_metadata": "{}"})
+    found = loaded("sd1", keys, metadata=kinds()["sd1"].marks | {"lora_adapter_metadata": "{}"})
     assert found["diffusers"][0] == 0
     assert found["ComfyUI"] == (128, 128)
 
@@ -175,7 +174,7 @@ def test_missing_marks_are_noted(named: Any) -> None:
     for metadata, client, shown in (({"format": "pt"}, "AUTOMATIC1111", "SD1"), ({"format": "pt"}, "Forge", "Unknown")):
         answer = next(a for a in answers(facts_of(keys, metadata, alphas, "sdxl")) if a.client == client)
         assert any(f"shown as {shown}, not SDXL" in note for note in answer.notes)
-    assert not any(answer.notes for answer in answers(facts_of(keys, MARKS["sdxl"], alphas, "sdxl")))
+    assert not any(answer.notes for answer in answers(facts_of(keys, kinds()["sdxl"].marks, alphas, "sdxl")))
 
 
 # ---- the command
@@ -186,7 +185,7 @@ def test_a_trained_adapter_verifies_on_its_base(
 ) -> None:
     pipe, family = sd_lora.load_base(bases["sd1"])
     adapter = trained_adapter(pipe)
-    adapter.metadata |= MARKS[family.kind(pipe)]
+    adapter.metadata |= family.kind(pipe).marks
     path = adapter.save(tmp_path / "a.safetensors")
     run = CliRunner().invoke(app, ["verify", str(path), "--base", str(bases["sd1"])])
     assert run.exit_code == 0, run.output
@@ -199,7 +198,7 @@ def test_a_trained_adapter_verifies_on_its_base(
 def test_a_file_that_we_do_not_read_is_still_reported(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     name = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
-    write_adapter(path, {name: weights_of(torch.ones(1, 768), torch.ones(8, 1), 1.0)}, MARKS["sd1"], "float32")
+    write_adapter(path, {name: weights_of(torch.ones(1, 768), torch.ones(8, 1), 1.0)}, kinds()["sd1"].marks, "float32")
     save_file(load_file(path) | {"mystery.weight": torch.ones(1)}, path)
     found = verify_adapter(path)
     assert not found.is_whole

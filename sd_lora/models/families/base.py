@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -18,17 +21,117 @@ if TYPE_CHECKING:  # facts are read without torch
 Conditioning = dict[str, "Tensor"]
 
 
+#: The parts a module is in, from the outside in, and its layer in the innermost: ``("unet", "up", "block_1"), 2``;
+#: layer -1 belongs to the block as a whole, such as an upsampler.
+Place = tuple[tuple[str, ...], int]
+
+
+@dataclass(frozen=True)
+class Component:
+    """A part of the pipeline that can carry layers: its attribute `name` there, the `prefix` of its modules in kohya's
+    keys, and what it is called in sentences."""
+
+    name: str
+    prefix: str
+    shown: str
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of base that other programs tell apart.
+
+    `marks`: the metadata that A1111, Forge and sd-scripts read (docs/file-format.md); `known_by`: patterns of those
+    values in files of other programs; `version`: what A1111 and Forge call it; `width`: of what the cross-attention
+    reads; `predicts_v`: whether v-prediction sets it apart; `openclip`: text encoders whose queries, keys and values
+    are one matrix in the original code; `has_pixel_projections`: proj_in and proj_out are 1 × 1 convolutions.
+    """
+
+    name: str
+    marks: Mapping[str, str]
+    known_by: tuple[str, ...]
+    version: str
+    width: int = 0
+    predicts_v: bool = False
+    openclip: tuple[str, ...] = ()
+    has_pixel_projections: bool = False
+
+
 class ModelFamily(ABC):
     """Facts about a kind of diffusion model, and how to load, encode and denoise with it."""
 
     name: ClassVar[str]
+    #: its name in sentences
+    title: ClassVar[str]
     #: `_class_name` values of `model_index.json` that belong to the family
     pipeline_classes: ClassVar[tuple[str, ...]]
     #: name of the component that is trained
     denoiser: ClassVar[str]
-    text_encoders: ClassVar[tuple[str, ...]]
+    #: what can carry layers: the denoiser first, then the text encoders
+    components: ClassVar[tuple[Component, ...]]
+    kinds: ClassVar[tuple[Kind, ...]]
     #: group → glob patterns over module names
     target_groups: ClassVar[Mapping[str, tuple[str, ...]]]
+    #: endings of the modules whose inputs are as wide as a kind's `width`
+    width_modules: ClassVar[tuple[str, ...]] = ()
+    #: whether kohya's keys have the names of the original code, not those of diffusers
+    writes_original: ClassVar[bool] = False
+    #: program → patterns of modules that it does not know by diffusers' names in kohya's keys
+    unmapped: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    #: a segment of a module's path, for paths whose dots were written as underscores
+    segment: ClassVar[re.Pattern[str]]
+
+    @property
+    def text_encoders(self) -> tuple[str, ...]:
+        return tuple(component.name for component in self.components if component.name != self.denoiser)
+
+    def group_of(self, name: str) -> str:
+        """The first target group that module `name` is in, or ""."""
+        groups = self.target_groups.items()
+        return next((group for group, patterns in groups if any(fnmatchcase(name, p) for p in patterns)), "")
+
+    def part_of(self, name: str) -> Place:
+        """Where module `name` is: its component, and within a block also the block and the layer."""
+        return (name.partition(".")[0],), 0
+
+    def beyond_diffusers(self, names: Collection[str]) -> set[tuple[str, ...]]:  # noqa: ARG002
+        """The blocks among the parts of `names` that diffusers' strengths by block do not reach completely."""
+        return set()
+
+    def kinds_by_modules(self, downs: Mapping[str, tuple[int, ...]]) -> list[Kind]:  # noqa: ARG002
+        """The kinds that an adapter can be for, if its modules (shapes of `down` by name) are in no other family."""
+        return []
+
+    def check_modules(self, names: Collection[str]) -> None:  # noqa: B027
+        """AdapterError for a choice of modules to train that no other program would load."""
+
+    def original_path(self, path: str) -> str:
+        """Module `path` of the denoiser in the names of the original code; ValueError if it has none."""
+        raise ValueError(path)
+
+    def native_path(self, component: str, path: str) -> tuple[str, bool]:
+        """Module `path` of a file in diffusers' names, and whether it was in the original ones; ValueError if it is in
+        neither."""
+        raise ValueError(f"{component}.{path}")
+
+    def kohya_stem(self, name: str) -> str:
+        """``unet.mid_block.….to_out.0`` → ``lora_unet_mid_block_…_to_out_0``. ValueError for a module that is not of
+        the family, KeyError for a component that is not."""
+        component, _, path = name.partition(".")
+        prefix = {each.name: each.prefix for each in self.components}[component]
+        if self.writes_original and component == self.denoiser:
+            path = self.original_path(path)
+        return prefix + path.replace(".", "_")
+
+    def module_of_stem(self, stem: str) -> tuple[str, bool]:
+        """The inverse of `kohya_stem`: the module in diffusers' names, and whether it was in the original ones.
+        ValueError if there is none."""
+        for component in self.components:
+            flat = stem.removeprefix(component.prefix)
+            path = ".".join(self.segment.findall(flat))
+            if flat != stem and path.replace(".", "_") == flat:
+                native, is_original = self.native_path(component.name, path)
+                return f"{component.name}.{native}", is_original
+        raise ValueError(stem)
 
     @abstractmethod
     def load(self, folder: Path, dtype: torch.dtype) -> Any:
@@ -39,8 +142,8 @@ class ModelFamily(ABC):
         """A pipeline that was made elsewhere, checked and frozen like one that `load` gives."""
 
     @abstractmethod
-    def kind(self, pipe: Any) -> str:
-        """The kind of base that other programs would call it: one of `kinds.KINDS`."""
+    def kind(self, pipe: Any) -> Kind:
+        """Which of its `kinds` a base is."""
 
     @abstractmethod
     def objective(self, pipe: Any, *, zero_terminal_snr: bool = False) -> Denoising:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sd_lora.errors import BaseModelError
-from sd_lora.models.families.unet import UNetFamily, tokens_of
+from sd_lora.models.families.base import Component, Kind
+from sd_lora.models.families.unet import UNET, UNetFamily, tokens_of
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -14,20 +16,50 @@ if TYPE_CHECKING:
     from sd_lora.models.families.base import Conditioning
 
 
+def _marks(version: str, architecture: str) -> dict[str, str]:
+    return {
+        "ss_base_model_version": version, "ss_v2": str(version != "sd_v1"),
+        "modelspec.architecture": f"{architecture}/lora",
+    }  # fmt: skip
+
+
+SD1 = Kind(
+    "sd1", _marks("sd_v1", "stable-diffusion-v1"), ("sd_v1", "stable-diffusion-v1/lora"), "SD1", 768,
+    has_pixel_projections=True,
+)  # fmt: skip
+SD2, SD2_V = (
+    Kind(name, _marks(version, architecture), (version, f"{architecture}/lora"), "SD2", 1024, v, ("text_encoder",))
+    for name, version, architecture, v in (
+        ("sd2", "sd_v2", "stable-diffusion-v2-512", False), ("sd2-v", "sd_v2_v", "stable-diffusion-v2-768-v", True),
+    )
+)  # fmt: skip
+#: blocks that have attention here and not in SDXL, or exist only here
+_ONLY_HERE = re.compile(r"unet\.(?:(?:down|up)_blocks\.3\.|down_blocks\.0\.attentions\.|up_blocks\.2\.attentions\.)")
+_PROJECTION = re.compile(r"unet\..*\.proj_(?:in|out)$")
+
+
 class SdFamily(UNetFamily):
     name = "sd"
+    title = "Stable Diffusion"
     pipeline_classes = ("StableDiffusionPipeline",)
-    text_encoders = ("text_encoder",)
+    components = (UNET, Component("text_encoder", "lora_te_", "text encoder"))
+    kinds = (SD1, SD2, SD2_V)
     _leave_out: ClassVar = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 
     def _check(self, pipe: Any, label: str) -> None:
         if pipe.unet.config.cross_attention_dim != pipe.text_encoder.config.hidden_size:
             raise BaseModelError(f"base model {label} is not whole: its text encoder does not fit its UNet")
 
-    def kind(self, pipe: Any) -> str:
+    def kind(self, pipe: Any) -> Kind:
         if not pipe.unet.config.use_linear_projection:  # the one trait of SD2 that no size decides
-            return "sd1"
-        return "sd2-v" if pipe.scheduler.config.prediction_type == "v_prediction" else "sd2"
+            return SD1
+        return SD2_V if pipe.scheduler.config.prediction_type == "v_prediction" else SD2
+
+    def kinds_by_modules(self, downs: Mapping[str, tuple[int, ...]]) -> list[Kind]:
+        sides = {len(shape) for name, shape in downs.items() if _PROJECTION.match(name)}
+        if not sides or not any(map(_ONLY_HERE.match, downs)):
+            return []
+        return [SD1] if sides == {4} else [SD2, SD2_V]
 
     def encode_captions(self, pipe: Any, captions: Sequence[str]) -> Conditioning:
         ids = tokens_of(pipe.text_encoder, pipe.tokenizer, captions)

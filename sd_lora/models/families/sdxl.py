@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sd_lora.errors import BaseModelError
-from sd_lora.models.families.unet import UNetFamily, tokens_of
+from sd_lora.models.families.base import Component, Kind
+from sd_lora.models.families.unet import UNET, UNetFamily, tokens_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -14,11 +16,32 @@ if TYPE_CHECKING:
     from sd_lora.data.pictures.views import Framing
     from sd_lora.models.families.base import Conditioning
 
+SDXL = Kind(
+    "sdxl",
+    {
+        "ss_base_model_version": "sdxl_base_v1-0", "ss_v2": "False",
+        "modelspec.architecture": "stable-diffusion-xl-v1-base/lora",
+    },
+    ("sdxl_*", "stable-diffusion-xl*"), "SDXL", 2048, openclip=("text_encoder_2",),
+)  # fmt: skip
+#: its second text encoder, and transformers that are deeper than one layer
+_ONLY_HERE = re.compile(r"text_encoder_2\.|.*\.transformer_blocks\.[1-9]")
+
 
 class SdxlFamily(UNetFamily):
     name = "sdxl"
+    title = "Stable Diffusion XL"
     pipeline_classes = ("StableDiffusionXLPipeline",)
-    text_encoders = ("text_encoder", "text_encoder_2")
+    components = (
+        UNET, Component("text_encoder", "lora_te1_", "text encoder"),
+        Component("text_encoder_2", "lora_te2_", "second text encoder"),
+    )  # fmt: skip
+    kinds = (SDXL,)
+    writes_original = True
+    unmapped: ClassVar = {
+        "AUTOMATIC1111": ("unet.up_blocks.0.upsamplers.0.conv", "unet.add_embedding.*"),
+        "diffusers": ("unet.add_embedding.*",),
+    }
     target_groups: ClassVar = {
         **UNetFamily.target_groups,
         # The block that carries style (B-LoRA, arXiv 2403.14572); its neighbour attentions.0 carries content.
@@ -39,8 +62,11 @@ class SdxlFamily(UNetFamily):
         if not fits or time_ids != 6 * (unet.addition_time_embed_dim or 0):
             raise BaseModelError(f"base model {label} is not whole: its text encoders do not fit its UNet")
 
-    def kind(self, pipe: Any) -> str:  # noqa: ARG002
-        return "sdxl"
+    def kind(self, pipe: Any) -> Kind:  # noqa: ARG002
+        return SDXL
+
+    def kinds_by_modules(self, downs: Mapping[str, tuple[int, ...]]) -> list[Kind]:
+        return [SDXL] if any(map(_ONLY_HERE.match, downs)) else []
 
     def encode_captions(self, pipe: Any, captions: Sequence[str]) -> Conditioning:
         """``states``: both encoders' last but one hidden states side by side; ``pooled``: the second's embedding."""

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from sd_lora.errors import BaseModelError
-from sd_lora.models.families.base import ModelFamily
+from sd_lora.errors import AdapterError, BaseModelError, some
+from sd_lora.models.families.base import Component, ModelFamily, Place
+from sd_lora.models.families.unet_names import (
+    BLOCK,
+    SEGMENT,
+    diffusers_path,
+    is_native,
+    is_original,
+    lasting_path,
+    sgm_path,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -19,6 +28,7 @@ if TYPE_CHECKING:
     from sd_lora.models.families.base import Conditioning
     from sd_lora.models.objectives import Denoising
 
+UNET = Component("unet", "lora_unet_", "UNet")
 _TEXT = "text_encoder*"
 #: attention layers that see the latents at their full size
 _WIDE_LAYERS = 5
@@ -39,8 +49,62 @@ class UNetFamily(ModelFamily):
         "text": tuple(f"{_TEXT}.self_attn.{part}_proj" for part in ("q", "k", "v", "out")),
         "text_ff": (f"{_TEXT}.mlp.fc1", f"{_TEXT}.mlp.fc2"),
     }  # fmt: skip
+    width_modules = (".attn2.to_k", ".attn2.to_v")
+    segment = SEGMENT
     #: arguments of `from_pretrained` that leave out what training does not need
     _leave_out: ClassVar[dict[str, Any]] = {}
+
+    def part_of(self, name: str) -> Place:
+        component, _, path = name.partition(".")
+        match = BLOCK.match(path) if component == self.denoiser else None
+        if not match:
+            return (component,), 0
+        side, number, mid, layer = match.groups()
+        if mid:  # one attention between two resnets: one layer
+            return (component, mid), 0
+        return (component, side, f"block_{number}"), int(layer) if layer else -1
+
+    def beyond_diffusers(self, names: Collection[str]) -> set[tuple[str, ...]]:
+        """Blocks without attention (as far as other blocks show that the adapter would have it there), and the mid
+        block if the adapter has its resnets."""
+        attends: dict[tuple[str, ...], set[bool]] = {}
+        for name in names:
+            part, _ = self.part_of(name)
+            if len(part) > 1:
+                attends.setdefault(part, set()).add(".attentions." in name)
+        if not any(True in each for each in attends.values()):
+            return set()
+        return {part for part, each in attends.items() if each == {False} or (len(part) == 2 and False in each)}
+
+    def check_modules(self, names: Collection[str]) -> None:
+        """AdapterError for a text encoder's attention trained in part, or modules of it that no other program loads."""
+        parts: dict[str, set[str]] = {}
+        for name in names:
+            layer, _, part = name.rpartition(".self_attn.")
+            if layer:
+                parts.setdefault(layer, set()).add(part)
+        partial = sorted(layer for layer, there in parts.items() if len(there) < 4)
+        if partial:
+            raise AdapterError(
+                f"the attention of {len(partial)} text-encoder layers would be trained in part ({some(partial, 2)}), "
+                "which diffusers refuses and AUTOMATIC1111 drops; train q_proj, k_proj, v_proj and out_proj together"
+            )
+        text = [name for name in names if name.partition(".")[0] in self.text_encoders]
+        foreign = sorted(name for name in text if ".encoder.layers." not in name)
+        if foreign:
+            raise AdapterError(
+                f"{some(foreign, 2)} cannot be loaded by any other program; leave it out of lora.targets"
+            )
+
+    def original_path(self, path: str) -> str:
+        return sgm_path(path, self.name)
+
+    def native_path(self, component: str, path: str) -> tuple[str, bool]:
+        if component == self.denoiser and is_original(path):
+            return diffusers_path(path), True
+        if not is_native(path, of_text=component != self.denoiser):
+            raise ValueError(path)
+        return lasting_path(path), False
 
     def load(self, folder: Path, dtype: torch.dtype) -> Any:
         from diffusers import DiffusionPipeline
@@ -63,7 +127,7 @@ class UNetFamily(ModelFamily):
 
     def adopt(self, pipe: Any, label: str) -> Any:
         """`pipe`, checked, frozen and in evaluation mode. Raises BaseModelError, which calls it `label`."""
-        channels = pipe.unet.config.in_channels
+        channels = self._net(pipe).config.in_channels
         if channels != pipe.vae.config.latent_channels:
             raise BaseModelError(
                 f"base model {label} takes {channels} input channels; inpainting bases cannot be trained"
@@ -84,6 +148,9 @@ class UNetFamily(ModelFamily):
         """Raise BaseModelError if the parts do not belong together or the family cannot use them."""
         raise NotImplementedError
 
+    def _net(self, pipe: Any) -> Any:
+        return getattr(pipe, self.denoiser)
+
     def text_parts(self, pipe: Any) -> list[tuple[Any, Any]]:
         """Each text encoder with its tokenizer."""
         return [
@@ -101,20 +168,20 @@ class UNetFamily(ModelFamily):
         return Objective(alphas, config.prediction_type, zero_terminal_snr=zero_terminal_snr)
 
     def native_size(self, pipe: Any) -> int:
-        return int(pipe.unet.config.sample_size * pipe.vae_scale_factor)
+        return int(self._net(pipe).config.sample_size * pipe.vae_scale_factor)
 
     def grain(self, pipe: Any) -> int:
-        return int(pipe.vae_scale_factor * 2 ** (len(pipe.unet.config.block_out_channels) - 1))
+        return int(pipe.vae_scale_factor * 2 ** (len(self._net(pipe).config.block_out_channels) - 1))
 
     def latent_shape(self, pipe: Any, size: tuple[int, int]) -> tuple[int, ...]:
-        return (pipe.unet.config.in_channels, size[1] // pipe.vae_scale_factor, size[0] // pipe.vae_scale_factor)
+        return (self._net(pipe).config.in_channels, size[1] // pipe.vae_scale_factor, size[0] // pipe.vae_scale_factor)
 
     def work(self, pipe: Any, size: tuple[int, int]) -> float:
         """Weights at every place of the latents, and attention of every place to every other, in a handful of layers
         of the first width."""
         places = size[0] * size[1] / pipe.vae_scale_factor**2
-        weights = sum(p.numel() for p in pipe.unet.parameters())
-        return places * (weights + 2 * _WIDE_LAYERS * pipe.unet.config.block_out_channels[0] * places)
+        weights = sum(p.numel() for p in self._net(pipe).parameters())
+        return places * (weights + 2 * _WIDE_LAYERS * self._net(pipe).config.block_out_channels[0] * places)
 
     def images_key(self, pipe: Any) -> str:
         return _hash_of([pipe.vae], [self.name, str(pipe.vae.config.scaling_factor), str(pipe.vae.config.force_upcast)])
@@ -123,7 +190,7 @@ class UNetFamily(ModelFamily):
         from sd_lora.models.quantize import plain_weight
 
         digest = hashlib.sha256()
-        for name, tensor in sorted(pipe.unet.state_dict().items()):
+        for name, tensor in sorted(self._net(pipe).state_dict().items()):
             few = plain_weight(tensor.detach()).flatten()[:: max(1, tensor.numel() // 64)].float().cpu()
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             digest.update(few.numpy().tobytes())

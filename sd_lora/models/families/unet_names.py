@@ -1,4 +1,6 @@
-"""The UNet's block names in diffusers and in the original code of Stable Diffusion (sgm), both ways.
+"""The names of modules of the UNet and of CLIP's text encoders in files and in memory.
+
+The UNet's blocks have names in diffusers and in the original code of Stable Diffusion (sgm), mapped here both ways.
 
 All published Stable Diffusion UNets have two resnets a down block and three an up block, so a block takes three places
 in the original's flat lists. Paths here are dotted.
@@ -7,6 +9,22 @@ in the original's flat lists. Paths here are dotted.
 from __future__ import annotations
 
 import re
+
+#: block and layer of a module of the UNet
+BLOCK = re.compile(r"(?:(down|up)_blocks\.(\d+)|(mid)_block)\.(?:(?:attentions|resnets)\.(\d+)\.)?")
+#: a segment of a path; those that contain an underscore themselves come first
+SEGMENT = re.compile(
+    r"down_blocks|up_blocks|mid_block|input_blocks|output_blocks|middle_block|time_embed(?:ding)?|label_emb"
+    r"|in_layers|out_layers|emb_layers|skip_connection|transformer_blocks|to_(?:q|k|v|out)|proj_(?:in|out)"
+    r"|time_emb_proj|conv_shortcut|conv_(?:in|out)|add_embedding|linear_[12]|text_model|self_attn"
+    r"|(?:q|k|v|out)_proj|text_projection|[^_]+"
+)
+#: a level of CLIP that newer transformers dropped; files keep it
+TEXT_LEVEL = "text_model."
+_ORIGINAL = ("input_blocks.", "middle_block.", "output_blocks.", "time_embed.", "label_emb.", "out.")
+_NATIVE = ("down_blocks.", "up_blocks.", "mid_block.", "conv_in.", "conv_out.", "time_embedding.", "add_embedding.")
+_TEXT = (TEXT_LEVEL, "encoder.layers.", "text_projection.")
+_BARE_TEXT = ("encoder.layers.", "embeddings.", "final_layer_norm.")
 
 _PER_BLOCK = 3
 _ENDS = {
@@ -30,6 +48,21 @@ _MIDDLE = {"resnets.0": "0", "attentions.0": "1", "resnets.1": "2"}
 _BACK = {sgm: path for path, sgm in _ENDS.items()}
 _RESNET_BACK = {sgm: path for path, sgm in _RESNET.items()}
 _MIDDLE_BACK = {sgm: path for path, sgm in _MIDDLE.items()}
+
+
+def lasting_path(path: str) -> str:
+    """Module `path` of a component, the same for every version of the libraries."""
+    return TEXT_LEVEL + path if path.startswith(_BARE_TEXT) else path
+
+
+def is_original(path: str) -> bool:
+    """Whether `path` begins as paths of the original UNet do."""
+    return f"{path}.".startswith(_ORIGINAL)
+
+
+def is_native(path: str, *, of_text: bool) -> bool:
+    """Whether `path` begins as paths of diffusers' UNet do, or those `of_text` encoders."""
+    return f"{path}.".startswith(_TEXT if of_text else _NATIVE)
 
 
 def sgm_path(path: str, family: str, per_block: int = _PER_BLOCK) -> str:
