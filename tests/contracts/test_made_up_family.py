@@ -13,6 +13,7 @@ from diffusers import AutoencoderKL, DiffusionPipeline, FlowMatchEulerDiscreteSc
 from diffusers.image_processor import VaeImageProcessor
 from safetensors.torch import load_file
 from small_bases import UNETS, VAE, text_config
+from small_runs import Crash
 from test_families import (
     pictures,
     test_a_folder_is_recognised_and_loaded_frozen,
@@ -181,6 +182,13 @@ def test_it_is_trained_validated_and_resumed(folder: Path, captioned: Any, tmp_p
         "training.hold_out=0.3", "training.validate_every=2", "training.checkpoint_every=2", "preview.every=0",
         "preview.inference_steps=1", "preview.strengths=1",
     )  # fmt: skip
-    adapter = sd_lora.train(config)
+
+    def crash(report: sd_lora.StepReport) -> None:
+        if report.step == 3:
+            raise Crash
+
+    with pytest.raises(Crash):
+        sd_lora.train(config, watch=crash)
+    adapter = sd_lora.resume(tmp_path / "run")
     assert adapter.metadata["sdlora.family"] == "made-up"
     assert Adapter.load(tmp_path / "run" / "adapter.safetensors").weights.keys() == adapter.weights.keys()
