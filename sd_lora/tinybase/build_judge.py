@@ -1,14 +1,8 @@
-"""Trains the judge on the renderer's pictures in every style.
-
-python -m sd_lora.tinybase.build_judge WORK
-"""
+"""Trains the judge on the renderer's pictures in every style."""
 
 from __future__ import annotations
 
-import math
 import random
-import sys
-from multiprocessing import Pool
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy, interpolate
 
 from sd_lora.tinybase.judge import ANSWERS, QUESTIONS, WEIGHTS, Judge
-from sd_lora.tinybase.stage import Stage, step_generator
+from sd_lora.tinybase.stage import Stage, cosine, picture_pool, step_generator
 from sd_lora.tinybase.styles import STYLES, render
 from sd_lora.tinybase.world import COLOURLESS_STYLES, sample_scene
 
@@ -44,17 +38,10 @@ def _labels(index: int) -> list[int]:
 
 def build(work: Path) -> Judge:
     """Train in `work` and write the shipped weights (float16)."""
-    file = work / "judge_pool.npy"
-    if not file.exists():
-        with Pool() as workers:
-            np.save(file, np.stack(workers.map(_picture, range(POOL), chunksize=100)).transpose(0, 3, 1, 2))
-    pool = torch.from_numpy(np.load(file))
+    pool = picture_pool(work / "judge_pool.npy", _picture, POOL)
     labels = torch.tensor([_labels(i) for i in range(POOL)])
     torch.manual_seed(5)
     judge = Judge()
-
-    def rate(step: int) -> float:
-        return 2e-3 * min(1, (step + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * step / STEPS)) + 1e-6
 
     def loss_of_step(step: int) -> Tensor:
         g = step_generator(5, step)
@@ -72,15 +59,9 @@ def build(work: Path) -> Judge:
         losses = [cross_entropy(row, labels[chosen, i], ignore_index=-1) for i, row in enumerate(logits)]
         return torch.stack(losses).sum()
 
-    stage = Stage("judge", judge, work, STEPS, rate, ema=0.99)
+    stage = Stage("judge", judge, work, STEPS, cosine(2e-3, STEPS), ema=0.99)
     stage.run(loss_of_step)
     stage.use_average()
     half = {k: v.half() if v.is_floating_point() else v for k, v in judge.state_dict().items()}
     save_file({k: v.contiguous() for k, v in half.items() if v.ndim}, WEIGHTS)
     return judge.eval()
-
-
-if __name__ == "__main__":
-    folder = Path(sys.argv[1])
-    folder.mkdir(parents=True, exist_ok=True)
-    build(folder)

@@ -1,7 +1,5 @@
 """Makes the tokenizer of the embedded base and teaches its text encoder to tell the world's words apart.
 
-    python -m sd_lora.tinybase.build_text WORK
-
 The encoder is trained alone, through four linear heads (subject, colour, background, style) that are thrown away; the
 UNet then trains it further.
 """
@@ -9,9 +7,7 @@ UNet then trains it further.
 from __future__ import annotations
 
 import json
-import math
 import random
-import sys
 from pathlib import Path
 
 import torch
@@ -20,7 +16,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from sd_lora.tinybase.stage import Stage, step_generator
+from sd_lora.tinybase.stage import Stage, cosine, step_generator
 from sd_lora.tinybase.world import BACKGROUNDS, BASE_STYLES, COLOURS, SUBJECTS, Scene, sample_caption, sample_scene
 
 VOCABULARY, LENGTH = 1431, 32
@@ -144,9 +140,6 @@ def build(work: Path) -> tuple[CLIPTokenizer, Reader]:
     model = Reader(new_text_encoder(tokenizer))
     styles = list(BASE_STYLES)
 
-    def rate(step: int) -> float:
-        return 1e-3 * min(1, (step + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * step / STEPS)) + 1e-6
-
     def loss_of_step(step: int) -> Tensor:
         seeds = torch.randint(2**40, (BATCH,), generator=step_generator(2, step)).tolist()
         scenes = [sample_scene(seed) for seed in seeds]
@@ -156,13 +149,7 @@ def build(work: Path) -> tuple[CLIPTokenizer, Reader]:
         states = model.encoder(tokenize(tokenizer, captions)).last_hidden_state
         return model.heads.loss(states, labels)
 
-    stage = Stage("text", model, work, STEPS, rate)
+    stage = Stage("text", model, work, STEPS, cosine(1e-3, STEPS))
     stage.run(loss_of_step, save_every=400)
     stage.use_average()
     return tokenizer, model
-
-
-if __name__ == "__main__":
-    folder = Path(sys.argv[1])
-    folder.mkdir(parents=True, exist_ok=True)
-    build(folder)

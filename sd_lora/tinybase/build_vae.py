@@ -1,14 +1,9 @@
-"""Trains the VAE of the embedded base: 64 px pictures ↔ 4 × 16 × 16 latents, textures included.
-
-python -m sd_lora.tinybase.build_vae WORK
-"""
+"""Trains the VAE of the embedded base: 64 px pictures ↔ 4 × 16 × 16 latents, textures included."""
 
 from __future__ import annotations
 
 import math
 import random
-import sys
-from multiprocessing import Pool
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from sd_lora.tinybase.canvas import SUPERSAMPLING, Plane, finish
-from sd_lora.tinybase.stage import Stage, step_generator
+from sd_lora.tinybase.stage import Stage, cosine, picture_pool, step_generator
 from sd_lora.tinybase.styles import SIZE, render
 from sd_lora.tinybase.world import BASE_STYLES, HELD_OUT_STYLES, sample_scene
 
@@ -68,16 +63,6 @@ def _pattern(rng: np.random.Generator) -> Plane:
     return (weight * inside + (1 - weight) * outside).astype(np.float32)
 
 
-def training_pool(work: Path) -> Tensor:
-    """The pool (n, 3, 64, 64) uint8, rendered once and kept in `work`."""
-    file = work / "vae_pool.npy"
-    if not file.exists():
-        with Pool() as workers:
-            pictures = np.stack(workers.map(pool_picture, range(POOL), chunksize=100))
-        np.save(file, pictures.transpose(0, 3, 1, 2))
-    return torch.from_numpy(np.load(file))
-
-
 def new_vae() -> AutoencoderKL:
     """An AutoencoderKL that starts as a linear codec: residual branches silent, sampling layers orthogonal."""
     torch.manual_seed(0)
@@ -118,10 +103,7 @@ def vae_loss(vae: AutoencoderKL, pictures: Tensor, noise: Tensor) -> Tensor:
 def build(work: Path) -> AutoencoderKL:
     """Train (or finish training) the VAE in `work` and return it with its averaged weights."""
     vae = new_vae()
-    pool = training_pool(work)
-
-    def rate(step: int) -> float:
-        return 2.5e-3 * min(1, (step + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * step / STEPS)) + 1e-5
+    pool = picture_pool(work / "vae_pool.npy", pool_picture, POOL)
 
     def loss_of_step(step: int) -> Tensor:
         generator = step_generator(1, step)
@@ -138,13 +120,7 @@ def build(work: Path) -> AutoencoderKL:
         with torch.autocast("cpu", torch.bfloat16):
             return vae_loss(vae, pictures, noise)
 
-    stage = Stage("vae", vae, work, STEPS, rate)
+    stage = Stage("vae", vae, work, STEPS, cosine(2.5e-3, STEPS, least=1e-5))
     stage.run(loss_of_step, save_every=1000)
     stage.use_average()
     return vae.eval()
-
-
-if __name__ == "__main__":
-    folder = Path(sys.argv[1])
-    folder.mkdir(parents=True, exist_ok=True)
-    build(folder)

@@ -8,12 +8,16 @@ its share of the step's batch and gradients are averaged: the batch, not the num
 from __future__ import annotations
 
 import json
+import math
 import os
 import time
 from collections.abc import Callable
+from multiprocessing import Pool
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, distributed, nn
@@ -22,6 +26,19 @@ from torch import Tensor, distributed, nn
 def step_generator(seed: int, step: int) -> torch.Generator:
     """A generator that depends on nothing but `seed` and `step`."""
     return torch.Generator().manual_seed((seed * 1_000_003 + step * 7919) % 2**62)
+
+
+def cosine(peak: float, steps: int, least: float = 1e-6) -> Callable[[int], float]:
+    """A learning rate by step: 100 steps of warm-up to `peak`, and a cosine over all `steps` down to `least`."""
+    return lambda step: peak * min(1, (step + 1) / 100) * (0.5 + 0.5 * math.cos(math.pi * step / steps)) + least
+
+
+def picture_pool(file: Path, picture: Callable[[int], NDArray[np.uint8]], count: int) -> Tensor:
+    """Pictures 0 to `count` - 1 (n, 3, 64, 64) uint8, drawn once and kept in `file`."""
+    if not file.exists():
+        with Pool() as workers:
+            np.save(file, np.stack(workers.map(picture, range(count), chunksize=100)).transpose(0, 3, 1, 2))
+    return torch.from_numpy(np.load(file))
 
 
 class Stage:
@@ -40,9 +57,8 @@ class Stage:
         *,
         ema: float = 0.998,
         betas: tuple[float, float] = (0.9, 0.999),
-        clip: float = 1.0,
     ) -> None:
-        self.name, self.model, self.steps, self.rate, self.ema_decay, self.clip = name, model, steps, rate, ema, clip
+        self.name, self.model, self.steps, self.rate, self.ema_decay = name, model, steps, rate, ema
         self.file = work / f"{name}.safetensors"
         self.optimizer = torch.optim.AdamW(model.parameters(), lr=rate(0), betas=betas, weight_decay=1e-4)
         self.ema = {key: value.detach().clone() for key, value in model.state_dict().items()}
@@ -62,7 +78,7 @@ class Stage:
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             self._share_gradients(parameters)
-            nn.utils.clip_grad_norm_(parameters, self.clip)
+            nn.utils.clip_grad_norm_(parameters, 1.0)
             self.optimizer.step()
             self.step += 1
             self._average()
