@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from sd_lora import convert_adapter
-from sd_lora.adapters.summary import AdapterSummary
+from sd_lora.adapters.summary import AdapterSummary, local
 from sd_lora.errors import ConfigError, SdLoraError
 from sd_lora.preview.prompts import plain_name
 
@@ -81,11 +81,6 @@ def picture(summary: AdapterSummary) -> Image.Image | None:
             return image.convert("RGB").resize(size)
     except (OSError, SyntaxError, ValueError, RuntimeError, UnidentifiedImageError, Image.DecompressionBombError):
         return None
-
-
-def local(text: str, path: Path) -> str:
-    """`text` without where on this machine the file at `path` lies."""
-    return text.replace(str(path), path.name)
 
 
 def _place(site: Site, path: Path, name: str, *more: str) -> Path:

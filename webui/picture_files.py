@@ -1,4 +1,4 @@
-"""Pictures for browsers: PNG files with their recipe, in the page's private folder."""
+"""Pictures for browsers, as files in the page's private folder."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +16,19 @@ from sd_lora.preview.recipe import png_bytes
 
 
 def picture_file(work: Path, image: Image.Image, recipe: Mapping[str, Any], name: str = "") -> str:
-    """The path of `image` as a PNG that carries `recipe`; a picture that lies there already is not written again.
+    """The path of `image` as a PNG that carries `recipe`; `name` is what a browser saves it as, without the ending."""
+    key = json.dumps(dict(recipe), sort_keys=True, default=str).encode() + image.tobytes()
+    return kept_file(work, key, f"{name or 'picture'}.png", lambda: png_bytes(image, recipe))
 
-    `name` is what a browser saves it as, without the ending.
-    """
-    digest = hashlib.sha256(json.dumps(dict(recipe), sort_keys=True, default=str).encode())
-    digest.update(image.tobytes())
-    path = work / digest.hexdigest()[:32] / f"{name or 'picture'}.png"
+
+def kept_file(work: Path, key: bytes, name: str, content: Callable[[], bytes]) -> str:
+    """The path of the file `name` for `key` in the folder `work`; its `content` is written unless it is there."""
+    path = work / hashlib.sha256(key).hexdigest()[:32] / name
     try:
         os.utime(path)  # the janitor takes what was not used for long
     except OSError:
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{uuid.uuid4().hex}")
-        partial.write_bytes(png_bytes(image, recipe))
+        partial.write_bytes(content())
         partial.replace(path)
     return str(path)

@@ -43,10 +43,10 @@ class Drawings:
             before.set()
         return stop
 
-    def stop(self, visitor: str) -> None:
-        """Stop the visitor's drawing, if there is one."""
+    def stop(self, request: gr.Request) -> None:
+        """Stop the drawing of whoever asks, if there is one."""
         with self._lock:
-            stop = self._stops.get(visitor)
+            stop = self._stops.get(visitor_of(request))
         if stop is not None:
             stop.set()
 

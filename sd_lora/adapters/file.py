@@ -16,7 +16,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from sd_lora.adapters.arrays import read_arrays
-from sd_lora.adapters.keys import Key, foreign, split_key
+from sd_lora.adapters.keys import not_read, split_key, understood
 from sd_lora.errors import AdapterError, some
 from sd_lora.lora.variants import variant_of
 from sd_lora.lora.weights import Weights
@@ -79,19 +79,9 @@ def _tensors(path: Path, parts: Parts, framework: str) -> Iterator[tuple[str, di
 def _modules(path: Path, header: Mapping[str, TensorInfo], metadata: Mapping[str, str]) -> Parts:
     """Keys by module and role, sorted by name; AdapterError for keys that are not understood, and for parts that make
     no whole."""
-    keys: dict[str, Key] = {}
-    unknown = []
-    for key in sorted(header):
-        try:
-            keys[key] = split_key(key)
-        except AdapterError:
-            unknown.append(key)
+    keys, unknown = understood(sorted(header))
     if unknown:
-        what = next((f"it holds {kind}" for kind in map(foreign, unknown) if kind), "convert it to kohya keys")
-        shown = some([key[:100] for key in unknown], 2)
-        raise AdapterError(
-            f"{path} has {len(unknown)} of {len(header)} keys in no layout that sd_lora reads ({shown}); {what}"
-        )
+        raise AdapterError(not_read(str(path), unknown, len(header)))
     denoisers = {family.denoiser for family in FAMILIES.values()}  # text encoders are spelled the same in both
     layouts = {key.layout.removesuffix("-old") for key in keys.values() if key.name.split(".")[0] in denoisers}
     layouts |= {key.layout.split("-")[0] for key in keys.values()} - {layout.split("-")[0] for layout in layouts}

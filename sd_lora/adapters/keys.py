@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from sd_lora.errors import AdapterError
+from sd_lora.errors import AdapterError, some
 from sd_lora.lora.variants import file_roles
 from sd_lora.models.families import FAMILIES, components
 from sd_lora.models.families.unet_names import lasting_path
@@ -78,6 +79,27 @@ def split_key(key: str) -> Key:
             path = old[1] + (f".to_{old[2]}" + (".0" if old[2] == "out" else "") if old[2] else "")
             return Key(name_of_module(component, path), old[3], "diffusers-old")
     raise AdapterError(f'key "{key}" is in no layout that sd_lora reads; convert the file to kohya keys')
+
+
+def understood(keys: Iterable[str]) -> tuple[dict[str, Key], list[str]]:
+    """What the keys of a file mean, and those that mean nothing here."""
+    meanings: dict[str, Key] = {}
+    unknown = []
+    for key in keys:
+        try:
+            meanings[key] = split_key(key)
+        except AdapterError:
+            unknown.append(key)
+    return meanings, unknown
+
+
+def not_read(label: str, unknown: Sequence[str], count: int) -> str:
+    """The sentence about a file in which the keys `unknown`, of `count`, mean nothing; "" if there are none."""
+    if not unknown:
+        return ""
+    what = next((f"it holds {kind}" for kind in map(foreign, unknown) if kind), "convert it to kohya keys")
+    keys = some([key[:100] for key in unknown], 2)
+    return f"{label} has {len(unknown)} of {count} keys in no layout that sd_lora reads ({keys}); {what}"
 
 
 def foreign(key: str) -> str:

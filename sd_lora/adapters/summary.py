@@ -9,12 +9,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 
-from sd_lora.adapters.keys import Key, foreign, split_key
-from sd_lora.errors import AdapterError, printable, some
+from sd_lora.adapters.keys import Key, not_read, understood
+from sd_lora.errors import AdapterError, printable
 from sd_lora.lora.variants import VARIANTS, called, variant_of
 from sd_lora.models.families import FAMILIES, ModelFamily
 from sd_lora.models.kinds import family_of_adapter, family_of_kind, kind_of
-from sd_lora.storage.safetensors_header import TensorInfo, read_header
+from sd_lora.storage.safetensors_header import read_header
 
 #: metadata that is left out: the names of all modules
 _MODULES_KEY = "sdlora.modules"
@@ -77,8 +77,8 @@ def read_summary(path: str | Path) -> AdapterSummary:
     try:
         header, metadata = read_header(path)
     except AdapterError as error:
-        return AdapterSummary(path, _size(path), thumbnail=picture, problem=_local(str(error), path))
-    keys, unknown = _keys(header)
+        return AdapterSummary(path, _size(path), thumbnail=picture, problem=local(str(error), path))
+    keys, unknown = understood(header)
     downs = {key.name: header[text].shape for text, key in keys.items() if key.role == "down"}
     downs = {name: shape for name, shape in downs.items() if shape}
     layered = {name: shape for name, shape in downs.items() if len(shape) > 1}
@@ -98,7 +98,7 @@ def read_summary(path: str | Path) -> AdapterSummary:
         trigger=trigger, phrase=said.get("modelspec.trigger_phrase") or trigger,
         strength=_strength(said.get("sdlora.strength", "")), layout=_layout(keys), parts=parts, beyond=beyond,
         metadata={key: value for key, value in sorted(metadata.items()) if key != _MODULES_KEY},
-        thumbnail=picture, problem=_unread(path, header, unknown),
+        thumbnail=picture, problem=printable(not_read(path.name, unknown, len(header))),
     )  # fmt: skip
 
 
@@ -108,28 +108,6 @@ def _variant(keys: Iterable[Key]) -> str:
         roles.setdefault(key.name, set()).add(key.role)
     rows = [variant_of(own - {"alpha"}) for own in roles.values() if own != {"alpha"}]
     return called(row.name for row in rows if row)
-
-
-def _keys(header: Mapping[str, TensorInfo]) -> tuple[dict[str, Key], list[str]]:
-    """What the keys mean, and those that mean nothing here."""
-    keys: dict[str, Key] = {}
-    unknown = []
-    for text in header:
-        try:
-            keys[text] = split_key(text)
-        except AdapterError:
-            unknown.append(text)
-    return keys, unknown
-
-
-def _unread(path: Path, header: Mapping[str, TensorInfo], unknown: list[str]) -> str:
-    if not unknown:
-        return ""
-    what = next((f"it holds {kind}" for kind in map(foreign, unknown) if kind), "convert it to kohya keys")
-    shown = some([text[:100] for text in unknown], 2)
-    return printable(
-        f"{path.name} has {len(unknown)} of {len(header)} keys in no layout that sd_lora reads ({shown}); {what}"
-    )
 
 
 def _layout(keys: Mapping[str, Key]) -> str:
@@ -220,7 +198,7 @@ def _short(text: str) -> str:
     return shown if len(shown) <= _MOST_TEXT else shown[: _MOST_TEXT - 1] + "…"
 
 
-def _local(text: str, path: Path) -> str:
+def local(text: str, path: Path) -> str:
     """`text` without where on this machine the file lies."""
     return printable(text.replace(str(path), path.name))
 

@@ -103,6 +103,13 @@ def load_base(
     return pipe, family
 
 
+def load_named(model: ModelConfig, dtype: torch.dtype = torch.float32) -> tuple[Any, ModelFamily]:
+    """As `load_base`, for the base that a config names."""
+    return load_base(
+        model.base, dtype, revision=model.revision, config=model.config, prediction_type=model.prediction_type
+    )
+
+
 @dataclass(frozen=True)
 class OpenBase:
     """A base model as a config asks for it: its frozen pipeline, still on the CPU, and where and how it computes."""
@@ -126,9 +133,7 @@ def open_base(model: ModelConfig) -> OpenBase:
     """The base model that `model` names. Raises ConfigError for a device or precision that is not there before anything
     is loaded, and BaseModelError."""
     device, dtype = where_to_compute(model)
-    pipe, family = load_base(
-        model.base, dtype, revision=model.revision, config=model.config, prediction_type=model.prediction_type
-    )
+    pipe, family = load_named(model, dtype)
     if model.quantize != "none":
         quantize(getattr(pipe, family.denoiser), model.quantize)
     return OpenBase(pipe, family, device, dtype)

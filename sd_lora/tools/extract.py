@@ -18,7 +18,7 @@ from sd_lora.config.schema import ModelConfig
 from sd_lora.errors import AdapterError, ConfigError, nearest, some
 from sd_lora.lora.targets import plan_targets
 from sd_lora.lora.weights import Weights
-from sd_lora.models.opening import ModelFamily, load_base
+from sd_lora.models.opening import ModelFamily, load_named
 from sd_lora.tools.factors import triplets_of_matrix
 from sd_lora.tools.output import check_output, with_facts, with_history
 from sd_lora.version import __version__
@@ -93,9 +93,7 @@ def _load(model: ModelConfig) -> tuple[Any, ModelFamily]:
     dtype = "float32" if model.dtype == "auto" else model.dtype
     if dtype not in DTYPES:
         raise ConfigError(f'model.dtype is "{dtype}"; {nearest(dtype, DTYPES)}')
-    return load_base(
-        model.base, DTYPES[dtype], revision=model.revision, config=model.config, prediction_type=model.prediction_type
-    )
+    return load_named(model, DTYPES[dtype])
 
 
 def _check_alike(one: tuple[str, Any, ModelFamily], other: tuple[str, Any, ModelFamily]) -> None:

@@ -16,7 +16,7 @@ from sd_lora.adapters.strengths import Strengths
 from sd_lora.adapters.writing import DTYPES
 from sd_lora.config.schema import ModelConfig
 from sd_lora.errors import AdapterError, ConfigError, SdLoraError, nearest, some
-from sd_lora.models.opening import load_base, save_single_file
+from sd_lora.models.opening import load_named, save_single_file
 from sd_lora.storage.atomic import open_to_others
 from sd_lora.tools.output import HISTORY_KEY, check_output, with_history
 
@@ -36,9 +36,7 @@ def fuse_adapter(
     is_file = Path(out).suffix == ".safetensors"
     path = check_output(out, [adapter, model.base], overwrite=overwrite, folder=not is_file)
     loaded = Adapter.load(adapter)
-    pipe, _ = load_base(
-        model.base, DTYPES[dtype], revision=model.revision, config=model.config, prediction_type=model.prediction_type
-    )
+    pipe, _ = load_named(model, DTYPES[dtype])
     loaded.fuse(pipe, strength)
     _check_finite(loaded, pipe, dtype)
     history = with_history({}, "fuse", [adapter], {"strength": strength, "base": loaded.base})

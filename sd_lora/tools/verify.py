@@ -11,12 +11,12 @@ from safetensors import SafetensorError, safe_open
 
 from sd_lora.adapters.adapter import Adapter, base_name
 from sd_lora.adapters.clients import ClientAnswer, answers
-from sd_lora.adapters.keys import split_key
+from sd_lora.adapters.keys import understood
 from sd_lora.adapters.parts import facts_of
 from sd_lora.config.schema import ModelConfig
 from sd_lora.errors import AdapterError
 from sd_lora.models.kinds import kind_of
-from sd_lora.models.opening import load_base
+from sd_lora.models.opening import load_named
 from sd_lora.storage.safetensors_header import TensorInfo, read_header
 
 
@@ -48,8 +48,10 @@ def verify_adapter(path: str | Path, model: ModelConfig | None = None) -> Verifi
     """
     path = Path(path)
     header, metadata = read_header(path)
-    pipe, family = (None, None) if model is None else _load(model)
-    kind = kind_of(_downs(header), metadata)
+    pipe, family = (None, None) if model is None else load_named(model)
+    meanings, _ = understood(header)
+    shapes = {meant.name: header[key].shape for key, meant in meanings.items() if meant.role == "down"}
+    kind = kind_of({name: shape for name, shape in shapes.items() if len(shape) > 1}, metadata)
     if pipe is not None and family is not None:
         kind = family.kind(pipe).name
     problems: list[str] = []
@@ -65,25 +67,6 @@ def verify_adapter(path: str | Path, model: ModelConfig | None = None) -> Verifi
     facts = facts_of({k: info.shape for k, info in header.items()}, metadata, _alphas(path, header), kind, length)
     name = base_name(pipe) if pipe is not None else ""
     return Verification(str(path), kind, name, len(facts.parts), tuple(problems), answers(facts))
-
-
-def _load(model: ModelConfig) -> tuple[Any, Any]:
-    return load_base(
-        model.base, revision=model.revision, config=model.config, prediction_type=model.prediction_type
-    )  # fmt: skip
-
-
-def _downs(header: Mapping[str, TensorInfo]) -> dict[str, tuple[int, ...]]:
-    """Shape of each module's down by name, of the keys that are understood."""
-    found = {}
-    for key, info in header.items():
-        try:
-            meant = split_key(key)
-        except AdapterError:
-            continue
-        if meant.role == "down" and len(info.shape) > 1:
-            found[meant.name] = info.shape
-    return found
 
 
 def _alphas(path: Path, header: Mapping[str, TensorInfo]) -> dict[str, float]:

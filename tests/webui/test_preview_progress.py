@@ -78,8 +78,8 @@ def test_what_is_not_wanted_any_more_ends(site: Site, how: str) -> None:
     going = drawings.follow(site, JOB, visitor())
     next(going)
     if how == "stopped":
-        drawings.stop("ann")
-        drawings.stop("another")
+        drawings.stop(visitor())
+        drawings.stop(visitor("another"))
     else:
         assert list(drawings.follow(site, JOB, visitor()))[-1].is_whole
     *_, last = going

@@ -10,10 +10,10 @@ from typing import Any
 
 import gradio as gr
 
-from sd_lora.adapters.summary import AdapterSummary, read_summary
+from sd_lora.adapters.summary import AdapterSummary, local, read_summary
 from sd_lora.errors import ConfigError, SdLoraError
 
-from ..adapter_files import KINDS, LAYOUTS, TYPES, converted, copied, local, picture
+from ..adapter_files import KINDS, LAYOUTS, TYPES, converted, copied, picture
 from ..browser_state import opened
 from ..messages import PRIVATE, escaped, telling
 from ..site import Site

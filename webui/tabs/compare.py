@@ -15,7 +15,7 @@ from sd_lora.preview.prompts import parse_strengths, split_tags
 from ..browser_state import opened, page_of, remember
 from ..messages import PRIVATE, telling
 from ..preview_fields import whole
-from ..preview_progress import NOTHING, Drawings, Progress, file_of, visitor_of
+from ..preview_progress import NOTHING, Drawings, Progress, file_of
 from ..site import Site
 from .preview import choices
 
@@ -61,7 +61,7 @@ class _Pair:
             fresh = [adapter.focus, *opened()]
             gr.on(fresh, lambda: gr.update(choices=self._adapters()), None, adapter, **PRIVATE)
         remember("compare", inputs, listed)
-        page_of().unload(self.on_leave)
+        page_of().unload(self.drawings.stop)
 
     def _side(self, name: str, adapter: str, strength: float) -> tuple[gr.Dropdown, gr.Slider]:
         with gr.Row():
@@ -71,9 +71,6 @@ class _Pair:
 
     def _adapters(self) -> list[tuple[str, str]]:
         return [_BASE, *choices(self.site)]
-
-    def on_leave(self, request: gr.Request) -> None:
-        self.drawings.stop(visitor_of(request))
 
     def on_compare(self, request: gr.Request, prompt: str, seed: float, *sides: Any) -> Iterator[tuple[Any, Any]]:
         """How it goes, and in the end the two pictures as files."""
@@ -137,9 +134,9 @@ class _Run:
             concurrency_limit=None,
             **PRIVATE,
         )
-        stop.click(self.on_stop, None, None, queue=False, **PRIVATE)
+        stop.click(self.drawings.stop, None, None, queue=False, **PRIVATE)
         remember("compare-run", [run, prompt, strengths], {run: self._runs})
-        page_of().unload(self.on_stop)
+        page_of().unload(self.drawings.stop)
 
     def _runs(self) -> list[tuple[str, str]]:
         return [(path.name, identity) for identity, path in self.site.run_folders().items()]
@@ -149,9 +146,6 @@ class _Run:
             raise ConfigError("no run is chosen; train one, or choose one from the list")
         job = PreviewJob(rows_of(self.site.run(run), _untagged(prompt)), parse_strengths(strengths or ""), steps=_STEPS)
         yield from self.drawings.show(self.site, job, request)
-
-    def on_stop(self, request: gr.Request) -> None:
-        self.drawings.stop(visitor_of(request))
 
 
 def _untagged(prompt: str | None) -> str:

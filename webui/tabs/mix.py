@@ -9,17 +9,16 @@ from typing import Any, Literal
 
 import gradio as gr
 
-from sd_lora.adapters.summary import AdapterSummary, read_summary
+from sd_lora.adapters.summary import AdapterSummary, local, read_summary
 from sd_lora.errors import ConfigError, SdLoraError
 from sd_lora.preview.job import MixedAdapter, PreviewJob, PreviewRow
 from sd_lora.preview.prompts import split_tags
 
 from .. import snippets
-from ..adapter_files import local
 from ..browser_state import kept, opened, page_of, remember
 from ..messages import PRIVATE, escaped, telling
 from ..preview_fields import whole
-from ..preview_progress import NOTHING, Drawings, visitor_of
+from ..preview_progress import NOTHING, Drawings
 from ..site import Site
 from ..snippets import STRONGEST, WEAKEST, Scene, Share, Snippet
 from .preview import choices
@@ -156,8 +155,8 @@ class _Tab:
         self.generate.click(
             telling(self.on_generate), asked, [self.status, self.gallery, self.sheet], concurrency_limit=None, **PRIVATE
         )
-        self.stop.click(self.on_stop, None, None, queue=False, **PRIVATE)
-        page_of().unload(self.on_stop)
+        self.stop.click(self.drawings.stop, None, None, queue=False, **PRIVATE)
+        page_of().unload(self.drawings.stop)
 
     # ---- what happens
 
@@ -192,9 +191,6 @@ class _Tab:
         """Draw the base model and the mix at half and whole strength, showing each picture as it comes."""
         job = self.job(ids, values, prompt, seed, steps)
         yield from self.drawings.show(self.site, job, request)
-
-    def on_stop(self, request: gr.Request) -> None:
-        self.drawings.stop(visitor_of(request))
 
     # ---- what is asked for
 

@@ -18,7 +18,7 @@ from sd_lora.preview.recipe import read_recipe
 from ..browser_state import opened, page_of, remember
 from ..messages import PRIVATE, telling, warn
 from ..preview_fields import Asked
-from ..preview_progress import NOTHING, Drawings, Progress, counted, file_of, shown_of, visitor_of
+from ..preview_progress import NOTHING, Drawings, Progress, counted, file_of, shown_of
 from ..site import Site
 
 _PROMPT = "a big red house by the sea\na small white cat on a table"
@@ -139,7 +139,7 @@ class _Tab:
 
     def on_stop(self, request: gr.Request) -> None:
         for drawings in (self.drawings, self.sliding):
-            drawings.stop(visitor_of(request))
+            drawings.stop(request)
 
     def on_slide(self, request: gr.Request, strength: float, *fields: Any) -> Any:
         """The first prompt at one strength."""

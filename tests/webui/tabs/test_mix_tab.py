@@ -69,9 +69,9 @@ def test_stop_ends_the_visitors_own_drawing(tab: Any, site: Site) -> None:
     mine, other = SimpleNamespace(session_hash="mine"), SimpleNamespace(session_hash="other")
     drawing = tab.on_generate(mine, ids(site, "ink"), {}, "a slow house", 0, 100)
     next(drawing)
-    tab.on_stop(other)
+    tab.drawings.stop(other)
     assert "stopped" not in next(drawing)[0]
-    tab.on_stop(mine)
+    tab.drawings.stop(mine)
     assert "stopped; " in list(drawing)[-1][0]
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,6 +9,7 @@ from sd_lora.check.result import Check
 from sd_lora.data.editing.editor import CaptionChanged, CaptionEditor
 from sd_lora.errors import ConfigError, SdLoraError
 
+from ...picture_files import kept_file
 from .report import DUPLICATES
 
 _LONGEST = 90
@@ -171,8 +169,8 @@ class Desk:
     def gallery(self, work: Path) -> list[tuple[str, str]]:
         """The pictures that can be shown, as files in `work`, and their lines."""
         return [
-            (picture_file(work, row.thumbnail), self.label(name))
-            for name, row in self.rows.items() if row.thumbnail is not None
+            (kept_file(work, thumbnail, "picture.jpg", lambda content=thumbnail: content), self.label(name))
+            for name, row in self.rows.items() if (thumbnail := row.thumbnail) is not None
         ]  # fmt: skip
 
     def _fresh(self, name: str) -> None:
@@ -184,16 +182,3 @@ class Desk:
         if self.editor is None:
             raise ConfigError(self.why)
         return self.editor
-
-
-def picture_file(work: Path, content: bytes) -> str:
-    """The path of a JPEG in the page's private folder; one that lies there already is not written again."""
-    path = work / hashlib.sha256(content).hexdigest()[:32] / "picture.jpg"
-    try:
-        os.utime(path)  # the janitor takes what was not used for long
-    except OSError:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{uuid.uuid4().hex}")
-        partial.write_bytes(content)
-        partial.replace(path)
-    return str(path)

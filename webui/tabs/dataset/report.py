@@ -8,6 +8,7 @@ from pathlib import PurePath
 
 from sd_lora.check.result import Check, duration, how_often
 from sd_lora.data.findings import Finding, grouped
+from sd_lora.errors import some
 
 from ...messages import escaped
 
@@ -15,6 +16,11 @@ _SEVERITIES = {"error": "errors", "warning": "warnings", "info": "notes"}
 _MOST_PAIRS, _MOST_LISTED, _MOST_IN_SENTENCE = 24, 500, 5
 #: the findings that say that two images are one
 DUPLICATES = {"image-duplicate", "image-near-duplicate"}
+
+
+def check_html(check: Check) -> str:
+    """All but the pictures: what was understood, the plan, the findings, and the sizes of images."""
+    return f'<div role="status">{summary_html(check)}{findings_html(check)}{buckets_html(check)}</div>'
 
 
 def summary_html(check: Check) -> str:
@@ -131,8 +137,7 @@ def drafts_html(names: Sequence[str]) -> str:
     """The images whose captions are not saved."""
     if not names:
         return '<div class="drafts"></div>'
-    listed = ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-    return f'<div class="drafts">✎ not saved: <span dir="auto">{escaped(listed)}</span></div>'
+    return f'<div class="drafts">✎ not saved: <span dir="auto">{escaped(some(names, 8))}</span></div>'
 
 
 def told_html(text: str, share: float | None = None) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sd_lora.data.editing.editor import CaptionEditor
 from sd_lora.data.pictures.decode import IMAGE_SUFFIXES
-from sd_lora.errors import ConfigError, SdLoraError
+from sd_lora.errors import ConfigError, SdLoraError, some
 
 TEXTS = (".txt", ".caption")
 MOST_FILES, MOST_BYTES, MOST_TEXT = 200, 500_000_000, 64_000
@@ -67,7 +67,7 @@ def planned(files: Sequence[str | Path] | None, taken: Iterable[str] = ()) -> li
         else:
             plan.append((path, name))
     if refused:
-        reasons = "; ".join(f"{why}: {_some(names)}" for why, names in refused.items())
+        reasons = "; ".join(f"{why}: {some(names)}" for why, names in refused.items())
         raise ConfigError(f"nothing was stored, as some files cannot be ({reasons}); leave them out or rename them")
     size = sum(path.stat().st_size for path, _ in plan)
     if size > MOST_BYTES:
@@ -194,10 +194,6 @@ def _key(name: str) -> str:
 
 def _shown(name: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in name)[:80]
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
 
 
 def _sweep(parent: Path) -> None:

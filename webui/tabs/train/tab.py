@@ -22,6 +22,7 @@ from sd_lora.runs.control import start_run
 from ...browser_state import opened, page_of, remember
 from ...messages import PRIVATE, telling
 from ...site import Site
+from ..dataset.report import check_html
 from ..preview import PreviewInputs
 from . import form
 from . import plots as train_plots
@@ -161,7 +162,7 @@ class _Tab:
         try:
             config = form.config_of(self.site, preset, dataset, values)
             yield _said("looking at the images, and trying a step …"), shown_if("")
-            yield shown_if(""), shown_if(train_view.check_shown(self.checked(config, anew=True)))
+            yield shown_if(""), shown_if(check_html(self.checked(config, anew=True)))
         except SdLoraError as error:
             yield _said(str(error), wrong=True), shown_if("")
 
@@ -172,9 +173,9 @@ class _Tab:
             folder = self.site.runs / form.run_name(self.site, name)
             yield _said("looking at the images before the run starts …"), shown_if(""), gr.skip()
             check = self.checked(config, anew=False)
-            findings = shown_if(train_view.check_shown(check))
+            findings = shown_if(check_html(check))
             if _is_refused(check):
-                yield _said("not started: correct what is marked ✖, then start again", wrong=True), findings, gr.skip()
+                yield _said("not started: correct the errors below, then start again", wrong=True), findings, gr.skip()
                 return
             start_run(config, folder, most=MOST_RUNS)
         except SdLoraError as error:

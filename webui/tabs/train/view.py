@@ -1,30 +1,22 @@
-"""A run, and the check of a dataset, as the Train tab shows them; no text of files becomes markup."""
+"""A run as the Train tab shows it; no text of files becomes markup."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-import shutil
-import uuid
-from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 
-from sd_lora.check.result import Check
-from sd_lora.data.findings import Finding
+from sd_lora.check.result import duration
 from sd_lora.runs.state import RunState
 
 from ...messages import escaped
+from ...picture_files import kept_file
 from .plots import Curve, chart
 
-_MOST_SAMPLES, _MOST_FINDINGS = 24, 8
-_SIGNS = {"error": ("✖", "#c0392b"), "warning": ("▲", "#c77d00"), "info": ("ℹ", "var(--color-accent)")}
+_MOST_SAMPLES = 24
 STYLES = """<style>
 .said { border-radius: 6px; padding: 0.5rem 0.75rem; background: var(--background-fill-secondary);
   border-left: 4px solid var(--color-accent); overflow-wrap: anywhere; }
 .said.error { border-left-color: #c0392b; }
-.said .finding { margin: 0.15rem 0; padding-left: 1.3rem; text-indent: -1.3rem; }
-.said p { margin: 0.15rem 0; }
 .facts { display: flex; flex-wrap: wrap; gap: 0 1.25rem; }
 .facts b { font-weight: 700; }
 #train-samples .grid-wrap { height: auto; min-height: 0; max-height: none; }
@@ -38,15 +30,6 @@ def said(text: str, *, wrong: bool = False) -> str:
     return f'<div class="said{" error" if wrong else ""}" role="{"alert" if wrong else "status"}">{escaped(text)}</div>'
 
 
-def check_shown(check: Check) -> str:
-    """What a check found, the gravest first, and what the run will be."""
-    items = "".join(_findings(check.findings)) or "<p>nothing was found wrong</p>"
-    return (
-        f'<div class="said{" error" if check.has_errors else ""}" role="status"><p><b>{escaped(check.summary)}</b></p>'
-        f"<p>{escaped(_planned(check))}</p>{items}</div>"
-    )
-
-
 def progress_shown(state: RunState) -> str:
     """The bar, and beside it what can be said in numbers."""
     share = state.step / state.steps if state.steps else 0.0
@@ -58,7 +41,7 @@ def progress_shown(state: RunState) -> str:
     if state.is_alive and state.step and state.step == state.steps:
         facts.append("drawing and saving the result")
     elif state.eta is not None:
-        facts.append(f"{lasting(state.eta)} left")
+        facts.append(f"{duration(state.eta)} left")
     if state.losses:
         facts.append(f"loss {state.losses[-1][2]:.4g}")
     if state.learning_rate is not None:
@@ -97,58 +80,8 @@ def samples_shown(state: RunState, work: Path) -> list[tuple[str, str]]:
     sheets = []
     for step, path in state.samples[-_MOST_SAMPLES:]:
         with suppress(OSError):
-            sheets.append((str(_copied(path, work / "samples")), f"step {step:,}"))
+            facts = path.lstat()
+            if not path.is_symlink():  # a link may lead anywhere
+                key = f"{path}\0{facts.st_mtime_ns}\0{facts.st_size}".encode("utf-8", "surrogateescape")
+                sheets.append((kept_file(work, key, path.name, path.read_bytes), f"step {step:,}"))
     return sheets
-
-
-def lasting(seconds: float) -> str:
-    """``40 s``, ``12 min`` or ``3.5 h``."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
-def _copied(path: Path, folder: Path) -> Path:
-    facts = path.lstat()
-    name = hashlib.sha256(
-        f"{path}\0{facts.st_mtime_ns}\0{facts.st_size}".encode("utf-8", "surrogateescape")
-    ).hexdigest()
-    target = folder / f"{name[:24]}.png"
-    if path.is_symlink():
-        raise OSError("a link may lead anywhere")
-    if not target.is_file():
-        folder.mkdir(parents=True, exist_ok=True)
-        partial = target.with_suffix(f".{uuid.uuid4().hex}.partial")
-        shutil.copyfile(path, partial)
-        os.replace(partial, target)
-    os.utime(target)  # the janitor takes what was not used for long
-    return target
-
-
-def _findings(findings: Iterable[Finding]) -> list[str]:
-    """A line for each finding; of many of a kind the first ones and how many more there are."""
-    kinds: dict[tuple[str, str], list[Finding]] = {}
-    for finding in findings:
-        kinds.setdefault((finding.severity, finding.code), []).append(finding)
-    lines = []
-    for (severity, _), alike in sorted(kinds.items(), key=lambda item: list(_SIGNS).index(item[0][0])):
-        sign, colour = _SIGNS[severity]
-        mark = f'<span style="color:{colour}" title="{severity}">{sign}</span>&nbsp;'
-        lines += [f'<div class="finding">{mark} {escaped(finding.message)}</div>' for finding in alike[:_MOST_FINDINGS]]
-        if len(alike) > _MOST_FINDINGS:
-            lines.append(f'<div class="finding">{mark} and {len(alike) - _MOST_FINDINGS} more of this kind</div>')
-    return lines
-
-
-def _planned(check: Check) -> str:
-    plan = check.plan
-    if plan is None:
-        return "no run can be planned"
-    images = f"{plan.images} image{'s' if plan.images != 1 else ''}"
-    text = f"{images}, {plan.steps:,} steps of {plan.batch_size}: {plan.exposures:,} exposures"
-    if plan.seconds is not None:
-        text += f", about {lasting(plan.seconds)} here"
-    if plan.memory_bytes is not None:
-        text += f" and {plan.memory_bytes / 2**30:.1f} GB"
-    sizes = ", ".join(f"{bucket.width} × {bucket.height}" for bucket in plan.buckets[:6])
-    return f"{text}; trained at {sizes}{' and other sizes' if len(plan.buckets) > 6 else ''}"
