@@ -16,7 +16,8 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     for key, view in deserialize(path.read_bytes()):
         if view["dtype"] in _TYPES:
             raw = np.frombuffer(view["data"], _TYPES[view["dtype"]]).reshape(view["shape"])
-            found[key] = _widened(raw, view["dtype"]).astype(np.float32)
+            with np.errstate(over="ignore"):  # what is out of range becomes infinite, which readers refuse
+                found[key] = _widened(raw, view["dtype"]).astype(np.float32)
     return found
 
 

@@ -58,8 +58,10 @@ def family_of_source(source: BaseSource) -> ModelFamily:
 
 
 def family_of_pipe(pipe: Any) -> ModelFamily:
-    """The family of a pipeline that was made elsewhere, by its class; BaseModelError if it has none here."""
-    family = family_of_class(type(pipe).__name__)
+    """The family of a pipeline that was made elsewhere, by its class or the nearest one that this derives from;
+    BaseModelError if it has none here."""
+    names = (made.__name__ for made in type(pipe).__mro__ if made.__name__.endswith("Pipeline"))
+    family = next(filter(None, map(family_of_class, names)), None)
     if family is None:
         raise BaseModelError(f"a {type(pipe).__name__} is of no known family; supported are {_supported()}")
     return family
@@ -90,7 +92,10 @@ def load_base(
     """
     if prediction_type not in ("auto", "epsilon", "v_prediction"):
         raise BaseModelError(f'model.prediction_type is "{prediction_type}"; auto, epsilon and v_prediction are known')
-    if problems := place_conflicts(str(base), revision, str(config), base_place(base)):
+    place = base_place(base)
+    if place != "hub":
+        find_base(base)  # that it does not exist matters more than settings that do not suit it
+    if problems := place_conflicts(str(base), revision, str(config), place):
         raise BaseModelError("; ".join(problems))
     source = find_base(base, revision)
     family = family_of_source(source)

@@ -54,6 +54,8 @@ def read_header(path: str | Path, limits: Limits = ADAPTER) -> tuple[dict[str, T
     try:
         with safe_open(path, framework="np"):
             entries: Any = json.loads(header, object_pairs_hook=_unique)
+        if lists := [key for key, entry in entries.items() if isinstance(entry, list)]:  # safetensors takes them
+            raise ValueError(f"the entry of a key is a list, not a table ({printable(lists[0][:80])})")
     except (OSError, SafetensorError, ValueError) as error:
         reason = printable(str(error).removeprefix("Error while deserializing header: ")[:200])
         if "fully covered" in reason or "IncompleteBuffer" in reason:

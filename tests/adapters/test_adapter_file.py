@@ -214,6 +214,7 @@ FOREIGN = {
     "deep JSON": with_header(b'{"a": ' + b"[" * 200_000),
     "offsets beyond the end": with_header(b'{"a": {"dtype": "F32", "shape": [9], "data_offsets": [0, 36]}}'),
     "metadata that is no text": with_header(b'{"__metadata__": {"a": 1}, ' + EMPTY_TENSOR + b"}"),
+    "a list for a tensor": with_header(b'{"a": ["F32", [0], [0, 0]]}'),
     "a key of nobody": with_header(b"{" + EMPTY_TENSOR + b"}"),
 }
 

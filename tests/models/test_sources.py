@@ -17,7 +17,7 @@ from huggingface_hub import constants, errors
 import sd_lora
 from sd_lora.adapters.adapter import base_name
 from sd_lora.errors import BaseModelError
-from sd_lora.models.opening import find_base, load_base
+from sd_lora.models.opening import family_of_pipe, find_base, load_base
 from sd_lora.models.sources import variant_of
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
@@ -81,6 +81,20 @@ def test_options_that_can_have_no_effect_are_refused(bases: dict[str, Path]) -> 
         load_base(bases["sd1"], config=bases["sd1"])
     with pytest.raises(BaseModelError, match=r'model\.prediction_type is "sample"'):
         load_base(bases["sd1"], prediction_type="sample")
+
+
+@pytest.mark.parametrize("setting", ["config", "revision"])
+def test_that_a_base_does_not_exist_is_said_first(setting: str) -> None:
+    with pytest.raises(BaseModelError, match=r'base model "nowhere\.safetensors" does not exist'):
+        load_base("nowhere.safetensors", **{setting: "v1"})
+
+
+def test_a_pipeline_of_a_derived_class_is_of_the_same_family(bases: dict[str, Path]) -> None:
+    pipe, family = load_base(bases["sdxl"])
+    derived = type("MyPipeline", (type(pipe),), {})
+    assert family_of_pipe(derived(**pipe.components)) is family
+    with pytest.raises(BaseModelError, match="a dict is of no known family"):
+        family_of_pipe({})
 
 
 @pytest.mark.parametrize("asked", ["auto", "epsilon", "v_prediction"])

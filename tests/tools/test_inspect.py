@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from small_weights import weights_of
 from typer.testing import CliRunner
 
@@ -97,6 +99,18 @@ def test_a_file_that_says_nothing_of_itself(tmp_path: Path) -> None:
 def test_the_base_another_trainer_recorded_is_shown(tmp_path: Path) -> None:
     write_adapter(tmp_path / "a.safetensors", weights(), {"ss_sd_model_name": "v1-5.ckpt"}, "float16")
     assert inspect_adapter(tmp_path / "a.safetensors").base == "v1-5.ckpt"
+
+
+def test_a_value_beyond_float32_is_refused_without_a_warning(tmp_path: Path) -> None:
+    file = tmp_path / "a.safetensors"
+    write_adapter(file, weights(), {}, "float32")
+    tensors = {key: tensor.double() for key, tensor in load_file(file).items()}
+    next(tensor for key, tensor in tensors.items() if "lora_up" in key).view(-1)[0] = 1e300
+    save_file(tensors, file)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with pytest.raises(AdapterError, match="not finite"):
+            inspect_adapter(file)
 
 
 @pytest.mark.parametrize("content", [b"", b"\x80\x04pickled", b"{}" * 20])
