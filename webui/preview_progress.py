@@ -27,6 +27,17 @@ _EVERY = 0.25
 NOTHING = '<div class="status" role="status"></div>'
 
 
+def results(name: str, label: str) -> tuple[gr.HTML, gr.Gallery, gr.DownloadButton]:
+    """Status, gallery and sheet of what is drawn, empty yet; `shown_of` gives their updates."""
+    status = gr.HTML(NOTHING, elem_id=f"{name}-status", padding=False)
+    gallery = gr.Gallery(
+        label=label, columns=3, fit_columns=False, object_fit="contain", height="auto", format="png",
+        elem_id=f"{name}-gallery", interactive=False, buttons=["download", "fullscreen"],
+    )  # fmt: skip
+    sheet = gr.DownloadButton("Download labelled sheet", size="sm", elem_id=f"{name}-sheet", interactive=False)
+    return status, gallery, sheet
+
+
 class Drawings:
     """The drawings that are going on, one a visitor: a new one stops the one before."""
 

@@ -222,8 +222,4 @@ def _about_the_set(listing: Listing, trained: Sequence[Example], any_entry: bool
     return []
 
 
-def _trigger(config: RunConfig, example: Example) -> str:
-    return "" if example.prior else config.data.trigger
-
-
 __all__ = ["Check", "Examined", "check_folder", "examine"]

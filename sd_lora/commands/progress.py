@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import signal
 import threading
 import time
@@ -11,16 +10,15 @@ from collections import deque
 from math import fsum
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Column
 
 from sd_lora.check.result import duration
-
-if TYPE_CHECKING:
-    from sd_lora.runs.reports import StepReport
+from sd_lora.errors import StorageError
+from sd_lora.runs.reports import StepReport
 
 _LINE_EVERY = 15.0
 #: steps over whose time the rate is taken
@@ -110,16 +108,14 @@ class TrainingProgress:
 
 
 def _losses_before(step: int, log: Path | None) -> list[float]:
-    """The losses of the steps before `step` in a run's log; lines that were cut off are left out."""
-    losses = []
-    if log is not None and step > 1:
-        with contextlib.suppress(OSError):
-            for line in log.read_text("utf-8", "replace").splitlines():
-                with contextlib.suppress(ValueError, TypeError, KeyError):
-                    report = json.loads(line)
-                    if report["step"] < step:
-                        losses.append(float(report["loss"]))
-    return losses
+    """The losses of the steps before `step` in a run's log."""
+    from sd_lora.runs.folder import read_reports
+
+    if log is None or step == 1:
+        return []
+    with contextlib.suppress(StorageError):
+        return [report.loss for report in read_reports(log, StepReport) if report.step < step]
+    return []
 
 
 def _rate(seconds: float) -> str:

@@ -58,13 +58,6 @@ def eject(modules: Iterable[nn.Module], name: str = "default") -> int:
     return count
 
 
-def set_strength(layers: Iterable[Layer], strength: Strength) -> None:
-    """Set the strength of all `layers`: one number, or a tensor (n,) with one value per sample of the batch."""
-    value = checked_strength(strength)
-    for layer in layers:
-        layer.strength = value
-
-
 @torch.no_grad()
 def fuse(
     layers: Mapping[str, Layer], modules: Mapping[str, nn.Module], strength: float | Mapping[str, Strength] = 1.0

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import threading
-from collections import OrderedDict
 from pathlib import Path
+
+from cachetools import LRUCache
 
 from sd_lora.adapters.adapter import Adapter
 from sd_lora.errors import AdapterError
@@ -18,10 +19,9 @@ _TRIES = 3
 class AdapterShelf:
     """The adapters used last, by the sha256 of their files; hashes are kept as long as a file stays the same."""
 
-    def __init__(self, most: int = 8, most_hashes: int = 10_000) -> None:
-        self._most, self._most_hashes = most, most_hashes
-        self._adapters: OrderedDict[str, Adapter] = OrderedDict()
-        self._hashes: dict[_Version, str] = {}
+    def __init__(self) -> None:
+        self._adapters: LRUCache[str, Adapter] = LRUCache(8)
+        self._hashes: LRUCache[_Version, str] = LRUCache(10_000)
         self._lock = threading.Lock()
 
     def sha256(self, path: Path) -> str:
@@ -33,15 +33,15 @@ class AdapterShelf:
         for _ in range(_TRIES):
             version, digest = self._hash(path)
             with self._lock:
-                if digest in self._adapters:
-                    self._adapters.move_to_end(digest)
-                    return digest, self._adapters[digest]
+                if (known := self._adapters.get(digest)) is not None:
+                    return digest, known
             try:
                 adapter = Adapter.load(path)
             except AdapterError as error:  # where it lies is not for everyone who may see the message
                 raise AdapterError(str(error).replace(str(path), path.name)) from error
             if self._hash(path)[0] == version:  # what was loaded is what was hashed
-                self._shelve(digest, adapter)
+                with self._lock:
+                    self._adapters[digest] = adapter
                 return digest, adapter
         raise AdapterError(f"{path.name} is being written; try again in a moment")
 
@@ -55,15 +55,7 @@ class AdapterShelf:
                 with path.open("rb") as file:
                     known = hashlib.file_digest(file, "sha256").hexdigest()
                 with self._lock:
-                    if len(self._hashes) >= self._most_hashes:
-                        self._hashes.clear()
                     self._hashes[version] = known
         except OSError as error:
             raise AdapterError(f"{path.name} cannot be read: {error.strerror or error}; choose another") from error
         return version, known
-
-    def _shelve(self, digest: str, adapter: Adapter) -> None:
-        with self._lock:
-            self._adapters[digest] = adapter
-            while len(self._adapters) > self._most:
-                self._adapters.popitem(last=False)

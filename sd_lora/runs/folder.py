@@ -85,9 +85,9 @@ class RunFolder:
 
     def rewind(self, step: int) -> None:
         """Forget the log of the steps after `step`, which are about to be trained again."""
-        self._reports = [report for report in _lines(self.log, StepReport) if report.step <= step]
+        self._reports = [report for report in read_reports(self.log, StepReport) if report.step <= step]
         write_atomically(self.log, "".join(_line(report) for report in self._reports).encode())
-        validations = _lines(self.path / "validation.jsonl", ValidationReport)
+        validations = read_reports(self.path / "validation.jsonl", ValidationReport)
         self._validations = [report for report in validations if report.step <= step]
 
     def sync(self) -> None:
@@ -130,7 +130,7 @@ class RunFolder:
         draw(self._reports, self.loss_curve)
 
 
-def _lines(path: Path, kind: type[Report]) -> list[Report]:
+def read_reports(path: Path, kind: type[Report]) -> list[Report]:
     """The reports in a file of lines; none if there is no such file. Lines that were cut short, or hold what no report
     does, are left out."""
     reports, known = [], TypeAdapter(kind)

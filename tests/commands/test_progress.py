@@ -8,6 +8,7 @@ import os
 import shlex
 import signal
 import threading
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -72,7 +73,7 @@ def test_the_mean_loss_is_that_of_the_loss_curve(
 ) -> None:
     """In a run that was resumed too, whose log has what came before."""
     log = tmp_path / "log.jsonl"
-    lines = [json.dumps({"step": step, "loss": LOSSES[step - 1]}) for step in range(1, first + 3)]
+    lines = [json.dumps(asdict(report(step))) for step in range(1, first + 3)]
     log.write_text("\n".join([*lines, "[]", '{"loss": 3}', '{"step": 4, "lo']), "utf-8")
     with TrainingProgress(log) as progress:
         for step in range(first, STEPS + 1):
@@ -85,7 +86,7 @@ def test_the_first_mean_of_a_resumed_run_has_what_came_before(
     tmp_path: Path, clock: Any, terminal: io.StringIO
 ) -> None:
     log = tmp_path / "log.jsonl"
-    log.write_text("".join(json.dumps({"step": i + 1, "loss": loss}) + "\n" for i, loss in enumerate(LOSSES)), "utf-8")
+    log.write_text("".join(json.dumps(asdict(report(i + 1))) + "\n" for i in range(len(LOSSES))), "utf-8")
     with TrainingProgress(log) as progress:
         progress.show(report(10))
     assert f"mean loss {smoothed(LOSSES[:10], 3)[-1]:.4f}" in terminal.getvalue()
@@ -169,7 +170,8 @@ def test_the_model_card_opens_the_base(base: str, said: str) -> None:
     keys = ("ss_output_name", "sdlora.trigger", "sdlora.family", "modelspec.trigger_phrase", "sdlora.variant",
             "ss_num_train_images", "ss_steps", "sdlora.version", "ss_network_dim", "ss_learning_rate",
             "modelspec.resolution", "modelspec.prediction_type")  # fmt: skip
-    adapter: Any = SimpleNamespace(metadata=dict.fromkeys(keys, "x") | {"sdlora.base": base}, weights={})
+    facts = {"sdlora.base": base, "sdlora.family": "sd"}
+    adapter: Any = SimpleNamespace(metadata=dict.fromkeys(keys, "x") | facts, weights={}, variant="lora")
     card = model_card(adapter)
     assert said in card
     compile(card.split("```python\n")[1].split("```")[0], "card", "exec")

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sd_lora.lora.inject import eject, fuse, inject, set_strength
+from sd_lora.lora.inject import eject, fuse, inject
 from sd_lora.lora.layers import LoraLayer
 from sd_lora.lora.variants import VARIANTS, new_layer
 
@@ -115,7 +115,7 @@ def test_strength_is_pefts_scale(setting: tuple[Net, LoraLayer, Tensor], strengt
     model = peft_model(copy.deepcopy(net), layer)
     model.base_model.model.inner.scale_layer(strength)
     inject({"inner": layer}, {"inner": net.inner})
-    set_strength([layer], strength)
+    layer.strength = strength
     torch.testing.assert_close(net(x), model(x), **CLOSE)
 
 
@@ -125,7 +125,7 @@ def test_strength_of_a_dora_layer_lies_between_the_base_and_peft(setting: tuple[
     net, layer, x = setting
     base, whole = net(x), peft_model(copy.deepcopy(net), layer)(x)
     inject({"inner": layer}, {"inner": net.inner})
-    set_strength([layer], 0.5)
+    layer.strength = 0.5
     torch.testing.assert_close(net(x), base + 0.5 * (whole - base), **CLOSE)
 
 

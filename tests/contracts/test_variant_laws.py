@@ -22,7 +22,7 @@ from sd_lora.adapters.parts import facts_of
 from sd_lora.adapters.summary import read_summary
 from sd_lora.adapters.writing import write_adapter
 from sd_lora.errors import AdapterError
-from sd_lora.lora.inject import eject, fuse, inject, set_strength
+from sd_lora.lora.inject import eject, fuse, inject
 from sd_lora.lora.layers import Layer
 from sd_lora.lora.norms import delta_norms
 from sd_lora.lora.variants import VARIANTS, new_layer, variant_of
@@ -129,7 +129,7 @@ def test_strength_0_is_the_base_bit_for_bit(case: Case) -> None:
     base, layer = module(x), case.trained(module)
     attach(layer, module)
     assert not torch.allclose(module(x), base, **CLOSE)
-    set_strength([layer], 0.0)
+    layer.strength = 0.0
     assert torch.equal(module(x), base)
 
 
@@ -137,7 +137,7 @@ def test_a_zero_among_the_strengths_of_a_batch_is_the_base(case: Case) -> None:
     module, x = case.module(), case.inputs(2)
     base, layer = module(x), case.trained(module)
     attach(layer, module)
-    set_strength([layer], torch.tensor([0.0, 1.0]))
+    layer.strength = torch.tensor([0.0, 1.0])
     assert torch.equal(module(x)[0], base[0])
 
 
@@ -149,9 +149,9 @@ def test_a_strength_per_sample_equals_runs_of_one_strength(case: Case, copies: i
     attach(layer, module)
     apart = []
     for i in range(3 * copies):
-        set_strength([layer], strengths[i % 3])
+        layer.strength = strengths[i % 3]
         apart.append(module(x[i : i + 1]))
-    set_strength([layer], torch.tensor(strengths))
+    layer.strength = torch.tensor(strengths)
     torch.testing.assert_close(module(x), torch.cat(apart), **CLOSE)
 
 
@@ -159,7 +159,7 @@ def test_strengths_that_do_not_divide_the_batch_raise(case: Case) -> None:
     module = case.module()
     layer = case.trained(module)
     attach(layer, module)
-    set_strength([layer], torch.tensor([0.0, 1.0]))
+    layer.strength = torch.tensor([0.0, 1.0])
     with pytest.raises(AdapterError, match=r"2 strengths .* 3 samples"):
         module(case.inputs(3))
 
@@ -168,9 +168,7 @@ def test_strengths_that_do_not_divide_the_batch_raise(case: Case) -> None:
 def test_a_strength_that_is_no_finite_number_raises(case: Case, bad: float | Tensor) -> None:
     module = case.module()
     layer = case.trained(module)
-    set_strength([layer], 0.25)
-    with pytest.raises(AdapterError, match="finite"):
-        set_strength([layer], bad)
+    layer.strength = 0.25
     with pytest.raises(AdapterError, match="finite"):
         layer.strength = bad
     assert layer.strength == 0.25
@@ -181,7 +179,7 @@ def test_the_change_is_linear_in_the_strength(case: Case) -> None:
     base, layer = module(x), case.trained(module)
     attach(layer, module)
     whole = module(x) - base
-    set_strength([layer], -0.4)
+    layer.strength = -0.4
     torch.testing.assert_close(module(x) - base, -0.4 * whole, **CLOSE)
 
 
@@ -221,7 +219,7 @@ def test_fused_equals_injected(case: Case, strength: float) -> None:
     module, x = case.module(), case.inputs()
     fused, layer = copy.deepcopy(module), case.trained(module)
     attach(layer, module)
-    set_strength([layer], strength)
+    layer.strength = strength
     fuse({"m": layer}, {"m": fused}, strength)
     assert is_bare(fused)
     torch.testing.assert_close(fused(x), module(x), **CLOSE)
@@ -240,7 +238,7 @@ def test_a_half_precision_target_keeps_its_dtype_its_start_and_its_strength_0(ca
     assert module(x).dtype == dtype
     attach(trained, exact)
     torch.testing.assert_close(module(x).float(), exact(x.float()), rtol=0.02, atol=0.1)
-    set_strength([layer], 0.0)
+    layer.strength = 0.0
     assert torch.equal(module(x), base)
 
 
@@ -297,7 +295,8 @@ def test_a_copy_of_an_injected_module_lives_on_its_own(case: Case, duplicate: Ca
     attach(case.trained(module), module)
     output, twin = module(x), duplicate(module)
     assert torch.equal(twin(x), output)
-    set_strength(twin.loras.values(), 0.0)
+    for layer in twin.loras.values():
+        layer.strength = 0.0
     assert torch.equal(twin(x), base)
     assert torch.equal(module(x), output)
     assert eject(twin.modules()) == 1

@@ -1,4 +1,4 @@
-"""`inject`, `eject`, `set_strength` and `fuse`: what they refuse, and that a refusal changes nothing."""
+"""`inject`, `eject` and `fuse`: what they refuse, and that a refusal changes nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from sd_lora.errors import AdapterError
-from sd_lora.lora.inject import eject, fuse, inject, set_strength
+from sd_lora.lora.inject import eject, fuse, inject
 from sd_lora.lora.layers import LoraLayer
 from sd_lora.lora.variants import new_layer
 
@@ -121,14 +121,6 @@ def test_layers_are_on_the_whole_model_while_injected() -> None:
     assert [type(m) for m in model] == [nn.Linear, nn.ReLU, nn.Linear]
     eject(model.modules(), "style")
     assert set(model.state_dict()) == keys
-
-
-def test_set_strength_reaches_every_layer_or_none(layers: dict) -> None:
-    set_strength(layers.values(), 0.5)
-    assert [layer.strength for layer in layers.values()] == [0.5] * 3
-    with pytest.raises(AdapterError):
-        set_strength(layers.values(), float("nan"))
-    assert [layer.strength for layer in layers.values()] == [0.5] * 3
 
 
 def test_fuse_takes_one_finite_strength_and_changes_nothing_otherwise(modules: dict, layers: dict) -> None:

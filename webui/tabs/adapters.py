@@ -17,7 +17,7 @@ from ..adapter_files import KINDS, LAYOUTS, TYPES, converted, copied, picture
 from ..browser_state import opened
 from ..messages import PRIVATE, escaped, telling
 from ..site import Site
-from .preview import PreviewInputs, choices
+from .preview import GO, PreviewInputs, choices
 
 #: the id, by which a row is known, comes last
 HEADERS = (
@@ -32,8 +32,6 @@ _MOST_FACTS, _MOST_TEXT = 200, 500
 #: a click on the browser's side: the link of the file that the server has just laid ready
 _SAVE = """(file) => { if (file) { const link = document.createElement('a'); link.href = file.url;
 link.download = file.orig_name || 'adapter.safetensors'; document.body.append(link); link.click(); link.remove(); } }"""
-_GO = """() => { const tabs = [...document.querySelectorAll('#tabs button[role="tab"]')];
-tabs.find((tab) => tab.textContent.trim() === 'Preview')?.click(); }"""
 
 
 def build(site: Site, preview: PreviewInputs | None = None) -> None:
@@ -115,7 +113,7 @@ class _Tab:
         if self.preview is not None:
             field = self.preview.adapter
             self.use.click(telling(self.on_use), [self.chosen, field], field, **PRIVATE).success(
-                None, None, None, js=_GO, **PRIVATE
+                None, None, None, js=GO, **PRIVATE
             )
 
     # ---- what happens

@@ -15,7 +15,7 @@ from sd_lora.preview.prompts import parse_strengths, split_tags
 from ..browser_state import opened, page_of, remember
 from ..messages import PRIVATE, telling
 from ..preview_fields import whole
-from ..preview_progress import NOTHING, Drawings, Progress, file_of
+from ..preview_progress import NOTHING, Drawings, Progress, file_of, results
 from ..site import Site
 from .preview import choices
 
@@ -120,22 +120,12 @@ class _Run:
                     generate = gr.Button("Draw the grid", variant="primary", elem_id="compare-run-draw")
                     stop = gr.Button("Stop", elem_id="compare-run-stop")
             with gr.Column(scale=3, min_width=300):
-                status = gr.HTML(NOTHING, padding=False)
-                gallery = gr.Gallery(
-                    label="Adapters × strengths", fit_columns=False, object_fit="contain", height="auto", format="png",
-                    interactive=False, elem_id="compare-run-gallery", buttons=["download", "fullscreen"],
-                )  # fmt: skip
-                sheet = gr.DownloadButton("Download labelled sheet", size="sm", interactive=False)
+                shown = results("compare-run", "Adapters × strengths")
         gr.on([run.focus, *opened()], lambda: gr.update(choices=self._runs()), None, run, **PRIVATE)
-        generate.click(
-            telling(self.on_draw),
-            [run, prompt, strengths],
-            [status, gallery, sheet],
-            concurrency_limit=None,
-            **PRIVATE,
-        )
+        asked = [run, prompt, strengths]
+        generate.click(telling(self.on_draw), asked, [*shown], concurrency_limit=None, **PRIVATE)
         stop.click(self.drawings.stop, None, None, queue=False, **PRIVATE)
-        remember("compare-run", [run, prompt, strengths], {run: self._runs})
+        remember("compare-run", asked, {run: self._runs})
         page_of().unload(self.drawings.stop)
 
     def _runs(self) -> list[tuple[str, str]]:

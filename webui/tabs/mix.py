@@ -18,7 +18,7 @@ from .. import snippets
 from ..browser_state import kept, opened, page_of, remember
 from ..messages import PRIVATE, escaped, telling
 from ..preview_fields import whole
-from ..preview_progress import NOTHING, Drawings
+from ..preview_progress import Drawings, results
 from ..site import Site
 from ..snippets import STRONGEST, WEAKEST, Scene, Share, Snippet
 from .preview import choices
@@ -118,12 +118,7 @@ class _Tab:
 
     def results(self) -> None:
         """What was drawn, and the mix for other programs."""
-        self.status = gr.HTML(NOTHING, elem_id="mix-status", padding=False)
-        self.gallery = gr.Gallery(
-            label="Base model | mix at 0.5 | mix at 1", columns=3, fit_columns=False, object_fit="contain",
-            height="auto", format="png", elem_id="mix-gallery", interactive=False, buttons=["download", "fullscreen"],
-        )  # fmt: skip
-        self.sheet = gr.DownloadButton("Download labelled sheet", size="sm", elem_id="mix-sheet", interactive=False)
+        self.status, self.gallery, self.sheet = results("mix", "Base model | mix at 0.5 | mix at 1")
         self.codes: list[Any] = []
         shown = iter(self.on_snippets([], {}, *(field.value for field in (self.prompt, self.seed, self.steps))))
         with gr.Tabs():

@@ -18,10 +18,13 @@ from sd_lora.preview.recipe import read_recipe
 from ..browser_state import opened, page_of, remember
 from ..messages import PRIVATE, telling, warn
 from ..preview_fields import Asked
-from ..preview_progress import NOTHING, Drawings, Progress, counted, file_of, shown_of
+from ..preview_progress import Drawings, Progress, counted, file_of, results, shown_of
 from ..site import Site
 
 _PROMPT = "a big red house by the sea\na small white cat on a table"
+#: in the browser: to this tab
+GO = """() => { const tabs = [...document.querySelectorAll('#tabs button[role="tab"]')];
+tabs.find((tab) => tab.textContent.trim() === 'Preview')?.click(); }"""
 _SLID, _SAME = "At this strength", "Without an adapter: the base model at any strength"
 
 
@@ -93,12 +96,7 @@ class _Tab:
 
     def results(self) -> None:
         """What was drawn."""
-        self.status = gr.HTML(NOTHING, elem_id="preview-status", padding=False)
-        self.gallery = gr.Gallery(
-            label="Prompts × strengths", columns=3, fit_columns=False, object_fit="contain", height="auto",
-            format="png", elem_id="preview-gallery", interactive=False, buttons=["download", "fullscreen"],
-        )  # fmt: skip
-        self.sheet = gr.DownloadButton("Download labelled sheet", size="sm", elem_id="preview-sheet", interactive=False)
+        self.status, self.gallery, self.sheet = results("preview", "Prompts × strengths")
         self.slider = gr.Slider(
             -1, 2, 1, step=0.05, label="Strength of the first prompt", elem_id="preview-slider",
             info="drag, or use the arrow keys; a strength that was drawn before comes at once",

@@ -12,15 +12,13 @@ from sd_lora.runs.state import RunState, list_runs, read_run, run_status
 
 from ...messages import PRIVATE, telling
 from ...site import Site
-from ..preview import PreviewInputs, choices
+from ..preview import GO, PreviewInputs, choices
 from . import view as train_view
 
 #: runs that are at work at once, if they were started from the page
 MOST_RUNS = 2
 _MOST_LISTED = 100
 _EVERY = 2.0
-_GO = """() => { const tabs = [...document.querySelectorAll('#tabs button[role="tab"]')];
-tabs.find((tab) => tab.textContent.trim() === 'Preview')?.click(); }"""
 
 
 class RunView:
@@ -69,7 +67,7 @@ class RunView:
         if self.preview is not None:
             self.preview_button.click(
                 telling(self.on_preview), self.adapter, self.preview.adapter, **PRIVATE
-            ).success(None, None, None, js=_GO, **PRIVATE)  # fmt: skip
+            ).success(None, None, None, js=GO, **PRIVATE)  # fmt: skip
 
     def runs(self) -> list[tuple[str, str]]:
         """Runs with what they are at, the newest first, and their ids."""
