@@ -142,7 +142,7 @@ def _diffusers_alphas(path: Path, metadata: Mapping[str, str]) -> Callable[[str,
     if DIFFUSERS_KEY not in metadata:
         return lambda _, __: 0.0
     try:
-        record = json.loads(metadata[DIFFUSERS_KEY])
+        record = json.loads(metadata[DIFFUSERS_KEY], parse_int=float)  # no integer is too large then
         patterns = {key: dict(value) for key, value in record.items() if key.endswith(".alpha_pattern") and value}
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise AdapterError(f"{path} has a damaged record of its alphas ({DIFFUSERS_KEY}): {error}") from error

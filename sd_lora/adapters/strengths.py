@@ -79,7 +79,8 @@ class _Spread:
     def _listed(
         self, places: Mapping[str, Place], values: Sequence[Any], part: tuple[str, ...]
     ) -> dict[str, float | Tensor]:
-        if len(part) > 1 and all(len(place[0]) > len(part) for place in places.values()):  # the same for every block
+        # the same for every block
+        if len(part) > 1 and places and all(len(place[0]) > len(part) for place in places.values()):
             blocks = _grouped(places, len(part))
             return {n: s for key, inner in blocks.items() for n, s in self._listed(inner, values, (*part, key)).items()}
         depth, label = self.depths.get(part, 1), ".".join(part)

@@ -124,6 +124,12 @@ def test_the_base_tells_how_many_layers_a_block_has() -> None:
         strengths_by_module(mine, {"unet": {"up": {"block_0": []}}})
 
 
+def test_a_layer_without_modules_takes_no_nonsense() -> None:
+    mine = [name for name in NAMES if not name.startswith("unet.up_blocks.0.attentions.0")]
+    with pytest.raises(AdapterError, match="'strong'"):
+        strengths_by_module(mine, {"unet": {"up": {"block_0": [["strong"], 0.1, 0.2]}}}, NAMES)
+
+
 @every_row(
     "value, words",
     [

@@ -256,6 +256,7 @@ ATTACKS: dict[str, tuple[Callable[[], bytes], str]] = {
     "record of a text alpha": (lambda: record('{"unet.lora_alpha": "two"}'), "damaged record of its alphas"),
     "record of NaN": (lambda: record('{"unet.lora_alpha": NaN}'), "has alpha nan"),
     "record of a huge alpha": (lambda: record('{"unet.lora_alpha": 1e40}'), r"has alpha 1e\+40"),
+    "record of an alpha beyond floats": (lambda: record(f'{{"unet.lora_alpha": 1{"0" * 400}}}'), "has alpha inf"),
     "record nested without end": (lambda: record('{"a":' * 50_000), "damaged record of its alphas"),
     "record of broken patterns": (lambda: record('{"unet.alpha_pattern": 3}'), "damaged record of its alphas"),
 }  # fmt: skip
