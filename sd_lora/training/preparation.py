@@ -46,8 +46,8 @@ def prepare(config: RunConfig, *, on_look: Counter | None = None, resumed: bool 
 
 @dataclass(frozen=True)
 class Places:
-    """The files of a run, all of them there, and its `config` as it was given; `kept_init` is the run's own copy of
-    ``lora.init``, `checkpoint` the state, without tensors, that it goes on from."""
+    """The files of a run, all of them there, and its `config`, with defaults still open; `kept_init` is the run's own
+    copy of ``lora.init``, `checkpoint` the state, without tensors, that it goes on from."""
 
     config: RunConfig
     path: Path
@@ -71,6 +71,7 @@ def check_places(config: RunConfig, *, resumed: bool = False, planned: bool = Fa
     """Refuse what can be refused before a base model is fetched or read."""
     check_colour(config.data.background)
     check_cache(config.data.cache)
+    config = replace(config, lora=_absolute(config.lora, "init"))
     images = _absolute_path(config.data.folder)
     called = images.stem if os.path.isfile(images) else images.name
     path = Path(os.path.expanduser(config.output.folder or f"runs/{called}"))
@@ -131,7 +132,6 @@ def _resolved(places: Places, examined: Examined, rate: float | None, means: Mea
         config,
         model=replace(_absolute(config.model, "config"), base=_absolute_base(config.model.base)),
         data=replace(_absolute(config.data, "folder", "regularisation", "cache"), resolution=examined.side),
-        lora=_absolute(config.lora, "init"),
         optimizer=replace(config.optimizer, text_learning_rate=rate),
         training=replace(means.applied(config.training), steps=examined.steps),
         preview=replace(config.preview, prompts=config.preview.prompts or _prompts(examined.examples)),

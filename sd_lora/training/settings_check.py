@@ -5,20 +5,22 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from sd_lora.adapters.summary import read_summary
+from sd_lora.adapters.summary import AdapterSummary, read_summary
 from sd_lora.config.conflicts import Facts, conflicts_with
 from sd_lora.config.schema import RunConfig
-from sd_lora.errors import ConfigError
+from sd_lora.errors import AdapterError, ConfigError
 from sd_lora.lora.variants import VARIANTS
 from sd_lora.models.families import FAMILIES
 from sd_lora.models.opening import family_of_source, find_base, prediction_of, where_to_compute
 from sd_lora.models.sources import base_place
+from sd_lora.storage.safetensors_header import read_header
 from sd_lora.training.optimizers import OPTIMIZERS, optimizer_problems
 from sd_lora.training.trackers import missing_trackers
 
 
 def check_settings(config: RunConfig, init: Path | None = None) -> None:
-    """ConfigError with all settings that cannot act here, on this base model or for the adapter to be trained.
+    """ConfigError with all settings that cannot act here, on this base model or for the adapter to be trained;
+    AdapterError if ``lora.init`` cannot be read.
 
     Reads the headers of local files, and nothing of a hub model. `init` is the run's own copy of ``lora.init``, if it
     has one. What only the opened base model shows is judged in `preparation`.
@@ -27,7 +29,7 @@ def check_settings(config: RunConfig, init: Path | None = None) -> None:
     place = base_place(config.model.base)
     source = None if place == "hub" else find_base(config.model.base)
     families = tuple(FAMILIES.values()) if source is None else (family_of_source(source),)
-    summary = read_summary(init or config.lora.init) if config.lora.init else None
+    summary = _summary_of(init or config.lora.init) if config.lora.init else None
     parts = config.lora.targets if summary is None else summary.parts
     texts = {name for family in families for name in family.text_encoders}
     patterns = [p for part in parts for family in families for p in family.target_groups.get(part, (part,))]
@@ -47,6 +49,15 @@ def check_settings(config: RunConfig, init: Path | None = None) -> None:
     ]
     if problems:
         raise ConfigError("; ".join(problems))
+
+
+def _summary_of(adapter: str | Path) -> AdapterSummary:
+    """The summary of a file that can be read: of one that cannot, nothing would seem to be trained."""
+    read_header(adapter)
+    summary = read_summary(adapter)
+    if summary.problem:
+        raise AdapterError(summary.problem)
+    return summary
 
 
 def _may_match(pattern: str, component: str) -> bool:

@@ -8,14 +8,16 @@ from pathlib import Path
 
 import huggingface_hub
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from sd_lora.config.conflicts import Facts, conflicts_with
 from sd_lora.config.reading import parse_config
 from sd_lora.config.schema import RunConfig
-from sd_lora.errors import ConfigError
+from sd_lora.errors import AdapterError, ConfigError
 from sd_lora.models import opening
 from sd_lora.training.optimizers import OPTIMIZERS
-from sd_lora.training.preparation import prepare
+from sd_lora.training.preparation import check_places, prepare
 
 
 @pytest.fixture
@@ -74,6 +76,27 @@ def test_a_base_that_predicts_epsilon_says_so_in_its_header(
     assert settings["prediction_type"] == "epsilon"
     with pytest.raises(ConfigError, match="v_prediction, but this one predicts epsilon"):
         prepare(config_of(image_folder, tmp_path / "run", bases["sd1"], "training.zero_terminal_snr=true"))
+
+
+def test_an_adapter_that_cannot_be_read_is_refused_as_that(image_folder: Path, tmp_path: Path, untouched: None) -> None:
+    (tmp_path / "a.safetensors").write_bytes(b"not an adapter")
+    for name in ("a.safetensors", "none.safetensors"):
+        # a setting of text encoders is not to blame
+        settings = (f"lora.init={tmp_path / name}", "optimizer.text_learning_rate=1")
+        with pytest.raises(AdapterError, match=name):
+            prepare(config_of(image_folder, tmp_path / "run", "owner/name", *settings))
+
+
+def test_the_adapter_to_train_further_may_be_in_the_home_folder(
+    image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    stem = "lora_te_text_model_encoder_layers_0_self_attn_q_proj"
+    tensors = {"lora_down.weight": torch.zeros(2, 8), "lora_up.weight": torch.zeros(8, 2), "alpha": torch.tensor(2.0)}
+    save_file({f"{stem}.{role}": tensor for role, tensor in tensors.items()}, tmp_path / "a.safetensors")
+    settings = ("lora.init=~/a.safetensors", "optimizer.text_learning_rate=1")
+    places = check_places(config_of(image_folder, tmp_path / "run", "tiny", *settings))
+    assert places.config.lora.init == str(tmp_path / "a.safetensors")
 
 
 def test_the_text_encoders_may_be_meant_by_a_pattern() -> None:

@@ -24,7 +24,7 @@ FILES = [(case.name, case.content) for case in (*SEEN, *REFUSED) if isinstance(c
 DECODE = """
 import resource, sys
 from pathlib import Path
-from sd_lora.data.pictures import decode, read_picture
+from sd_lora.data.pictures.decode import decode
 content = Path(sys.argv[1]).read_bytes()
 decode(Path(sys.argv[2]).read_bytes(), "small.tif")
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

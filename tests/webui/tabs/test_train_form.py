@@ -176,6 +176,14 @@ def test_a_number_that_was_emptied_is_not_filled_in_silence(site: Site) -> None:
         form.config_of(site, "", site.id_of(site.data / "photos"), values)
 
 
+def test_a_gamma_alone_switches_no_weighting_on(site: Site) -> None:
+    dataset = site.id_of(site.data / "photos")
+    with pytest.raises(ConfigError, match=r"min_snr_gamma has no effect with training\.weighting=none"):
+        form.config_of(site, "", dataset, filled(site, training__min_snr_gamma=3))
+    made = form.config_of(site, "style", dataset, filled(site, "style", training__min_snr_gamma=3))
+    assert (made.training.weighting, made.training.min_snr_gamma) == ("min-snr", 3)
+
+
 def test_another_preset_keeps_what_was_changed_by_hand(site: Site) -> None:
     values = filled(site, "", training__steps="77", lora__rank=8)
     new = form.switched(site, "", "style", values)

@@ -141,10 +141,13 @@ def config_of(site: Site, preset: str, dataset: str, values: Sequence[Any]) -> R
     empty = [s.key for s, raw in asked if s.kind in ("whole", "number") and not s.absent and raw is None]
     if empty:
         raise ConfigError(f"{', '.join(empty)}: no number is given; give one, or choose the preset again")
-    options: Mapping[str, dict[str, Any]] = overrides(preset_config(site, preset), values, site)
+    plain = preset_config(site, preset)
+    options: Mapping[str, dict[str, Any]] = overrides(plain, values, site)
     merged = {name: dict(content) for name, content in options.items()}
     merged.setdefault("data", {})["folder"] = str(site.dataset(dataset))
     merged.setdefault("model", {})["base"] = site.base
+    # the form shows the weighting, which a gamma alone would change, as it did in old files
+    merged.setdefault("training", {}).setdefault("weighting", plain.training.weighting)
     return load_config(preset, options=merged)
 
 
