@@ -29,7 +29,9 @@ def every_row(names: str, rows: Iterable[Any], ids: Iterable[str] | Callable[[An
                 if "tmp_path" in given:
                     fixtures_of_row["tmp_path"] = given["tmp_path"] / f"row-{number}"
                     fixtures_of_row["tmp_path"].mkdir()
-                with subtests.test(label[:100], row=number):
+                # workers can send each other nothing but UTF-8
+                shown = label[:100].encode("utf-8", "backslashreplace").decode()
+                with subtests.test(shown, row=number):
                     test(**fixtures_of_row, **dict(zip(keys, row, strict=True)))
 
         over_all_rows.__signature__ = signature.replace(parameters=[*fixtures, asked])  # type: ignore[attr-defined]
