@@ -70,7 +70,7 @@ def _adapter() -> TypeAdapter[RunConfig]:
 def _known(label: str, section: str, content: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
     """The settings of `content` that there are; what is wrong with the others goes to `problems`."""
     types = {f.name: f.type for f in fields(SECTIONS[section])}
-    known = types | OLD_SETTINGS.get(section, {})
+    known = {**types, **OLD_SETTINGS.get(section, {})}
     for key, value in content.items():
         if key not in known:
             problems.append(f'{label}: unknown key "{section}.{key}"; {_suggest(section, key, list(types))}')
