@@ -51,6 +51,12 @@ def shown(error: SdLoraError) -> gr.Error:
     return gr.Error(escaped(str(error)), duration=20, print_exception=False)
 
 
+def status_html(text: str, share: float | None = None) -> str:
+    """A line of status, with a bar if `share` of something is done."""
+    bar = "" if share is None else f'<div class="bar"><i style="width:{100 * share:.0f}%"></i></div>'
+    return f'<div class="status" role="status" aria-live="polite">{escaped(text)}{bar}</div>'
+
+
 def warn(sentence: str) -> None:
     """A toast; it is rendered as markup, so what it names is escaped."""
     gr.Warning(escaped(sentence[:400]))

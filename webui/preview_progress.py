@@ -17,14 +17,14 @@ from sd_lora.preview.job import PreviewJob
 from sd_lora.preview.service import PreviewService
 from sd_lora.preview.sheet import PreviewGrid
 
-from .messages import escaped
+from .messages import status_html
 from .picture_files import picture_file
 from .site import Site
 
 #: between two pictures of what is not finished yet
 _EVERY = 0.25
 #: the status before anything was drawn
-NOTHING = '<div class="status" role="status"></div>'
+NOTHING = status_html("")
 
 
 def results(name: str, label: str) -> tuple[gr.HTML, gr.Gallery, gr.DownloadButton]:
@@ -108,8 +108,7 @@ class Progress:
     def status(self) -> str:
         """The line with its note, and its bar, as HTML."""
         text = "; ".join(filter(None, (self.line, self.note)))
-        bar = "" if self.is_done else f'<div class="bar"><i style="width:{100 * self.share:.0f}%"></i></div>'
-        return f'<div class="status" role="status" aria-live="polite">{escaped(text)}{bar}</div>'
+        return status_html(text, None if self.is_done else self.share)
 
     def grid(self) -> PreviewGrid | None:
         """All pictures as a grid that can be saved as a sheet, once they are there."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Self
-
 from torch import Tensor, nn
 
 from sd_lora.lora.layers import LoraConv2d, LoraLayer, LoraLinear
@@ -24,10 +22,9 @@ class DoraLayer(LoraLayer):
         gain = Dora().gain(*self._with(weight)).view(rows)
         return (gain - 1) * own + gain * super().change(x, target, output)
 
-    def _start(self, module: nn.Linear | nn.Conv2d) -> Self:
-        super()._start(module)
-        self.magnitude = nn.Parameter(row_norms(module.weight.detach().float()))
-        return self
+    def _start(self, target: nn.Linear | nn.Conv2d) -> None:
+        super()._start(target)
+        self.magnitude = nn.Parameter(row_norms(target.weight.detach().float()))
 
 
 class DoraLinear(DoraLayer, LoraLinear):

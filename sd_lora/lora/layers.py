@@ -113,16 +113,11 @@ class Layer(nn.Module):
 
 
 class LoraLayer(Layer):
-    """The layers of LoRA: `down` and `up` one after the other, without ΔW."""
+    """The layers of LoRA, made for a target: `down` and `up` one after the other, without ΔW."""
 
     variant = "lora"
     down: nn.Linear | nn.Conv2d
     up: nn.Linear | nn.Conv2d
-
-    @classmethod
-    def from_target(cls, module: nn.Module, rank: int, alpha: float) -> Self:
-        """A fresh layer for `module`, on its device: down Kaiming, up zero, so the output does not change yet."""
-        raise NotImplementedError
 
     def change(self, x: Tensor, target: nn.Module, output: Tensor) -> Tensor:  # noqa: ARG002
         inner = self.down(functional.dropout(x, self.dropout) if self.dropout else x)
@@ -131,7 +126,7 @@ class LoraLayer(Layer):
         return self.up(inner) * self.scaling
 
     def scale(self, factor: float) -> None:
-        """Multiply the change by `factor` (> 0), up and down alike."""
+        """Multiply the change by `factor` (> 0), up and down atarget."""
         for weight in (self.up.weight, self.down.weight):
             weight.mul_(math.sqrt(factor))
 
@@ -141,47 +136,41 @@ class LoraLayer(Layer):
         places = (samples,) + (1,) * (inner.ndim - 1 - len(ranks)) + ranks
         return inner * functional.dropout(torch.ones(places, device=inner.device, dtype=inner.dtype), self.rank_dropout)
 
-    def _start(self, module: nn.Linear | nn.Conv2d) -> Self:
-        """The first weights of a layer for `module`."""
+    def _start(self, target: nn.Linear | nn.Conv2d) -> None:
+        """The first weights, on the target's device: down Kaiming, up zero, so the output does not change yet."""
         nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
         nn.init.zeros_(self.up.weight)
-        return self.to(device=module.weight.device, dtype=torch.float32)
+        self.to(device=target.weight.device, dtype=torch.float32)
 
 
 class LoraLinear(LoraLayer):
     """For `nn.Linear`: (batch, …, in) → (batch, …, out)."""
 
-    def __init__(self, features: tuple[int, int], rank: int, alpha: float) -> None:
+    def __init__(self, target: nn.Module, rank: int, alpha: float) -> None:
         super().__init__(rank, alpha)
-        self.down = nn.Linear(features[0], rank, bias=False)
-        self.up = nn.Linear(rank, features[1], bias=False)
-
-    @classmethod
-    def from_target(cls, module: nn.Module, rank: int, alpha: float) -> Self:
-        assert isinstance(module, nn.Linear)
-        return cls((module.in_features, module.out_features), rank, alpha)._start(module)
+        assert isinstance(target, nn.Linear)
+        self.down = nn.Linear(target.in_features, rank, bias=False)
+        self.up = nn.Linear(rank, target.out_features, bias=False)
+        self._start(target)
 
 
 class LoraConv2d(LoraLayer):
     """For `nn.Conv2d`: down has the target's kernel, stride and padding, up is 1 × 1 (the LoCon form)."""
 
-    def __init__(self, like: nn.Conv2d, rank: int, alpha: float) -> None:
+    def __init__(self, target: nn.Module, rank: int, alpha: float) -> None:
         super().__init__(rank, alpha)
-        if like.groups != 1:
+        assert isinstance(target, nn.Conv2d)
+        if target.groups != 1:
             raise AdapterError(
-                f"a conv with {like.groups} groups cannot have a LoRA layer; leave it out of the targets"
+                f"a conv with {target.groups} groups cannot have a LoRA layer; leave it out of the targets"
             )
         shape: Any = {
-            "kernel_size": like.kernel_size, "stride": like.stride, "padding": like.padding,
-            "dilation": like.dilation, "padding_mode": like.padding_mode,
+            "kernel_size": target.kernel_size, "stride": target.stride, "padding": target.padding,
+            "dilation": target.dilation, "padding_mode": target.padding_mode,
         }  # fmt: skip
-        self.down = nn.Conv2d(like.in_channels, rank, bias=False, **shape)
-        self.up = nn.Conv2d(rank, like.out_channels, 1, bias=False)
-
-    @classmethod
-    def from_target(cls, module: nn.Module, rank: int, alpha: float) -> Self:
-        assert isinstance(module, nn.Conv2d)
-        return cls(module, rank, alpha)._start(module)
+        self.down = nn.Conv2d(target.in_channels, rank, bias=False, **shape)
+        self.up = nn.Conv2d(rank, target.out_channels, 1, bias=False)
+        self._start(target)
 
 
 def checked_strength(value: Strength) -> float | Tensor:

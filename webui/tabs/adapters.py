@@ -15,7 +15,7 @@ from sd_lora.errors import ConfigError, SdLoraError
 
 from ..adapter_files import KINDS, LAYOUTS, TYPES, converted, copied, picture
 from ..browser_state import opened
-from ..messages import PRIVATE, escaped, telling
+from ..messages import PRIVATE, escaped, status_html, telling
 from ..site import Site
 from .preview import GO, PreviewInputs, choices
 
@@ -63,7 +63,7 @@ class _Tab:
 
     def table_of_all(self) -> None:
         with gr.Row(equal_height=True):
-            self.hint = gr.HTML(_status(_SOME), elem_id="adapters-hint", padding=False)
+            self.hint = gr.HTML(status_html(_SOME), elem_id="adapters-hint", padding=False)
             self.refresh = gr.Button("Rescan", size="sm", scale=0, min_width=110, elem_id="adapters-refresh")
         self.table = gr.Dataframe(
             headers=list(HEADERS), datatype="str", type="array", interactive=False, elem_id="adapters-table",
@@ -128,7 +128,7 @@ class _Tab:
         kinds = {summary.kind for summary in summaries.values() if self._fits(summary, set()) == "yes"} - {""}
         until = time.monotonic() + _HASHING
         rows = [self._row(identity, summary, kinds, until) for identity, summary in summaries.items()]
-        return rows, _status(_SOME if rows else _NONE)
+        return rows, status_html(_SOME if rows else _NONE)
 
     def on_select(self, event: gr.SelectData) -> Iterator[tuple[Any, ...]]:
         """What is known of the adapter of a row: from its header at once, then whether it fits."""
@@ -217,10 +217,6 @@ def _version(path: Path) -> tuple[str, int, int]:
 
 def _named(values: tuple[str, ...], nothing: str) -> list[tuple[str, str]]:
     return [(value or nothing, value) for value in values]
-
-
-def _status(text: str) -> str:
-    return f'<div class="status" role="status">{escaped(text)}</div>'
 
 
 def _told(name: str, summary: AdapterSummary, fits: str) -> str:

@@ -16,7 +16,7 @@ from sd_lora.preview.prompts import split_tags
 
 from .. import snippets
 from ..browser_state import kept, opened, page_of, remember
-from ..messages import PRIVATE, escaped, telling
+from ..messages import PRIVATE, status_html, telling
 from ..preview_fields import whole
 from ..preview_progress import Drawings, results
 from ..site import Site
@@ -91,7 +91,7 @@ class _Tab:
         try:
             path = self.site.adapter(identity)
         except ConfigError:
-            gr.HTML(_line("an adapter that was chosen is not there any more"), padding=False)
+            gr.HTML(status_html("an adapter that was chosen is not there any more"), padding=False)
             return
         summary, why = read_summary(path), self._misfit(path)
         made: dict[str, gr.Slider] = {}
@@ -104,10 +104,10 @@ class _Tab:
 
         with gr.Group(elem_id=f"mix-adapter-{number}"):
             if why:
-                gr.HTML(_line(why), padding=True)
+                gr.HTML(status_html(why), padding=True)
             slider("strength", self.site.name_of(path), elem_id=f"mix-strength-{number}")
             with gr.Accordion("Parts", open=False, elem_id=f"mix-parts-{number}", key=(identity, "parts")):
-                gr.HTML(_line("each is multiplied with the strength above"), padding=True)
+                gr.HTML(status_html("each is multiplied with the strength above"), padding=True)
                 _sliders_of_parts(summary, slider)
 
         # in the browser: on its way to the server and back it would undo what was moved meanwhile
@@ -176,7 +176,7 @@ class _Tab:
                 whole("steps", steps),
             )  # fmt: skip
         except SdLoraError as error:
-            return ("", _line(str(error))) * 3
+            return ("", status_html(str(error))) * 3
         made = [kind(shares, scene) for kind in (snippets.diffusers, snippets.a1111, snippets.comfyui)]
         return tuple(part for snippet in made for part in (snippet.text, _notes(snippet)))
 
@@ -247,7 +247,7 @@ def _sliders_of_parts(summary: AdapterSummary, slider: Any) -> None:
             for part, label in row:
                 slider(part, label, min_width=120)
     if "unet" in summary.parts:
-        gr.HTML(_line("it has modules outside of the UNet's blocks, so blocks have no strengths of their own"))
+        gr.HTML(status_html("it has modules outside of the UNet's blocks, so blocks have no strengths of their own"))
 
 
 def _ids(chosen: Any) -> list[str]:
@@ -270,9 +270,5 @@ def _kept(values: Any, identity: str) -> dict[str, float]:
     return {part: float(one) for part, one in numbers.items() if -_ABSURD < one < _ABSURD}
 
 
-def _line(text: str) -> str:
-    return f'<div class="status">{escaped(text)}</div>'
-
-
 def _notes(snippet: Snippet) -> str:
-    return "".join(_line(note) for note in snippet.notes)
+    return "".join(status_html(note) for note in snippet.notes)

@@ -16,7 +16,7 @@ from sd_lora.preview.job import PreviewJob
 from sd_lora.preview.recipe import read_recipe
 
 from ..browser_state import opened, page_of, remember
-from ..messages import PRIVATE, telling, warn
+from ..messages import PRIVATE, status_html, telling, warn
 from ..preview_fields import Asked
 from ..preview_progress import Drawings, Progress, counted, file_of, results, shown_of
 from ..site import Site
@@ -164,7 +164,7 @@ class _Tab:
         )  # fmt: skip
         if lost:
             warn(f"settings are loaded in part: {'; '.join(dict.fromkeys(lost))}")
-        line = f'<div class="status" role="status">settings loaded from the picture{", in part" if lost else ""}</div>'
+        line = status_html(f"settings loaded from the picture{', in part' if lost else ''}")
         return (*(gr.skip() if value is None else value for value in values), line)
 
     def _loaded(self, mix: Sequence[Mapping[str, Any]], lost: list[str]) -> tuple[list[str], str]:

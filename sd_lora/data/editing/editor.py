@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sd_lora.config.schema import DataConfig
-from sd_lora.data.editing.stores import Beside, Held, Store, Table
+from sd_lora.data.editing.stores import Beside, Held, Table
 from sd_lora.data.findings import sentences
 from sd_lora.data.folders import metadata
 from sd_lora.data.folders.caption_files import MAX_CAPTIONS, tidy
@@ -175,7 +175,7 @@ class CaptionEditor:
         return held
 
 
-def _store_of(folder: Path, listing: Listing) -> Store:
+def _store_of(folder: Path, listing: Listing) -> Beside | Table:
     """Where the captions of a folder are. DataError for one in which they cannot be edited."""
     name = shown(folder.name)
     if listing.layout == "kohya-toml":

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
 
 from sd_lora.config.schema import DataConfig
 from sd_lora.data.editing.table_text import TextRow, text_rows, with_captions
@@ -36,18 +35,6 @@ class Held:
     stamp: Hashable
 
 
-class Store(Protocol):
-    """A layout's captions."""
-
-    def held(self, name: str) -> Held:
-        """The captions of an image. DataError if they cannot be read."""
-        ...
-
-    def rewritten(self, name: str, held: Held, captions: tuple[str, ...]) -> bytes:
-        """The content of the file with other captions for the image. DataError if it cannot hold them."""
-        ...
-
-
 class Beside:
     """Captions in files beside the images, NAME.txt or NAME.caption."""
 
@@ -56,6 +43,7 @@ class Beside:
         self._stems = Counter(_stem(file) for file in images.values())
 
     def held(self, name: str) -> Held:
+        """The captions of an image. DataError if they cannot be read."""
         image = self._images[name]
         files = self._files(image)
         shared = self._stems[_stem(image)] > 1
@@ -70,6 +58,7 @@ class Beside:
         return Held(Path(os.path.realpath(read)), self._name(read), captions, content, stamp)
 
     def rewritten(self, name: str, held: Held, captions: tuple[str, ...]) -> bytes:
+        """The content of the file with other captions for the image. DataError if it cannot hold them."""
         content = rewritten_lines(held.content, captions)
         if len(content) > MAX_BYTES:
             raise DataError(
@@ -162,6 +151,7 @@ class Table:
         self._last: _Content | None = None
 
     def held(self, name: str) -> Held:
+        """As in `Beside`."""
         table = self._table()
         rows = self._rows(name, table)
         captions = tuple(caption for row in rows for caption in row.captions)
@@ -169,6 +159,7 @@ class Table:
         return Held(Path(os.path.realpath(self._file.path)), self._file.name, captions, table.content, stamp)
 
     def rewritten(self, name: str, held: Held, captions: tuple[str, ...]) -> bytes:
+        """As in `Beside`."""
         table = self._table()
         rows = self._rows(name, table)
         if len(rows) > 1 and len(captions) != len(held.captions):

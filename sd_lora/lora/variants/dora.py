@@ -87,7 +87,7 @@ class Dora(Lora):
 
         from sd_lora.lora.dora import DoraConv2d, DoraLinear
 
-        return {nn.Linear: DoraLinear.from_target, nn.Conv2d: DoraConv2d.from_target}
+        return {nn.Linear: DoraLinear, nn.Conv2d: DoraConv2d}
 
 
 def row_norms(weight: Tensor) -> Tensor:

@@ -51,7 +51,7 @@ class Lora(Variant):
 
         from sd_lora.lora.layers import LoraConv2d, LoraLinear
 
-        return {nn.Linear: LoraLinear.from_target, nn.Conv2d: LoraConv2d.from_target}
+        return {nn.Linear: LoraLinear, nn.Conv2d: LoraConv2d}
 
 
 def _matrices(tensors: Mapping[str, Array]) -> tuple[Array, Array]:

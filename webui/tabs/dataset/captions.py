@@ -9,7 +9,7 @@ import gradio as gr
 from sd_lora.data.captions import triggered
 from sd_lora.errors import SdLoraError
 
-from ...messages import PRIVATE, telling
+from ...messages import PRIVATE, status_html, telling
 from ...site import Site
 from . import report
 from .drafts import Desk, Visit
@@ -59,7 +59,7 @@ class Captions:
             self.save = gr.Button("Save", variant="primary", elem_id="dataset-save", min_width=80)
             self.undo = gr.Button("Undo", elem_id="dataset-undo", min_width=80)
             self.discard = gr.Button("Discard", elem_id="dataset-discard", min_width=80)
-        self.told = gr.HTML(report.told_html(""), elem_id="dataset-told", padding=False)
+        self.told = gr.HTML(status_html(""), elem_id="dataset-told", padding=False)
         self.drafts = gr.HTML("", elem_id="dataset-drafts", padding=False)
 
     def _wire(self) -> None:
@@ -99,19 +99,19 @@ class Captions:
         desk = _desk(visit)
         line = desk.save(desk.named(name), text)
         tokens = self._counted(desk, name, text, trigger)
-        return self.marks(desk) | {self.told: report.told_html(line), self.tokens: tokens}
+        return self.marks(desk) | {self.told: status_html(line), self.tokens: tokens}
 
     def on_undo(self, visit: Visit | None, name: str, text: str, trigger: str) -> Updates:
         desk = _desk(visit)
         _known(visit).keep(name, text)
         undone, line = desk.undo()
         shown = self.show(desk, undone, trigger) if undone else {}
-        return shown | {self.told: report.told_html(line)}
+        return shown | {self.told: status_html(line)}
 
     def on_discard(self, visit: Visit | None, name: str, _text: str, trigger: str) -> Updates:
         desk = _desk(visit)
         line = desk.discard(desk.named(name))
-        return self.show(desk, name, trigger) | {self.told: report.told_html(line)}
+        return self.show(desk, name, trigger) | {self.told: status_html(line)}
 
     def _go(self, visit: Visit, name: str, text: str, trigger: str, to: str) -> Updates:
         """Show another picture; what is not saved of this one is kept."""
@@ -136,7 +136,7 @@ class Captions:
         return {
             self.gallery: chosen, self.shown: name, self.picture: _picture(desk, name),
             self.caption: gr.update(value=text, interactive=editable),
-            self.tokens: self._counted(desk, name, text, trigger), self.told: report.told_html(line),
+            self.tokens: self._counted(desk, name, text, trigger), self.told: status_html(line),
             self.drafts: report.drafts_html(sorted(desk.drafts)),
         }  # fmt: skip
 
@@ -144,7 +144,7 @@ class Captions:
         """No dataset is open."""
         return {
             self.place: gr.update(visible=False), self.gallery: None, self.shown: "", self.picture: None,
-            self.caption: "", self.tokens: "", self.told: report.told_html(""), self.drafts: "",
+            self.caption: "", self.tokens: "", self.told: status_html(""), self.drafts: "",
         }  # fmt: skip
 
     def _counted(self, desk: Desk | None, name: str, text: str, trigger: str) -> str:

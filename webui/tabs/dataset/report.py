@@ -138,9 +138,3 @@ def drafts_html(names: Sequence[str]) -> str:
     if not names:
         return '<div class="drafts"></div>'
     return f'<div class="drafts">✎ not saved: <span dir="auto">{escaped(some(names, 8))}</span></div>'
-
-
-def told_html(text: str, share: float | None = None) -> str:
-    """A line of status, with a bar if `share` of something is done."""
-    bar = "" if share is None else f'<div class="bar"><i style="width:{100 * share:.0f}%"></i></div>'
-    return f'<div class="status" role="status" aria-live="polite">{escaped(text)}{bar}</div>'

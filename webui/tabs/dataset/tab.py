@@ -13,7 +13,7 @@ from sd_lora.data.pictures.decode import IMAGE_SUFFIXES
 from sd_lora.errors import ConfigError, SdLoraError
 
 from ...browser_state import opened, remember
-from ...messages import PRIVATE, telling
+from ...messages import PRIVATE, status_html, telling
 from ...site import Site
 from . import report
 from .captions import Captions, Updates
@@ -69,7 +69,7 @@ class _Tab:
             with gr.Row():
                 self.create = gr.Button("New dataset", elem_id="dataset-create")
                 self.add = gr.Button("Add to the chosen one", elem_id="dataset-add")
-        self.status = gr.HTML(report.told_html(""), elem_id="dataset-status", padding=False)
+        self.status = gr.HTML(status_html(""), elem_id="dataset-status", padding=False)
 
     def _results(self) -> None:
         self.summary = gr.HTML("", elem_id="dataset-summary", padding=False)
@@ -113,7 +113,7 @@ class _Tab:
         if identity:
             self.site.dataset(identity)
         empty = dict.fromkeys([self.duplicates, self.found, self.buckets], "")
-        hint = report.told_html("press Check to see its pictures and captions" if identity else "")
+        hint = status_html("press Check to see its pictures and captions" if identity else "")
         return {self.visit: visit, self.summary: hint, **empty, **self.captions.nothing()}
 
     def on_create(self, name: str, files: list[str] | None) -> Iterator[Updates]:
@@ -138,12 +138,12 @@ class _Tab:
 
     def _verified(self, staging: Path) -> Iterator[Updates]:
         for done, total in verified(staging):
-            yield {self.status: report.told_html(f"picture {done} of {total}", done / total)}
+            yield {self.status: status_html(f"picture {done} of {total}", done / total)}
 
     def _added(self, identity: str | None, line: str) -> Updates:
         return {
             self.dataset: gr.update(choices=self.choices(), value=identity), self.files: None, self.name: "",
-            self.status: report.told_html(line),
+            self.status: status_html(line),
         }  # fmt: skip
 
     def on_check(
@@ -153,7 +153,7 @@ class _Tab:
         folder, visit = self._chosen(identity), visit if visit is not None else Visit()
         visit.keep(name, text)
         visit.wanted = identity = str(identity)
-        yield {self.visit: visit, self.status: report.told_html("loading the base model …", 0)}
+        yield {self.visit: visit, self.status: status_html("loading the base model …", 0)}
         yield from self._cleared(self._checked(visit, identity, folder, trigger))
 
     def _checked(self, visit: Visit, identity: str, folder: Path, trigger: str) -> Iterator[Updates]:
@@ -161,20 +161,20 @@ class _Tab:
             if not isinstance(event, Check):
                 done, total = event
                 line = f"picture {done} of {total}" if done < total else "timing a step …"
-                yield {self.status: report.told_html(line, done / max(1, total))}
+                yield {self.status: status_html(line, done / max(1, total))}
             elif visit.wanted == identity:
                 # a picture that is shown already stays, with what was typed meanwhile
                 stays = visit.is_open(identity)
                 desk = visit.open(identity, folder, event)
                 yield self._results_of(desk) | self._editing(desk, trigger, stays)
             else:
-                yield {self.status: report.told_html("")}
+                yield {self.status: status_html("")}
 
     def _results_of(self, desk: Desk) -> Updates:
         check, more = desk.check, desk.pictured < len(desk.names)
         rest = f"; the first {desk.pictured} are shown, Next leads to the others" if more else ""
         return {
-            self.status: report.told_html(f"checked{rest}"),
+            self.status: status_html(f"checked{rest}"),
             self.summary: report.summary_html(check), self.duplicates: report.duplicates_html(check),
             self.found: report.findings_html(check), self.buckets: report.buckets_html(check),
             self.captions.place: gr.update(visible=bool(desk.names)),
@@ -190,7 +190,7 @@ class _Tab:
         try:
             yield from updates
         except SdLoraError:
-            yield {self.status: report.told_html("")}
+            yield {self.status: status_html("")}
             raise
 
     def _chosen(self, identity: str | None) -> Path:

@@ -12,7 +12,7 @@ import gradio as gr
 import pytest
 from dataset_pages import HOSTILE, SCRIPT, Write, everything, opened, refusal, uploads, value
 from PIL import Image
-from sd_lora.webui.messages import telling
+from sd_lora.webui.messages import status_html, telling
 from sd_lora.webui.site import Site
 from sd_lora.webui.tabs.dataset import checker as dataset_checker
 from sd_lora.webui.tabs.dataset import report as dataset_report
@@ -67,7 +67,7 @@ def test_a_real_check_is_shown_and_all_that_files_say_is_text(tab: Any, site: Si
 
 
 def test_other_texts_are_text_too() -> None:
-    hostile = dataset_report.drafts_html([HOSTILE] * 9) + dataset_report.told_html(HOSTILE, 0.5)
+    hostile = dataset_report.drafts_html([HOSTILE] * 9) + status_html(HOSTILE, 0.5)
     assert "<img" not in hostile
     assert "and 1 more" in hostile
     assert "&lt;img" in str(telling_message(HOSTILE))
