@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import gradio as gr
 from gradio import processing_utils
@@ -102,8 +102,8 @@ def end_at_signals(site: Site) -> None:
             signal.signal(number, end)
 
 
-def launch(site: Site, *, host: str = "127.0.0.1", port: int = 7860, auth: str = "", block: bool = True) -> Any:
-    """Serve the page for `site`. With `block` false, returns (page, address) and leaves it running.
+def launch(site: Site, *, host: str = "127.0.0.1", port: int = 7860, auth: str = "") -> None:
+    """Serve the page for `site`, until this process ends.
 
     Raises ConfigError for an address that others can reach without a login.
     """
@@ -120,11 +120,8 @@ def launch(site: Site, *, host: str = "127.0.0.1", port: int = 7860, auth: str =
         theme=theme(), css_paths=[STYLES, dataset_tab.STYLES], js=SCRIPT.read_text("utf-8"),
         app_kwargs={"middleware": Guard.stack(host), "docs_url": None, "redoc_url": None, "openapi_url": None},
     )  # fmt: skip
-    if not block:
-        return page, address
     print(f"sd_lora is at {address}  (base model {site.service.base}, runs in {site.runs}); Ctrl-C ends it", flush=True)
     page.block_thread()
-    return None
 
 
 async def _refuse_download(url: str, cache_dir: str = "") -> NoReturn:  # noqa: ARG001

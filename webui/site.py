@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from sd_lora.errors import ConfigError
@@ -31,7 +31,6 @@ class Site:
     base: str = "tiny"
     #: further folders in which adapters are looked for
     libraries: tuple[Path, ...] = ()
-    names: dict[str, str] = field(default_factory=dict)
 
     def adapters(self) -> dict[str, Path]:
         """Every adapter file by id, in the order of their names."""

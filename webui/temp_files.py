@@ -9,30 +9,28 @@ from pathlib import Path
 
 #: bytes that may lie there, seconds after which a file goes, and seconds in which it is never taken
 QUOTA, OLD, YOUNG = 512 * 2**20, 3600.0, 120.0
+#: seconds between two sweeps
+_EVERY = 30.0
 
 
 class Janitor:
     """Sweeps `folder` now and then, in a thread of its own."""
 
-    def __init__(self, folder: Path, *, quota: int = QUOTA, every: float = 30.0) -> None:
-        self.folder, self.quota, self.every = folder, quota, every
-        self._stopped = threading.Event()
+    def __init__(self, folder: Path, *, quota: int = QUOTA) -> None:
+        self.folder, self.quota = folder, quota
         self._thread = threading.Thread(target=self._work, name="janitor", daemon=True)
 
     def start(self) -> None:
         self._thread.start()
 
-    def stop(self) -> None:
-        self._stopped.set()
-
     def _work(self) -> None:
-        while not self._stopped.wait(self.every):
+        while True:
+            time.sleep(_EVERY)
             self.sweep()
 
-    def sweep(self, now: float | None = None) -> int:
+    def sweep(self) -> int:
         """Remove files that are old, then the oldest that exceed the quota; how many bytes are left."""
-        now = time.time() if now is None else now
-        files = []
+        now, files = time.time(), []
         for path in list(self.folder.rglob("*")):
             with contextlib.suppress(OSError):
                 facts = path.stat()

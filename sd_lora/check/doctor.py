@@ -220,6 +220,3 @@ def _about_the_set(listing: Listing, trained: Sequence[Example], any_entry: bool
         count = "one image" if len(trained) == 1 else f"{len(trained)} images"
         return [Finding("set-small", None, f"{count} only: expect the adapter to copy as much as to learn")]
     return []
-
-
-__all__ = ["Check", "Examined", "check_folder", "examine"]

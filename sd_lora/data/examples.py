@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sd_lora.config.schema import DataConfig
-from sd_lora.data.captions import LONG, is_sided, shortened, trigger_phrase, triggered, versions
+from sd_lora.data.captions import LONG, is_sided, shortened, triggered, versions
 from sd_lora.data.folders.entries import Entry
 
 
@@ -75,6 +75,3 @@ def with_captions(
         own if entry.rules.dropout else tuple(dict.fromkeys(own)) for own, entry in zip(whole, entries, strict=True)
     ]
     return [replace(example, captions=own) for example, own in zip(examples, found, strict=True)]
-
-
-__all__ = ["Example", "example_of", "trigger_phrase", "triggered", "with_captions"]

@@ -13,17 +13,12 @@ from sd_lora.config.conflicts import place_conflicts
 from sd_lora.config.schema import ModelConfig
 from sd_lora.errors import BaseModelError
 from sd_lora.models import sources
-from sd_lora.models.checkpoint.file import load_single_file, save_single_file, with_prediction_type
+from sd_lora.models.checkpoint.file import load_single_file, with_prediction_type
 from sd_lora.models.checkpoint.kind import detect
 from sd_lora.models.device import choose_device, choose_dtype
 from sd_lora.models.families import FAMILIES, ModelFamily, family_of_class
 from sd_lora.models.quantize import check_quantize, quantize
 from sd_lora.models.sources import BaseSource, base_place
-
-__all__ = [
-    "BaseSource", "ModelFamily", "family_of", "family_of_pipe", "family_of_source", "find_base", "load_base",
-    "open_base", "save_single_file",
-]  # fmt: skip
 
 
 def find_base(base: str | Path, revision: str = "") -> BaseSource:

@@ -70,14 +70,12 @@ class PreviewService:
         self._thread.start()
 
     @classmethod
-    def open(
-        cls, base: str | ModelConfig = "tiny", *, limits: PreviewLimits | None = None, batch_size: int = 0
-    ) -> Self:
+    def open(cls, base: str | ModelConfig = "tiny", *, limits: PreviewLimits | None = None) -> Self:
         """A service on a base model, loaded to its device. Raises SdLoraError if it cannot be."""
         opened = open_base(base if isinstance(base, ModelConfig) else ModelConfig(base=base))
         pipe = opened.pipe.to(opened.device)
         pipe.set_progress_bar_config(disable=True)
-        return cls(pipe, limits=limits, batch_size=batch_size)
+        return cls(pipe, limits=limits)
 
     @property
     def waiting(self) -> int:

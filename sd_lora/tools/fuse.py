@@ -16,7 +16,8 @@ from sd_lora.adapters.strengths import Strengths
 from sd_lora.adapters.writing import DTYPES
 from sd_lora.config.schema import ModelConfig
 from sd_lora.errors import AdapterError, ConfigError, SdLoraError, nearest, some
-from sd_lora.models.opening import load_named, save_single_file
+from sd_lora.models.checkpoint.file import save_single_file
+from sd_lora.models.opening import load_named
 from sd_lora.storage.atomic import open_to_others
 from sd_lora.tools.output import HISTORY_KEY, check_output, with_history
 

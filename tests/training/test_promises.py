@@ -19,7 +19,8 @@ from sd_lora.adapters.file import read_adapter
 from sd_lora.commands.demo import train_demo
 from sd_lora.config.schema import RunConfig
 from sd_lora.errors import AdapterError, BaseModelError, ConfigError, SdLoraError
-from sd_lora.models.opening import load_base, save_single_file
+from sd_lora.models.checkpoint.file import save_single_file
+from sd_lora.models.opening import load_base
 from sd_lora.preview.previewer import Previewer
 from sd_lora.training.preparation import prepare
 from sd_lora.training.run import run_training, train

@@ -21,11 +21,9 @@ from torch import Tensor, nn
 
 from sd_lora.errors import BaseModelError, SdLoraError, some
 from sd_lora.models.checkpoint.keys import PREFIXES, Place, fits, gathered, places
-from sd_lora.models.checkpoint.kind import CheckpointKind, Header, detect, kind_of, read_header
+from sd_lora.models.checkpoint.kind import CheckpointKind, Header, kind_of, read_header
 from sd_lora.models.checkpoint.vocabulary import OPENCLIP_PAD, PAD, clip_tokenizer
 from sd_lora.storage.atomic import open_to_others
-
-__all__ = ["CheckpointKind", "detect", "load_single_file", "save_single_file", "with_prediction_type"]
 
 _FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
 #: keys that are no weights of the model: noise schedules, averages kept for training, marks, what CLIP has besides

@@ -19,8 +19,8 @@ from small_bases import KINDS
 from sd_lora.adapters.adapter import Adapter, base_name
 from sd_lora.errors import BaseModelError, SdLoraError
 from sd_lora.lora.targets import plan_targets
-from sd_lora.models.checkpoint.file import detect, load_single_file, save_single_file
-from sd_lora.models.checkpoint.kind import Header, kind_of
+from sd_lora.models.checkpoint.file import load_single_file, save_single_file
+from sd_lora.models.checkpoint.kind import Header, detect, kind_of
 from sd_lora.models.opening import family_of_source, find_base, load_base
 from sd_lora.storage.safetensors_header import TensorInfo
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, cast
 
@@ -142,13 +142,12 @@ def config_of(site: Site, preset: str, dataset: str, values: Sequence[Any]) -> R
     if empty:
         raise ConfigError(f"{', '.join(empty)}: no number is given; give one, or choose the preset again")
     plain = preset_config(site, preset)
-    options: Mapping[str, dict[str, Any]] = overrides(plain, values, site)
-    merged = {name: dict(content) for name, content in options.items()}
-    merged.setdefault("data", {})["folder"] = str(site.dataset(dataset))
-    merged.setdefault("model", {})["base"] = site.base
+    options = overrides(plain, values, site)
+    options.setdefault("data", {})["folder"] = str(site.dataset(dataset))
+    options.setdefault("model", {})["base"] = site.base
     # the form shows the weighting, which a gamma alone would change, as it did in old files
-    merged.setdefault("training", {}).setdefault("weighting", plain.training.weighting)
-    return load_config(preset, options=merged)
+    options.setdefault("training", {}).setdefault("weighting", plain.training.weighting)
+    return load_config(preset, options=options)
 
 
 def switched(site: Site, before: str, after: str, values: Sequence[Any]) -> list[Any]:
