@@ -58,17 +58,7 @@ class Schedule:
 
     def __init__(self, images: Sequence[Seen], batch_size: int, seed: int) -> None:
         self.images, self.batch_size, self.seed = tuple(images), batch_size, seed
-        common = gcd(*(seen.repeats for seen in images if not seen.prior)) or 1
-        #: image, the how many-th of its exposures in an epoch, and of how many
-        self._slots = [
-            (i, repeat, seen.repeats // common)
-            for i, seen in enumerate(images) if not seen.prior for repeat in range(seen.repeats // common)
-        ]  # fmt: skip
-        common = gcd(*(seen.repeats for seen in images if seen.prior)) or 1
-        self._priors = [
-            (i, repeat, seen.repeats // common)
-            for i, seen in enumerate(images) if seen.prior for repeat in range(seen.repeats // common)
-        ]  # fmt: skip
+        self._slots, self._priors = _slots_of(images, prior=False), _slots_of(images, prior=True)
         self._priors.sort(key=lambda slot: (2 * slot[1] + 1) / slot[2])  # an epoch may have a part of them only
         self._orders: dict[int, list[Exposure]] = {}
 
@@ -115,8 +105,6 @@ class Schedule:
 
     def _order(self, epoch: int) -> list[Exposure]:
         """All exposures of `epoch` in the order in which they are seen."""
-        import torch
-
         if epoch not in self._orders:
             import torch
 
@@ -162,3 +150,10 @@ class Schedule:
             order = np.random.default_rng([self.seed, image, visit // seen.captions]).permutation(seen.captions)
             caption = int(order[visit % seen.captions])
         return Exposure(image, resolution, view, (turn + image) % seen.flips, caption, visit)
+
+
+def _slots_of(images: Sequence[Seen], *, prior: bool) -> list[tuple[int, int, int]]:
+    """An epoch's slots: image, the how many-th of its exposures in an epoch, and of how many."""
+    repeats = {i: seen.repeats for i, seen in enumerate(images) if seen.prior is prior}
+    common = gcd(*repeats.values()) or 1
+    return [(i, repeat, times // common) for i, times in repeats.items() for repeat in range(times // common)]
