@@ -75,12 +75,13 @@ def kill_runs(base: Path, work: Path, kills: int, seed: int) -> Outcome:
     longest = time.monotonic() - began
     while outcome.kills < kills and not outcome.faults:
         run = work / f"run-{outcome.runs}"
-        config, behind = config_of(base, images, run, *OVERRIDES), 0
+        behind = 0
         while True:
             folder = RunFolder(run)
             again = folder.config.is_file()
             if not again:
                 shutil.rmtree(run, ignore_errors=True)  # killed before there was a run
+            config = folder.read_config() if again else config_of(base, images, run, *OVERRIDES)
             child = in_child(lambda again=again, config=config: go(config, resumed=again))
             wait = dice.uniform(0, longest) if outcome.kills < kills else 600.0
             ended = _wait(child, wait)

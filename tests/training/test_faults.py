@@ -20,6 +20,7 @@ from sd_lora.data.encoded import Batch, EncodedSet
 from sd_lora.errors import TrainingStopped
 from sd_lora.lora.norms import delta_norms
 from sd_lora.models.objectives import Objective
+from sd_lora.runs.folder import RunFolder
 from sd_lora.training import loop as loop_module
 from sd_lora.training.averages import Average
 from sd_lora.training.checkpoints import Checkpoints
@@ -290,7 +291,7 @@ def test_signals_at_random_times_save_and_the_run_ends_the_same(
                 timer.cancel()
                 if timer.ident:
                     timer.join()
-            again = True
+            config, again = RunFolder(run).read_config(), True
         assert body_of(run / "adapter.safetensors") == body_of(tmp_path / "whole" / "adapter.safetensors")
         round_ += 1
     assert all(code == 128 + number for code, number in codes)
