@@ -114,10 +114,11 @@ def test_the_first_signal_is_answered_at_once(step: int, said: str, capsys: pyte
             if step:
                 progress.show(report(step))
             capsys.readouterr()
+            before = set(threading.enumerate())
             os.kill(os.getpid(), number)
             assert signals.received == number
-            for thread in set(threading.enumerate()) - {threading.current_thread()}:
-                thread.join(5)
+            for thread in set(threading.enumerate()) - before:
+                thread.join()
         answered = capsys.readouterr().out
         assert answered.startswith(said)
         assert answered.endswith(again)
