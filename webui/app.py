@@ -64,19 +64,29 @@ def theme() -> gr.themes.Base:
         primary_hue="indigo", neutral_hue="slate", font=fonts, font_mono=["ui-monospace", "Consolas", "monospace"]
     )
     return plain.set(  # labels and buttons that can be read: 4.5 to 1 at least
-        block_label_text_color="*primary_800", block_label_text_color_dark="*primary_100",
-        block_title_text_color="*primary_800", block_title_text_color_dark="*primary_100",
-        block_info_text_color="*neutral_600", block_info_text_color_dark="*neutral_300",
-        input_placeholder_color="*neutral_500", input_placeholder_color_dark="*neutral_300",
-        button_primary_background_fill="*primary_700", button_primary_background_fill_hover="*primary_800",
-        button_primary_background_fill_dark="*primary_700", button_primary_background_fill_hover_dark="*primary_600",
-    )  # fmt: skip
+        block_label_text_color="*primary_800",
+        block_label_text_color_dark="*primary_100",
+        block_title_text_color="*primary_800",
+        block_title_text_color_dark="*primary_100",
+        block_info_text_color="*neutral_600",
+        block_info_text_color_dark="*neutral_300",
+        input_placeholder_color="*neutral_500",
+        input_placeholder_color_dark="*neutral_300",
+        button_primary_background_fill="*primary_700",
+        button_primary_background_fill_hover="*primary_800",
+        button_primary_background_fill_dark="*primary_700",
+        button_primary_background_fill_hover_dark="*primary_600",
+    )
 
 
 def open_site(
-    base: str = "tiny", runs: str | Path = "runs", *, data: str | Path = "", libraries: Sequence[str | Path] = (),
+    base: str = "tiny",
+    runs: str | Path = "runs",
+    *,
+    data: str | Path = "",
+    libraries: Sequence[str | Path] = (),
     kept_mb: int = 256,
-) -> Site:  # fmt: skip
+) -> Site:
     """`base` opened, and the folders that the page looks into. `kept_mb`: how much of what was drawn stays in memory.
 
     Raises SdLoraError if `base` cannot be opened.
@@ -113,13 +123,28 @@ def launch(site: Site, *, host: str = "127.0.0.1", port: int = 7860, auth: str =
     Janitor(site.work).start()
     page = build(site)
     _, address, _ = page.launch(
-        server_name=host, server_port=port or _free_port(host), share=False, auth=login, allowed_paths=[],
-        run_history=False, enable_monitoring=False, max_file_size=_LARGEST, ssr_mode=False, footer_links=[],
-        pwa=False, mcp_server=False,
-        state_session_capacity=_SESSIONS, prevent_thread_lock=True, quiet=True, show_error=False, inbrowser=False,
-        theme=theme(), css_paths=[STYLES, dataset_tab.STYLES], js=SCRIPT.read_text("utf-8"),
+        server_name=host,
+        server_port=port or _free_port(host),
+        share=False,
+        auth=login,
+        allowed_paths=[],
+        run_history=False,
+        enable_monitoring=False,
+        max_file_size=_LARGEST,
+        ssr_mode=False,
+        footer_links=[],
+        pwa=False,
+        mcp_server=False,
+        state_session_capacity=_SESSIONS,
+        prevent_thread_lock=True,
+        quiet=True,
+        show_error=False,
+        inbrowser=False,
+        theme=theme(),
+        css_paths=[STYLES, dataset_tab.STYLES],
+        js=SCRIPT.read_text("utf-8"),
         app_kwargs={"middleware": Guard.stack(host), "docs_url": None, "redoc_url": None, "openapi_url": None},
-    )  # fmt: skip
+    )
     print(f"sd_lora is at {address}  (base model {site.service.base}, runs in {site.runs}); Ctrl-C ends it", flush=True)
     page.block_thread()
 

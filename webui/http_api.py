@@ -38,9 +38,7 @@ def add(site: Site) -> None:
     ) -> dict[str, Any]:
         """Draw prompts at several strengths of adapters, given by id; 0, the base model, always comes first. A width or
         height of 0 is the base model's own. Returns pictures with prompt, strength, recipe, and PNG in base64."""
-        asked = Asked(
-            adapters, _lines(prompts), strengths, seed, steps, guidance, width, height, negative
-        )  # fmt: skip
+        asked = Asked(adapters, _lines(prompts), strengths, seed, steps, guidance, width, height, negative)
         return {"pictures": drawn(site, asked, request)}
 
     # Not queued: the service takes them in turn itself, and says "busy" when too many wait.

@@ -42,9 +42,12 @@ class Asked:
         if guidance is None:
             raise ConfigError("guidance must be a number")
         return PreviewJob(
-            tuple(rows), parse_strengths(self.strengths or ""), negative=(self.negative or "").strip(),
-            guidance=float(guidance), **numbers,
-        )  # fmt: skip
+            tuple(rows),
+            parse_strengths(self.strengths or ""),
+            negative=(self.negative or "").strip(),
+            guidance=float(guidance),
+            **numbers,
+        )
 
 
 def _row(line: str, chosen: tuple[MixedAdapter, ...], site: Site) -> PreviewRow:

@@ -31,9 +31,16 @@ def results(name: str, label: str) -> tuple[gr.HTML, gr.Gallery, gr.DownloadButt
     """Status, gallery and sheet of what is drawn, empty yet; `shown_of` gives their updates."""
     status = gr.HTML(NOTHING, elem_id=f"{name}-status", padding=False)
     gallery = gr.Gallery(
-        label=label, columns=3, fit_columns=False, object_fit="contain", height="auto", format="png",
-        elem_id=f"{name}-gallery", interactive=False, buttons=["download", "fullscreen"],
-    )  # fmt: skip
+        label=label,
+        columns=3,
+        fit_columns=False,
+        object_fit="contain",
+        height="auto",
+        format="png",
+        elem_id=f"{name}-gallery",
+        interactive=False,
+        buttons=["download", "fullscreen"],
+    )
     sheet = gr.DownloadButton("Download labelled sheet", size="sm", elem_id=f"{name}-sheet", interactive=False)
     return status, gallery, sheet
 

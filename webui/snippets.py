@@ -92,9 +92,13 @@ def share(name: str, strength: float, factors: Mapping[str, float], summary: Ada
     is_one_number = not is_by_block and len(set(whole.values())) < 2
     beyond = [part.removeprefix("unet.") for part in summary.beyond]
     return Share(
-        name, next(iter(whole.values()), unet) if is_one_number else whole, unet, text,
-        tuple(block for block in beyond if is_by_block and blocks[block] != 1), summary.needs_export,
-    )  # fmt: skip
+        name,
+        next(iter(whole.values()), unet) if is_one_number else whole,
+        unet,
+        text,
+        tuple(block for block in beyond if is_by_block and blocks[block] != 1),
+        summary.needs_export,
+    )
 
 
 def _factors_of_blocks(factors: Mapping[str, float], parts: Iterable[str]) -> dict[str, float]:
@@ -131,9 +135,7 @@ def diffusers(shares: Sequence[Share], scene: Scene) -> Snippet:
         lines[1:2] = ["from diffusers import DiffusionPipeline", "from sd_lora import tiny_base_path"]
     lines.append(f"pipe = DiffusionPipeline.from_pretrained({base})")
     for one, name in zip(shares, names, strict=True):
-        lines.append(
-            f'pipe.load_lora_weights(".", weight_name={f"{one.name}.safetensors"!r}, adapter_name={name!r})'
-        )  # fmt: skip
+        lines.append(f'pipe.load_lora_weights(".", weight_name={f"{one.name}.safetensors"!r}, adapter_name={name!r})')
     if shares:
         lines.append(f"pipe.set_adapters({names!r}, adapter_weights=[")
         lines += [f"    {one.strength!r}," for one in shares]
@@ -159,10 +161,11 @@ def diffusers(shares: Sequence[Share], scene: Scene) -> Snippet:
 def a1111(shares: Sequence[Share], scene: Scene) -> Snippet:
     """A prompt for AUTOMATIC1111 and Forge; two numbers where text encoders and UNet have different strengths."""
     tags = [
-        f"<lora:{one.name}:{_number(one.text)}>" if one.text == one.unet
+        f"<lora:{one.name}:{_number(one.text)}>"
+        if one.text == one.unet
         else f"<lora:{one.name}:{_number(one.text)}:{_number(one.unet)}>"
         for one in shares
-    ]  # fmt: skip
+    ]
     blocked = [one.name for one in shares if one.blocks]
     notes = []
     if blocked:
@@ -186,17 +189,30 @@ def comfyui(shares: Sequence[Share], scene: Scene) -> Snippet:
     last = checkpoint = node("CheckpointLoaderSimple", ckpt_name=f"{plain_name(scene.base)}.safetensors")
     for one in shares:
         last = node(
-            "LoraLoader", one.name, lora_name=f"{one.name}.safetensors", strength_model=one.unet,
-            strength_clip=one.text, model=[last, 0], clip=[last, 1],
-        )  # fmt: skip
+            "LoraLoader",
+            one.name,
+            lora_name=f"{one.name}.safetensors",
+            strength_model=one.unet,
+            strength_clip=one.text,
+            model=[last, 0],
+            clip=[last, 1],
+        )
     positive = node("CLIPTextEncode", "prompt", text=_whole(scene.prompt), clip=[last, 1])
     negative = node("CLIPTextEncode", "negative prompt", text="", clip=[last, 1])
     latent = node("EmptyLatentImage", width=scene.size, height=scene.size, batch_size=1)
     sampled = node(
-        "KSampler", seed=scene.seed, steps=scene.steps, cfg=scene.guidance, sampler_name="ddim",
-        scheduler="normal", denoise=1.0, model=[last, 0], positive=[positive, 0], negative=[negative, 0],
+        "KSampler",
+        seed=scene.seed,
+        steps=scene.steps,
+        cfg=scene.guidance,
+        sampler_name="ddim",
+        scheduler="normal",
+        denoise=1.0,
+        model=[last, 0],
+        positive=[positive, 0],
+        negative=[negative, 0],
         latent_image=[latent, 0],
-    )  # fmt: skip
+    )
     picture = node("VAEDecode", samples=[sampled, 0], vae=[checkpoint, 2])
     node("SaveImage", filename_prefix="mix", images=[picture, 0])
     blocked = [one.name for one in shares if one.blocks]

@@ -130,9 +130,12 @@ class FileFacts:
 
 
 def facts_of(
-    shapes: Mapping[str, tuple[int, ...]], metadata: Mapping[str, str], alphas: Mapping[str, float],
-    kind: str = "", header_bytes: int = 0,
-) -> FileFacts:  # fmt: skip
+    shapes: Mapping[str, tuple[int, ...]],
+    metadata: Mapping[str, str],
+    alphas: Mapping[str, float],
+    kind: str = "",
+    header_bytes: int = 0,
+) -> FileFacts:
     """Sort the keys of a file. `shapes`: of every tensor, by key; `alphas`: value by key, of those that are alphas;
     `kind`: the name of the kind of base, "" if that is unknown."""
     family = family_of_kind(kind) if kind else next(iter(FAMILIES.values()))
@@ -154,10 +157,14 @@ def facts_of(
             continue
         parts.append(
             Part(
-                stem, *names[stem], {role: shapes[key] for role, key in keys.items() if role != "alpha"},
-                tuple(keys.values()), family, alphas.get(keys.get("alpha", "")),
+                stem,
+                *names[stem],
+                {role: shapes[key] for role, key in keys.items() if role != "alpha"},
+                tuple(keys.values()),
+                family,
+                alphas.get(keys.get("alpha", "")),
             )
-        )  # fmt: skip
+        )
     return FileFacts(tuple(parts), tuple(stray), metadata, family, kinds().get(kind), header_bytes)
 
 
@@ -168,8 +175,11 @@ def _parse(key: str) -> tuple[str, str, str, str, str, str]:
         flat = stem.removeprefix(component.prefix)
         if flat not in ("", stem):
             return stem, "kohya", component.prefix, component.name, flat, kohya_role(rest)
-    peft = [(f".{ending}{more}", "peft", role) for ending, role in file_roles("diffusers").items()
-            for more in ("", ".weight")]  # fmt: skip
+    peft = [
+        (f".{ending}{more}", "peft", role)
+        for ending, role in file_roles("diffusers").items()
+        for more in ("", ".weight")
+    ]
     for ending, spelling, role in (*_ENDINGS, *peft):
         if key.endswith(ending):
             path = key.removesuffix(ending)

@@ -89,17 +89,26 @@ def read_summary(path: str | Path) -> AdapterSummary:
     trigger = said.get("sdlora.trigger") or said.get("modelspec.trigger_phrase", "")
     family = said.get("sdlora.family", "")
     return AdapterSummary(
-        path, _size(path), base=_base(said), kind=kind, rank=rank,
+        path,
+        _size(path),
+        base=_base(said),
+        kind=kind,
+        rank=rank,
         family=family if family in FAMILIES else family_of_kind(kind).name if kind else "",
         alpha=_alpha(metadata, rank, any(key.role == "alpha" for key in keys.values())),
         variant=_variant(keys.values()),
         steps=_count(said.get("sdlora.steps", "")) or _count(said.get("ss_steps", "")),
         images=_images(metadata) or _count(said.get("ss_num_train_images", "")),
-        trigger=trigger, phrase=said.get("modelspec.trigger_phrase") or trigger,
-        strength=_strength(said.get("sdlora.strength", "")), layout=_layout(keys), parts=parts, beyond=beyond,
+        trigger=trigger,
+        phrase=said.get("modelspec.trigger_phrase") or trigger,
+        strength=_strength(said.get("sdlora.strength", "")),
+        layout=_layout(keys),
+        parts=parts,
+        beyond=beyond,
         metadata={key: value for key, value in sorted(metadata.items()) if key != _MODULES_KEY},
-        thumbnail=picture, problem=printable(not_read(path.name, unknown, len(header))),
-    )  # fmt: skip
+        thumbnail=picture,
+        problem=printable(not_read(path.name, unknown, len(header))),
+    )
 
 
 def _variant(keys: Iterable[Key]) -> str:

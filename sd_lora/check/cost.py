@@ -95,9 +95,7 @@ class _Saved:
         return tensor
 
 
-def _step(
-    family: ModelFamily, pipe: Any, device: torch.device, view: View, batch: int, saved: _Saved
-) -> None:  # fmt: skip
+def _step(family: ModelFamily, pipe: Any, device: torch.device, view: View, batch: int, saved: _Saved) -> None:
     """One forward and backward pass, as a step has it, without layers."""
     denoiser = getattr(pipe, family.denoiser)
     conditioning = {}

@@ -84,21 +84,30 @@ def check_folder(config: RunConfig, *, thumbnails: bool = False, watch: Watch | 
     times = exposures_of(found.schedule, found.steps) if found.schedule else [None] * len(found.examples)
     seen = [*zip(found.examples, times, strict=True), *((example, None) for example in found.held)]
     rows = [
-        ImageRow(e.name, tuple(dict.fromkeys(e.captions))[:_MOST_CAPTIONS], e.width, e.height,
-                 found.thumbnails.get(e.name), count)
+        ImageRow(
+            e.name,
+            tuple(dict.fromkeys(e.captions))[:_MOST_CAPTIONS],
+            e.width,
+            e.height,
+            found.thumbnails.get(e.name),
+            count,
+        )
         for e, count in sorted(seen, key=lambda pair: order[pair[0].name])
-    ]  # fmt: skip
+    ]
     left = sum(finding.code == "image-skipped" for finding in found.findings)
     summary = f"{listing.summary}; {left} cannot be read and {'is' if left == 1 else 'are'} left out"
-    return Check(
-        config.data.folder, listing.layout, summary if left else listing.summary, rows, found.findings, plan
-    )  # fmt: skip
+    return Check(config.data.folder, listing.layout, summary if left else listing.summary, rows, found.findings, plan)
 
 
 def examine(
-    config: RunConfig, listing: Listing, family: ModelFamily, pipe: Any, *, thumbnails: bool = False,
+    config: RunConfig,
+    listing: Listing,
+    family: ModelFamily,
+    pipe: Any,
+    *,
+    thumbnails: bool = False,
     watch: Watch | None = None,
-) -> Examined:  # fmt: skip
+) -> Examined:
     """Decode and look at every entry of `listing`, read its captions as the base model will, and plan the exposures."""
     side, grain = config.data.resolution or family.native_size(pipe), family.grain(pipe)
     seen = list(_look_at_all(listing.entries, config, (side, grain), thumbnails, watch))
@@ -107,9 +116,12 @@ def examine(
     listed = [f for f in listing.findings if f.file not in lost or f.code not in ("caption-missing", "caption-empty")]
     findings = [*listed, *(finding for s in seen for finding in s.findings)]
     examples = with_captions(
-        [s.example for s in good if s.example is not None], [s.entry for s in good], config.data, config.training.seed,
+        [s.example for s in good if s.example is not None],
+        [s.entry for s in good],
+        config.data,
+        config.training.seed,
         lambda captions: family.overlong(pipe, captions),
-    )  # fmt: skip
+    )
     findings += duplicates(
         [s.entry.name for s in good], [s.digest for s in good], [s.look.phash for s in good if s.look]
     )

@@ -221,9 +221,8 @@ def _border(pixels: Pixels, scale: float) -> str | None:
         near, far = depths[2:] if i < 2 else depths[:2]
         edged.append(bool(depth) and _ends_sharply(side[:, near : side.shape[1] - far], colour, depth))
     pairs = [
-        (a, b) for a, b in ((0, 1), (2, 3))
-        if edged[a] and edged[b] and np.abs(colours[a] - colours[b]).max() <= _SAME
-    ]  # fmt: skip
+        (a, b) for a, b in ((0, 1), (2, 3)) if edged[a] and edged[b] and np.abs(colours[a] - colours[b]).max() <= _SAME
+    ]
     top, bottom, left, right = depths
     inside = pixels[top : pixels.shape[0] - bottom, left : pixels.shape[1] - right]
     if not pairs or _is_blank(inside):

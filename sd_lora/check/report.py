@@ -37,9 +37,12 @@ def write_report(check: Check, path: Path) -> None:
     cannot be written. Names and captions are shown as text, whatever they hold."""
     check_target(path)
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("sd_lora.check", ""), autoescape=True, undefined=jinja2.StrictUndefined,
-        trim_blocks=True, lstrip_blocks=True,
-    )  # fmt: skip
+        loader=jinja2.PackageLoader("sd_lora.check", ""),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters |= {"base64": _base64, "duration": duration}
     kinds, shown = _kinds(check.findings), list(check.images[:_MOST_IMAGES])
     page = environment.get_template("report.html.jinja").render(

@@ -41,9 +41,12 @@ class Reader(Protocol):
 def wording(captions: Captions, trigger: str, reader: Reader) -> list[Finding]:
     """Findings on `captions` and on the `trigger` word; if that cannot be used, on nothing else."""
     return _unusable(trigger, reader) or [
-        *_too_long(captions, trigger, reader), *_styles(captions, trigger), *_alike(captions),
-        *_bias(captions, trigger), *_trigger(captions, trigger, reader),
-    ]  # fmt: skip
+        *_too_long(captions, trigger, reader),
+        *_styles(captions, trigger),
+        *_alike(captions),
+        *_bias(captions, trigger),
+        *_trigger(captions, trigger, reader),
+    ]
 
 
 def prior_wording(captions: Captions, trigger: str, reader: Reader) -> list[Finding]:

@@ -63,9 +63,15 @@ def caption(
 
     with progress_bar("captioning") as watch:
         report = caption_folder(
-            folder, model, revision=revision, prefix=prefix, keep_style=keep_style, dry_run=dry_run, device=device,
+            folder,
+            model,
+            revision=revision,
+            prefix=prefix,
+            keep_style=keep_style,
+            dry_run=dry_run,
+            device=device,
             watch=watch,
-        )  # fmt: skip
+        )
     if as_json:
         print_json(report.to_json())
     else:

@@ -102,9 +102,12 @@ def _train(config: RunConfig, *, resumed: bool = False) -> None:
     try:
         with TrainingProgress(run.path / "log.jsonl") as progress, StopSignals(progress.stopping) as signals:
             run_training(
-                run, watch=progress.show, on_encode=progress.encoding, stop=lambda: signals.received,
+                run,
+                watch=progress.show,
+                on_encode=progress.encoding,
+                stop=lambda: signals.received,
                 on_note=progress.note,
-            )  # fmt: skip
+            )
     except KeyboardInterrupt:
         if (run.path / "config.toml").is_file():
             again = shlex.join(["sd-lora", "resume", str(run.path)])

@@ -104,9 +104,7 @@ def default_preset(base: str) -> str:
     return "tiny-style" if base == "tiny" else "style"
 
 
-def load_config(
-    preset: str = "", *overrides: str, options: Mapping[str, Mapping[str, Any]] | None = None
-) -> RunConfig:  # fmt: skip
+def load_config(preset: str = "", *overrides: str, options: Mapping[str, Mapping[str, Any]] | None = None) -> RunConfig:
     """A run config from a preset name or a TOML file, then `options` (section → key → value), then
     ``section.key=value`` overrides.
 

@@ -56,9 +56,13 @@ class EncodedSet:
     """All examples of a run, encoded. Holds keys, not tensors: memory does not grow with the latents."""
 
     def __init__(
-        self, examples: Sequence[Example], schedule: Schedule, encoders: Encoders, cache: Cache,
+        self,
+        examples: Sequence[Example],
+        schedule: Schedule,
+        encoders: Encoders,
+        cache: Cache,
         prior_weight: float = 1.0,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.examples, self.schedule, self.cache = list(examples), schedule, cache
         self._encoders, self._prior_weight = encoders, prior_weight
         self._weighted = any(e.mask is not None or (e.prior and prior_weight != 1) for e in self.examples)
@@ -139,10 +143,15 @@ class EncodedSet:
 
         for resolution, views in enumerate(seen.views):
             key = key_of(
-                kind="latents", image=digest, mask=_digest(masked), background=example.background,
-                size=[example.width, example.height], flips=seen.flips,
-                views=[[*view.size, view.position] for view in views], encoder=self._encoders.images_key,
-            )  # fmt: skip
+                kind="latents",
+                image=digest,
+                mask=_digest(masked),
+                background=example.background,
+                size=[example.width, example.height],
+                flips=seen.flips,
+                views=[[*view.size, view.position] for view in views],
+                encoder=self._encoders.images_key,
+            )
             self._latents[index, resolution] = key
             try:
                 self.cache.ensure(key, lambda own=views: self._latents_of(*decoded(), own, seen.flips))
@@ -172,7 +181,7 @@ class EncodedSet:
 
     def _weight(
         self, example: Example, tensors: dict[str, Tensor], latents: Tensor, view: int, mirrored: int
-    ) -> Tensor:  # fmt: skip
+    ) -> Tensor:
         """Weight (1, h, w) of each place of an exposure in the loss."""
         weight = self._prior_weight if example.prior else 1.0
         if "mask" in tensors:

@@ -41,16 +41,26 @@ def example_of(entry: Entry, size: tuple[int, int], config: DataConfig, *, trans
     trigger = "" if entry.prior else config.trigger
     written = entry.captions or ("",)
     return Example(
-        entry.file, entry.name, *size, tuple(triggered(caption, trigger) for caption in written), entry.captions,
-        entry.repeats, entry.mask, entry.prior, entry.may_flip and not any(is_sided(c, trigger) for c in written),
+        entry.file,
+        entry.name,
+        *size,
+        tuple(triggered(caption, trigger) for caption in written),
+        entry.captions,
+        entry.repeats,
+        entry.mask,
+        entry.prior,
+        entry.may_flip and not any(is_sided(c, trigger) for c in written),
         config.background if transparent else "",
-    )  # fmt: skip
+    )
 
 
 def with_captions(
-    examples: Sequence[Example], entries: Sequence[Entry], config: DataConfig, seed: int,
+    examples: Sequence[Example],
+    entries: Sequence[Entry],
+    config: DataConfig,
+    seed: int,
     overlong: Callable[[Sequence[str]], list[int]],
-) -> list[Example]:  # fmt: skip
+) -> list[Example]:
     """`examples` with every version of their captions, each cut to what the text encoder reads, before its trigger.
 
     An image's versions do not depend on the other images. `overlong` gives the positions of the captions that would be
@@ -58,11 +68,12 @@ def with_captions(
     """
     bodies = [
         [
-            text for c in entry.captions or ("",)
+            text
+            for c in entry.captions or ("",)
             for text in versions(c, entry.rules, config.caption_variants, (seed, *entry.name.encode()))
         ]
         for entry in entries
-    ]  # fmt: skip
+    ]
     triggers = ["" if entry.prior else config.trigger for entry in entries]
     whole = [tuple(triggered(body, t) for body in own) for own, t in zip(bodies, triggers, strict=True)]
     flat = [(i, k) for i, own in enumerate(whole) for k in range(len(own))]

@@ -46,11 +46,14 @@ def schedule_for(examples: Sequence[Example], config: RunConfig, side: int, grai
     sides = dict.fromkeys((side, *data.more_resolutions))
     seen = [
         Seen(
-            tuple(views_of(e.width, e.height, s, grain, data) for s in sides), 2 if data.flip and e.may_flip else 1,
-            len(e.captions), e.repeats, e.prior,
+            tuple(views_of(e.width, e.height, s, grain, data) for s in sides),
+            2 if data.flip and e.may_flip else 1,
+            len(e.captions),
+            e.repeats,
+            e.prior,
         )
         for e in examples
-    ]  # fmt: skip
+    ]
     return Schedule(seen, config.training.batch_size, config.training.seed)
 
 

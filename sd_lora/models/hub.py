@@ -6,9 +6,14 @@ from sd_lora.errors import BaseModelError
 
 
 def hub_error(
-    kind: str, repo: str, revision: str, error: Exception, *, option: str = "model.revision",
+    kind: str,
+    repo: str,
+    revision: str,
+    error: Exception,
+    *,
+    option: str = "model.revision",
     cached: str = "is not in the local cache",
-) -> BaseModelError:  # fmt: skip
+) -> BaseModelError:
     """`error`, raised for a model of this `kind` ("base model") at `revision`, which the user sets with `option`;
     `cached` says what of it there is here."""
     from huggingface_hub import errors

@@ -76,9 +76,13 @@ def prediction_of(source: BaseSource, asked: str = "auto") -> str | None:
 
 
 def load_base(
-    base: str | Path = "tiny", dtype: torch.dtype = torch.float32, *, revision: str = "", config: str | Path = "",
+    base: str | Path = "tiny",
+    dtype: torch.dtype = torch.float32,
+    *,
+    revision: str = "",
+    config: str | Path = "",
     prediction_type: str = "auto",
-) -> tuple[Any, ModelFamily]:  # fmt: skip
+) -> tuple[Any, ModelFamily]:
     """The frozen pipeline of `base`, on the CPU, and its family.
 
     `base` is ``tiny``, a diffusers folder, a ``.safetensors`` checkpoint or a hub model; `revision` is for hub models

@@ -44,9 +44,13 @@ class Painter:
         self._next_sketch = 0.0
 
     def row(
-        self, arguments: Callable[[int], Mapping[str, Any]], mix: Mix, strengths: Sequence[float], strokes: Strokes,
+        self,
+        arguments: Callable[[int], Mapping[str, Any]],
+        mix: Mix,
+        strengths: Sequence[float],
+        strokes: Strokes,
         on_step: OnStep | None = None,
-    ) -> Generator[Image.Image, None, None]:  # fmt: skip
+    ) -> Generator[Image.Image, None, None]:
         """Pictures with the adapters of `mix` at `strengths`, in order. The adapters are on the pipeline until the
         iterator ends or is closed.
 
@@ -77,9 +81,14 @@ class Painter:
         count = next(len(value) for value in arguments.values())
         watched = {} if after is None else {"callback_on_step_end": after}
         return self.pipe(
-            **arguments, **watched, latents=noise.expand(count, -1, -1, -1), height=strokes.height,
-            width=strokes.width, guidance_scale=strokes.guidance, num_inference_steps=strokes.steps,
-        ).images  # fmt: skip
+            **arguments,
+            **watched,
+            latents=noise.expand(count, -1, -1, -1),
+            height=strokes.height,
+            width=strokes.width,
+            guidance_scale=strokes.guidance,
+            num_inference_steps=strokes.steps,
+        ).images
 
     def sketch(self, latents: Tensor) -> Image.Image | None:
         """The first of the unfinished pictures `latents` (n, c, h, w), or None if it is too early for another: sketches

@@ -124,10 +124,14 @@ def _from_json(text: str) -> dict[str, Any]:
 
 def _adapters(mix: Sequence[Any]) -> list[dict[str, Any]]:
     return [
-        {"name": a["name"][:200], "strength": _strength(a.get("strength", 1.0)),
-         "sha256": str(a.get("sha256", ""))[:64]}
-        for a in mix if isinstance(a, dict) and isinstance(a.get("name"), str)
-    ]  # fmt: skip
+        {
+            "name": a["name"][:200],
+            "strength": _strength(a.get("strength", 1.0)),
+            "sha256": str(a.get("sha256", ""))[:64],
+        }
+        for a in mix
+        if isinstance(a, dict) and isinstance(a.get("name"), str)
+    ]
 
 
 def _strength(given: Any) -> Any:

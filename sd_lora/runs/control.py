@@ -23,7 +23,7 @@ import psutil
 from sd_lora.config.schema import RunConfig
 from sd_lora.errors import ConfigError, StorageError, printable
 from sd_lora.runs.folder import RunFolder
-from sd_lora.runs.process import (  # fmt: skip
+from sd_lora.runs.process import (
     LOCK,
     LOGS,
     Notes,
@@ -123,9 +123,13 @@ def _spawn(folder: Path, arguments: Sequence[str]) -> int:
         output.flush()
         try:
             process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True,
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
                 env=os.environ | {"PYTHONUNBUFFERED": "1"},
-            )  # fmt: skip
+            )
         except (OSError, ValueError) as error:
             raise ConfigError(f"no process for {printable(str(folder))} can be started: {error}") from error
     children.append(process)
@@ -142,5 +146,7 @@ def _check_room(folder: Path, most: int) -> None:
         names = [record.stem for record in glob_of(folder.parent / LOGS, "*.json")]
         busy = sorted(name for name in names if is_alive(folder.with_name(name)))
         if len(busy) >= most:
-            raise ConfigError(f"{', '.join(busy)} {'is' if len(busy) == 1 else 'are'} at work, and no more than {most} "
-                              "may be at once; wait until one ends, or stop it")  # fmt: skip
+            raise ConfigError(
+                f"{', '.join(busy)} {'is' if len(busy) == 1 else 'are'} at work, and no more than {most} "
+                "may be at once; wait until one ends, or stop it"
+            )

@@ -64,9 +64,11 @@ def draw_validation(reports: Sequence[ValidationReport], path: Path) -> None:
         levels.plot(range(1, LEVELS + 1), by_level, color=colour, marker=".", label=name)
     over.set(xlabel="step", ylabel="loss", title="Validation loss")
     levels.set(
-        xlabel=f"noise level, from least (1) to most ({LEVELS})", ylabel="loss",
-        title=f"By noise level, after step {reports[-1].step}", ylim=(0, None),
-    )  # fmt: skip
+        xlabel=f"noise level, from least (1) to most ({LEVELS})",
+        ylabel="loss",
+        title=f"By noise level, after step {reports[-1].step}",
+        ylim=(0, None),
+    )
     for axes in (over, levels):
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.spines[["top", "right"]].set_visible(False)

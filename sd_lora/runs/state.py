@@ -13,7 +13,7 @@ from typing import Literal
 from sd_lora.errors import printable
 from sd_lora.runs import logs as files
 from sd_lora.runs.folder import RunFolder
-from sd_lora.runs.process import (  # fmt: skip
+from sd_lora.runs.process import (
     LEEWAY,
     LOCK,
     LOGS,
@@ -96,9 +96,14 @@ def read_run(folder: str | Path) -> RunState:
     if (final := folder / "adapter.safetensors").is_file():
         adapters = (*adapters, (steps, final))
     return RunState(
-        folder.name, seen.status, step, steps, files.losses_of(reports),
+        folder.name,
+        seen.status,
+        step,
+        steps,
+        files.losses_of(reports),
         files.validation_of(folder / "validation.jsonl"),
-        files.last_number(reports, "learning_rate"), seconds,
+        files.last_number(reports, "learning_rate"),
+        seconds,
         eta=(steps - step) * seconds if alive and seconds is not None and steps else None,
         memory=int(files.last_number(reports, "memory") or 0),
         log="\n".join(seen.words[-_SHOWN_LINES:]),
@@ -107,7 +112,7 @@ def read_run(folder: str | Path) -> RunState:
         adapters=adapters,
         can_resume=not alive and seen.status != "finished" and (folder / "config.toml").is_file(),
         stopping=seen.stopping,
-    )  # fmt: skip
+    )
 
 
 @dataclass(frozen=True)

@@ -27,10 +27,15 @@ def assemble(learner: build_unet.Learner, vae: AutoencoderKL, tokenizer: CLIPTok
     """Write the pipeline folder in float16, loadable by plain diffusers with and without a dtype."""
     absent: Any = None
     pipe = StableDiffusionPipeline(
-        vae=vae, text_encoder=learner.encoder, tokenizer=tokenizer, unet=learner.unet,
-        scheduler=cast(Any, build_unet.new_scheduler()), safety_checker=absent, feature_extractor=absent,
+        vae=vae,
+        text_encoder=learner.encoder,
+        tokenizer=tokenizer,
+        unet=learner.unet,
+        scheduler=cast(Any, build_unet.new_scheduler()),
+        safety_checker=absent,
+        feature_extractor=absent,
         requires_safety_checker=False,
-    )  # fmt: skip
+    )
     pipe.to(torch.float16)
     pipe.save_pretrained(out, safe_serialization=True)
     save_tokenizer(tokenizer, out / "tokenizer")

@@ -52,9 +52,11 @@ def new_tokenizer() -> CLIPTokenizer:
     )
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     trainer = trainers.BpeTrainer(
-        vocab_size=VOCABULARY - 2 - len(alphabet), initial_alphabet=sorted(alphabet), end_of_word_suffix="</w>",
+        vocab_size=VOCABULARY - 2 - len(alphabet),
+        initial_alphabet=sorted(alphabet),
+        end_of_word_suffix="</w>",
         show_progress=False,
-    )  # fmt: skip
+    )
     styles = sorted(BASE_STYLES)
     corpus = [sample_caption(sample_scene(i), styles[i % len(styles)], i) for i in range(4000)]
     tokenizer.train_from_iterator(corpus + _ENGLISH.split("\n") * 20, trainer)
@@ -87,10 +89,18 @@ def tokenize(tokenizer: CLIPTokenizer, captions: list[str]) -> Tensor:
 def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     torch.manual_seed(0)
     config = CLIPTextConfig(
-        vocab_size=len(tokenizer), hidden_size=128, intermediate_size=384, num_hidden_layers=3, num_attention_heads=4,
-        max_position_embeddings=LENGTH, projection_dim=128, hidden_act="quick_gelu",
-        bos_token_id=len(tokenizer) - 2, eos_token_id=len(tokenizer) - 1, pad_token_id=len(tokenizer) - 1,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=384,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        max_position_embeddings=LENGTH,
+        projection_dim=128,
+        hidden_act="quick_gelu",
+        bos_token_id=len(tokenizer) - 2,
+        eos_token_id=len(tokenizer) - 1,
+        pad_token_id=len(tokenizer) - 1,
+    )
     return CLIPTextModel(config)
 
 

@@ -40,9 +40,14 @@ UNET_CONFIG: dict[str, Any] = {
 
 def new_scheduler() -> DDIMScheduler:
     return DDIMScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", prediction_type="v_prediction",
-        clip_sample=False, set_alpha_to_one=False, steps_offset=1,
-    )  # fmt: skip
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="v_prediction",
+        clip_sample=False,
+        set_alpha_to_one=False,
+        steps_offset=1,
+    )
 
 
 def style_of(index: int) -> str:
@@ -89,9 +94,12 @@ def training_set(work: Path, vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> di
             ids.append(tokenize(tokenizer, captions))
             labels.append([caption_labels(scene, style, caption) for caption in captions])
         _save_arrays(
-            file, latents=torch.cat(latents).numpy(), mask=masks, ids=torch.stack(ids).numpy().astype(np.int16),
+            file,
+            latents=torch.cat(latents).numpy(),
+            mask=masks,
+            ids=torch.stack(ids).numpy().astype(np.int16),
             labels=np.array(labels, dtype=np.int8),
-        )  # fmt: skip
+        )
     with np.load(file) as arrays:
         return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
 
@@ -150,9 +158,13 @@ def build(work: Path) -> tuple[Learner, AutoencoderKL, CLIPTokenizer]:
         mine = slice(rank * BATCH // world, (rank + 1) * BATCH // world)
         chosen = chosen[mine]
         return learner(
-            data["latents"][chosen] * factor, data["mask"][chosen].float() / 255, ids[mine], labels[mine],
-            noise[mine], times[mine],
-        )  # fmt: skip
+            data["latents"][chosen] * factor,
+            data["mask"][chosen].float() / 255,
+            ids[mine],
+            labels[mine],
+            noise[mine],
+            times[mine],
+        )
 
     stage = Stage("unet", learner, work, STEPS, learning_rate, ema=0.999, betas=(0.9, 0.99))
     stage.run(loss_of_step, save_every=250)

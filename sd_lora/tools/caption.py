@@ -55,9 +55,16 @@ class CaptionReport:
 
 
 def caption_folder(
-    folder: str | Path, model: str, *, revision: str = "", prefix: str = "", keep_style: bool = False,
-    dry_run: bool = False, device: str = "auto", watch: Callable[[int, int], None] | None = None,
-) -> CaptionReport:  # fmt: skip
+    folder: str | Path,
+    model: str,
+    *,
+    revision: str = "",
+    prefix: str = "",
+    keep_style: bool = False,
+    dry_run: bool = False,
+    device: str = "auto",
+    watch: Callable[[int, int], None] | None = None,
+) -> CaptionReport:
     """Write NAME.txt beside each image of `folder` that has no caption file, as the captioning `model` describes it.
 
     Words that name a style are left out unless `keep_style`, so that the trigger word learns them; `prefix` comes

@@ -10,9 +10,14 @@ from sd_lora.tools.output import check_output, dtype_for, marks_for, with_facts,
 
 
 def convert_adapter(
-    adapter: str | Path, out: str | Path, *, layout: str = "kohya", dtype: str = "", kind: str = "",
+    adapter: str | Path,
+    out: str | Path,
+    *,
+    layout: str = "kohya",
+    dtype: str = "",
+    kind: str = "",
     overwrite: bool = False,
-) -> Path:  # fmt: skip
+) -> Path:
     """Write `adapter` to `out` in `layout` ("kohya" or "diffusers") and `dtype`, its own if none is given.
 
     `kind` ("sd1", "sd2", "sd2-v" or "sdxl") is needed only where neither the metadata nor the shapes tell which base

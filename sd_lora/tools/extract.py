@@ -45,10 +45,17 @@ class Extraction:
 
 
 def extract_adapter(  # noqa: PLR0913
-    base: ModelConfig, tuned: ModelConfig, out: str | Path, *, rank: int = 0, energy: float = 0.0,
-    targets: Sequence[str] = ("attn", "ff", "proj", "conv"), dtype: str = "float16", overwrite: bool = False,
+    base: ModelConfig,
+    tuned: ModelConfig,
+    out: str | Path,
+    *,
+    rank: int = 0,
+    energy: float = 0.0,
+    targets: Sequence[str] = ("attn", "ff", "proj", "conv"),
+    dtype: str = "float16",
+    overwrite: bool = False,
     watch: Watch | None = None,
-) -> Extraction:  # fmt: skip
+) -> Extraction:
     """Write to `out` the adapter whose ΔW is the difference of `tuned` and `base`, each module
     cut by SVD to `rank`, or to the least rank that keeps `energy`, a share (0..1) of the squared singular values.
 

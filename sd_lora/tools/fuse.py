@@ -23,9 +23,14 @@ from sd_lora.tools.output import HISTORY_KEY, check_output, with_history
 
 
 def fuse_adapter(
-    adapter: str | Path, model: ModelConfig, out: str | Path, *, strength: Strengths = 1.0, dtype: str = "float16",
+    adapter: str | Path,
+    model: ModelConfig,
+    out: str | Path,
+    *,
+    strength: Strengths = 1.0,
+    dtype: str = "float16",
     overwrite: bool = False,
-) -> Path:  # fmt: skip
+) -> Path:
     """Add `adapter` times `strength` to the weights of the base that `model` names, and write the result to `out`: one
     checkpoint in the original layout if that ends in ``.safetensors``, else a diffusers folder.
 

@@ -22,9 +22,16 @@ Read = tuple[Mapping[str, Weights], Mapping[str, str]]
 
 
 def merge_adapters(
-    adapters: Sequence[str | Path], out: str | Path, *, weights: Sequence[float] = (), method: str = "concat",
-    rank: int = 0, dtype: str = "", overwrite: bool = False, watch: Watch | None = None,
-) -> Path:  # fmt: skip
+    adapters: Sequence[str | Path],
+    out: str | Path,
+    *,
+    weights: Sequence[float] = (),
+    method: str = "concat",
+    rank: int = 0,
+    dtype: str = "",
+    overwrite: bool = False,
+    watch: Watch | None = None,
+) -> Path:
     """Write the sum of `adapters`, each times its weight (1 if none are given), to `out`.
 
     ``concat`` puts ranks side by side and is exact; ``svd`` cuts each module to `rank`. Modules that only some adapters

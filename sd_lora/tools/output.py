@@ -78,9 +78,12 @@ def with_facts(metadata: Mapping[str, str], weights: Mapping[str, Weights], out:
 
 
 def marks_for(
-    weights: Mapping[str, Weights], metadata: Mapping[str, str], label: str, kind: str = "",
+    weights: Mapping[str, Weights],
+    metadata: Mapping[str, str],
+    label: str,
+    kind: str = "",
     remedy: str = "convert it with --kind {} first",
-) -> dict[str, str]:  # fmt: skip
+) -> dict[str, str]:
     """`metadata` with the marks by which other programs tell the base, so that none lists the file wrongly.
 
     `kind` is what the user says of it. Raises AdapterError, with the `remedy`, if nothing tells which base it is for.

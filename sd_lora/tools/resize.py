@@ -38,9 +38,15 @@ class ResizeReport:
 
 
 def resize_adapter(
-    adapter: str | Path, out: str | Path, *, rank: int = 0, energy: float = 0.0, dtype: str = "",
-    overwrite: bool = False, watch: Watch | None = None,
-) -> ResizeReport:  # fmt: skip
+    adapter: str | Path,
+    out: str | Path,
+    *,
+    rank: int = 0,
+    energy: float = 0.0,
+    dtype: str = "",
+    overwrite: bool = False,
+    watch: Watch | None = None,
+) -> ResizeReport:
     """Cut every module of `adapter` by SVD, to `rank` or to the least rank that keeps `energy`, a share (0..1) of its
     squared singular values, and write the result to `out` in `dtype`, its own if none is given.
 

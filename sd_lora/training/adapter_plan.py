@@ -26,9 +26,12 @@ def plan_adapter(config: RunConfig, family: ModelFamily, pipe: Any, kept: Path |
     else:
         components = {name: getattr(pipe, name) for name in (family.denoiser, *family.text_encoders)}
         targets = plan_targets(
-            components, family.target_groups, config.lora.targets, (config.lora.rank, config.lora.alpha),
+            components,
+            family.target_groups,
+            config.lora.targets,
+            (config.lora.rank, config.lora.alpha),
             (config.lora.ranks, config.lora.alphas),
-        )  # fmt: skip
+        )
         adapter = Adapter.create(targets, seed=config.training.seed, variant=config.lora.variant)
     family.check_modules(adapter.weights)
     return adapter

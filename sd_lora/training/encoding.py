@@ -26,8 +26,10 @@ def encode(run: Run, accelerator: Accelerator, watch: Callable[[int, int], None]
     encoders = Encoders(
         lambda images: family.encode_images(pipe, images).cpu(),
         None if text else lambda captions: {k: v.cpu() for k, v in family.encode_captions(pipe, captions).items()},
-        family.encode_framing, base["vae"], "" if text else base["text"],
-    )  # fmt: skip
+        family.encode_framing,
+        base["vae"],
+        "" if text else base["text"],
+    )
     cache = Cache(cache_folder(config.data.cache, run.path))
     data = EncodedSet(run.examples, run.schedule, encoders, cache, config.data.prior_weight)
     if accelerator.num_processes > 1:

@@ -53,9 +53,14 @@ class Trainer:
     """
 
     def __init__(
-        self, accelerator: Accelerator, family: ModelFamily, denoiser: nn.Module, trained: Trained,
-        material: Material, config: RunConfig,
-    ) -> None:  # fmt: skip
+        self,
+        accelerator: Accelerator,
+        family: ModelFamily,
+        denoiser: nn.Module,
+        trained: Trained,
+        material: Material,
+        config: RunConfig,
+    ) -> None:
         self._accelerator, self._denoiser, self._trained, self._config = accelerator, denoiser, trained, config
         self.computation = Computation(family, denoiser, material, config.training, accelerator.device)
         self._optimizer = make_optimizer(trained.groups, config.optimizer, accelerator.device)
@@ -98,9 +103,16 @@ class Trainer:
                 sums, counts = total[2 : 2 + QUARTERS].tolist(), total[2 + QUARTERS :].tolist()
                 by_noise = [s / n if n else None for s, n in zip(sums, counts, strict=True)]
                 yield StepReport(
-                    self.done, self.steps, loss, optimizer.learning_rate * share, time.perf_counter() - started,
-                    norm, by_noise, used_memory(self._accelerator.device), alarms,
-                )  # fmt: skip
+                    self.done,
+                    self.steps,
+                    loss,
+                    optimizer.learning_rate * share,
+                    time.perf_counter() - started,
+                    norm,
+                    by_noise,
+                    used_memory(self._accelerator.device),
+                    alarms,
+                )
         finally:
             self._accelerator.free_memory()
 

@@ -56,9 +56,10 @@ def too_large(device: torch.device, step: int, micro_batch: int, *, checkpointin
     used, free = (f"{number / 2**30:.1f} GB" for number in (used_memory(device), free_memory(device)))
     lean = micro_batch == 1 and checkpointing
     advice = (
-        "lower data.resolution, choose model.dtype=bfloat16 or another device" if lean
+        "lower data.resolution, choose model.dtype=bfloat16 or another device"
+        if lean
         else "set training.micro_batch=1 and training.gradient_checkpointing=true"
-    )  # fmt: skip
+    )
     return OutOfMemory(
         f"step {step} does not fit into the memory of {device.type}: {used} are used and {free} free, with "
         f"{micro_batch} images at once and {'with' if checkpointing else 'without'} gradient checkpointing; {advice}"
@@ -83,7 +84,7 @@ class Means:
 
 def choose_means(
     training: TrainingConfig, share: int, free: int, probe: Callable[[bool], Cost], *, given: str = "as set"
-) -> Means:  # fmt: skip
+) -> Means:
     """Micro-batch and checkpointing for `share` images of a step in `free` bytes (with what is resident already), so
     that as much as fits is computed at once; what `training` says itself is kept. `probe` measures a step of the whole
     batch, with checkpointing or without. `given` is why what `training` says is so.

@@ -110,19 +110,34 @@ def plan_run(places: Places, data: LookedAt) -> Run:
     if checkpoint is not None:
         check_modules(checkpoint.facts.get("run", {}), adapter, places.path)
     means = choose_means(
-        config.training, config.training.batch_size, usable_memory(base.device),
+        config.training,
+        config.training.batch_size,
+        usable_memory(base.device),
         lambda checkpointing: measure(family, pipe, base.device, schedule, checkpointing=checkpointing),
         given="as the run began" if places.resumed else "as set",
-    )  # fmt: skip
+    )
     config = _resolved(places, examined, rate, means)
     warnings = [f"{code}: {text}" for code, text in grouped(examined.findings) if CODES[code].severity == "warning"]
     notes = [*warnings, *notes_on(adapter, config, family, pipe)]
     adapter.metadata = describe(config, family, pipe, examined.examples, adapter)
     adapter.label = config.output.name
     return Run(
-        config, places.path, places.listing.summary, examined.examples, schedule, family, pipe, adapter, base.device,
-        base.dtype, notes, examined.held, means, places.resumed, checkpoint.step if checkpoint is not None else None,
-    )  # fmt: skip
+        config,
+        places.path,
+        places.listing.summary,
+        examined.examples,
+        schedule,
+        family,
+        pipe,
+        adapter,
+        base.device,
+        base.dtype,
+        notes,
+        examined.held,
+        means,
+        places.resumed,
+        checkpoint.step if checkpoint is not None else None,
+    )
 
 
 def _resolved(places: Places, examined: Examined, rate: float | None, means: Means) -> RunConfig:

@@ -123,8 +123,9 @@ def check_same(then: Mapping[str, Any], now: Mapping[str, Any], folder: Path) ->
         raise DataError(f"{folder} cannot go on as it began: {', '.join(problems)}; put them back, {_ANEW}")
     return [
         f"the run goes on with {key} {now[key]} instead of {then[key]}: its result may differ in the last bits"
-        for key in _SURROUNDINGS if then[key] != now[key]
-    ]  # fmt: skip
+        for key in _SURROUNDINGS
+        if then[key] != now[key]
+    ]
 
 
 def _other_images(then: Mapping[str, str], now: Mapping[str, str], kind: str, compare: bool) -> list[str]:

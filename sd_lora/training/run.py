@@ -48,9 +48,13 @@ def resume(folder: str | Path, *, watch: Watcher | None = None) -> Adapter:
 
 
 def run_training(
-    run: Run, *, watch: Watcher | None = None, on_encode: Counter | None = None,
-    stop: Callable[[], int] = lambda: 0, on_note: Callable[[str], None] = warnings.warn,
-) -> Adapter:  # fmt: skip
+    run: Run,
+    *,
+    watch: Watcher | None = None,
+    on_encode: Counter | None = None,
+    stop: Callable[[], int] = lambda: 0,
+    on_note: Callable[[str], None] = warnings.warn,
+) -> Adapter:
     """Make the run folder and train. Consumes `run`: its pipeline loses text encoders that are not trained.
 
     `on_encode` is called with how many of how many images and captions have been encoded. When `stop` gives the number

@@ -108,8 +108,9 @@ class Session:
                 self._note(f"{self._folder.loss_curve.name} could not be drawn: {error}")
         return RunInterrupted(
             f"stopped after step {report.step} of {report.steps}, and saved; go on with: sd-lora resume "
-            f"{shlex.quote(str(self._run.path))}", self._trainer.stopping,
-        )  # fmt: skip
+            f"{shlex.quote(str(self._run.path))}",
+            self._trainer.stopping,
+        )
 
     def _kept(self) -> str:
         """Where the last good state is: that of the step before, if its weights are whole and it can be saved."""

@@ -15,10 +15,14 @@ from sd_lora.runs.reports import StepReport
 def missing_trackers(names: Sequence[str]) -> list[str]:
     """Why trackers cannot be used; nothing if all are installed."""
     missing = [name for name in names if importlib.util.find_spec(name) is None]
-    return [
-        f"training.trackers needs packages that are not installed: {', '.join(missing)}; run pip install "
-        f"{' '.join(missing)}"
-    ] if missing else []  # fmt: skip
+    return (
+        [
+            f"training.trackers needs packages that are not installed: {', '.join(missing)}; run pip install "
+            f"{' '.join(missing)}"
+        ]
+        if missing
+        else []
+    )
 
 
 def start_trackers(accelerator: Accelerator, config: RunConfig) -> None:

@@ -66,18 +66,30 @@ class _Tab:
             self.hint = gr.HTML(status_html(_SOME), elem_id="adapters-hint", padding=False)
             self.refresh = gr.Button("Rescan", size="sm", scale=0, min_width=110, elem_id="adapters-refresh")
         self.table = gr.Dataframe(
-            headers=list(HEADERS), datatype="str", type="array", interactive=False, elem_id="adapters-table",
-            column_widths=_WIDTHS, show_search="filter", buttons=[], max_height=420, max_chars=60, label="Adapters",
+            headers=list(HEADERS),
+            datatype="str",
+            type="array",
+            interactive=False,
+            elem_id="adapters-table",
+            column_widths=_WIDTHS,
+            show_search="filter",
+            buttons=[],
+            max_height=420,
+            max_chars=60,
+            label="Adapters",
             show_label=False,
-        )  # fmt: skip
+        )
         self.chosen = gr.State("")
 
     def facts(self) -> None:
         self.told = gr.HTML("", elem_id="adapters-told", padding=False)
         self.trigger = gr.Textbox(
-            label="What calls the style in a prompt", interactive=False, buttons=["copy"], elem_id="adapters-trigger",
+            label="What calls the style in a prompt",
+            interactive=False,
+            buttons=["copy"],
+            elem_id="adapters-trigger",
             placeholder="nothing is recorded",
-        )  # fmt: skip
+        )
         with gr.Row():
             self.use = gr.Button(
                 "Use in Preview", variant="primary", elem_id="adapters-use", visible=self.preview is not None
@@ -92,9 +104,12 @@ class _Tab:
             self.layout = gr.Radio(list(LAYOUTS), value="kohya", label="Layout", elem_id="adapters-layout")
             self.dtype = gr.Dropdown(_named(TYPES, "as it was"), value="", label="Type", elem_id="adapters-dtype")
             self.kind = gr.Dropdown(
-                _named(KINDS, "as the file says"), value="", label="Kind of base", elem_id="adapters-kind",
+                _named(KINDS, "as the file says"),
+                value="",
+                label="Kind of base",
+                elem_id="adapters-kind",
                 info="needed only where the file does not tell",
-            )  # fmt: skip
+            )
             self.convert = gr.Button("Convert", elem_id="adapters-convert")
             self.result = gr.DownloadButton("Download", visible=False, elem_id="adapters-converted")
 
@@ -107,9 +122,12 @@ class _Tab:
             None, self.ready, None, js=_SAVE, **PRIVATE
         )
         self.convert.click(
-            telling(self.on_convert), [self.chosen, self.layout, self.dtype, self.kind], self.result,
-            concurrency_limit=1, **PRIVATE,
-        )  # fmt: skip
+            telling(self.on_convert),
+            [self.chosen, self.layout, self.dtype, self.kind],
+            self.result,
+            concurrency_limit=1,
+            **PRIVATE,
+        )
         if self.preview is not None:
             field = self.preview.adapter
             self.use.click(telling(self.on_use), [self.chosen, field], field, **PRIVATE).success(

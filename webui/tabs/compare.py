@@ -47,15 +47,24 @@ class _Pair:
             with gr.Column(scale=3, min_width=300):
                 status = gr.HTML(NOTHING, elem_id="compare-status", padding=False)
                 slider = gr.ImageSlider(
-                    label="Left ↔ right", format="png", interactive=False, elem_id="compare-slider",
-                    elem_classes="large", type="filepath",
-                )  # fmt: skip
+                    label="Left ↔ right",
+                    format="png",
+                    interactive=False,
+                    elem_id="compare-slider",
+                    elem_classes="large",
+                    type="filepath",
+                )
         inputs, shown = [prompt, seed, *sides[0], *sides[1]], [status, slider]
         compare.click(telling(self.on_compare), inputs, shown, concurrency_limit=None, **PRIVATE)
         gr.on(
-            [sides[0][1].release, sides[1][1].release], telling(self.on_compare), inputs, shown,
-            trigger_mode="always_last", concurrency_limit=None, **PRIVATE,
-        )  # fmt: skip
+            [sides[0][1].release, sides[1][1].release],
+            telling(self.on_compare),
+            inputs,
+            shown,
+            trigger_mode="always_last",
+            concurrency_limit=None,
+            **PRIVATE,
+        )
         listed = {adapter: self._adapters for adapter, _ in sides}
         for adapter in listed:
             fresh = [adapter.focus, *opened()]

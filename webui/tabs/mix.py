@@ -60,9 +60,15 @@ class _Tab:
         self.values = kept("mix-values", {})
         with gr.Row(equal_height=True):
             self.adapters = gr.Dropdown(
-                choices(self.site), value=[], multiselect=True, max_choices=_MOST, label="Adapters", scale=5,
-                elem_id="mix-adapters", info=f"up to {_MOST}",
-            )  # fmt: skip
+                choices(self.site),
+                value=[],
+                multiselect=True,
+                max_choices=_MOST,
+                label="Adapters",
+                scale=5,
+                elem_id="mix-adapters",
+                info=f"up to {_MOST}",
+            )
             self.refresh = gr.Button("Rescan", elem_id="mix-refresh", scale=0, min_width=90, elem_classes="beside")
 
         # what is chosen, as text: a list says that it has changed at each message of the server, and sliders that are
@@ -98,9 +104,15 @@ class _Tab:
 
         def slider(part: str, label: str, **more: Any) -> None:
             made[part] = gr.Slider(
-                WEAKEST, STRONGEST, values.get(part, 1.0), step=0.05, label=label, key=(identity, part),
-                interactive=True, **more,
-            )  # fmt: skip
+                WEAKEST,
+                STRONGEST,
+                values.get(part, 1.0),
+                step=0.05,
+                label=label,
+                key=(identity, part),
+                interactive=True,
+                **more,
+            )
 
         with gr.Group(elem_id=f"mix-adapter-{number}"):
             if why:
@@ -112,9 +124,13 @@ class _Tab:
 
         # in the browser: on its way to the server and back it would undo what was moved meanwhile
         gr.on(
-            [one.change for one in made.values()], None, [self.values, *made.values()], self.values,
-            js=_MERGE % (json.dumps(list(made)), json.dumps(identity)), **PRIVATE,
-        )  # fmt: skip
+            [one.change for one in made.values()],
+            None,
+            [self.values, *made.values()],
+            self.values,
+            js=_MERGE % (json.dumps(list(made)), json.dumps(identity)),
+            **PRIVATE,
+        )
 
     def results(self) -> None:
         """What was drawn, and the mix for other programs."""
@@ -129,9 +145,15 @@ class _Tab:
     def _code(self, title: str, name: str, language: Literal["python", "json"] | None, shown: Iterator[str]) -> None:
         with gr.Tab(title, elem_id=f"mix-tab-{name}"):
             code = gr.Code(
-                next(shown), language=language, show_label=False, interactive=False, wrap_lines=True, max_lines=24,
-                elem_id=f"mix-{name}", buttons=["copy"],
-            )  # fmt: skip
+                next(shown),
+                language=language,
+                show_label=False,
+                interactive=False,
+                wrap_lines=True,
+                max_lines=24,
+                elem_id=f"mix-{name}",
+                buttons=["copy"],
+            )
             self.codes += [code, gr.HTML(next(shown), elem_id=f"mix-{name}-notes", padding=False)]
 
     def wire(self) -> None:
@@ -142,9 +164,13 @@ class _Tab:
             "mix", [self.adapters, self.prompt, self.seed, self.steps], {self.adapters: lambda: choices(self.site)}
         )
         gr.on(
-            [field.change for field in asked], telling(self.on_snippets), asked, self.codes,
-            trigger_mode="always_last", **PRIVATE,
-        )  # fmt: skip
+            [field.change for field in asked],
+            telling(self.on_snippets),
+            asked,
+            self.codes,
+            trigger_mode="always_last",
+            **PRIVATE,
+        )
         self.chosen.change(telling(self.on_choice), self.chosen, self.triggers, **PRIVATE)
         self.triggers.click(telling(self.on_triggers), [self.chosen, self.prompt], self.prompt, **PRIVATE)
         self.generate.click(
@@ -172,9 +198,12 @@ class _Tab:
         try:
             shares = self._shares(ids, values)
             scene = Scene(
-                (prompt or "").strip(), whole("seed", seed), self.site.service.base, self.site.service.size,
+                (prompt or "").strip(),
+                whole("seed", seed),
+                self.site.service.base,
+                self.site.service.size,
                 whole("steps", steps),
-            )  # fmt: skip
+            )
         except SdLoraError as error:
             return ("", status_html(str(error))) * 3
         made = [kind(shares, scene) for kind in (snippets.diffusers, snippets.a1111, snippets.comfyui)]

@@ -63,17 +63,25 @@ class _Tab:
         """What is asked for."""
         with gr.Row(equal_height=True):
             self.adapter = gr.Dropdown(
-                choices(self.site), value=[], multiselect=True, label="Adapters", elem_id="preview-adapters", scale=5,
+                choices(self.site),
+                value=[],
+                multiselect=True,
+                label="Adapters",
+                elem_id="preview-adapters",
+                scale=5,
                 info="none: the base model itself",
-            )  # fmt: skip
+            )
             self.refresh = gr.Button("Rescan", elem_id="preview-refresh", scale=0, min_width=90, elem_classes="beside")
         self.prompts = gr.Textbox(
             _PROMPT, label="Prompts, one a line", lines=4, max_lines=12, elem_id="preview-prompts", max_length=20_000
         )
         self.strengths = gr.Textbox(
-            "0, 0.5, 1", label="Strengths", elem_id="preview-strengths", max_length=400,
+            "0, 0.5, 1",
+            label="Strengths",
+            elem_id="preview-strengths",
+            max_length=400,
             info="numbers, or a range such as 0-1.2(+0.4); 0, the base model, always comes first",
-        )  # fmt: skip
+        )
         with gr.Row(equal_height=True):
             self.seed = gr.Number(0, label="Seed", precision=0, elem_id="preview-seed", scale=3)
             self.dice = gr.Button("Random", elem_id="preview-dice", scale=0, min_width=90, elem_classes="beside")
@@ -98,13 +106,23 @@ class _Tab:
         """What was drawn."""
         self.status, self.gallery, self.sheet = results("preview", "Prompts × strengths")
         self.slider = gr.Slider(
-            -1, 2, 1, step=0.05, label="Strength of the first prompt", elem_id="preview-slider",
+            -1,
+            2,
+            1,
+            step=0.05,
+            label="Strength of the first prompt",
+            elem_id="preview-slider",
             info="drag, or use the arrow keys; a strength that was drawn before comes at once",
-        )  # fmt: skip
+        )
         self.picture = gr.Image(
-            label=_SLID, format="png", interactive=False, height=420, elem_id="preview-picture",
-            elem_classes="large", buttons=["download", "fullscreen"],
-        )  # fmt: skip
+            label=_SLID,
+            format="png",
+            interactive=False,
+            height=420,
+            elem_id="preview-picture",
+            elem_classes="large",
+            buttons=["download", "fullscreen"],
+        )
 
     def wire(self) -> None:
         """Events. What is shown survives a reload: fields lie in the browser, pictures in the service."""

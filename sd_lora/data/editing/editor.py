@@ -218,9 +218,15 @@ def _change(name: str, held: Held, new: bytes) -> Change:
     end = _same(old[start:][::-1], new[start:][::-1])
     before = None if held.content is None else _digest(old)
     return Change(
-        name, held.file, held.path, start, old[start : len(old) - end], new[start : len(new) - end], before,
+        name,
+        held.file,
+        held.path,
+        start,
+        old[start : len(old) - end],
+        new[start : len(new) - end],
+        before,
         _digest(new),
-    )  # fmt: skip
+    )
 
 
 def _same(one: bytes, other: bytes) -> int:

@@ -58,7 +58,7 @@ def text_rows(text: str, *, is_csv: bool) -> dict[str, TextRow]:
 
 def with_captions(
     text: str, changes: Mapping[str, Sequence[str]], rows: Mapping[str, TextRow], *, plain_ascii: bool = False
-) -> str:  # fmt: skip
+) -> str:
     """`text` with other captions in the rows at these places; `plain_ascii`: JSON escapes all other letters.
 
     ValueError, in a clause, if a row cannot hold them.
@@ -140,9 +140,7 @@ def _csv_rows(text: str) -> Iterator[TextRow]:
                 yield _csv_row((place, text[start : lines.at], start), delimiter, columns, values)
 
 
-def _csv_row(
-    found: tuple[str, str, int], delimiter: str, columns: Sequence[str], values: Sequence[str]
-) -> TextRow:  # fmt: skip
+def _csv_row(found: tuple[str, str, int], delimiter: str, columns: Sequence[str], values: Sequence[str]) -> TextRow:
     """The row of `values` that was `found` as (place, raw text, offset). ValueError if it has no column of text."""
     place, raw, offset = found
     spans = _spans(raw, delimiter)
@@ -157,9 +155,7 @@ def _csv_row(
         return TextRow(place, raw, (), end, end, delimiter, delimiter * (said - len(values) + 1))
     start, end = spans[said]
     quoted = raw[start : start + 1] == '"'
-    return TextRow(
-        place, raw, texts_of(values[said]) or (), offset + start, offset + end, delimiter, quoted=quoted
-    )  # fmt: skip
+    return TextRow(place, raw, texts_of(values[said]) or (), offset + start, offset + end, delimiter, quoted=quoted)
 
 
 def _spans(raw: str, delimiter: str) -> list[tuple[int, int]]:

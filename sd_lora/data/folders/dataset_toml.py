@@ -72,9 +72,14 @@ class _Settings(BaseModel):
         ending = self.caption_extension
         suffixes = (ending if ending.startswith(".") else f".{ending}",) if ending else of.suffixes
         return replace(
-            of, suffixes=suffixes, rules=rules, repeats=self.num_repeats, may_flip=self.flip_aug,
-            prefix=self.caption_prefix, suffix=self.caption_suffix,
-        )  # fmt: skip
+            of,
+            suffixes=suffixes,
+            rules=rules,
+            repeats=self.num_repeats,
+            may_flip=self.flip_aug,
+            prefix=self.caption_prefix,
+            suffix=self.caption_suffix,
+        )
 
 
 def _looks_like_one(path: Path) -> bool:

@@ -88,9 +88,11 @@ def note_number(folder: Folder, notes: Notes) -> None:
     if repeats_of(folder.path.name):
         above = shown(str(folder.path.parent))
         notes.add(
-            "layout-number", f"{folder.name}/", "it lies too deep for its number to be repeats",
+            "layout-number",
+            f"{folder.name}/",
+            "it lies too deep for its number to be repeats",
             f"give {above} as the folder if they are meant",
-        )  # fmt: skip
+        )
     else:
         notes.add("layout-number", f"{folder.name}/", "its number is read as part of its name")
 

@@ -129,9 +129,13 @@ def to_srgb(colour: Image.Image, icc: bytes | None) -> tuple[Image.Image, str]:
 def _transformed(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:
     """`image` from `profile` to sRGB; itself if that changes nothing: it costs five times the decoding."""
     transform = ImageCms.buildTransform(
-        profile, ImageCms.createProfile("sRGB"), image.mode, "RGB",
-        ImageCms.Intent.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION,
-    )  # fmt: skip
+        profile,
+        ImageCms.createProfile("sRGB"),
+        image.mode,
+        "RGB",
+        ImageCms.Intent.RELATIVE_COLORIMETRIC,
+        ImageCms.Flags.BLACKPOINTCOMPENSATION,
+    )
     if image.mode == "RGB":
         probe = Image.frombytes("RGB", (len(_PROBE) // 3, 1), _PROBE)
         changed = ImageChops.difference(probe, _apply(probe, transform))

@@ -171,9 +171,10 @@ def _check(
     last = getattr(parts["text_encoder"].config, "num_hidden_layers", 0)
     unused_layer = f"{PREFIXES['sd2']['text_encoder']}transformer.resblocks.{last}." if kind == "sd2" else None
     strange = [
-        key for key in header.tensors
+        key
+        for key in header.tensors
         if key not in used and not _NO_WEIGHTS.fullmatch(key) and not (unused_layer and key.startswith(unused_layer))
-    ]  # fmt: skip
+    ]
     problems = [
         f"{len(missing)} weights are missing ({_few(missing)})" if missing else "",
         f"{len(wrong)} do not fit ({_few(wrong)})" if wrong else "",
@@ -194,9 +195,12 @@ def _tokenizer(name: str, model: Any, kind: str, folder: Path | None) -> Any:
     """The tokenizer of text encoder `name`."""
     openclip = PREFIXES[kind][name].endswith(".model.")
     return clip_tokenizer(
-        folder, name.replace("text_encoder", "tokenizer"), pad=OPENCLIP_PAD if openclip else PAD,
-        size=model.config.vocab_size, length=model.config.max_position_embeddings,
-    )  # fmt: skip
+        folder,
+        name.replace("text_encoder", "tokenizer"),
+        pad=OPENCLIP_PAD if openclip else PAD,
+        size=model.config.vocab_size,
+        length=model.config.max_position_embeddings,
+    )
 
 
 def _fill(path: Path, name: str, model: Any, where: Mapping[str, Place], dtype: torch.dtype) -> None:
@@ -240,7 +244,7 @@ def _pipeline(path: Path, kind: str, parts: Mapping[str, Any]) -> Any:
 
 def save_single_file(
     pipe: Any, path: str | Path, dtype: torch.dtype, metadata: Mapping[str, str] | None = None
-) -> None:  # fmt: skip
+) -> None:
     """Write the pipeline's weights in `dtype` to `path` in the original layout, whole or not at all, with `metadata`
     beside what tells other programs the kind of model.
 

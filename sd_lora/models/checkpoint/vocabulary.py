@@ -24,9 +24,13 @@ _WAYS = (
 
 
 def clip_tokenizer(
-    folder: Path | None = None, name: str = "tokenizer", *, pad: str = PAD, size: int = VOCABULARY_SIZE,
+    folder: Path | None = None,
+    name: str = "tokenizer",
+    *,
+    pad: str = PAD,
+    size: int = VOCABULARY_SIZE,
     length: int = LENGTH,
-) -> Any:  # fmt: skip
+) -> Any:
     """A CLIPTokenizer of `size` words that pads with `pad` and cuts at `length` words. Never uses the network.
 
     From `folder` (its sub-folder `name`, or ``tokenizer``), else the hub's cache, else an installed open_clip_torch.

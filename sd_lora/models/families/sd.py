@@ -24,15 +24,20 @@ def _marks(version: str, architecture: str) -> dict[str, str]:
 
 
 SD1 = Kind(
-    "sd1", _marks("sd_v1", "stable-diffusion-v1"), ("sd_v1", "stable-diffusion-v1/lora"), "SD1", 768,
+    "sd1",
+    _marks("sd_v1", "stable-diffusion-v1"),
+    ("sd_v1", "stable-diffusion-v1/lora"),
+    "SD1",
+    768,
     has_pixel_projections=True,
-)  # fmt: skip
+)
 SD2, SD2_V = (
     Kind(name, _marks(version, architecture), (version, f"{architecture}/lora"), "SD2", 1024, v, ("text_encoder",))
     for name, version, architecture, v in (
-        ("sd2", "sd_v2", "stable-diffusion-v2-512", False), ("sd2-v", "sd_v2_v", "stable-diffusion-v2-768-v", True),
+        ("sd2", "sd_v2", "stable-diffusion-v2-512", False),
+        ("sd2-v", "sd_v2_v", "stable-diffusion-v2-768-v", True),
     )
-)  # fmt: skip
+)
 #: blocks that have attention here and not in SDXL, or exist only here
 _ONLY_HERE = re.compile(r"unet\.(?:(?:down|up)_blocks\.3\.|down_blocks\.0\.attentions\.|up_blocks\.2\.attentions\.)")
 _PROJECTION = re.compile(r"unet\..*\.proj_(?:in|out)$")

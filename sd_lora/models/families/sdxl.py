@@ -19,11 +19,15 @@ if TYPE_CHECKING:
 SDXL = Kind(
     "sdxl",
     {
-        "ss_base_model_version": "sdxl_base_v1-0", "ss_v2": "False",
+        "ss_base_model_version": "sdxl_base_v1-0",
+        "ss_v2": "False",
         "modelspec.architecture": "stable-diffusion-xl-v1-base/lora",
     },
-    ("sdxl_*", "stable-diffusion-xl*"), "SDXL", 2048, openclip=("text_encoder_2",),
-)  # fmt: skip
+    ("sdxl_*", "stable-diffusion-xl*"),
+    "SDXL",
+    2048,
+    openclip=("text_encoder_2",),
+)
 #: its second text encoder, and transformers that are deeper than one layer
 _ONLY_HERE = re.compile(r"text_encoder_2\.|.*\.transformer_blocks\.[1-9]")
 

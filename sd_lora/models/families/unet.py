@@ -117,9 +117,13 @@ class UNetFamily(ModelFamily):
         transformers_logging.disable_progress_bar()
         try:
             pipe = DiffusionPipeline.from_pretrained(
-                folder, dtype=dtype, use_safetensors=True, local_files_only=True, variant=variant_of(folder),
+                folder,
+                dtype=dtype,
+                use_safetensors=True,
+                local_files_only=True,
+                variant=variant_of(folder),
                 **self._leave_out,
-            )  # fmt: skip
+            )
         except Exception as error:  # diffusers raises a dozen kinds for a folder that is not whole
             reason = str(error).strip().split("\n")[0]
             raise BaseModelError(f"base model {folder} cannot be loaded: {reason}") from error
@@ -258,9 +262,12 @@ def _exact(vae: Any) -> Iterator[Any]:
 def tokens_of(encoder: Any, tokenizer: Any, captions: Sequence[str]) -> Tensor:
     """Captions as token ids (n, length) on the encoder's device, padded and cut to what it reads."""
     tokens = tokenizer(
-        list(captions), padding="max_length", max_length=tokenizer.model_max_length, truncation=True,
+        list(captions),
+        padding="max_length",
+        max_length=tokenizer.model_max_length,
+        truncation=True,
         return_tensors="pt",
-    )  # fmt: skip
+    )
     return tokens.input_ids.to(encoder.device)
 
 

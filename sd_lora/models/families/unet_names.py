@@ -79,9 +79,11 @@ def sgm_path(path: str, family: str, per_block: int = _PER_BLOCK) -> str:
     if kind == "upsamplers":
         attends = family == "sdxl" or block > 0
         return f"output_blocks.{per_block * block + per_block - 1}.{2 if attends else 1}.conv"
-    place = f"input_blocks.{1 + per_block * block + index}" if side == "down_blocks" else (
-        f"output_blocks.{per_block * block + index}"
-    )  # fmt: skip
+    place = (
+        f"input_blocks.{1 + per_block * block + index}"
+        if side == "down_blocks"
+        else (f"output_blocks.{per_block * block + index}")
+    )
     return f"{place}.{1 if kind == 'attentions' else 0}.{_resnet(kind, rest)}"
 
 

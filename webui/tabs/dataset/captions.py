@@ -38,16 +38,29 @@ class Captions:
 
     def _pictures(self) -> None:
         self.gallery = gr.Gallery(
-            label="Pictures", show_label=False, columns=4, fit_columns=False, object_fit="contain", height="auto",
-            allow_preview=False, interactive=False, elem_id="dataset-gallery", buttons=[],
-        )  # fmt: skip
+            label="Pictures",
+            show_label=False,
+            columns=4,
+            fit_columns=False,
+            object_fit="contain",
+            height="auto",
+            allow_preview=False,
+            interactive=False,
+            elem_id="dataset-gallery",
+            buttons=[],
+        )
 
     def _caption(self) -> None:
         self.shown = gr.Textbox("", label="Picture", interactive=False, elem_id="dataset-picture-name")
         self.picture = gr.Image(
-            label="Picture", show_label=False, format="jpeg", interactive=False, height=280, buttons=[],
+            label="Picture",
+            show_label=False,
+            format="jpeg",
+            interactive=False,
+            height=280,
+            buttons=[],
             elem_id="dataset-picture",
-        )  # fmt: skip
+        )
         self.caption = gr.Textbox(
             "", label="Captions, one a line", lines=3, max_lines=12, elem_id="dataset-caption", max_length=_MOST_CAPTION
         )
@@ -64,16 +77,23 @@ class Captions:
 
     def _wire(self) -> None:
         for component, handler in (
-            (self.previous, self.on_previous), (self.next, self.on_next), (self.save, self.on_save),
-            (self.undo, self.on_undo), (self.discard, self.on_discard),
-        ):  # fmt: skip
+            (self.previous, self.on_previous),
+            (self.next, self.on_next),
+            (self.save, self.on_save),
+            (self.undo, self.on_undo),
+            (self.discard, self.on_discard),
+        ):
             component.click(telling(handler), self.inputs, self.outputs, **PRIVATE)
         self.gallery.select(telling(self.on_select), self.inputs, self.outputs, **PRIVATE)
         # "input" is not told of what is pasted or deleted
         gr.on(
-            [self.caption.change, self.trigger.change], telling(self.on_type), self.inputs, self.tokens,
-            trigger_mode="always_last", **PRIVATE,
-        )  # fmt: skip
+            [self.caption.change, self.trigger.change],
+            telling(self.on_type),
+            self.inputs,
+            self.tokens,
+            trigger_mode="always_last",
+            **PRIVATE,
+        )
 
     def on_select(self, visit: Visit | None, name: str, text: str, trigger: str, event: gr.SelectData) -> Updates:
         return self._go(_known(visit), name, text, trigger, _desk(visit).at(event.index))

@@ -62,7 +62,7 @@ class Desk:
 
     def __init__(
         self, identity: str, folder: Path, check: Check, drafts: dict[str, Draft], before: Desk | None = None
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.identity, self.check, self.drafts = identity, check, drafts
         self.rows = {row.name: row for row in check.images}
         self.names = list(self.rows)
@@ -170,8 +170,9 @@ class Desk:
         """The pictures that can be shown, as files in `work`, and their lines."""
         return [
             (kept_file(work, thumbnail, "picture.jpg", lambda content=thumbnail: content), self.label(name))
-            for name, row in self.rows.items() if (thumbnail := row.thumbnail) is not None
-        ]  # fmt: skip
+            for name, row in self.rows.items()
+            if (thumbnail := row.thumbnail) is not None
+        ]
 
     def _fresh(self, name: str) -> None:
         editor = self._editing()

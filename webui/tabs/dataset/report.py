@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import PurePath
 
@@ -25,13 +26,13 @@ def check_html(check: Check) -> str:
 
 def summary_html(check: Check) -> str:
     """What was understood, how many findings there are, and the plan."""
-    counts = {
-        severity: sum(finding.severity == severity for finding in check.findings) for severity in _SEVERITIES
-    }  # fmt: skip
+    counts = Counter(finding.severity for finding in check.findings)
     chips = "".join(
-        f'<li class="is-{severity}">{count} {_SEVERITIES[severity] if count > 1 else _SEVERITIES[severity][:-1]}</li>'
-        for severity, count in counts.items() if count
-    ) or '<li class="is-good">no problems found</li>'  # fmt: skip
+        f'<li class="is-{severity}">{counts[severity]} {name if counts[severity] > 1 else name[:-1]}</li>'
+        for severity, name in _SEVERITIES.items()
+        if counts[severity]
+    )
+    chips = chips or '<li class="is-good">no problems found</li>'
     stops = "<p>Training stops at the errors until they are mended.</p>" if check.has_errors else ""
     plan = plan_sentence(check)
     planned = f'<p class="plan">{escaped(plan)}</p>' if plan else ""

@@ -48,24 +48,37 @@ class _Tab:
     def _choosing(self) -> None:
         with gr.Row(equal_height=True):
             self.dataset = gr.Dropdown(
-                self.choices(), value=None, label="Dataset", elem_id="dataset-choice", scale=5,
+                self.choices(),
+                value=None,
+                label="Dataset",
+                elem_id="dataset-choice",
+                scale=5,
                 info="a folder of images with their captions",
-            )  # fmt: skip
+            )
             self.reload = gr.Button("Rescan", elem_id="dataset-reload", scale=0, min_width=90, elem_classes="beside")
         self.trigger = gr.Textbox(
-            "", label="Trigger word", elem_id="dataset-trigger", max_length=_LONGEST_TRIGGER,
+            "",
+            label="Trigger word",
+            elem_id="dataset-trigger",
+            max_length=_LONGEST_TRIGGER,
             info="the word that will call the style; captions are checked with it",
-        )  # fmt: skip
+        )
         self.check = gr.Button("Check", variant="primary", elem_id="dataset-check")
         with gr.Accordion("Add pictures", open=not self.choices(), elem_id="dataset-adding"):
             self.files = gr.File(
-                label="Pictures, and captions as .txt of the same name", file_count="multiple", height=160,
-                file_types=[*sorted(IMAGE_SUFFIXES), *TEXTS], elem_id="dataset-upload",
-            )  # fmt: skip
+                label="Pictures, and captions as .txt of the same name",
+                file_count="multiple",
+                height=160,
+                file_types=[*sorted(IMAGE_SUFFIXES), *TEXTS],
+                elem_id="dataset-upload",
+            )
             self.name = gr.Textbox(
-                "", label="Name of the new dataset", elem_id="dataset-name", max_length=_LONGEST_NAME,
+                "",
+                label="Name of the new dataset",
+                elem_id="dataset-name",
+                max_length=_LONGEST_NAME,
                 placeholder="ink-drawings",
-            )  # fmt: skip
+            )
             with gr.Row():
                 self.create = gr.Button("New dataset", elem_id="dataset-create")
                 self.add = gr.Button("Add to the chosen one", elem_id="dataset-add")
@@ -148,7 +161,7 @@ class _Tab:
 
     def on_check(
         self, identity: str | None, visit: Visit | None, name: str, text: str, trigger: str
-    ) -> Iterator[Updates]:  # fmt: skip
+    ) -> Iterator[Updates]:
         """Check the dataset and show what was found."""
         folder, visit = self._chosen(identity), visit if visit is not None else Visit()
         visit.keep(name, text)

@@ -31,16 +31,24 @@ def folder_name(text: str, taken: Iterable[str]) -> str:
         raise ConfigError("the new dataset has no name; give it one, such as ink-drawings")
     odd = [c for c in name if _is_odd(c)]
     why = (
-        "is the name of a device" if _is_device(name)
-        else "starts with a dot" if name.startswith(".")
-        else "is a path" if "/" in name or "\\" in name
-        else f'holds "{odd[0]}"' if odd and odd[0].isprintable()
-        else "holds signs that are not seen" if odd
-        else "ends with a dot" if name.endswith(".")
-        else f"is longer than {_LONGEST_FOLDER} characters" if len(name) > _LONGEST_FOLDER
-        else "is taken" if _key(name) in {_key(other) for other in taken}
+        "is the name of a device"
+        if _is_device(name)
+        else "starts with a dot"
+        if name.startswith(".")
+        else "is a path"
+        if "/" in name or "\\" in name
+        else f'holds "{odd[0]}"'
+        if odd and odd[0].isprintable()
+        else "holds signs that are not seen"
+        if odd
+        else "ends with a dot"
+        if name.endswith(".")
+        else f"is longer than {_LONGEST_FOLDER} characters"
+        if len(name) > _LONGEST_FOLDER
+        else "is taken"
+        if _key(name) in {_key(other) for other in taken}
         else ""
-    )  # fmt: skip
+    )
     if why:
         raise ConfigError(f'a dataset cannot be called "{_shown(name)}", as that {why}; choose another name')
     return name

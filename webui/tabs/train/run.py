@@ -38,9 +38,17 @@ class RunView:
         self.loss = gr.HTML("", elem_id="train-loss", padding=False, visible=False)
         self.validation = gr.HTML("", elem_id="train-validation", padding=False, visible=False)
         self.samples = gr.Gallery(
-            label="Samples, the newest last", columns=2, fit_columns=False, object_fit="contain", height="auto",
-            format="png", elem_id="train-samples", interactive=False, visible=False, buttons=["download", "fullscreen"],
-        )  # fmt: skip
+            label="Samples, the newest last",
+            columns=2,
+            fit_columns=False,
+            object_fit="contain",
+            height="auto",
+            format="png",
+            elem_id="train-samples",
+            interactive=False,
+            visible=False,
+            buttons=["download", "fullscreen"],
+        )
         with gr.Row(equal_height=True, visible=False) as self.results:
             self.adapter = gr.Dropdown([], label="Adapter after", elem_id="train-adapter", min_width=150)
             self.preview_button = gr.Button(
@@ -51,9 +59,16 @@ class RunView:
                 elem_classes="beside",
             )
         self.log = gr.Textbox(
-            "", label="Log", lines=6, max_lines=16, elem_id="train-log", interactive=False, visible=False,
-            autoscroll=True, buttons=["copy"],
-        )  # fmt: skip
+            "",
+            label="Log",
+            lines=6,
+            max_lines=16,
+            elem_id="train-log",
+            interactive=False,
+            visible=False,
+            autoscroll=True,
+            buttons=["copy"],
+        )
         self.timer, self.seen = gr.Timer(_EVERY, active=False), gr.State({})
 
     def wire(self) -> None:
@@ -65,9 +80,9 @@ class RunView:
         self.stop.click(telling(self.on_stop), self.run, shown, **PRIVATE)
         self.resume.click(telling(self.on_resume), self.run, [*shown, self.run], **PRIVATE)
         if self.preview is not None:
-            self.preview_button.click(
-                telling(self.on_preview), self.adapter, self.preview.adapter, **PRIVATE
-            ).success(None, None, None, js=GO, **PRIVATE)  # fmt: skip
+            self.preview_button.click(telling(self.on_preview), self.adapter, self.preview.adapter, **PRIVATE).success(
+                None, None, None, js=GO, **PRIVATE
+            )
 
     def runs(self) -> list[tuple[str, str]]:
         """Runs with what they are at, the newest first, and their ids."""

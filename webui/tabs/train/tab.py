@@ -65,17 +65,31 @@ class _Tab:
         first = form.preset_config(self.site, "")
         with gr.Row(equal_height=True):
             self.dataset = gr.Dropdown(
-                self.datasets(), value=None, label="Dataset", elem_id="train-dataset", scale=5,
+                self.datasets(),
+                value=None,
+                label="Dataset",
+                elem_id="train-dataset",
+                scale=5,
                 info=f"a folder of images in {self.site.data}",
-            )  # fmt: skip
+            )
             self.refresh = gr.Button("Rescan", elem_id="train-refresh", scale=0, min_width=90, elem_classes="beside")
         with gr.Row(equal_height=True):
-            self.name = gr.Textbox("", label="Run name", elem_id="train-name", max_length=200, min_width=150,
-                                   info="the folder that the run makes")  # fmt: skip
+            self.name = gr.Textbox(
+                "",
+                label="Run name",
+                elem_id="train-name",
+                max_length=200,
+                min_width=150,
+                info="the folder that the run makes",
+            )
             self.preset = gr.Dropdown(
-                [("default", ""), *preset_names()], value="", label="Preset", elem_id="train-preset", min_width=150,
+                [("default", ""), *preset_names()],
+                value="",
+                label="Preset",
+                elem_id="train-preset",
+                min_width=150,
                 info="fills the form; what you changed stays",
-            )  # fmt: skip
+            )
         for pair in (form.ESSENTIALS[i : i + 2] for i in range(0, len(form.ESSENTIALS), 2)):
             with gr.Row(equal_height=True):
                 for place in pair:
@@ -107,8 +121,9 @@ class _Tab:
     def given(self, key: str, value: str) -> None:
         """A setting of the base model, which the page was opened on."""
         info = setting_help().get(f"model.{key}") or "the base model that this page was opened on"
-        gr.Textbox(value, label=key.capitalize(), interactive=False, elem_id=f"train-model-{key}", min_width=150,
-                   info=info)  # fmt: skip
+        gr.Textbox(
+            value, label=key.capitalize(), interactive=False, elem_id=f"train-model-{key}", min_width=150, info=info
+        )
 
     def answers(self) -> None:
         """What is asked of the form, and what is said to it: above the buttons, as below them is out of sight."""
