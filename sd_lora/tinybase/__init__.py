@@ -1,4 +1,4 @@
-"""The embedded base model: its weights, and the renderer and scripts that rebuild them from nothing."""
+"""The embedded base model: its weights, the renderer of its world, and the judge."""
 
 from pathlib import Path
 

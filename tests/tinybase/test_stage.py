@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from sd_lora.tinybase.stage import Stage, step_generator
+from benchmarks.tiny_base.stage import Stage, step_generator
 
 STEPS = 12
 

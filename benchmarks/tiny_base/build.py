@@ -1,9 +1,9 @@
 """Rebuilds the embedded base from nothing: VAE, text encoder, UNet, judge, and the folder that ships.
 
-    python -m sd_lora.tinybase.build WORK [--processes N] [--out FOLDER]
+    python -m benchmarks.tiny_base.build WORK [--processes N] [--out FOLDER]
 
-WORK keeps the rendered pictures and the checkpoints; started again, the build goes on where it was. The budget is in
-steps, so that a rebuild is the same build.
+Run it at the root of the repository. WORK keeps the rendered pictures and the checkpoints; started again, the build
+resumes. The budget is in steps, so that a rebuild is the same build.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from transformers import CLIPTokenizer
 
-from sd_lora.tinybase import build_judge, build_unet, tiny_base_path
-from sd_lora.tinybase.build_text import save_tokenizer
+from benchmarks.tiny_base import build_judge, build_unet
+from benchmarks.tiny_base.build_text import save_tokenizer
+from sd_lora.tinybase import tiny_base_path
 
 
 def assemble(learner: build_unet.Learner, vae: AutoencoderKL, tokenizer: CLIPTokenizer, out: Path) -> None:
@@ -60,7 +61,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=tiny_base_path(), help="the pipeline folder to write")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "sd_lora.tinybase.build_unet", str(options.work)]
+    command = [sys.executable, "-m", "benchmarks.tiny_base.build_unet", str(options.work)]
     subprocess.run([*command, "--processes", str(options.processes)], check=True)
     assemble(*build_unet.build(options.work), options.out)
     build_judge.build(options.work)

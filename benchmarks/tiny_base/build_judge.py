@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn.functional import cross_entropy, interpolate
 
+from benchmarks.tiny_base.stage import Stage, cosine, picture_pool, step_generator
 from sd_lora.tinybase.judge import ANSWERS, QUESTIONS, WEIGHTS, Judge
-from sd_lora.tinybase.stage import Stage, cosine, picture_pool, step_generator
 from sd_lora.tinybase.styles import STYLES, render
 from sd_lora.tinybase.world import COLOURLESS_STYLES, sample_scene
 

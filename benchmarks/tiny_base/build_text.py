@@ -16,7 +16,7 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from sd_lora.tinybase.stage import Stage, cosine, step_generator
+from benchmarks.tiny_base.stage import Stage, cosine, step_generator
 from sd_lora.tinybase.world import BACKGROUNDS, BASE_STYLES, COLOURS, SUBJECTS, Scene, sample_caption, sample_scene
 
 VOCABULARY, LENGTH = 1431, 32

@@ -1,6 +1,6 @@
 """Trains the UNet of the embedded base, with its text encoder, on scenes of the world in the six ordinary styles.
 
-    python -m sd_lora.tinybase.build_unet WORK [--processes N]
+    python -m benchmarks.tiny_base.build_unet WORK [--processes N]
 
 Plain v-loss, three times as heavy inside the subject: min-SNR weights vanish at high noise, exactly where subject and
 colour are decided.
@@ -23,9 +23,9 @@ from numpy.typing import NDArray
 from torch import Tensor, distributed, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from sd_lora.tinybase import build_text, build_vae
-from sd_lora.tinybase.build_text import caption_labels, tokenize
-from sd_lora.tinybase.stage import Stage, step_generator
+from benchmarks.tiny_base import build_text, build_vae
+from benchmarks.tiny_base.build_text import caption_labels, tokenize
+from benchmarks.tiny_base.stage import Stage, step_generator
 from sd_lora.tinybase.styles import render, render_mask
 from sd_lora.tinybase.world import BASE_STYLES, sample_caption, sample_scene
 

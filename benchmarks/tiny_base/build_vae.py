@@ -13,8 +13,8 @@ from diffusers import AutoencoderKL
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from benchmarks.tiny_base.stage import Stage, cosine, picture_pool, step_generator
 from sd_lora.tinybase.canvas import SUPERSAMPLING, Plane, finish
-from sd_lora.tinybase.stage import Stage, cosine, picture_pool, step_generator
 from sd_lora.tinybase.styles import SIZE, render
 from sd_lora.tinybase.world import BASE_STYLES, HELD_OUT_STYLES, sample_scene
 

@@ -1,0 +1,1 @@
+"""Rebuilds the embedded base model from nothing; `build.py` is the command."""
