@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # for editors and type checkers only
     from sd_lora.tools.resize import resize_adapter
     from sd_lora.tools.verify import verify_adapter
     from sd_lora.training.run import resume, train
+    from sd_lora.training.settings_check import check_settings
 
 _NAMES = {
     "adapters.adapter": "Adapter",
@@ -49,6 +50,7 @@ _NAMES = {
     "tools.resize": "resize_adapter",
     "tools.verify": "verify_adapter",
     "training.run": "resume train",
+    "training.settings_check": "check_settings",
 }
 _HOME = {name: module for module, names in _NAMES.items() for name in names.split()}
 
@@ -56,9 +58,9 @@ _HOME = {name: module for module, names in _NAMES.items() for name in names.spli
 __all__ = [
     "Adapter", "AdapterError", "BaseModelError", "ConfigError", "DataError", "ModelConfig", "PreviewGrid",
     "Previewer", "RunConfig", "SdLoraError", "StepReport", "TrainingStopped", "__version__", "check_folder",
-    "convert_adapter", "extract_adapter", "fuse_adapter", "inspect_adapter", "load_base", "load_config",
-    "merge_adapters", "preset_names", "read_summary", "resize_adapter", "resume", "tiny_base_path", "train",
-    "verify_adapter",
+    "check_settings", "convert_adapter", "extract_adapter", "fuse_adapter", "inspect_adapter", "load_base",
+    "load_config", "merge_adapters", "preset_names", "read_summary", "resize_adapter", "resume", "tiny_base_path",
+    "train", "verify_adapter",
 ]  # fmt: skip
 
 

@@ -25,14 +25,16 @@ def check(
     report: Annotated[Optional[Path], typer.Option(help="Write an HTML page with thumbnails to this file.")] = None,  # noqa: UP045
     as_json: AsJson = False,
 ) -> None:
-    """Check a folder as training would: its layout, images and captions, and the run it would give."""
+    """Check settings and a folder as training would: layout, images and captions, and the run they would give."""
     config = images_config(folder, preset, {"model.base": base, "data.trigger": trigger}, overrides)
     quiet_libraries()
     from sd_lora.check.doctor import check_folder
     from sd_lora.check.report import check_target, write_report
+    from sd_lora.training.settings_check import check_settings
 
     if report is not None:
         check_target(report)
+    check_settings(config)
     with progress_bar("looking at the images") as watch:
         result = check_folder(config, thumbnails=report is not None, watch=watch)
     if report is not None:

@@ -1,7 +1,8 @@
-"""Whether all settings can act: asked before a byte of the base model is read or fetched."""
+"""Whether all settings can act: checked before a byte of the base model is read or fetched."""
 
 from __future__ import annotations
 
+import os
 import re
 from pathlib import Path
 
@@ -19,17 +20,17 @@ from sd_lora.training.trackers import missing_trackers
 
 
 def check_settings(config: RunConfig, init: Path | None = None) -> None:
-    """ConfigError with all settings that cannot act here, on this base model or for the adapter to be trained;
+    """ConfigError with all settings that cannot act on this machine, this base model or the adapter to be trained;
     AdapterError if ``lora.init`` cannot be read.
 
     Reads the headers of local files, and nothing of a hub model. `init` is the run's own copy of ``lora.init``, if it
-    has one. What only the opened base model shows is judged in `preparation`.
+    has one. What only the opened base model shows is checked in `preparation`.
     """
     device, _ = where_to_compute(config.model)
     place = base_place(config.model.base)
     source = None if place == "hub" else find_base(config.model.base)
     families = tuple(FAMILIES.values()) if source is None else (family_of_source(source),)
-    summary = _summary_of(init or config.lora.init) if config.lora.init else None
+    summary = _summary_of(init or os.path.expanduser(config.lora.init)) if config.lora.init else None
     parts = config.lora.targets if summary is None else summary.parts
     texts = {name for family in families for name in family.text_encoders}
     patterns = [p for part in parts for family in families for p in family.target_groups.get(part, (part,))]
@@ -52,7 +53,7 @@ def check_settings(config: RunConfig, init: Path | None = None) -> None:
 
 
 def _summary_of(adapter: str | Path) -> AdapterSummary:
-    """The summary of a file that can be read: of one that cannot, nothing would seem to be trained."""
+    """The summary of an adapter file; AdapterError if it cannot be read, as its summary would then list no modules."""
     read_header(adapter)
     summary = read_summary(adapter)
     if summary.problem:

@@ -4,25 +4,20 @@ from __future__ import annotations
 
 import importlib.util
 from collections.abc import Sequence
-from typing import Any
-
-from accelerate import Accelerator
+from typing import TYPE_CHECKING, Any
 
 from sd_lora.config.schema import RunConfig
 from sd_lora.runs.reports import StepReport
+
+if TYPE_CHECKING:  # checking settings needs no accelerate
+    from accelerate import Accelerator
 
 
 def missing_trackers(names: Sequence[str]) -> list[str]:
     """Why trackers cannot be used; nothing if all are installed."""
     missing = [name for name in names if importlib.util.find_spec(name) is None]
-    return (
-        [
-            f"training.trackers needs packages that are not installed: {', '.join(missing)}; run pip install "
-            f"{' '.join(missing)}"
-        ]
-        if missing
-        else []
-    )
+    needs = f"training.trackers needs packages that are not installed: {', '.join(missing)}"
+    return [f"{needs}; run pip install {' '.join(missing)}"] if missing else []
 
 
 def start_trackers(accelerator: Accelerator, config: RunConfig) -> None:

@@ -205,6 +205,21 @@ def test_images_must_be_given(command: str, args: tuple[str, ...], refused: Refu
     assert "no images are given" in refused(command, *args)
 
 
+@pytest.mark.parametrize("command", ["train", "plan", "check"])
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (("training.average=ema", "optimizer.name=schedule-free"), "which averages already"),
+        (("lora.variant=dora", "optimizer.max_norm=1"), "max_norm cannot act on lora.variant=dora"),
+        (("optimizer.name=adamw8bit",), "adamw8bit needs a CUDA device"),
+    ],
+)
+def test_settings_that_cannot_act_are_refused(
+    command: str, settings: tuple[str, ...], words: str, refused: Refused, image_folder: Path
+) -> None:
+    assert words in refused(command, image_folder, *settings, *QUICK)
+
+
 def test_a_second_ctrl_c_says_how_to_go_on(
     cli: Cli, image_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

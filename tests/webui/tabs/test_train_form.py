@@ -253,6 +253,16 @@ def test_a_dataset_with_errors_is_not_trained_on(
     assert len(started) == 2
 
 
+def test_settings_that_cannot_act_are_refused_before_the_images_are_read(
+    site: Site, handlers: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_tab, "check_folder", lambda _: pytest.fail("the images were read"))
+    values = filled(site, training__average="ema", optimizer__name="schedule-free", optimizer__schedule="constant")
+    asked = (site.id_of(site.data / "photos"), "", *values)
+    for updates in (handlers["on_check"](*asked), handlers["on_start"]("new", *asked)):
+        assert "schedule-free, which averages already" in said(list(updates)[-1])[0]
+
+
 def test_every_event_is_private_and_tells_errors_as_sentences(page: gr.Blocks) -> None:
     for fn in page.fns.values():
         assert fn.api_visibility == "private", fn.name

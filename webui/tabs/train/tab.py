@@ -11,7 +11,7 @@ from typing import Any
 
 import gradio as gr
 
-from sd_lora import check_folder
+from sd_lora import check_folder, check_settings
 from sd_lora.check.result import Check
 from sd_lora.config.help import setting_help
 from sd_lora.config.presets import preset_names
@@ -202,6 +202,7 @@ class _Tab:
     def checked(self, config: RunConfig, *, anew: bool) -> Check:
         """The check of a config, or the one that was made just now; checks wait for one another, as each opens the base
         model."""
+        check_settings(config)
         key = config.to_toml()
         with self.checking:
             made, check = self.checks.get(key, (0.0, None))
