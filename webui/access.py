@@ -1,4 +1,4 @@
-"""Who may reach the page: loopback only unless there is a login, known hosts and origins only, and no guessing."""
+"""Who may reach the page: without a login this machine only, known hosts and origins only, and no guessing."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
-from starlette.middleware import Middleware
 from starlette.responses import PlainTextResponse
 
 from sd_lora.errors import ConfigError
@@ -23,7 +22,7 @@ _LARGEST_UPLOAD, _LARGEST_BODY, _LARGEST_LOGIN = 512 * 2**20, 20 * 2**20, 64 * 2
 
 
 def check_address(host: str, auth: str) -> Callable[[str, str], bool] | None:
-    """The login that `auth`, "USER:PASSWORD", asks for. ConfigError if others could reach `host` without one."""
+    """The check of logins by `auth`, "USER:PASSWORD". ConfigError if other machines could reach `host` without one."""
     user, _, password = auth.partition(":")
     if auth and not (user and password):
         raise ConfigError("--auth is USER:PASSWORD, with neither of them empty")
@@ -33,10 +32,10 @@ def check_address(host: str, auth: str) -> Callable[[str, str], bool] | None:
                 f"{host} can be reached from other machines; add --auth USER:PASSWORD, or leave --host out"
             )
         return None
-    wanted = (user.encode(), password.encode())
+    expected = (user.encode(), password.encode())
 
     def login(name: str, word: str) -> bool:
-        same = [hmac.compare_digest(a, b.encode()) for a, b in zip(wanted, (name, word), strict=True)]
+        same = [hmac.compare_digest(a, b.encode()) for a, b in zip(expected, (name, word), strict=True)]
         return all(same)
 
     return login
@@ -53,13 +52,13 @@ def is_loopback(host: str) -> bool:
 
 
 class _TooLarge(Exception):
-    """More came than is allowed."""
+    """A body is larger than allowed."""
 
 
 class Guard:
-    """ASGI middleware. A Host that is neither an address, this machine's name nor what was asked for is refused, lest a
-    foreign site point its own name here; so is a request that another site's page sends; so are more than ten logins a
-    minute from one address, and bodies that are too large."""
+    """ASGI middleware that refuses: a Host that is neither an address, this machine's name nor `host`, since a foreign
+    site could point its name here; requests from other sites' pages; more than ten logins per minute from one address;
+    and bodies that are too large."""
 
     def __init__(self, app: Any, host: str) -> None:
         self._app = app
@@ -67,18 +66,13 @@ class Guard:
         self._logins: dict[str, deque[float]] = {}
         self._lock = threading.Lock()
 
-    @classmethod
-    def stack(cls, host: str) -> list[Middleware]:
-        """The middleware for a server on `host`."""
-        return [Middleware(cls, host=host)]
-
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
         refused = self._refused(scope)
         if refused is None:
-            await self._limited(scope, receive, send)
+            await self._with_limit(scope, receive, send)
             return
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
@@ -88,23 +82,23 @@ class Guard:
     def _refused(self, scope: Any) -> tuple[int, str] | None:
         headers = {name.lower(): value for name, value in scope["headers"]}
         host = headers.get(b"host", b"").decode("latin-1")
-        if not self._knows(host):
+        if not self._is_known(host):
             return 400, "unknown host"
         origin = headers.get(b"origin", b"").decode("latin-1")
-        if origin and scope.get("method") != "GET" and urlsplit(origin).netloc.lower() != host.lower():
-            return 403, "another site's request"
-        if headers.get(b"sec-fetch-site") == b"cross-site" and scope.get("method") not in ("GET", "HEAD"):
-            return 403, "another site's request"
-        if scope["path"].rstrip("/").endswith("/login") and scope.get("method") == "POST" and self._guesses(scope):
+        method = scope.get("method")
+        is_foreign = origin and method != "GET" and urlsplit(origin).netloc.lower() != host.lower()
+        if is_foreign or (headers.get(b"sec-fetch-site") == b"cross-site" and method not in ("GET", "HEAD")):
+            return 403, "request of another site"
+        if scope["path"].rstrip("/").endswith("/login") and method == "POST" and self._has_tried_too_often(scope):
             return 429, "too many logins; wait a minute"
         length = headers.get(b"content-length", b"0")
-        if length.isdigit() and int(length) > _most(scope):
+        if length.isdigit() and int(length) > _largest(scope):
             return 413, "too large"
         return None
 
-    async def _limited(self, scope: Any, receive: Any, send: Any) -> None:
-        """Go on, but read no more than is allowed of a body that did not say how long it is."""
-        remaining, answered = _most(scope), False
+    async def _with_limit(self, scope: Any, receive: Any, send: Any) -> None:
+        """Continue, but read no more than is allowed from a body of unknown length."""
+        remaining, answered = _largest(scope), False
 
         async def received() -> Any:
             nonlocal remaining
@@ -125,7 +119,7 @@ class Guard:
             if not answered:
                 await PlainTextResponse("too large", 413)(scope, receive, send)
 
-    def _knows(self, host: str) -> bool:
+    def _is_known(self, host: str) -> bool:
         try:
             parts = urlsplit(f"//{host}")
             name, _ = parts.hostname or "", parts.port
@@ -141,8 +135,8 @@ class Guard:
             return False
         return True
 
-    def _guesses(self, scope: Any) -> bool:
-        """Note a login; whether there were too many."""
+    def _has_tried_too_often(self, scope: Any) -> bool:
+        """Count a login; whether there were too many from its address."""
         address, now = (scope.get("client") or ("?",))[0], time.monotonic()
         with self._lock:
             tries = self._logins.setdefault(address, deque())
@@ -156,8 +150,8 @@ class Guard:
             return False
 
 
-def _most(scope: Any) -> int:
-    """How many bytes the body of a request may have."""
+def _largest(scope: Any) -> int:
+    """How many bytes the body of a request can have."""
     path = scope["path"].rstrip("/")
     if path.endswith("/login"):
         return _LARGEST_LOGIN

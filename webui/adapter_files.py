@@ -2,74 +2,60 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
 import shutil
-import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
 from sd_lora import convert_adapter
+from sd_lora.adapters.keys import LAYOUTS
 from sd_lora.adapters.summary import AdapterSummary, local
+from sd_lora.adapters.writing import DTYPES
 from sd_lora.errors import ConfigError, SdLoraError
+from sd_lora.models.families import kinds
 from sd_lora.preview.prompts import plain_name
 
+from .cached_files import cached_file
 from .site import Site
 
-LAYOUTS, TYPES, KINDS = (
-    ("kohya", "diffusers"),
-    ("", "float16", "bfloat16", "float32"),
-    ("", "sd1", "sd2", "sd2-v", "sdxl"),
-)
+#: what a conversion can be given, by field; "" leaves it as it is
+CHOICES = {"layout": LAYOUTS, "type": ("", *DTYPES), "kind": ("", *kinds())}
 #: bytes that copies leave free on the disk
 _SPARE = 2**30
 _MOST_PIXELS, _SIDE = 50_000_000, 384
 
 
 def copied(site: Site, path: Path) -> Path:
-    """A copy of the adapter at `path` under the name it has on the page; one that lies there already is used again.
+    """A copy of the adapter at `path` under the name it has on the page.
 
     Raises SdLoraError if it cannot be read, or the disk is too full.
     """
-    out = _place(site, path, f"{plain_name(site.name_of(path))}.safetensors")
-    try:
-        if not _is_there(out):
-            _check_space(site, path)
-            partial = out.with_name(f".{uuid.uuid4().hex}")
-            try:
-                shutil.copyfile(path, partial)
-                partial.replace(out)
-            finally:
-                partial.unlink(missing_ok=True)
-    except OSError as error:
-        raise ConfigError(f"{path.name} cannot be copied: {error.strerror or error}; try again") from error
-    return out
+    name = plain_name(site.name_of(path))
+    return _file_of(site, path, name, "copied", lambda out: shutil.copyfile(path, out))
 
 
 def converted(site: Site, path: Path, layout: str, dtype: str, kind: str = "") -> Path:
     """The adapter at `path` in another layout and type, as `convert_adapter` writes it.
 
-    Raises SdLoraError for what is no choice, and for adapters that cannot be converted.
+    Raises SdLoraError for unknown choices, and for adapters that cannot be converted.
     """
-    for what, given, known in (("layout", layout, LAYOUTS), ("type", dtype, TYPES), ("kind", kind, KINDS)):
-        if given not in known:
-            raise ConfigError(f"there is no {what} {str(given)[:20]!r}; choose one of the list")
+    for field, value in {"layout": layout, "type": dtype, "kind": kind}.items():
+        if value not in CHOICES[field]:
+            raise ConfigError(f"there is no {field} {str(value)[:20]!r}; choose one from the list")
     name = "-".join(part for part in (plain_name(site.name_of(path)), layout, dtype) if part)
-    out = _place(site, path, f"{name}.safetensors", kind)
+
+    def convert(out: Path) -> None:
+        convert_adapter(path, out, layout=layout, dtype=dtype, kind=kind)
+
     try:
-        if not _is_there(out):
-            _check_space(site, path)
-            convert_adapter(path, out, layout=layout, dtype=dtype, kind=kind, overwrite=True)
+        return _file_of(site, path, name, "converted", convert, kind)
     except SdLoraError as error:
         raise type(error)(local(str(error), path)) from error
-    except OSError as error:
-        raise ConfigError(f"{path.name} cannot be converted: {error.strerror or error}; try again") from error
-    return out
 
 
 def picture(summary: AdapterSummary) -> Image.Image | None:
-    """The adapter's picture, in one size; None if there is none that can be read."""
+    """The adapter's picture, scaled to one size; None if there is none or it cannot be read."""
     if summary.thumbnail is None:
         return None
     try:
@@ -83,24 +69,17 @@ def picture(summary: AdapterSummary) -> Image.Image | None:
         return None
 
 
-def _place(site: Site, path: Path, name: str, *more: str) -> Path:
-    """Where the file `name`, made from what is in `path` now, lies or will lie."""
-    digest = hashlib.sha256("\n".join([site.service.sha256(path), name, *more]).encode()).hexdigest()[:32]
-    folder = site.work / digest
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder / name
+def _file_of(site: Site, path: Path, name: str, verb: str, write: Callable[[Path], object], *more: str) -> Path:
+    """The file `name` that `write` makes from the adapter at `path`, or an earlier one from the same content."""
 
+    def write_if_there_is_room(out: Path) -> None:
+        needed = path.stat().st_size
+        if shutil.disk_usage(site.work).free < needed + _SPARE:
+            raise ConfigError(f"the disk is too full for {needed / 1e6:.0f} MB more; free some space, then try again")
+        write(out)
 
-def _is_there(path: Path) -> bool:
-    """Whether it is; the janitor then takes it for new."""
+    key = "\n".join([site.service.sha256(path), name, *more]).encode()
     try:
-        os.utime(path)
-    except FileNotFoundError:
-        return False
-    return True
-
-
-def _check_space(site: Site, path: Path) -> None:
-    free, needed = shutil.disk_usage(site.work).free, path.stat().st_size
-    if free < needed + _SPARE:
-        raise ConfigError(f"the disk is too full for another {needed / 1e6:.0f} MB; free some space, then try again")
+        return cached_file(site.work, key, f"{name}.safetensors", write_if_there_is_room)
+    except OSError as error:
+        raise ConfigError(f"{path.name} cannot be {verb}: {error.strerror or error}; try again") from error

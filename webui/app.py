@@ -1,4 +1,4 @@
-"""The page: builds its tabs, and serves them only as safely as the address that was asked for allows."""
+"""The page: builds its tabs, and serves them, to other machines only with a login."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from typing import NoReturn
 
 import gradio as gr
 from gradio import processing_utils
+from starlette.middleware import Middleware
 
 from sd_lora.preview.job import PreviewLimits
 from sd_lora.preview.service import PreviewService
@@ -32,7 +33,7 @@ from .tabs.train import tab as train_tab
 from .temp_files import Janitor
 
 STYLES, SCRIPT = (Path(__file__).with_name(name) for name in ("page.css", "page.js"))
-_ENDINGS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+_SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _QUEUED, _SESSIONS, _LARGEST = 32, 64, "50mb"  # an open page takes about 0.7 MB
 
 
@@ -58,12 +59,12 @@ def build(site: Site) -> gr.Blocks:
 
 
 def theme() -> gr.themes.Base:
-    """Calm, with fonts that are on every machine or in the package, so that nothing is fetched."""
+    """Calm, with fonts that every machine has or that the package contains, so that nothing is fetched."""
     fonts = [gr.themes.LocalFont("Source Sans Pro", weights=(400, 700)), "ui-sans-serif", "system-ui", "sans-serif"]
-    plain = gr.themes.Soft(
+    soft = gr.themes.Soft(
         primary_hue="indigo", neutral_hue="slate", font=fonts, font_mono=["ui-monospace", "Consolas", "monospace"]
     )
-    return plain.set(  # labels and buttons that can be read: 4.5 to 1 at least
+    return soft.set(  # readable labels and buttons: a contrast of at least 4.5 to 1
         block_label_text_color="*primary_800",
         block_label_text_color_dark="*primary_100",
         block_title_text_color="*primary_800",
@@ -87,7 +88,7 @@ def open_site(
     libraries: Sequence[str | Path] = (),
     kept_mb: int = 256,
 ) -> Site:
-    """`base` opened, and the folders that the page looks into. `kept_mb`: how much of what was drawn stays in memory.
+    """The site with `base` opened. `kept_mb`: megabytes of drawn pictures that stay in memory.
 
     Raises SdLoraError if `base` cannot be opened.
     """
@@ -100,14 +101,14 @@ def open_site(
 
 
 def end_at_signals(site: Site) -> None:
-    """From now on Ctrl-C, SIGTERM and a terminal that closes end this process at once, whatever its threads are at, and
-    leave nothing of the private folder. For programs that do nothing else; in the main thread."""
+    """From now on Ctrl-C, SIGTERM and a closed terminal end this process at once, whatever its threads are doing, and
+    delete the private folder. Call it in the main thread, of a program that does nothing else."""
 
     def end(number: int, frame: FrameType | None) -> NoReturn:  # noqa: ARG001
         shutil.rmtree(site.work, ignore_errors=True)
         os._exit(128 + number)
 
-    for number in _ENDINGS:
+    for number in _SIGNALS:
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, end)
 
@@ -115,13 +116,13 @@ def end_at_signals(site: Site) -> None:
 def launch(site: Site, *, host: str = "127.0.0.1", port: int = 7860, auth: str = "") -> None:
     """Serve the page for `site`, until this process ends.
 
-    Raises ConfigError for an address that others can reach without a login.
+    Raises ConfigError for an address that other machines can reach, if there is no login.
     """
     login = check_address(host, auth)
     os.environ["GRADIO_TEMP_DIR"] = str(site.work)
     processing_utils.async_ssrf_protected_download = _refuse_download
     Janitor(site.work).start()
-    page = build(site)
+    page, guard = build(site), [Middleware(Guard, host=host)]
     _, address, _ = page.launch(
         server_name=host,
         server_port=port or _free_port(host),
@@ -141,21 +142,21 @@ def launch(site: Site, *, host: str = "127.0.0.1", port: int = 7860, auth: str =
         show_error=False,
         inbrowser=False,
         theme=theme(),
-        css_paths=[STYLES, dataset_tab.STYLES],
+        css_paths=[STYLES, dataset_tab.STYLES, train_tab.STYLES],
         js=SCRIPT.read_text("utf-8"),
-        app_kwargs={"middleware": Guard.stack(host), "docs_url": None, "redoc_url": None, "openapi_url": None},
+        app_kwargs={"middleware": guard, "docs_url": None, "redoc_url": None, "openapi_url": None},
     )
     print(f"sd_lora is at {address}  (base model {site.service.base}, runs in {site.runs}); Ctrl-C ends it", flush=True)
     page.block_thread()
 
 
 async def _refuse_download(url: str, cache_dir: str = "") -> NoReturn:  # noqa: ARG001
-    """Instead of Gradio's, which fetches what a visitor names as a file: nothing is fetched from other hosts."""
+    """Replaces Gradio's download of URLs that a visitor gives as a file: nothing is fetched from other hosts."""
     raise gr.Error(f"{escaped(url[:80])} is not fetched; upload the file itself", print_exception=False)
 
 
 def _free_port(host: str) -> int:
-    """A port that nobody listens at."""
+    """A port that is not in use."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.bind((host.strip("[]"), 0))
         return int(probe.getsockname()[1])

@@ -1,4 +1,4 @@
-"""Fields that come back after a reload as they were left. They lie in the visitor's browser, not on the server."""
+"""Fields that a reload restores. Their values are kept in the visitor's browser, not on the server."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import gradio as gr
 from gradio.context import Context
 
-from .messages import PRIVATE, telling
+from .components import on
 
 Choices = Callable[[], list[Any]]
 
@@ -17,29 +17,28 @@ Choices = Callable[[], list[Any]]
 def remember(key: str, fields: Sequence[Any], lists: Mapping[Any, Choices] | None = None) -> Any:
     """Keep the values of `fields` under `key`, and fill them in when the page is opened again.
 
-    `lists` tells for dropdowns what can be chosen by then; what is gone does not come back.
+    `lists` gives the choices of dropdowns at that time; a value that is no longer among them is not restored.
     Returns the event of filling in.
     """
-    known = lists or {}
     memory = kept(key, [])
     with _outside_of_tabs():
         # pressed by page.js when the page is opened again; not on a first visit, as the browser walks the whole page
-        # for each output of an event, which took it a second
-        returned = gr.Button(visible="hidden", elem_id=f"recall-{key}")
+        # for each output of an event, which takes a second
+        restore = gr.Button(visible="hidden", elem_id=f"recall-{key}")
 
     def fill_in(values: Any) -> list[Any]:
-        if not isinstance(values, list) or len(values) != len(fields):  # the first visit, or another version's
+        if not isinstance(values, list) or len(values) != len(fields):  # a first visit, or kept by another version
             values = [None] * len(fields)
-        return [_back(field, value, known.get(field)) for field, value in zip(fields, values, strict=True)]
+        return [_restored(field, value, (lists or {}).get(field)) for field, value in zip(fields, values, strict=True)]
 
-    gr.on([field.change for field in fields], None, list(fields), memory, js="(...values) => [values]", **PRIVATE)
-    return returned.click(telling(fill_in), memory, list(fields), show_progress_on=memory, **PRIVATE)
+    on([field.change for field in fields], None, list(fields), memory, js="(...values) => [values]")
+    return on(restore.click, fill_in, memory, list(fields), show_progress_on=memory)
 
 
 def kept(key: str, default: Any) -> gr.BrowserState:
     """A value that the browser keeps under `key`."""
     with _outside_of_tabs():
-        # in a tab it is read only once that is opened; scrambled, not secret: a restarted page is to read it too
+        # inside a tab it would be read only once that is opened; the secret is no secret: a restarted page reads it too
         return gr.BrowserState(default, storage_key=f"sd_lora.{key}", secret="sd_lora")
 
 
@@ -50,8 +49,8 @@ def page_of() -> gr.Blocks:
     return page
 
 
-def opened() -> list[Any]:
-    """The event of the tab around being opened; none outside of tabs."""
+def tab_selected() -> list[Any]:
+    """The event that opens the tab being built; none outside of tabs."""
     block = Context.block
     while block is not None and not isinstance(block, gr.Tab):
         block = block.parent
@@ -67,12 +66,12 @@ def _outside_of_tabs() -> Iterator[None]:
         Context.block = inner
 
 
-def _back(field: Any, value: Any, listed: Choices | None) -> Any:
-    """The update that gives `field` its `value` back; None leaves it."""
+def _restored(field: Any, value: Any, choices: Choices | None) -> Any:
+    """The update that gives `field` its kept `value`; a value that it cannot have changes nothing."""
     if not isinstance(field, gr.Dropdown):
         return value if isinstance(value, str | int | float) else gr.skip()
-    fresh: dict[str, Any] = {"choices": listed()} if listed else {}
-    values = [identity for _, identity in fresh.get("choices", field.choices)]
+    update: dict[str, Any] = {"choices": choices()} if choices else {}
+    values = [identity for _, identity in update.get("choices", field.choices)]
     if field.multiselect:
-        return gr.update(**fresh, value=[one for one in value if one in values] if isinstance(value, list) else [])
-    return gr.update(**fresh, value=value) if value in values else gr.update(**fresh)
+        return gr.update(**update, value=[one for one in value if one in values] if isinstance(value, list) else [])
+    return gr.update(**update, value=value) if value in values else gr.update(**update)

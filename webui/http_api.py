@@ -1,4 +1,4 @@
-"""What programs may call over HTTP (docs/page.md): the list of adapters, and previews; safe from any number at once."""
+"""What programs may call over HTTP (docs/page.md): the list of adapters, and previews; any number may call at once."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import gradio as gr
 from sd_lora.preview.events import PreviewCell, PreviewStopped
 from sd_lora.preview.recipe import png_bytes
 
-from .messages import plain, telling
-from .preview_fields import Asked
+from .messages import plain_error, with_errors_shown
+from .preview_fields import PreviewFields
 from .site import Site
 
 
@@ -21,7 +21,7 @@ def add(site: Site) -> None:
     """Add the endpoints ``/adapters`` and ``/preview``, inside the page's ``with``."""
 
     def adapters() -> list[dict[str, str]]:
-        """The adapters that the page sees: id and name."""
+        """The adapters that the page lists: id and name."""
         return [{"id": identity, "name": site.name_of(path)} for identity, path in site.adapters().items()]
 
     def preview(
@@ -37,18 +37,19 @@ def add(site: Site) -> None:
         request: gr.Request | None = None,
     ) -> dict[str, Any]:
         """Draw prompts at several strengths of adapters, given by id; 0, the base model, always comes first. A width or
-        height of 0 is the base model's own. Returns pictures with prompt, strength, recipe, and PNG in base64."""
-        asked = Asked(adapters, _lines(prompts), strengths, seed, steps, guidance, width, height, negative)
-        return {"pictures": drawn(site, asked, request)}
+        height of 0 is that of the base model. Returns pictures with prompt, strength, recipe, and PNG in base64."""
+        fields = PreviewFields(adapters, _lines(prompts), strengths, seed, steps, guidance, width, height, negative)
+        return {"pictures": _drawn(site, fields, request)}
 
-    # Not queued: the service takes them in turn itself, and says "busy" when too many wait.
-    gr.api(telling(adapters, plain), api_name="adapters", queue=False, concurrency_limit=None)
-    gr.api(telling(preview, plain), api_name="preview", queue=False, concurrency_limit=None)
+    # Not queued: the service itself draws them one by one, and answers "busy" when too many wait.
+    for endpoint in (adapters, preview):
+        handler = with_errors_shown(endpoint, plain_error)
+        gr.api(handler, api_name=endpoint.__name__, queue=False, concurrency_limit=None)
 
 
-def drawn(site: Site, asked: Asked, request: gr.Request | None) -> list[dict[str, Any]]:
-    """The pictures of a job, row by row; none are drawn any more once the caller has left."""
-    job, cells = asked.job(site), list[PreviewCell]()
+def _drawn(site: Site, fields: PreviewFields, request: gr.Request | None) -> list[dict[str, Any]]:
+    """The pictures of a job, row by row; drawing stops once the caller has left."""
+    job, cells = fields.job(site), list[PreviewCell]()
     for event in site.service.draw(job):
         if isinstance(event, PreviewCell):
             cells.append(event)
@@ -63,9 +64,9 @@ def drawn(site: Site, asked: Asked, request: gr.Request | None) -> list[dict[str
 
 
 def _has_left(request: gr.Request | None) -> bool:
-    """Whether nobody waits for the answer any more."""
-    plain = getattr(request, "request", None)
-    return plain is not None and anyio.from_thread.run(plain.is_disconnected)
+    """Whether the caller no longer waits for the answer."""
+    connection = getattr(request, "request", None)
+    return connection is not None and anyio.from_thread.run(connection.is_disconnected)
 
 
 def _lines(prompts: Sequence[str]) -> str:

@@ -1,7 +1,8 @@
-"""How the page tells: errors as one sentence, never a traceback, and no text of files as markup."""
+"""What the page says: errors as one sentence, never a traceback, and no text from files as markup."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import html
 import inspect
@@ -13,55 +14,61 @@ import gradio as gr
 from sd_lora.errors import SdLoraError
 
 Handler = Callable[..., Any]
-#: of every event but the documented ones; the page shows progress itself
-PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
-def telling(handler: Handler, as_error: Callable[[SdLoraError], Exception] | None = None) -> Handler:
-    """`handler`, function or generator, whose SdLoraError becomes what `as_error` makes of it, a toast by default."""
-    as_error = as_error or shown
+def plain_error(error: SdLoraError) -> gr.Error:
+    """The error of a program's call: the sentence as it is, as nothing renders it."""
+    return gr.Error(str(error), print_exception=False)
+
+
+def error_toast(error: SdLoraError) -> gr.Error:
+    """A toast; Gradio renders it as markup, so the text is escaped."""
+    return gr.Error(escaped(str(error)), duration=20, print_exception=False)
+
+
+def with_errors_shown(handler: Handler, as_error: Callable[[SdLoraError], Exception] = error_toast) -> Handler:
+    """`handler`, a function or generator, with each SdLoraError turned into what `as_error` makes of it."""
+
+    @contextlib.contextmanager
+    def converted() -> Iterator[None]:
+        try:
+            yield
+        except SdLoraError as error:
+            raise as_error(error) from error
+
     if inspect.isgeneratorfunction(handler):
 
         @functools.wraps(handler)
         def yielding(*args: Any) -> Iterator[Any]:
-            try:
+            with converted():
                 yield from handler(*args)
-            except SdLoraError as error:
-                raise as_error(error) from error
 
         return yielding
 
     @functools.wraps(handler)
     def returning(*args: Any) -> Any:
-        try:
+        with converted():
             return handler(*args)
-        except SdLoraError as error:
-            raise as_error(error) from error
 
     return returning
 
 
-def plain(error: SdLoraError) -> gr.Error:
-    """The error of a program's call: the sentence as it is, as nothing renders it."""
-    return gr.Error(str(error), print_exception=False)
-
-
-def shown(error: SdLoraError) -> gr.Error:
-    """The toast of an error; it is rendered as markup, so what files are called is escaped."""
-    return gr.Error(escaped(str(error)), duration=20, print_exception=False)
-
-
 def status_html(text: str, share: float | None = None) -> str:
-    """A line of status, with a bar if `share` of something is done."""
+    """A line of status; with a bar if `share`, from 0 to 1, is given."""
     bar = "" if share is None else f'<div class="bar"><i style="width:{100 * share:.0f}%"></i></div>'
     return f'<div class="status" role="status" aria-live="polite">{escaped(text)}{bar}</div>'
 
 
 def warn(sentence: str) -> None:
-    """A toast; it is rendered as markup, so what it names is escaped."""
+    """Show a toast; Gradio renders it as markup, so the text is escaped."""
     gr.Warning(escaped(sentence[:400]))
 
 
+def count_of(number: int, noun: str) -> str:
+    """``1 picture``, ``2 pictures``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def escaped(text: object) -> str:
-    """`text` as HTML shows it literally."""
+    """`text` as HTML that shows it literally."""
     return html.escape(str(text), quote=True)

@@ -1,4 +1,4 @@
-"""What the page is opened on: a preview service and folders of runs and datasets; all by id, never by path."""
+"""What the page works on: a preview service and folders of runs and datasets; all by id, never by path."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from sd_lora.preview.prompts import plain_name
 from sd_lora.preview.service import PreviewService
 from sd_lora.runs.state import list_runs
 
-#: folders of a run in which no adapter is looked for: copies, and what only training reads
+#: folders of a run in which no adapters are listed: copies, and what only training reads
 _SKIPPED = {"diffusers", "checkpoints", "cache", "samples"}
 _DEEPEST = 4
 
 
 @dataclass(frozen=True)
 class Site:
-    """The service that draws, and the folders that the page may look into. `work` is a private folder for files that
-    are handed to browsers, emptied by the janitor."""
+    """The service that draws, and the folders that the page may look into. `work` is a private folder for files
+    that are sent to browsers; the janitor cleans it."""
 
     service: PreviewService
     runs: Path
     data: Path
     work: Path
-    #: what `sd-lora train --base` is given
+    #: as `sd-lora train --base` takes it
     base: str = "tiny"
-    #: further folders in which adapters are looked for
+    #: more folders of adapters
     libraries: tuple[Path, ...] = ()
 
     def adapters(self) -> dict[str, Path]:
@@ -40,17 +40,21 @@ class Site:
                 adapters[self.id_of(path)] = path
         return adapters
 
+    def adapter_choices(self) -> list[tuple[str, str]]:
+        """Names and ids of all adapters, for a list."""
+        return [(self.name_of(path), identity) for identity, path in self.adapters().items()]
+
     def adapter(self, identity: str) -> Path:
-        """The file of an adapter. ConfigError for an id of none."""
-        return _known(self.adapters(), identity, "adapter")
+        """The file of an adapter. ConfigError for an unknown id."""
+        return _listed(self.adapters(), identity, "adapter")
 
     def run_folders(self) -> dict[str, Path]:
         """Every run folder by id, the newest first."""
         return {self.id_of(path): path for path in list_runs(self.runs) if path.is_dir()}
 
     def run(self, identity: str) -> Path:
-        """The folder of a run. ConfigError for an id of none."""
-        return _known(self.run_folders(), identity, "run")
+        """The folder of a run. ConfigError for an unknown id."""
+        return _listed(self.run_folders(), identity, "run")
 
     def datasets(self) -> dict[str, Path]:
         """Every folder of images by id, in the order of their names."""
@@ -59,16 +63,20 @@ class Site:
         folders = [p for p in sorted(self.data.iterdir()) if p.is_dir() and not p.name.startswith(".")]
         return {self.id_of(path): path for path in folders if _inside(path, self.data)}
 
+    def dataset_choices(self) -> list[tuple[str, str]]:
+        """Names and ids of all datasets, for a list."""
+        return [(path.name, identity) for identity, path in self.datasets().items()]
+
     def dataset(self, identity: str) -> Path:
-        """A folder of images. ConfigError for an id of none."""
-        return _known(self.datasets(), identity, "dataset")
+        """A folder of images. ConfigError for an unknown id."""
+        return _listed(self.datasets(), identity, "dataset")
 
     def id_of(self, path: Path) -> str:
-        """The id of a file or folder: the same as long as it lies there."""
+        """The id of a file or folder: the same as long as it is not moved."""
         return hashlib.sha256(str(path.absolute()).encode("utf-8", "surrogateescape")).hexdigest()[:12]
 
     def name_of(self, path: Path) -> str:
-        """What to call a file or folder on the page: its place below the folder that was looked into."""
+        """What the page calls an adapter: its path below the folder that is listed, shortened."""
         for root in (self.runs, self.data, *self.libraries):
             if path.is_relative_to(root):
                 inner = path.relative_to(root)
@@ -83,8 +91,8 @@ class Site:
     def named(self, name: str) -> list[Path]:
         """The adapters that are called `name`: on the page, in prompts, or as files to download."""
         names = [(path, self.name_of(path)) for path in self.adapters().values()]
-        whole = [path for path, called in names if called == name]
-        return whole or [p for p, called in names if name in (MixedAdapter(p).name, plain_name(called))]
+        exact = [path for path, shown in names if shown == name]
+        return exact or [path for path, shown in names if name in (MixedAdapter(path).name, plain_name(shown))]
 
 
 def _adapter_files(folder: Path, depth: int) -> Iterator[Path]:
@@ -103,14 +111,14 @@ def _adapter_files(folder: Path, depth: int) -> Iterator[Path]:
 
 
 def _inside(path: Path, folder: Path) -> bool:
-    """Whether `path`, links followed, lies in `folder`."""
+    """Whether `path`, with links followed, is in `folder`."""
     try:
         return path.resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError):
         return False
 
 
-def _known(known: dict[str, Path], identity: str, what: str) -> Path:
-    if identity not in known:
-        raise ConfigError(f"that {what} is not there any more; reload the list and choose another")
-    return known[identity]
+def _listed(paths: dict[str, Path], identity: str, what: str) -> Path:
+    if identity not in paths:
+        raise ConfigError(f"that {what} no longer exists; rescan and choose another")
+    return paths[identity]

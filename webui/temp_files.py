@@ -1,4 +1,4 @@
-"""Keeps the page's private folder of files below a quota; Gradio's own cleaning dies under load."""
+"""Keeps the page's private folder of files below a quota; Gradio's own cleaning fails under load."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import threading
 import time
 from pathlib import Path
 
-#: bytes that may lie there, seconds after which a file goes, and seconds in which it is never taken
+#: bytes it may hold, seconds after which an unused file is deleted, and seconds for which it is always kept
 QUOTA, OLD, YOUNG = 512 * 2**20, 3600.0, 120.0
 #: seconds between two sweeps
 _EVERY = 30.0
 
 
 class Janitor:
-    """Sweeps `folder` now and then, in a thread of its own."""
+    """Cleans up `folder` regularly, in its own thread."""
 
     def __init__(self, folder: Path, *, quota: int = QUOTA) -> None:
         self.folder, self.quota = folder, quota
@@ -29,7 +29,7 @@ class Janitor:
             self.sweep()
 
     def sweep(self) -> int:
-        """Remove files that are old, then the oldest that exceed the quota; how many bytes are left."""
+        """Delete old files, then the oldest ones beyond the quota; returns how many bytes remain."""
         now, files = time.time(), []
         for path in list(self.folder.rglob("*")):
             with contextlib.suppress(OSError):

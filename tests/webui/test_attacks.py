@@ -99,7 +99,7 @@ def test_an_id_is_no_path(client: httpx.Client, identity: str) -> None:
     data = [["a boat"], [identity], "1", 0, 1, 1.0, 0, 0, ""]
     answer = client.post("/gradio_api/run/preview", json={"data": data})
     assert answer.status_code >= 400
-    assert "is not there any more" in answer.text
+    assert "no longer exists" in answer.text
 
 
 # ---- other sites

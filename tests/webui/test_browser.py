@@ -197,7 +197,7 @@ def test_two_pictures_and_a_run_are_compared(tab: Tab) -> None:
     tab.page.wait_for_selector("#compare-slider img")
     tab.choose("compare-run", "wood")
     tab.fill("compare-run-strengths", "0, 1")
-    tab.page.click("#compare-run-draw")
+    tab.page.click("#compare-run-generate")
     tab.page.wait_for_function("document.querySelectorAll('#compare-run-gallery .grid-container img').length == 2")
     tab.shoot("compare")
 
@@ -338,7 +338,7 @@ def test_nothing_in_files_is_run(chromium: Any, page: Served, home: Path) -> Non
     tab.cell("onerror").click()
     tab.page.wait_for_timeout(500)
     tab.open("Dataset")
-    tab.page.click("#dataset-reload")
+    tab.page.click("#dataset-refresh")
     tab.choose("dataset-choice", "hostile")
     tab.page.click("#dataset-check")
     tab.page.wait_for_function("document.querySelectorAll('#dataset-gallery img').length >= 6")

@@ -81,7 +81,7 @@ def test_screen_readers_find_nothing_serious(chromium: Any, page: Served, scheme
             tab.says("preview-status", "pictures in")
         elif name == "Adapters":
             tab.cell("wood").click()
-            tab.says("adapters-told", "It fits tiny")
+            tab.says("adapters-description", "It fits tiny")
         elif name == "Dataset":
             tab.choose("dataset-choice", "photos")
             tab.page.click("#dataset-check")
@@ -146,7 +146,7 @@ def test_an_adapter_is_looked_at_downloaded_and_converted(chromium: Any, page: S
     tab = Tab(chromium, page.address)
     tab.open("Adapters")
     tab.cell("wood").click()
-    tab.says("adapters-told", "It fits tiny")
+    tab.says("adapters-description", "It fits tiny")
     assert tab.page.locator("#adapters-trigger :is(textarea, input)").input_value() == "in zwq style"
     tab.page.locator("button.label-wrap:visible", has_text="Metadata").click()
     tab.says("adapters-metadata", "sdlora.base")

@@ -114,7 +114,7 @@ def test_sixteen_callers_get_what_one_gets_alone(page: Served, runs: Path, rando
 @pytest.mark.parametrize(
     ("data", "said"),
     [
-        ([["a"], ["../../etc/passwd"], "1", 0, 2, 5.0, 0, 0, ""], "is not there any more"),
+        ([["a"], ["../../etc/passwd"], "1", 0, 2, 5.0, 0, 0, ""], "no longer exists"),
         ([[], [], "1", 0, 2, 5.0, 0, 0, ""], "at least one prompt"),
         ([["a"], [], "much", 0, 2, 5.0, 0, 0, ""], "is no strength"),
         ([["a"], [], "1", 0, 100_000, 5.0, 0, 0, ""], "steps lie between"),

@@ -63,7 +63,7 @@ def test_what_is_drawn_is_followed_to_its_files(site: Site) -> None:
     *before, last = [replace(progress) for progress in Drawings().follow(site, JOB, visitor())]
     assert not any(progress.is_done for progress in before)
     assert last.is_done
-    assert last.is_whole
+    assert last.is_complete
     assert "2 pictures in" in last.status()
     content = Path(file_of(site, last, 0, 1, "x")).read_bytes()
     with Image.open(io.BytesIO(content)) as image:
@@ -81,11 +81,11 @@ def test_what_is_not_wanted_any_more_ends(site: Site, how: str) -> None:
         drawings.stop(visitor())
         drawings.stop(visitor("another"))
     else:
-        assert list(drawings.follow(site, JOB, visitor()))[-1].is_whole
+        assert list(drawings.follow(site, JOB, visitor()))[-1].is_complete
     *_, last = going
     assert last.is_done
-    assert not last.is_whole
-    assert list(drawings.follow(site, JOB, visitor("bob")))[-1].is_whole
+    assert not last.is_complete
+    assert list(drawings.follow(site, JOB, visitor("bob")))[-1].is_complete
 
 
 def compared(pair: Any, request: Any = None) -> Any:

@@ -58,7 +58,7 @@ def test_runs_and_datasets_are_folders_that_lie_there(site: Site) -> None:
 
 @every_row("what, identity", product(["adapter", "run", "dataset"], HOSTILE))
 def test_nothing_is_reached_but_by_the_id_of_something_listed(site: Site, what: str, identity: str) -> None:
-    with pytest.raises(ConfigError, match=f"that {what} is not there any more"):
+    with pytest.raises(ConfigError, match=f"that {what} no longer exists"):
         getattr(site, what)(identity)
 
 
@@ -91,7 +91,7 @@ def test_old_files_go_and_young_ones_stay(tmp_path: Path) -> None:
     assert [p.exists() for p in (old, used, young)] == [False, True, True]
 
 
-def test_the_oldest_go_until_the_quota_is_kept(tmp_path: Path) -> None:
+def test_the_oldest_go_until_the_quota_is_kept_strengths(tmp_path: Path) -> None:
     files = [aged(tmp_path / str(n), YOUNG + 100 - n, 100) for n in range(10)]
     fresh = aged(tmp_path / "fresh", 0, 1000)
     assert Janitor(tmp_path, quota=1350).sweep() == 1300

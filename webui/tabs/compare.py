@@ -1,4 +1,4 @@
-"""The Compare tab: two pictures under one slider, and every adapter that a run kept at every strength."""
+"""The Compare tab: two pictures under one slider, and every adapter that a run kept, at every strength."""
 
 from __future__ import annotations
 
@@ -10,14 +10,13 @@ import gradio as gr
 
 from sd_lora.errors import ConfigError, SdLoraError
 from sd_lora.preview.job import MixedAdapter, PreviewJob, PreviewRow
-from sd_lora.preview.prompts import parse_strengths, split_tags
+from sd_lora.preview.prompts import parse_strengths
 
-from ..browser_state import opened, page_of, remember
-from ..messages import PRIVATE, telling
-from ..preview_fields import whole
-from ..preview_progress import NOTHING, Drawings, Progress, file_of, results
+from ..browser_state import page_of, remember, tab_selected
+from ..components import html_field, on, prompt_field, seed_field, side_by_side, start_and_stop, strength_field
+from ..preview_fields import untagged, whole_number
+from ..preview_progress import NOTHING, Drawings, Progress, file_of, result_components
 from ..site import Site
-from .preview import choices
 
 _BASE = ("the base model", "")
 _STEPS = 25
@@ -32,57 +31,49 @@ def build(site: Site) -> None:
 
 
 class _Pair:
-    """Two cells of any adapters and strengths, from the same noise."""
+    """Two pictures from the same noise, each with any adapter at any strength."""
 
     def __init__(self, site: Site) -> None:
         self.site, self.drawings = site, Drawings()
-        with gr.Row(equal_height=False):
-            with gr.Column(scale=2, min_width=300):
-                prompt = gr.Textbox(
-                    "a big red house by the sea", label="Prompt", elem_id="compare-prompt", max_length=2000
-                )
-                seed = gr.Number(0, label="Seed", precision=0, elem_id="compare-seed")
-                sides = [self._side("Left", "", 0.0), self._side("Right", next(iter(site.adapters()), ""), 1.0)]
-                compare = gr.Button("Compare", variant="primary", elem_id="compare-draw")
-            with gr.Column(scale=3, min_width=300):
-                status = gr.HTML(NOTHING, elem_id="compare-status", padding=False)
-                slider = gr.ImageSlider(
-                    label="Left ↔ right",
-                    format="png",
-                    interactive=False,
-                    elem_id="compare-slider",
-                    elem_classes="large",
-                    type="filepath",
-                )
-        inputs, shown = [prompt, seed, *sides[0], *sides[1]], [status, slider]
-        compare.click(telling(self.on_compare), inputs, shown, concurrency_limit=None, **PRIVATE)
-        gr.on(
-            [sides[0][1].release, sides[1][1].release],
-            telling(self.on_compare),
-            inputs,
-            shown,
-            trigger_mode="always_last",
-            concurrency_limit=None,
-            **PRIVATE,
-        )
-        listed = {adapter: self._adapters for adapter, _ in sides}
-        for adapter in listed:
-            fresh = [adapter.focus, *opened()]
-            gr.on(fresh, lambda: gr.update(choices=self._adapters()), None, adapter, **PRIVATE)
-        remember("compare", inputs, listed)
+        side_by_side(self._fields, self._results)
+        inputs = [self.prompt, self.seed, *self.left, *self.right]
+        options = {"inputs": inputs, "outputs": [self.status, self.slider], "concurrency_limit": None}
+        on(self.compare.click, self.on_compare, **options)
+        on([self.left[1].release, self.right[1].release], self.on_compare, **options, trigger_mode="always_last")
+        adapters = [self.left[0], self.right[0]]
+        for adapter in adapters:
+            on([adapter.focus, *tab_selected()], lambda: gr.update(choices=self._adapters()), None, adapter)
+        remember("compare", inputs, dict.fromkeys(adapters, self._adapters))
         page_of().unload(self.drawings.stop)
 
+    def _fields(self) -> None:
+        self.prompt, self.seed = prompt_field("compare-prompt"), seed_field("compare")
+        self.left = self._side("Left", "", 0.0)
+        self.right = self._side("Right", next(iter(self.site.adapters()), ""), 1.0)
+        self.compare = gr.Button("Compare", variant="primary", elem_id="compare-draw")
+
     def _side(self, name: str, adapter: str, strength: float) -> tuple[gr.Dropdown, gr.Slider]:
+        elem_id = f"compare-{name.lower()}"
         with gr.Row():
-            which = gr.Dropdown(self._adapters(), value=adapter, label=name, elem_id=f"compare-{name.lower()}")
-            how = gr.Slider(-1, 2, strength, step=0.05, label="Strength", elem_id=f"compare-{name.lower()}-strength")
-        return which, how
+            field = gr.Dropdown(self._adapters(), value=adapter, label=name, elem_id=elem_id)
+            return field, strength_field(strength, label="Strength", elem_id=f"{elem_id}-strength")
+
+    def _results(self) -> None:
+        self.status = html_field("compare-status", NOTHING)
+        self.slider = gr.ImageSlider(
+            label="Left ↔ right",
+            format="png",
+            interactive=False,
+            elem_id="compare-slider",
+            elem_classes="large",
+            type="filepath",
+        )
 
     def _adapters(self) -> list[tuple[str, str]]:
-        return [_BASE, *choices(self.site)]
+        return [_BASE, *self.site.adapter_choices()]
 
     def on_compare(self, request: gr.Request, prompt: str, seed: float, *sides: Any) -> Iterator[tuple[Any, Any]]:
-        """How it goes, and in the end the two pictures as files."""
+        """The progress, and at the end the two pictures as files."""
         if not sides[0] and not sides[2]:
             raise ConfigError("both sides are the base model; choose an adapter for one of them")
         job = self._job(prompt, seed, (sides[:2], sides[2:]))
@@ -90,23 +81,23 @@ class _Pair:
             for progress in self.drawings.follow(self.site, job, request):
                 if not progress.is_done:
                     yield progress.status(), gr.skip()
-                elif progress.is_whole:
+                elif progress.is_complete:
                     yield progress.status(), tuple(self._file(progress, row) for row in (0, 1))
-                else:  # asked for anew: what an event said last, or nothing at all, is shown when it ends
+                else:  # stopped by a newer one; Gradio repeats the last update when an event ends, so that is empty
                     yield gr.skip(), gr.skip()
         except SdLoraError:
             yield NOTHING, gr.skip()
             raise
 
     def _job(self, prompt: str, seed: Any, sides: Sequence[Sequence[Any]]) -> PreviewJob:
-        """A row for each side, an adapter with its strength or the base model."""
-        plain = _untagged(prompt)
+        """A row for each side: an adapter with its strength, or the base model."""
+        plain = untagged(prompt)
         mixes = [
             (MixedAdapter(self.site.adapter(identity), float(strength)),) if identity and strength else ()
             for identity, strength in sides
         ]
         rows = tuple(PreviewRow(plain, mix) for mix in mixes)
-        return PreviewJob(rows, (1.0,), seed=whole("seed", seed), steps=_STEPS)
+        return PreviewJob(rows, (1.0,), seed=whole_number("seed", seed), steps=_STEPS)
 
     def _file(self, progress: Progress, row: int) -> str:
         mix = progress.job.rows[row].mix
@@ -118,24 +109,22 @@ class _Run:
 
     def __init__(self, site: Site) -> None:
         self.site, self.drawings = site, Drawings()
-        with gr.Row(equal_height=False):
-            with gr.Column(scale=2, min_width=300):
-                run = gr.Dropdown(self._runs(), label="Run", elem_id="compare-run")
-                prompt = gr.Textbox(
-                    "a big red house by the sea", label="Prompt", elem_id="compare-run-prompt", max_length=2000
-                )
-                strengths = gr.Textbox("0, 0.5, 1", label="Strengths", elem_id="compare-run-strengths")
-                with gr.Row():
-                    generate = gr.Button("Draw the grid", variant="primary", elem_id="compare-run-draw")
-                    stop = gr.Button("Stop", elem_id="compare-run-stop")
-            with gr.Column(scale=3, min_width=300):
-                shown = results("compare-run", "Adapters × strengths")
-        gr.on([run.focus, *opened()], lambda: gr.update(choices=self._runs()), None, run, **PRIVATE)
-        asked = [run, prompt, strengths]
-        generate.click(telling(self.on_draw), asked, [*shown], concurrency_limit=None, **PRIVATE)
-        stop.click(self.drawings.stop, None, None, queue=False, **PRIVATE)
-        remember("compare-run", asked, {run: self._runs})
+        side_by_side(self._fields, self._results)
+        on([self.run.focus, *tab_selected()], lambda: gr.update(choices=self._runs()), None, self.run)
+        inputs = [self.run, self.prompt, self.strengths]
+        on(self.generate.click, self.on_draw, inputs, self.results, concurrency_limit=None)
+        on(self.stop.click, self.drawings.stop, queue=False)
+        remember("compare-run", inputs, {self.run: self._runs})
         page_of().unload(self.drawings.stop)
+
+    def _fields(self) -> None:
+        self.run = gr.Dropdown(self._runs(), label="Run", elem_id="compare-run")
+        self.prompt = prompt_field("compare-run-prompt")
+        self.strengths = gr.Textbox("0, 0.5, 1", label="Strengths", elem_id="compare-run-strengths")
+        self.generate, self.stop = start_and_stop("compare-run", "Draw the grid")
+
+    def _results(self) -> None:
+        self.results = [*result_components("compare-run", "Adapters × strengths")]
 
     def _runs(self) -> list[tuple[str, str]]:
         return [(path.name, identity) for identity, path in self.site.run_folders().items()]
@@ -143,19 +132,12 @@ class _Run:
     def on_draw(self, request: gr.Request, run: str, prompt: str, strengths: str) -> Iterator[Any]:
         if not run:
             raise ConfigError("no run is chosen; train one, or choose one from the list")
-        job = PreviewJob(rows_of(self.site.run(run), _untagged(prompt)), parse_strengths(strengths or ""), steps=_STEPS)
+        job = PreviewJob(rows_of(self.site.run(run), untagged(prompt)), parse_strengths(strengths or ""), steps=_STEPS)
         yield from self.drawings.show(self.site, job, request)
 
 
-def _untagged(prompt: str | None) -> str:
-    plain, tags = split_tags(prompt or "")
-    if tags:
-        raise ConfigError(f"the prompt names {tags[0][0]} itself; choose adapters in the lists instead")
-    return plain
-
-
 def rows_of(run: Path, prompt: str) -> tuple[PreviewRow, ...]:
-    """A row for each adapter that the run in `run` kept, in the order of steps, and one for its last.
+    """A row for each adapter that the run in `run` kept, in the order of steps, and one for its final adapter.
 
     Raises ConfigError if it kept none.
     """
@@ -163,7 +145,7 @@ def rows_of(run: Path, prompt: str) -> tuple[PreviewRow, ...]:
     files = [*kept, *(path for path in sorted(run.glob("adapter*.safetensors")) if path.is_file())]
     if not files:
         raise ConfigError(
-            f"{run.name} has no adapter yet; wait until it ends, or set training.save_every to keep some on the way"
+            f"{run.name} has no adapter yet; wait until it ends, or set training.save_every to keep some before that"
         )
     return tuple(PreviewRow(prompt, (MixedAdapter(path),), _label(path)) for path in files)
 

@@ -79,13 +79,13 @@ def refusals(site: Site) -> dict[str, tuple[Any, ...]]:
     (ink,) = ids(site, "ink")
     return {
         "no adapter is chosen": ([], {}, "a", 0, 5),
-        "not there any more": (["../../etc/passwd"], {}, "a", 0, 5),
+        "no longer exists": (["../../etc/passwd"], {}, "a", 0, 5),
         "at most 6": ([str(i) for i in range(7)], {}, "a", 0, 5),
         "damaged cannot be used on": (ids(site, "ink", "damaged"), {}, "a", 0, 5),
-        "choose adapters in the list": ([ink], {}, "a <lora:wood:1>", 0, 5),
+        "choose adapters from the list": ([ink], {}, "a <lora:wood:1>", 0, 5),
         "seed must be a whole number": ([ink], {}, "a", float("nan"), 5),
         "steps must be a whole number": ([ink], {}, "a", 0, None),
-        "a strength lies between": ([ink], {ink: {"strength": 50.0}}, "a", 0, 5),
+        "a strength must be between": ([ink], {ink: {"strength": 50.0}}, "a", 0, 5),
         "a prompt": ([ink], {}, "  ", 0, 5),
     }
 
@@ -162,7 +162,7 @@ def test_what_cannot_be_used_is_told_as_soon_as_it_is_chosen(tab: Any, site: Sit
         tab._sliders_of(1, "gone", {})
     texts = [str(block.value) for block in page.blocks.values() if isinstance(block, gr.HTML)]
     assert any("cannot be used on" in text and str(site.runs) not in text for text in texts)
-    assert any("not there any more" in text for text in texts)
+    assert any("no longer exists" in text for text in texts)
 
 
 @every_row(
@@ -179,8 +179,8 @@ def test_kept_strengths_that_are_no_numbers_are_left_out() -> None:
         "ink": {"up": 0.5, "down": float("inf"), "mid": "1", "unet": float("nan"), "x": 10**400, "y": [1]},
         "wood": 3,
     }
-    assert mix_tab._kept(kept, "ink") == {"up": 0.5}
-    assert mix_tab._kept(kept, "wood") == mix_tab._kept("x", "ink") == {}
+    assert mix_tab._kept_strengths(kept, "ink") == {"up": 0.5}
+    assert mix_tab._kept_strengths(kept, "wood") == mix_tab._kept_strengths("x", "ink") == {}
 
 
 def test_a_kept_strength_of_a_part_that_the_file_lacks_does_not_count(

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 from PIL import Image
-from sd_lora.webui.preview_fields import Asked
+from sd_lora.webui.preview_fields import PreviewFields
 from sd_lora.webui.site import Site
 from sd_lora.webui.tabs import preview as preview_tab
 
@@ -69,14 +69,14 @@ def test_what_cannot_be_found_is_said(site: Site, monkeypatch: pytest.MonkeyPatc
     mix = [acting("gone"), acting("step-000100", sha256="another"), acting("ink", {"unet": 0.5})]
     ids, prompts, lost = loaded(site, monkeypatch, prompts=["a"], adapters=mix)
     assert (ids, prompts) == ([], "a")
-    for part in ("gone is not here", "step-000100 is not here", "ink had strengths by block"):
+    for part in ("gone was not found", "step-000100 was not found", "ink had strengths by block"):
         assert part in lost
 
 
 def test_a_name_that_several_have_is_refused_with_what_to_write(site: Site) -> None:
     with pytest.raises(ConfigError, match="step-000100; write ink/step-000100 or wood/step-000100, or"):
-        Asked([], "a <lora:step-000100:1>", "1", 0, 1, 1, 64, 64, "").job(site)
-    (row,) = Asked([], "a <lora:ink:0.5> <lora:wood_step-000100>", "1", 0, 1, 1, 64, 64, "").job(site).rows
+        PreviewFields([], "a <lora:step-000100:1>", "1", 0, 1, 1, 64, 64, "").job(site)
+    (row,) = PreviewFields([], "a <lora:ink:0.5> <lora:wood_step-000100>", "1", 0, 1, 1, 64, 64, "").job(site).rows
     assert [site.name_of(mixed.path) for mixed in row.mix] == ["ink", "wood/step-000100"]
     with pytest.raises(ConfigError, match='"<lora:odd:name:1>" names no adapter'):
-        Asked([], "a <lora:odd:name:1>", "1", 0, 1, 1, 64, 64, "").job(site)
+        PreviewFields([], "a <lora:odd:name:1>", "1", 0, 1, 1, 64, 64, "").job(site)

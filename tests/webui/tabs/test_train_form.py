@@ -60,7 +60,7 @@ def handlers(page: gr.Blocks) -> dict[str, Any]:
 def filled(site: Site, preset: str = "", **changed: Any) -> list[Any]:
     """The fields as the form shows a preset, some of them changed (``section__key``)."""
     plain = form.preset_config(site, preset)
-    shown = {s.place: s.shown(getattr(getattr(plain, s.section), s.key)) for s in form.settings()}
+    shown = {s.place: s.to_field(getattr(getattr(plain, s.section), s.key)) for s in form.settings()}
     new = {cast(tuple[str, str], tuple(name.split("__"))): value for name, value in changed.items()}
     assert set(new) <= set(shown)
     return list((shown | new).values())
@@ -76,7 +76,7 @@ def test_every_setting_of_the_config_has_a_field_with_its_help(page: gr.Blocks) 
     for section, key in PLACES:
         name = key if (section, key) in form.ESSENTIALS else f"{section}-{key}"
         field = cast(Any, by_id[own.get((section, key), f"train-{name}".replace("_", "-"))])
-        if (section, key) not in form.GIVEN:
+        if (section, key) not in form.SET_BY_PAGE:
             told = setting_help()[f"{section}.{key}"]
             assert field.info in (told, told.replace("absent:", "left empty:")) != ("", "")
             assert ("absent" in field.info) == (isinstance(field, gr.Dropdown) and "absent" in told)
@@ -148,7 +148,7 @@ def test_folders_and_adapters_are_named_by_id(site: Site) -> None:
     assert found["data"] == {"regularisation": str(site.data / "more"), "cache": str(site.runs / ".cache")}
     assert found["lora"] == {"init": str(site.runs / "old" / "adapter.safetensors")}
     for place in ("data__regularisation", "lora__init"):
-        with pytest.raises(ConfigError, match="is not there any more"):
+        with pytest.raises(ConfigError, match="no longer exists"):
             given(site, **{place: "/etc"})
     dataset = site.id_of(site.data / "photos")
     secret = site.work / "secret.toml"
@@ -172,7 +172,7 @@ def test_all_that_cannot_be_used_is_one_sentence(site: Site) -> None:
 
 def test_a_number_that_was_emptied_is_not_filled_in_silence(site: Site) -> None:
     values = filled(site, lora__rank=None, optimizer__learning_rate=None)
-    with pytest.raises(ConfigError, match="rank, learning_rate: no number is given"):
+    with pytest.raises(ConfigError, match="rank, learning_rate: the field is empty"):
         form.config_of(site, "", site.id_of(site.data / "photos"), values)
 
 
@@ -320,9 +320,9 @@ def test_a_tick_sends_only_what_has_changed(site: Site, handlers: dict[str, Any]
 
 def test_names_and_errors_are_no_markup() -> None:
     state = RunState("<b>", "failed", error="<script>x</script>")
-    assert "<script>" not in train_view.progress_shown(state)
-    assert "<b>:" not in train_view.progress_shown(state)
-    assert train_view.said("<i>", wrong=True).endswith(">&lt;i&gt;</div>")
+    assert "<script>" not in train_view.progress_html(state)
+    assert "<b>:" not in train_view.progress_html(state)
+    assert train_view.message_html("<i>", is_error=True).endswith(">&lt;i&gt;</div>")
 
 
 def test_curves_are_drawn_from_nothing_to_much() -> None:

@@ -1,4 +1,4 @@
-"""The pictures of a dataset and the captions of one: saved, taken back, and drafts that are never lost."""
+"""The pictures of a dataset and the captions of one: saving, undo, and drafts that are never lost."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ import gradio as gr
 from sd_lora.data.captions import triggered
 from sd_lora.errors import SdLoraError
 
-from ...messages import PRIVATE, status_html, telling
+from ... import components as ui
+from ...components import on
+from ...messages import status_html
 from ...site import Site
 from . import report
 from .drafts import Desk, Visit
@@ -19,52 +21,41 @@ Updates = dict[Any, Any]
 
 
 class Captions:
-    """The components that show pictures and captions, and what happens with them.
+    """The components that show pictures and captions, and their events.
 
-    Every handler is given the picture's name and the text as they stand in the browser: answers may cross, so the text
-    belongs to that name, whatever is thought to be shown.
+    Every handler gets the picture's name and the text from the browser's fields: answers may cross on their way, so the
+    text belongs to that name, whichever picture the server believes to be shown.
     """
 
     def __init__(self, site: Site, visit: gr.State, trigger: gr.Textbox) -> None:
         self.site, self.visit, self.trigger = site, visit, trigger
-        with gr.Row(equal_height=False, visible=False) as self.place:
+        with gr.Row(equal_height=False, visible=False) as self.area:
             with gr.Column(scale=3, min_width=300):
-                self._pictures()
+                options = {"format": "webp", "buttons": [], "show_label": False, "allow_preview": False}
+                self.gallery = ui.gallery("dataset-gallery", "Pictures", 4, **options)
             with gr.Column(scale=2, min_width=300):
                 self._caption()
-        self.inputs = [self.visit, self.shown, self.caption, self.trigger]
-        self.outputs = [self.gallery, self.shown, self.picture, self.caption, self.tokens, self.told, self.drafts]
-        self._wire()
-
-    def _pictures(self) -> None:
-        self.gallery = gr.Gallery(
-            label="Pictures",
-            show_label=False,
-            columns=4,
-            fit_columns=False,
-            object_fit="contain",
-            height="auto",
-            allow_preview=False,
-            interactive=False,
-            elem_id="dataset-gallery",
-            buttons=[],
-        )
+        self.inputs = [self.visit, self.name, self.caption, self.trigger]
+        self.outputs = [self.gallery, self.name, self.picture, self.caption, self.tokens, self.message, self.drafts]
+        for event, handler in (
+            (self.previous.click, self.on_previous),
+            (self.next.click, self.on_next),
+            (self.save.click, self.on_save),
+            (self.undo.click, self.on_undo),
+            (self.discard.click, self.on_discard),
+            (self.gallery.select, self.on_select),
+        ):
+            on(event, handler, self.inputs, self.outputs)
+        # "input" does not fire for text that is pasted or deleted
+        changes = [self.caption.change, self.trigger.change]
+        on(changes, self.on_type, self.inputs, self.tokens, trigger_mode="always_last")
 
     def _caption(self) -> None:
-        self.shown = gr.Textbox("", label="Picture", interactive=False, elem_id="dataset-picture-name")
-        self.picture = gr.Image(
-            label="Picture",
-            show_label=False,
-            format="jpeg",
-            interactive=False,
-            height=280,
-            buttons=[],
-            elem_id="dataset-picture",
-        )
-        self.caption = gr.Textbox(
-            "", label="Captions, one a line", lines=3, max_lines=12, elem_id="dataset-caption", max_length=_MOST_CAPTION
-        )
-        self.tokens = gr.HTML("", elem_id="dataset-tokens", padding=False)
+        self.name = gr.Textbox("", label="Picture", interactive=False, elem_id="dataset-picture-name")
+        self.picture = ui.picture("dataset-picture", 280, label="Picture", show_label=False, format="jpeg")
+        options = {"elem_id": "dataset-caption", "max_length": _MOST_CAPTION}
+        self.caption = gr.Textbox("", label="Captions, one per line", lines=3, max_lines=12, **options)
+        self.tokens = ui.html_field("dataset-tokens")
         with gr.Row():
             self.previous = gr.Button("← Previous", elem_id="dataset-previous", min_width=80)
             self.next = gr.Button("Next →", elem_id="dataset-next", min_width=80)
@@ -72,102 +63,78 @@ class Captions:
             self.save = gr.Button("Save", variant="primary", elem_id="dataset-save", min_width=80)
             self.undo = gr.Button("Undo", elem_id="dataset-undo", min_width=80)
             self.discard = gr.Button("Discard", elem_id="dataset-discard", min_width=80)
-        self.told = gr.HTML(status_html(""), elem_id="dataset-told", padding=False)
-        self.drafts = gr.HTML("", elem_id="dataset-drafts", padding=False)
+        self.message = ui.html_field("dataset-message", status_html(""))
+        self.drafts = ui.html_field("dataset-drafts")
 
-    def _wire(self) -> None:
-        for component, handler in (
-            (self.previous, self.on_previous),
-            (self.next, self.on_next),
-            (self.save, self.on_save),
-            (self.undo, self.on_undo),
-            (self.discard, self.on_discard),
-        ):
-            component.click(telling(handler), self.inputs, self.outputs, **PRIVATE)
-        self.gallery.select(telling(self.on_select), self.inputs, self.outputs, **PRIVATE)
-        # "input" is not told of what is pasted or deleted
-        gr.on(
-            [self.caption.change, self.trigger.change],
-            telling(self.on_type),
-            self.inputs,
-            self.tokens,
-            trigger_mode="always_last",
-            **PRIVATE,
-        )
+    def on_select(self, visit: Visit, name: str, text: str, trigger: str, event: gr.SelectData) -> Updates:
+        return self._go(visit, name, text, trigger, visit.open_desk().at(event.index))
 
-    def on_select(self, visit: Visit | None, name: str, text: str, trigger: str, event: gr.SelectData) -> Updates:
-        return self._go(_known(visit), name, text, trigger, _desk(visit).at(event.index))
+    def on_previous(self, visit: Visit, name: str, text: str, trigger: str) -> Updates:
+        return self._go(visit, name, text, trigger, visit.open_desk().beside(name, -1))
 
-    def on_previous(self, visit: Visit | None, name: str, text: str, trigger: str) -> Updates:
-        return self._go(_known(visit), name, text, trigger, _desk(visit).beside(name, -1))
+    def on_next(self, visit: Visit, name: str, text: str, trigger: str) -> Updates:
+        return self._go(visit, name, text, trigger, visit.open_desk().beside(name, 1))
 
-    def on_next(self, visit: Visit | None, name: str, text: str, trigger: str) -> Updates:
-        return self._go(_known(visit), name, text, trigger, _desk(visit).beside(name, 1))
-
-    def on_type(self, visit: Visit | None, name: str, text: str, trigger: str) -> str:
-        """Count tokens as it is written."""
-        return self._counted(_known(visit).desk, name, text, trigger)
+    def on_type(self, visit: Visit, name: str, text: str, trigger: str) -> str:
+        """Count tokens while a caption is typed."""
+        return self._tokens_html(visit.desk, name, text, trigger)
 
     def marks(self, desk: Desk) -> Updates:
-        """The pictures and what is not saved, drawn anew."""
-        return {
-            self.gallery: gr.update(value=desk.gallery(self.site.work)),
-            self.drafts: report.drafts_html(sorted(desk.drafts)),
-        }  # fmt: skip
+        """The gallery with fresh marks, and the list of what is not saved."""
+        return {self.gallery: gr.update(value=desk.gallery(self.site.work)), self.drafts: _drafts_html(desk)}
 
-    def on_save(self, visit: Visit | None, name: str, text: str, trigger: str) -> Updates:
-        desk = _desk(visit)
-        line = desk.save(desk.named(name), text)
-        tokens = self._counted(desk, name, text, trigger)
-        return self.marks(desk) | {self.told: status_html(line), self.tokens: tokens}
+    def on_save(self, visit: Visit, name: str, text: str, trigger: str) -> Updates:
+        desk = visit.open_desk()
+        line = desk.save(desk.existing(name), text)
+        tokens = self._tokens_html(desk, name, text, trigger)
+        return self.marks(desk) | {self.message: status_html(line), self.tokens: tokens}
 
-    def on_undo(self, visit: Visit | None, name: str, text: str, trigger: str) -> Updates:
-        desk = _desk(visit)
-        _known(visit).keep(name, text)
+    def on_undo(self, visit: Visit, name: str, text: str, trigger: str) -> Updates:
+        desk = visit.open_desk()
+        visit.keep(name, text)
         undone, line = desk.undo()
-        shown = self.show(desk, undone, trigger) if undone else {}
-        return shown | {self.told: status_html(line)}
+        updates = self.show(desk, undone, trigger) if undone else {}
+        return updates | {self.message: status_html(line)}
 
-    def on_discard(self, visit: Visit | None, name: str, _text: str, trigger: str) -> Updates:
-        desk = _desk(visit)
-        line = desk.discard(desk.named(name))
-        return self.show(desk, name, trigger) | {self.told: status_html(line)}
+    def on_discard(self, visit: Visit, name: str, _text: str, trigger: str) -> Updates:
+        desk = visit.open_desk()
+        line = desk.discard(desk.existing(name))
+        return self.show(desk, name, trigger) | {self.message: status_html(line)}
 
     def _go(self, visit: Visit, name: str, text: str, trigger: str, to: str) -> Updates:
-        """Show another picture; what is not saved of this one is kept."""
-        if to == name:  # what was typed meanwhile stays
-            return {self.shown: gr.skip()}
-        desk = visit.known()
-        marked = set(desk.drafts)
+        """Show another picture; unsaved text of this one is kept as a draft."""
+        if to == name:  # what has been typed meanwhile stays
+            return {self.name: gr.skip()}
+        desk = visit.open_desk()
+        before = set(desk.drafts)
         visit.keep(name, text)
-        return self.show(desk, to, trigger, redraw=marked != set(desk.drafts))
+        return self.show(desk, to, trigger, redraw=before != set(desk.drafts))
 
     def show(self, desk: Desk, name: str, trigger: str, *, redraw: bool = True) -> Updates:
-        """A picture and its captions; all pictures are drawn anew only where their marks have changed."""
+        """A picture and its captions; `redraw` the gallery if marks have changed."""
         try:
             text, line = desk.text(name)
             editable = desk.editor is not None
         except SdLoraError as error:
             text, line, editable = "", str(error), False
-        place = desk.names.index(name)
-        chosen = gr.update(selected_index=place if place < desk.pictured else None)
+        index = desk.names.index(name)
+        gallery = gr.update(selected_index=index if index < desk.pictured else None)
         if redraw:
-            chosen["value"] = desk.gallery(self.site.work)
+            gallery["value"] = desk.gallery(self.site.work)
         return {
-            self.gallery: chosen, self.shown: name, self.picture: _picture(desk, name),
+            self.gallery: gallery, self.name: name, self.picture: _picture(desk, name),
             self.caption: gr.update(value=text, interactive=editable),
-            self.tokens: self._counted(desk, name, text, trigger), self.told: status_html(line),
-            self.drafts: report.drafts_html(sorted(desk.drafts)),
+            self.tokens: self._tokens_html(desk, name, text, trigger), self.message: status_html(line),
+            self.drafts: _drafts_html(desk),
         }  # fmt: skip
 
-    def nothing(self) -> Updates:
+    def empty(self) -> Updates:
         """No dataset is open."""
-        return {
-            self.place: gr.update(visible=False), self.gallery: None, self.shown: "", self.picture: None,
-            self.caption: "", self.tokens: "", self.told: status_html(""), self.drafts: "",
-        }  # fmt: skip
+        texts = dict.fromkeys([self.name, self.caption, self.tokens, self.drafts], "")
+        pictures = dict.fromkeys([self.gallery, self.picture], None)
+        return {self.area: gr.update(visible=False), **texts, **pictures, self.message: status_html("")}
 
-    def _counted(self, desk: Desk | None, name: str, text: str, trigger: str) -> str:
+    def _tokens_html(self, desk: Desk | None, name: str, text: str, trigger: str) -> str:
         """The tokens of each line as it will be trained, and whether the text is saved."""
         if desk is None or name not in desk.rows:
             return ""
@@ -177,16 +144,12 @@ class Captions:
         return report.tokens_html(counts, is_saved=desk.bases.get(name, text) == text)
 
 
-def _known(visit: Visit | None) -> Visit:
-    return visit if visit is not None else Visit()
-
-
-def _desk(visit: Visit | None) -> Desk:
-    return _known(visit).known()
+def _drafts_html(desk: Desk) -> str:
+    return report.drafts_html(sorted(desk.drafts))
 
 
 def _picture(desk: Desk, name: str) -> Any:
-    """The picture, decoded anew as it is larger than its thumbnail."""
+    """The picture itself, as it is larger than its thumbnail."""
     try:
         return desk.editor.picture(name) if desk.editor is not None else None
     except SdLoraError:

@@ -1,4 +1,4 @@
-"""Datasets are checked one at a time, in a thread of their own, so that the page can tell how far it is."""
+"""Datasets are checked one at a time, in a separate thread, so that the page can show the progress."""
 
 from __future__ import annotations
 
@@ -20,24 +20,22 @@ from ...site import Site
 _TICK = 0.25
 
 
-class _Left(Exception):
-    """Nobody waits for the check any more."""
+class _Abandoned(Exception):
+    """Nobody waits for the check any longer."""
 
 
 class Checker:
-    """Checks datasets, one at a time: each loads the base model and takes every core."""
+    """Checks datasets, one at a time: each loads the base model and uses every core."""
 
     def __init__(self, site: Site) -> None:
         self._site, self._busy = site, threading.Lock()
 
     def check(self, folder: Path, trigger: str) -> Iterator[tuple[int, int] | Check]:
-        """How many of how many pictures are looked at, now and then, and at last the check. SdLoraError."""
+        """From time to time how many pictures are checked and of how many; at the end the check. SdLoraError."""
         if "," in trigger:
-            raise ConfigError(f'the trigger word "{trigger}" holds a comma; give one word, such as inkwash')
-        options: dict[str, dict[str, Any]] = {
-            "model": {"base": self._site.base}, "data": {"folder": str(folder), "trigger": trigger},
-        }  # fmt: skip
-        config = load_config("", options=options)
+            raise ConfigError(f'the trigger word "{trigger}" contains a comma; give one word, such as inkwash')
+        data: dict[str, Any] = {"folder": str(folder), "trigger": trigger}
+        config = load_config("", options={"model": {"base": self._site.base}, "data": data})
         if not self._busy.acquire(blocking=False):
             raise ConfigError("another dataset is being checked; try again when that is done")
         events: queue.SimpleQueue[tuple[int, int] | Check | BaseException] = queue.SimpleQueue()
@@ -45,13 +43,13 @@ class Checker:
 
         def watch(done: int, total: int) -> None:
             if abandoned.is_set():
-                raise _Left
+                raise _Abandoned
             events.put((done, total))
 
         def work() -> None:
             try:
                 events.put(check_folder(config, thumbnails=True, watch=watch))
-            except BaseException as error:  # whatever it is, it is the caller's
+            except BaseException as error:  # raised again in the caller's thread
                 events.put(error)
             finally:
                 self._busy.release()
@@ -64,7 +62,7 @@ class Checker:
 
 
 def _latest(events: queue.SimpleQueue[Any]) -> Iterator[tuple[int, int] | Check]:
-    """The events up to the check; of those that come close together the last."""
+    """The events up to the check; of those in quick succession only the last."""
     while True:
         event = events.get()
         with contextlib.suppress(queue.Empty):

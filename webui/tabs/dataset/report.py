@@ -1,4 +1,4 @@
-"""A check as the Dataset tab shows it: HTML in which names and captions are text, whatever they hold."""
+"""A check as the Dataset tab shows it: HTML in which names and captions are text, whatever they contain."""
 
 from __future__ import annotations
 
@@ -11,50 +11,50 @@ from sd_lora.check.result import Check, duration, how_often
 from sd_lora.data.findings import Finding, grouped
 from sd_lora.errors import some
 
-from ...messages import escaped
+from ...messages import count_of, escaped
 
-_SEVERITIES = {"error": "errors", "warning": "warnings", "info": "notes"}
+_SEVERITIES = {"error": "error", "warning": "warning", "info": "note"}
 _MOST_PAIRS, _MOST_LISTED, _MOST_IN_SENTENCE = 24, 500, 5
-#: the findings that say that two images are one
+#: the findings about images that are the same
 DUPLICATES = {"image-duplicate", "image-near-duplicate"}
 
 
 def check_html(check: Check) -> str:
-    """All but the pictures: what was understood, the plan, the findings, and the sizes of images."""
+    """Everything but the pictures: how the folder was read, the plan, the findings, and the sizes of images."""
     return f'<div role="status">{summary_html(check)}{findings_html(check)}{buckets_html(check)}</div>'
 
 
 def summary_html(check: Check) -> str:
-    """What was understood, how many findings there are, and the plan."""
+    """How the folder was read, how many findings there are, and the plan."""
     counts = Counter(finding.severity for finding in check.findings)
     chips = "".join(
-        f'<li class="is-{severity}">{counts[severity]} {name if counts[severity] > 1 else name[:-1]}</li>'
-        for severity, name in _SEVERITIES.items()
+        f'<li class="is-{severity}">{count_of(counts[severity], noun)}</li>'
+        for severity, noun in _SEVERITIES.items()
         if counts[severity]
     )
     chips = chips or '<li class="is-good">no problems found</li>'
-    stops = "<p>Training stops at the errors until they are mended.</p>" if check.has_errors else ""
+    blocked = "<p>Training will not start until the errors are fixed.</p>" if check.has_errors else ""
     plan = plan_sentence(check)
     planned = f'<p class="plan">{escaped(plan)}</p>' if plan else ""
     return (
         f'<div class="dataset-report"><p class="understood" dir="auto">{_text(check, check.summary)}</p>'
-        f'<ul class="counts">{chips}</ul>{stops}{planned}</div>'
+        f'<ul class="counts">{chips}</ul>{blocked}{planned}</div>'
     )
 
 
 def _text(check: Check, text: str) -> str:
-    """`text` as HTML; where the folder lies on the server is left out."""
+    """`text` as HTML; without the folder's place on the server."""
     return escaped(text.replace(check.folder, PurePath(check.folder).name))
 
 
 def plan_sentence(check: Check) -> str:
-    """What a run would be, in a sentence; empty if there can be none."""
+    """The plan of a run in a sentence; empty if there is none."""
     plan = check.plan
     if plan is None:
         return ""
     parts = [f"{plan.steps:,} steps of {plan.batch_size} see {how_often(check.images)}"]
     if plan.seconds is not None:
-        parts.append(f"which takes about {duration(plan.seconds)} here")
+        parts.append(f"which takes about {duration(plan.seconds)} on this machine")
     if plan.memory_bytes is not None:
         parts.append(f"in about {plan.memory_bytes / 1e9:.1f} GB of memory")
     return f"{', '.join(parts)}."
@@ -78,12 +78,13 @@ def buckets_html(check: Check) -> str:
 def findings_html(check: Check) -> str:
     """The findings by severity, all of a kind in one sentence."""
     parts = []
-    for severity, several in _SEVERITIES.items():
+    for severity, noun in _SEVERITIES.items():
         findings = [finding for finding in check.findings if finding.severity == severity]
         if findings:
             kinds = "".join(_kind_html(check, code, sentence) for code, sentence in grouped(findings))
-            title = several.capitalize()
-            parts.append(f'<section class="is-{severity}"><h4>{title}</h4><ul class="kinds">{kinds}</ul></section>')
+            parts.append(
+                f'<section class="is-{severity}"><h4>{noun.capitalize()}s</h4><ul class="kinds">{kinds}</ul></section>'
+            )
     return f'<div class="dataset-report">{"".join(parts)}</div>' if parts else ""
 
 
@@ -98,7 +99,7 @@ def _kind_html(check: Check, code: str, sentence: str) -> str:
 
 
 def duplicates_html(check: Check) -> str:
-    """Pictures that are there twice, beside what they repeat; empty if there are none."""
+    """Duplicated pictures, each beside the one that it repeats; empty if there are none."""
     findings = [finding for finding in check.findings if finding.code in DUPLICATES and finding.file]
     if not findings:
         return ""
@@ -123,7 +124,7 @@ def _image_html(name: str, thumbnail: bytes | None) -> str:
 
 
 def tokens_html(counts: Sequence[tuple[int, int]], *, is_saved: bool = True) -> str:
-    """How many tokens each line has and how many are read; the longest line counts."""
+    """How many tokens the longest line has, and how many are read."""
     state = "" if is_saved else " · not saved"
     if not counts:
         return f'<div class="tokens">no caption{state}</div>'

@@ -1,4 +1,4 @@
-"""The Dataset tab: folders of images made, checked and captioned; by id and image name, never by path."""
+"""The Dataset tab: folders of images are created, checked and captioned; by id and image name, never by path."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from sd_lora.check.result import Check
 from sd_lora.data.pictures.decode import IMAGE_SUFFIXES
 from sd_lora.errors import ConfigError, SdLoraError
 
-from ...browser_state import opened, remember
-from ...messages import PRIVATE, status_html, telling
+from ...browser_state import remember, tab_selected
+from ...components import choice_with_rescan, html_field, on, side_by_side
+from ...messages import status_html
 from ...site import Site
 from . import report
 from .captions import Captions, Updates
@@ -32,30 +33,19 @@ def build(site: Site) -> None:
 
 
 class _Tab:
-    """The tab's components and what happens with them."""
+    """The tab's components and their events."""
 
     def __init__(self, site: Site) -> None:
         self.site, self.checker = site, Checker(site)
-        self.visit = gr.State(None)
-        with gr.Row(equal_height=False):
-            with gr.Column(scale=2, min_width=300):
-                self._choosing()
-            with gr.Column(scale=3, min_width=300):
-                self._results()
+        self.visit = gr.State(Visit())  # each visitor gets a copy
+        side_by_side(self._fields, self._results)
         self.captions = Captions(site, self.visit, self.trigger)
         self._wire()
 
-    def _choosing(self) -> None:
-        with gr.Row(equal_height=True):
-            self.dataset = gr.Dropdown(
-                self.choices(),
-                value=None,
-                label="Dataset",
-                elem_id="dataset-choice",
-                scale=5,
-                info="a folder of images with their captions",
-            )
-            self.reload = gr.Button("Rescan", elem_id="dataset-reload", scale=0, min_width=90, elem_classes="beside")
+    def _fields(self) -> None:
+        choices = self.site.dataset_choices()
+        info = "a folder of images with their captions"
+        self.dataset, self.refresh = choice_with_rescan("dataset-choice", "Dataset", choices, info=info)
         self.trigger = gr.Textbox(
             "",
             label="Trigger word",
@@ -64,7 +54,7 @@ class _Tab:
             info="the word that will call the style; captions are checked with it",
         )
         self.check = gr.Button("Check", variant="primary", elem_id="dataset-check")
-        with gr.Accordion("Add pictures", open=not self.choices(), elem_id="dataset-adding"):
+        with gr.Accordion("Add pictures", open=not choices, elem_id="dataset-adding"):
             self.files = gr.File(
                 label="Pictures, and captions as .txt of the same name",
                 file_count="multiple",
@@ -72,71 +62,59 @@ class _Tab:
                 file_types=[*sorted(IMAGE_SUFFIXES), *TEXTS],
                 elem_id="dataset-upload",
             )
-            self.name = gr.Textbox(
-                "",
-                label="Name of the new dataset",
-                elem_id="dataset-name",
-                max_length=_LONGEST_NAME,
-                placeholder="ink-drawings",
-            )
+            options = {"max_length": _LONGEST_NAME, "placeholder": "ink-drawings"}
+            self.name = gr.Textbox("", label="Name of the new dataset", elem_id="dataset-name", **options)
             with gr.Row():
                 self.create = gr.Button("New dataset", elem_id="dataset-create")
-                self.add = gr.Button("Add to the chosen one", elem_id="dataset-add")
-        self.status = gr.HTML(status_html(""), elem_id="dataset-status", padding=False)
+                self.add = gr.Button("Add to the chosen dataset", elem_id="dataset-add")
+        self.status = html_field("dataset-status", status_html(""))
 
     def _results(self) -> None:
-        self.summary = gr.HTML("", elem_id="dataset-summary", padding=False)
-        self.duplicates = gr.HTML("", elem_id="dataset-duplicates", padding=False)
-        self.found = gr.HTML("", elem_id="dataset-findings", padding=False)
-        self.buckets = gr.HTML("", elem_id="dataset-buckets", padding=False)
-
-    def choices(self) -> list[tuple[str, str]]:
-        """Datasets by name, with their ids."""
-        return [(self.site.name_of(path), identity) for identity, path in self.site.datasets().items()]
+        names = ("summary", "duplicates", "findings", "buckets")
+        self.summary, self.duplicates, self.findings, self.buckets = (html_field(f"dataset-{name}") for name in names)
 
     def _wire(self) -> None:
-        asked = [self.dataset, *self.captions.inputs]
-        results = [self.visit, self.status, self.summary, self.duplicates, self.found, self.buckets,
-                   self.captions.place, *self.captions.outputs]  # fmt: skip
+        inputs = [self.dataset, *self.captions.inputs]
+        results = [self.visit, self.status, self.summary, self.duplicates, self.findings, self.buckets,
+                   self.captions.area, *self.captions.outputs]  # fmt: skip
         added = [self.dataset, self.files, self.name, self.status]
-        remember("dataset", [self.dataset, self.trigger], {self.dataset: self.choices})
-        self.reload.click(telling(self.on_reload), self.dataset, self.dataset, **PRIVATE)
-        for event in opened():  # what is chosen stays, as a reload may still be filling it in
-            event(telling(self.on_opened), None, self.dataset, **PRIVATE)
-        self.dataset.change(telling(self.on_choose), asked, results, **PRIVATE)
-        self.check.click(telling(self.on_check), asked, results, **PRIVATE)
-        self.create.click(telling(self.on_create), [self.name, self.files], added, **PRIVATE)
-        self.add.click(telling(self.on_add), [self.dataset, self.files], added, **PRIVATE)
+        remember("dataset", [self.dataset, self.trigger], {self.dataset: self.site.dataset_choices})
+        on(self.refresh.click, self.on_refresh, self.dataset, self.dataset)
+        for event in tab_selected():  # the value is left alone, as a reload may still be restoring it
+            on(event, self.on_opened, None, self.dataset)
+        on(self.dataset.change, self.on_choose, inputs, results)
+        on(self.check.click, self.on_check, inputs, results)
+        on(self.create.click, self.on_create, [self.name, self.files], added)
+        on(self.add.click, self.on_add, [self.dataset, self.files], added)
 
     def on_opened(self) -> Any:
-        return gr.update(choices=self.choices())
+        return gr.update(choices=self.site.dataset_choices())
 
-    def on_reload(self, identity: str | None) -> Any:
-        known = self.site.datasets()
-        return gr.update(choices=self.choices(), value=identity if identity in known else None)
+    def on_refresh(self, identity: str | None) -> Any:
+        choices = self.site.dataset_choices()
+        return gr.update(choices=choices, value=identity if identity in dict(choices).values() else None)
 
-    def on_choose(self, identity: str | None, visit: Visit | None, name: str, text: str, _trigger: str) -> Updates:
-        """Another dataset: what is not saved of the one before is kept."""
-        visit = visit if visit is not None else Visit()
-        visit.wanted = identity or ""
-        if visit.is_open(visit.wanted):
+    def on_choose(self, identity: str | None, visit: Visit, name: str, text: str, _trigger: str) -> Updates:
+        """Another dataset; unsaved text of the previous one is kept as a draft."""
+        visit.chosen = identity or ""
+        if visit.is_open(visit.chosen):
             return {self.visit: visit}
         visit.keep(name, text)
         visit.desk = None
         if identity:
             self.site.dataset(identity)
-        empty = dict.fromkeys([self.duplicates, self.found, self.buckets], "")
+        empty = dict.fromkeys([self.duplicates, self.findings, self.buckets], "")
         hint = status_html("press Check to see its pictures and captions" if identity else "")
-        return {self.visit: visit, self.summary: hint, **empty, **self.captions.nothing()}
+        return {self.visit: visit, self.summary: hint, **empty, **self.captions.empty()}
 
     def on_create(self, name: str, files: list[str] | None) -> Iterator[Updates]:
-        """A new dataset of uploaded files."""
+        """A new dataset from uploaded files."""
         folder = self.site.data / folder_name(name, _names_in(self.site.data))
         plan = planned(files)
         if all(path.suffix.lower() in TEXTS for path, _ in plan):
             raise ConfigError("a dataset needs pictures, and only captions were given; choose pictures as well")
         with staged(self.site.data, plan) as staging:
-            yield from self._cleared(self._verified(staging))
+            yield from self._until_error(self._verified(staging))
             make_folder(staging, folder)
         yield self._added(self.site.id_of(folder), f"{len(plan)} files in the new dataset {folder.name}; check it next")
 
@@ -145,61 +123,59 @@ class _Tab:
         folder = self._chosen(identity)
         plan = planned(files, _names_in(folder))
         with staged(folder, plan) as staging:
-            yield from self._cleared(self._verified(staging))
+            yield from self._until_error(self._verified(staging))
             add_to_folder(staging, folder)
-        yield self._added(identity, f"{len(plan)} files added to {self.site.name_of(folder)}; check it to see them")
+        yield self._added(identity, f"{len(plan)} files added to {folder.name}; check it to see them")
 
     def _verified(self, staging: Path) -> Iterator[Updates]:
         for done, total in verified(staging):
-            yield {self.status: status_html(f"picture {done} of {total}", done / total)}
+            yield self._progress(done, total)
+
+    def _progress(self, done: int, total: int) -> Updates:
+        return {self.status: status_html(f"picture {done} of {total}", done / total)}
 
     def _added(self, identity: str | None, line: str) -> Updates:
-        return {
-            self.dataset: gr.update(choices=self.choices(), value=identity), self.files: None, self.name: "",
-            self.status: status_html(line),
-        }  # fmt: skip
+        dataset = gr.update(choices=self.site.dataset_choices(), value=identity)
+        return {self.dataset: dataset, self.files: None, self.name: "", self.status: status_html(line)}
 
-    def on_check(
-        self, identity: str | None, visit: Visit | None, name: str, text: str, trigger: str
-    ) -> Iterator[Updates]:
-        """Check the dataset and show what was found."""
-        folder, visit = self._chosen(identity), visit if visit is not None else Visit()
+    def on_check(self, identity: str | None, visit: Visit, name: str, text: str, trigger: str) -> Iterator[Updates]:
+        """Check the dataset and show the result."""
+        folder = self._chosen(identity)
         visit.keep(name, text)
-        visit.wanted = identity = str(identity)
+        visit.chosen = identity = str(identity)
         yield {self.visit: visit, self.status: status_html("loading the base model …", 0)}
-        yield from self._cleared(self._checked(visit, identity, folder, trigger))
+        yield from self._until_error(self._checked(visit, identity, folder, trigger))
 
     def _checked(self, visit: Visit, identity: str, folder: Path, trigger: str) -> Iterator[Updates]:
         for event in self.checker.check(folder, (trigger or "").strip()):
             if not isinstance(event, Check):
                 done, total = event
-                line = f"picture {done} of {total}" if done < total else "timing a step …"
-                yield {self.status: status_html(line, done / max(1, total))}
-            elif visit.wanted == identity:
-                # a picture that is shown already stays, with what was typed meanwhile
-                stays = visit.is_open(identity)
+                yield self._progress(*event) if done < total else {self.status: status_html("timing a step …", 1)}
+            elif visit.chosen == identity:
+                was_open = visit.is_open(identity)
                 desk = visit.open(identity, folder, event)
-                yield self._results_of(desk) | self._editing(desk, trigger, stays)
+                yield self._results_of(desk) | self._editing(desk, trigger, was_open)
             else:
                 yield {self.status: status_html("")}
 
     def _results_of(self, desk: Desk) -> Updates:
-        check, more = desk.check, desk.pictured < len(desk.names)
-        rest = f"; the first {desk.pictured} are shown, Next leads to the others" if more else ""
+        check, has_more = desk.check, desk.pictured < len(desk.names)
+        more = f"; the first {desk.pictured} are shown, use Next to see the others" if has_more else ""
         return {
-            self.status: status_html(f"checked{rest}"),
+            self.status: status_html(f"checked{more}"),
             self.summary: report.summary_html(check), self.duplicates: report.duplicates_html(check),
-            self.found: report.findings_html(check), self.buckets: report.buckets_html(check),
-            self.captions.place: gr.update(visible=bool(desk.names)),
+            self.findings: report.findings_html(check), self.buckets: report.buckets_html(check),
+            self.captions.area: gr.update(visible=bool(desk.names)),
         }  # fmt: skip
 
-    def _editing(self, desk: Desk, trigger: str, stays: bool) -> Updates:
+    def _editing(self, desk: Desk, trigger: str, was_open: bool) -> Updates:
+        """The first picture; of a dataset that was open the same one, with what has been typed meanwhile."""
         if not desk.names:
             return {}
-        return self.captions.marks(desk) if stays else self.captions.show(desk, desk.names[0], trigger)
+        return self.captions.marks(desk) if was_open else self.captions.show(desk, desk.names[0], trigger)
 
-    def _cleared(self, updates: Iterator[Updates]) -> Iterator[Updates]:
-        """`updates`; an error takes the bar away."""
+    def _until_error(self, updates: Iterator[Updates]) -> Iterator[Updates]:
+        """`updates`; an error clears the status."""
         try:
             yield from updates
         except SdLoraError:
@@ -208,7 +184,7 @@ class _Tab:
 
     def _chosen(self, identity: str | None) -> Path:
         if not identity:
-            raise ConfigError("no dataset is chosen; choose one from the list, or make a new one")
+            raise ConfigError("no dataset is chosen; choose one from the list, or create one")
         return self.site.dataset(identity)
 
 

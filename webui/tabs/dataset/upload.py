@@ -1,4 +1,4 @@
-"""From uploaded files to a folder of images: names that any system can hold, and nothing half-made."""
+"""From uploaded files to a folder of images: names that every system accepts, and no partial results."""
 
 from __future__ import annotations
 
@@ -13,82 +13,77 @@ from pathlib import Path
 
 from sd_lora.data.editing.editor import CaptionEditor
 from sd_lora.data.pictures.decode import IMAGE_SUFFIXES
-from sd_lora.errors import ConfigError, SdLoraError, some
+from sd_lora.errors import ConfigError, SdLoraError, printable, reason, some
 
 TEXTS = (".txt", ".caption")
 MOST_FILES, MOST_BYTES, MOST_TEXT = 200, 500_000_000, 64_000
 _LONGEST_FOLDER, _LONGEST_STEM = 60, 150
 _STAGING, _A_DAY = ".new-", 86_400
 _DEVICES = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(10))}
-#: what some system does not take in a name, or shows otherwise than it is
+#: what some systems do not accept in a name, or display misleadingly
 _FORBIDDEN = frozenset('<>:"|?*') | {chr(c) for c in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
 
 
 def folder_name(text: str, taken: Iterable[str]) -> str:
-    """The name of a new dataset as it is stored. ConfigError if it cannot be one."""
+    """The name of a new dataset as it is stored. ConfigError if it is not possible."""
     name = unicodedata.normalize("NFC", text or "").strip()
     if not name:
         raise ConfigError("the new dataset has no name; give it one, such as ink-drawings")
-    odd = [c for c in name if _is_odd(c)]
-    why = (
-        "is the name of a device"
-        if _is_device(name)
-        else "starts with a dot"
-        if name.startswith(".")
-        else "is a path"
-        if "/" in name or "\\" in name
-        else f'holds "{odd[0]}"'
-        if odd and odd[0].isprintable()
-        else "holds signs that are not seen"
-        if odd
-        else "ends with a dot"
-        if name.endswith(".")
-        else f"is longer than {_LONGEST_FOLDER} characters"
-        if len(name) > _LONGEST_FOLDER
-        else "is taken"
-        if _key(name) in {_key(other) for other in taken}
-        else ""
+    odd = "".join(c for c in name if _is_odd(c))
+    problems = (
+        (is_device(name), "it is the name of a device"),
+        (name.startswith("."), "it starts with a dot"),
+        ("/" in name or "\\" in name, "it is a path"),
+        (odd and odd[0].isprintable(), f'it contains "{odd[:1]}"'),
+        (odd, "it contains invisible characters"),
+        (name.endswith("."), "it ends with a dot"),
+        (len(name) > _LONGEST_FOLDER, f"it is longer than {_LONGEST_FOLDER} characters"),
+        (_key(name) in map(_key, taken), "it is taken"),
     )
-    if why:
-        raise ConfigError(f'a dataset cannot be called "{_shown(name)}", as that {why}; choose another name')
+    for is_wrong, why in problems:
+        if is_wrong:
+            raise _bad_name(name, why)
     return name
+
+
+def _bad_name(name: str, why: str) -> ConfigError:
+    return ConfigError(f'a dataset cannot be called "{_short(name)}", as {why}; choose another name')
 
 
 def planned(files: Sequence[str | Path] | None, taken: Iterable[str] = ()) -> list[tuple[Path, str]]:
     """Each uploaded file with the name it is stored by. ConfigError, which names them, for files that cannot be:
-    too many or too large, no pictures or captions, and names that are hidden, paths, devices or there already."""
+    too many or too large, no pictures or captions, and names that are hidden, paths, devices or in use."""
     paths = [Path(file) for file in files or ()]
     if not paths:
         raise ConfigError("no files were given; choose pictures, and captions as .txt of the same name")
     if len(paths) > MOST_FILES:
-        raise ConfigError(f"{len(paths)} files were given, and {MOST_FILES} are taken at once; add the others later")
+        raise ConfigError(f"{len(paths)} files were given, but {MOST_FILES} are the most at once; add the others later")
     refused: dict[str, list[str]] = {}
-    there = {_key(name): "" for name in taken}
+    used = {_key(name): "in the dataset already" for name in taken}
     plan = []
     for path in paths:
-        name, why = _stored_name(path.name), _refusal(path)
-        if not why and _key(name) in there:
-            why = "there already" if not there[_key(name)] else "given twice"
-        there.setdefault(_key(name), name)
+        name = _stored_name(path.name)
+        why = _refusal(path) or used.get(_key(name))
+        used.setdefault(_key(name), "given twice")
         if why:
-            refused.setdefault(why, []).append(_shown(path.name))
+            refused.setdefault(why, []).append(_short(path.name))
         else:
             plan.append((path, name))
     if refused:
         reasons = "; ".join(f"{why}: {some(names)}" for why, names in refused.items())
-        raise ConfigError(f"nothing was stored, as some files cannot be ({reasons}); leave them out or rename them")
+        raise ConfigError(f"nothing was stored, as some files are refused ({reasons}); leave them out or rename them")
     size = sum(path.stat().st_size for path, _ in plan)
     if size > MOST_BYTES:
         raise ConfigError(
-            f"the files have {size / 1e6:.0f} MB, and {MOST_BYTES / 1e6:.0f} MB are taken at once; scale the pictures "
-            "down, or give fewer"
+            f"the files have {size / 1e6:.0f} MB, but {MOST_BYTES / 1e6:.0f} MB are the most at once; scale the "
+            "pictures down, or give fewer"
         )
     return plan
 
 
 @contextlib.contextmanager
 def staged(parent: Path, plan: Sequence[tuple[Path, str]]) -> Iterator[Path]:
-    """A hidden folder in `parent` with copies of the files; what is left of it afterwards is removed."""
+    """A hidden folder in `parent` with copies of the files; it is removed afterwards, with what is still in it."""
     folder = parent / f"{_STAGING}{uuid.uuid4().hex}"
     with _storing(parent):
         parent.mkdir(parents=True, exist_ok=True)
@@ -104,9 +99,9 @@ def staged(parent: Path, plan: Sequence[tuple[Path, str]]) -> Iterator[Path]:
 
 
 def verified(folder: Path) -> Iterator[tuple[int, int]]:
-    """Decode every picture and read every caption of a staged folder; yields how many of how many are done.
+    """Decode every picture and read every caption of a staged folder; yields how many are done and of how many.
 
-    ConfigError, which names them, if some cannot be read.
+    ConfigError if some cannot be read.
     """
     editor, bad = CaptionEditor(folder), list[str]()
     for number, name in enumerate(editor.names, 1):
@@ -122,9 +117,9 @@ def verified(folder: Path) -> Iterator[tuple[int, int]]:
 
 
 def make_folder(staging: Path, target: Path) -> None:
-    """Give a staged folder its name. ConfigError if that is taken by now."""
+    """Give a staged folder its name. ConfigError if that was taken meanwhile."""
     if os.path.lexists(target):
-        raise ConfigError(f'a dataset cannot be called "{_shown(target.name)}", as that is taken; choose another name')
+        raise _bad_name(target.name, "it is taken")
     with _storing(target.parent):
         staging.rename(target)
 
@@ -146,28 +141,28 @@ def add_to_folder(staging: Path, target: Path) -> None:
 
 def _move_new(file: Path, target: Path) -> None:
     try:
-        os.link(file, target)  # unlike a rename, a link never takes the place of a file
+        os.link(file, target)  # unlike a rename, a link never replaces a file
     except FileExistsError:
         raise
-    except OSError:  # memory cards know no links
+    except OSError:  # memory cards do not support links
         if os.path.lexists(target):
-            raise FileExistsError(17, f"{_shown(target.name)} is there already") from None
+            raise FileExistsError(17, f"{_short(target.name)} exists already") from None
         file.rename(target)
 
 
 def _refusal(path: Path) -> str:
-    """Why a file is not taken, in two or three words; empty if it is."""
+    """Why a file is refused, in two or three words; empty if it is not."""
     name, suffix = path.name, path.suffix.lower()
     if "\\" in name or name in ("", ".", ".."):
         return "a path"
     if name.startswith(".") or _stored_name(name).startswith("."):
         return "hidden"
-    if _is_device(name):
+    if is_device(name):
         return "a device"
     if suffix not in (*IMAGE_SUFFIXES, *TEXTS):
         return "neither a picture nor .txt or .caption"
     if path.is_symlink() or not path.is_file():
-        return "no file"
+        return "not a file"
     return _text_refusal(path) if suffix in TEXTS else ""
 
 
@@ -176,11 +171,11 @@ def _text_refusal(path: Path) -> str:
         return f"captions over {MOST_TEXT // 1000} kB"
     content = path.read_bytes()
     is_utf16 = content.startswith((b"\xff\xfe", b"\xfe\xff"))
-    return "captions that are no text" if b"\0" in content and not is_utf16 else ""
+    return "captions that are not text" if b"\0" in content and not is_utf16 else ""
 
 
 def _stored_name(name: str) -> str:
-    """`name` without what some system does not take; files of one stem go on having one."""
+    """`name` without what some systems do not accept; files that share a stem still do."""
     stem, suffix = os.path.splitext(unicodedata.normalize("NFC", name))
     stem = "".join("_" if _is_odd(c) else c for c in stem).strip()
     stem = stem.encode("utf-8", "replace")[:_LONGEST_STEM].decode("utf-8", "ignore").rstrip()
@@ -191,21 +186,22 @@ def _is_odd(c: str) -> bool:
     return c in _FORBIDDEN or unicodedata.category(c) in ("Cc", "Cs", "Co", "Zl", "Zp")
 
 
-def _is_device(name: str) -> bool:
+def is_device(name: str) -> bool:
+    """Whether Windows reserves `name` for a device."""
     return name.partition(".")[0].strip().lower() in _DEVICES
 
 
 def _key(name: str) -> str:
-    """What names have in common that some file system cannot tell apart."""
+    """The same for names that some file systems cannot tell apart."""
     return unicodedata.normalize("NFC", name).casefold()
 
 
-def _shown(name: str) -> str:
-    return "".join(c if c.isprintable() else "?" for c in name)[:80]
+def _short(name: str) -> str:
+    return printable(name)[:80]
 
 
 def _sweep(parent: Path) -> None:
-    """Remove what a server that was killed has left."""
+    """Remove what a killed server has left behind."""
     for staged in parent.glob(f"{_STAGING}*"):
         with contextlib.suppress(OSError):
             if time.time() - staged.stat().st_mtime > _A_DAY:
@@ -217,5 +213,5 @@ def _storing(folder: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        why = (error.strerror or type(error).__name__).lower()
-        raise ConfigError(f"nothing was stored in {_shown(folder.name)}: {why}; make room, or allow writing") from error
+        where, why = _short(folder.name), reason(error)
+        raise ConfigError(f"nothing was stored in {where}: {why}; free some space, or allow writing") from error

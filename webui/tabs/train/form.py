@@ -1,4 +1,4 @@
-"""The form of a run, made from the typed config: a field for every setting, and from the fields to a config again."""
+"""The form of a run, built from the typed config: a field for every setting, and from the fields back to a config."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ from sd_lora.config.schema import RunConfig
 from sd_lora.errors import ConfigError
 
 from ...site import Site
+from ..dataset.upload import is_device
 
-#: what stands at the top, in this order
+#: the settings at the top, in this order
 ESSENTIALS = (
     ("data", "trigger"), ("training", "steps"), ("lora", "rank"), ("optimizer", "learning_rate"),
     ("training", "batch_size"), ("preview", "every"),
 )  # fmt: skip
-#: what the page itself sets: the dataset, the run's name, and the base model that it was opened on
-GIVEN = {("data", "folder"), ("output", "folder"), ("model", "base"), ("model", "revision"), ("model", "config")}
+#: what the page sets itself: the dataset, the run's name, and the base model that it was opened on
+SET_BY_PAGE = {("data", "folder"), ("output", "folder"), ("model", "base"), ("model", "revision"), ("model", "config")}
 _BY_ID: dict[tuple[str, str], Literal["dataset", "adapter", "cache"]] = {
     ("data", "regularisation"): "dataset", ("lora", "init"): "adapter", ("data", "cache"): "cache",
 }  # fmt: skip
 _SHARED_CACHE = ".cache"
 _ANSWERS = {"absent": None, "yes": True, "no": False}
 _LABELS = {("preview", "every"): "Sample every"}
-_RESERVED = {"CON", "PRN", "AUX", "NUL", *(f"{port}{n}" for port in ("COM", "LPT") for n in range(1, 10))}
 
 Kind = Literal[
     "choice", "switch", "answer", "whole", "number", "list", "lines", "table", "text", "dataset", "adapter", "cache"
@@ -40,7 +40,7 @@ Kind = Literal[
 
 @dataclass(frozen=True)
 class Setting:
-    """A setting of the config, the `kind` of its field, and whether it may be `absent`."""
+    """A setting of the config, the `kind` of its field, and whether it can be `absent`."""
 
     section: str
     key: str
@@ -55,17 +55,17 @@ class Setting:
 
     @property
     def by_id(self) -> bool:
-        """Whether it is chosen from what the page finds on this machine."""
+        """Whether it is chosen from datasets or adapters on this machine."""
         return self.kind in ("dataset", "adapter")
 
     @property
     def help(self) -> str:
-        """What it means, in the words of its field."""
+        """The help under its field."""
         text = setting_help().get(f"{self.section}.{self.key}", "")
         return text if self.kind == "answer" else text.replace("absent:", "left empty:")
 
-    def shown(self, value: Any) -> Any:
-        """What its field shows for a `value` of the config."""
+    def to_field(self, value: Any) -> Any:
+        """What its field holds for a `value` of the config."""
         if self.kind == "answer":
             return next(word for word, answer in _ANSWERS.items() if answer is value)
         if self.kind in ("list", "lines"):
@@ -76,8 +76,8 @@ class Setting:
             return "\n".join(f"{key} = {_text(number)}" for key, number in value.items())
         return value
 
-    def given(self, raw: Any, site: Site) -> Any:
-        """What the config gets for what its field holds. ConfigError."""
+    def from_field(self, raw: Any, site: Site) -> Any:
+        """The value for the config from what its field holds. ConfigError."""
         if self.kind == "answer":
             return _ANSWERS.get(raw, raw)
         if self.kind in ("list", "lines"):
@@ -92,11 +92,11 @@ class Setting:
         return None if self.absent and not raw else raw
 
     def differs(self, raw: Any, value: Any) -> bool:
-        """Whether its field holds something else than a `value` of the config; a number's that was emptied does not."""
-        shown = self.shown(value)
-        if isinstance(shown, str):
-            return _bare(raw) != _bare(shown)
-        return raw is not None and raw != shown
+        """Whether its field holds anything but a `value` of the config; an emptied number field does not."""
+        unchanged = self.to_field(value)
+        if isinstance(unchanged, str):
+            return _normalized(raw) != _normalized(unchanged)
+        return raw is not None and raw != unchanged
 
     def _row(self, line: str) -> tuple[str, str]:
         pattern, equals, number = line.rpartition("=")
@@ -106,21 +106,21 @@ class Setting:
 
 
 def settings() -> list[Setting]:
-    """Every setting that has its own field, in the order of the config."""
+    """Every setting that has a field, in the order of the config."""
     listed = []
     for section in fields(RunConfig):
-        plain: Any = cast(Any, section).default_factory()
-        hints = typing.get_type_hints(type(plain))
-        for item in fields(plain):
-            if (section.name, item.name) not in GIVEN:
-                listed.append(_setting(section.name, item.name, hints[item.name], getattr(plain, item.name)))
+        default: Any = cast(Any, section).default_factory()
+        hints = typing.get_type_hints(type(default))
+        for item in fields(default):
+            if (section.name, item.name) not in SET_BY_PAGE:
+                listed.append(_setting(section.name, item.name, hints[item.name], getattr(default, item.name)))
     return listed
 
 
 def preset_config(site: Site, preset: str) -> RunConfig:
-    """The config of a preset, "" for the base model's own, on the base model of the page."""
-    if preset and preset not in preset_names():  # a path would be read
-        raise ConfigError("that preset is not there; choose another")
+    """The config of a preset, "" for that of the base model, on the base model of the page."""
+    if preset and preset not in preset_names():  # `load_config` would read a path
+        raise ConfigError("that preset does not exist; choose another")
     return load_config(preset, options={"model": {"base": site.base}})
 
 
@@ -129,47 +129,47 @@ def overrides(config: RunConfig, values: Sequence[Any], site: Site) -> dict[str,
     changed: dict[str, dict[str, Any]] = {}
     for setting, raw in zip(settings(), values, strict=True):
         if setting.differs(raw, _of(config, setting)):
-            changed.setdefault(setting.section, {})[setting.key] = setting.given(raw, site)
+            changed.setdefault(setting.section, {})[setting.key] = setting.from_field(raw, site)
     return changed
 
 
 def config_of(site: Site, preset: str, dataset: str, values: Sequence[Any]) -> RunConfig:
-    """The config of a run. ConfigError, one sentence for all that cannot be used."""
+    """The config of a run. ConfigError, one sentence for all values that cannot be used."""
     if not dataset:
         raise ConfigError("choose a dataset")
-    asked = zip(settings(), values, strict=True)
-    empty = [s.key for s, raw in asked if s.kind in ("whole", "number") and not s.absent and raw is None]
+    pairs = zip(settings(), values, strict=True)
+    empty = [s.key for s, raw in pairs if s.kind in ("whole", "number") and not s.absent and raw is None]
     if empty:
-        raise ConfigError(f"{', '.join(empty)}: no number is given; give one, or choose the preset again")
-    plain = preset_config(site, preset)
-    options = overrides(plain, values, site)
+        raise ConfigError(f"{', '.join(empty)}: the field is empty; give a number, or choose the preset again")
+    base = preset_config(site, preset)
+    options = overrides(base, values, site)
     options.setdefault("data", {})["folder"] = str(site.dataset(dataset))
     options.setdefault("model", {})["base"] = site.base
-    # the form shows the weighting, which a gamma alone would change, as it did in old files
-    options.setdefault("training", {}).setdefault("weighting", plain.training.weighting)
+    # the form shows the weighting, which a gamma without one would change, as it did in old files
+    options.setdefault("training", {}).setdefault("weighting", base.training.weighting)
     return load_config(preset, options=options)
 
 
 def switched(site: Site, before: str, after: str, values: Sequence[Any]) -> list[Any]:
-    """The fields when another preset is chosen: what was changed by hand stays, the rest is the new preset's."""
+    """The fields when another preset is chosen: what was changed by hand stays, the rest becomes the new preset's."""
     old, new = preset_config(site, before), preset_config(site, after)
     return [
-        gr.skip() if setting.differs(raw, _of(old, setting)) else setting.shown(_of(new, setting))
+        gr.skip() if setting.differs(raw, _of(old, setting)) else setting.to_field(_of(new, setting))
         for setting, raw in zip(settings(), values, strict=True)
     ]
 
 
 def run_name(site: Site, name: str) -> str:
-    """`name` if a run may be called so: never a path, and nothing that is there already. ConfigError."""
+    """`name` if a run can have it: never a path, and nothing that exists already. ConfigError."""
     name = (name or "").strip()
-    if not re.fullmatch(r"[^\W_][\w .-]{0,59}", name) or name.endswith(".") or name.split(".")[0].upper() in _RESERVED:
+    if not re.fullmatch(r"[^\W_][\w .-]{0,59}", name) or name.endswith(".") or is_device(name):
+        given = f", but {name[:40]!r} was given" if name else "; give one"
         raise ConfigError(
-            "a run's name has up to 60 letters, digits, spaces, - _ and ., and begins with a letter or digit"
-            + (f", but {name[:40]!r} was given" if name else "; give one")
+            f"a run's name has up to 60 letters, digits, spaces, - _ and ., and begins with a letter or digit{given}"
         )
     folder = site.runs / name
     if folder.exists() or folder.is_symlink() or site.data.absolute().is_relative_to(folder.absolute()):
-        raise ConfigError(f'"{name}" is there already; choose another name')
+        raise ConfigError(f'"{name}" exists already; choose another name')
     return name
 
 
@@ -181,28 +181,27 @@ def field_of(setting: Setting, site: Site, config: RunConfig) -> Any:
         "label": _LABELS.get(setting.place, setting.key.replace("_", " ").capitalize()), "info": setting.help,
         "elem_id": f"train-{name}".replace("_", "-"), "min_width": 150,
     }  # fmt: skip
-    value = setting.shown(_of(config, setting))
+    value = setting.to_field(_of(config, setting))
     if setting.kind == "switch":
         return gr.Checkbox(value, **common)
     if setting.kind in ("choice", "answer", "dataset", "adapter", "cache"):
         return gr.Dropdown(choices_of(setting, site), value=value, **common)
-    if setting.kind in ("whole", "number") and not setting.absent:  # a field of a number has no way to be empty
+    if setting.kind in ("whole", "number") and not setting.absent:  # a number field cannot be empty
         precision, step = (0, 1) if setting.kind == "whole" else (None, _stride(value or setting.default))
         return gr.Number(value, precision=precision, step=step, **common)
     lines, hint = 2 if setting.kind in ("lines", "table") else 1, "left empty" if setting.absent else None
-    return gr.Textbox(
-        value, lines=lines, max_lines=8 if lines > 1 else 1, max_length=20_000, placeholder=hint, **common
-    )
+    common |= {"lines": lines, "max_lines": 8 if lines > 1 else 1, "max_length": 20_000, "placeholder": hint}
+    return gr.Textbox(value, **common)
 
 
 def choices_of(setting: Setting, site: Site) -> list[Any]:
-    """What can be chosen in the field of a setting."""
+    """The choices in the field of a setting."""
     if setting.kind == "cache":
         return [("in the run folder", ""), ("shared by all runs of this page", "shared")]
     if setting.kind == "adapter":
-        return [("none", ""), *((site.name_of(path), identity) for identity, path in site.adapters().items())]
+        return [("none", ""), *site.adapter_choices()]
     if setting.kind == "dataset":
-        return [("none", ""), *((path.name, identity) for identity, path in site.datasets().items())]
+        return [("none", ""), *site.dataset_choices()]
     return list(_ANSWERS if setting.kind == "answer" else setting.choices)
 
 
@@ -218,7 +217,7 @@ def _setting(section: str, key: str, hint: Any, default: Any) -> Setting:
     elif inner is bool:
         kind = "answer" if absent else "switch"
     elif typing.get_origin(inner) is tuple:
-        kind = "lines" if key == "prompts" else "list"  # prompts have commas in them
+        kind = "lines" if key == "prompts" else "list"  # prompts contain commas
     elif typing.get_origin(inner) is dict:
         kind = "table"
     else:
@@ -235,10 +234,10 @@ def _text(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _bare(text: Any) -> str:
+def _normalized(text: Any) -> str:
     return re.sub(r"[ \t]*([,=\n])[ \t\n]*", r"\1", str(text or "").strip())
 
 
 def _stride(value: float | None) -> float:
-    """By how much the arrows of a number's field change it."""
+    """By how much the arrows of a number field change it."""
     return 10 ** (math.floor(math.log10(abs(value))) - 1) if value else 0.01

@@ -1,4 +1,4 @@
-"""Curves as small pictures of lines in HTML: they stretch to any width while their labels keep their size."""
+"""Line charts as HTML: they stretch to any width while their labels keep their size."""
 
 from __future__ import annotations
 
@@ -9,24 +9,11 @@ from dataclasses import dataclass
 from ...messages import escaped
 
 _WIDTH, _HEIGHT = 1000, 300
-STYLES = """<style>
-.curves { margin: 0; }
-.curves figcaption { display: flex; flex-wrap: wrap; gap: 0 1rem; align-items: baseline; margin-bottom: 0.4rem; }
-.curves figcaption i { display: inline-block; width: 1.2em; height: 0; border-top: 3px solid; margin-right: 0.35em;
-  vertical-align: middle; border-radius: 2px; }
-.curves .plot { position: relative; height: 11rem; margin: 0 0.75rem 1.4rem 3.2rem; }
-.curves svg { position: absolute; inset: 0; width: 100%; height: 100%; overflow: hidden; }
-.curves svg * { vector-effect: non-scaling-stroke; fill: none; stroke-linejoin: round; }
-.curves svg line { stroke: var(--border-color-primary); }
-.curves .x, .curves .y { position: absolute; font-size: 0.75rem; opacity: 0.75; font-variant-numeric: tabular-nums; }
-.curves .x { top: 100%; transform: translate(-50%, 0.2rem); }
-.curves .y { right: 100%; transform: translate(-0.4rem, 50%); white-space: nowrap; }
-</style>"""
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A named line through `points` (x, y), drawn in a CSS colour; `marked` if each point is worth a dot."""
+    """A named line through `points` (x, y), drawn in a CSS colour; `marked`: each point gets a dot."""
 
     name: str
     colour: str
@@ -37,11 +24,11 @@ class Curve:
 
 
 def chart(title: str, curves: Sequence[Curve]) -> str:
-    """The HTML of `curves` from zero up, the last on top; "" if there is nothing to draw."""
-    everywhere = [point for curve in curves for point in curve.points]
-    if not everywhere:
+    """`curves` as HTML, from zero up, the last one on top; "" if there is nothing to draw."""
+    all_x = [x for curve in curves for x, _ in curve.points]
+    if not all_x:
         return ""
-    low, high = min(x for x, _ in everywhere), max(x for x, _ in everywhere)
+    low, high = min(all_x), max(all_x)
     top = _top(curves)
     if low == high:
         low, high = low - 1, high + 1
@@ -83,7 +70,7 @@ def _line(curve: Curve, places: Sequence[tuple[float, float]]) -> str:
 
 
 def _top(curves: Sequence[Curve]) -> float:
-    """The upper end of the scale: all of each curve but rare peaks, which would press the rest flat."""
+    """The upper end of the scale: all of each curve except rare peaks, which would flatten the rest."""
     tops = []
     for curve in curves:
         heights = sorted(y for _, y in curve.points)
@@ -94,7 +81,7 @@ def _top(curves: Sequence[Curve]) -> float:
 
 
 def _marks(low: float, high: float, count: int) -> list[float]:
-    """Round numbers between `low` and `high`, about so many."""
+    """About `count` round numbers between `low` and `high`."""
     rough = (high - low) / count
     power = 10 ** math.floor(math.log10(rough))
     stride = next(power * step for step in (1, 2, 5, 10) if power * step >= rough * 0.999)

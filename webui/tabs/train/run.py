@@ -1,4 +1,4 @@
-"""A run in the Train tab, read anew from its files each time: nothing of it is kept in the page."""
+"""A run in the Train tab, read from its files each time: the page keeps nothing of it."""
 
 from __future__ import annotations
 
@@ -10,54 +10,34 @@ import gradio as gr
 from sd_lora.runs.control import resume_run, stop_run
 from sd_lora.runs.state import RunState, list_runs, read_run, run_status
 
-from ...messages import PRIVATE, telling
+from ...components import gallery, html_field, on
 from ...site import Site
-from ..preview import GO, PreviewInputs, choices
+from ..preview import OPEN_TAB, PreviewInputs
 from . import view as train_view
 
-#: runs that are at work at once, if they were started from the page
+#: runs started from the page that may be active at once
 MOST_RUNS = 2
 _MOST_LISTED = 100
 _EVERY = 2.0
 
 
 class RunView:
-    """The components that show a run, and what happens with them."""
+    """The components that show a run, and their events."""
 
     def __init__(self, site: Site, preview: PreviewInputs | None) -> None:
         self.site, self.preview = site, preview
-        self.lay_out()
-
-    def lay_out(self) -> None:
-        """Components, the run that is chosen first."""
         self.run = gr.Dropdown(self.runs(), value=None, label="Run", elem_id="train-run")
         with gr.Row():
             self.stop = gr.Button("Stop and save", elem_id="train-stop", interactive=False, min_width=100)
             self.resume = gr.Button("Resume", elem_id="train-resume", interactive=False, min_width=100)
-        self.progress = gr.HTML("", elem_id="train-progress", padding=False, visible=False)
-        self.loss = gr.HTML("", elem_id="train-loss", padding=False, visible=False)
-        self.validation = gr.HTML("", elem_id="train-validation", padding=False, visible=False)
-        self.samples = gr.Gallery(
-            label="Samples, the newest last",
-            columns=2,
-            fit_columns=False,
-            object_fit="contain",
-            height="auto",
-            format="png",
-            elem_id="train-samples",
-            interactive=False,
-            visible=False,
-            buttons=["download", "fullscreen"],
-        )
+        self.progress = html_field("train-progress", visible=False)
+        self.loss = html_field("train-loss", visible=False)
+        self.validation = html_field("train-validation", visible=False)
+        self.samples = gallery("train-samples", "Samples, the newest last", 2, visible=False)
         with gr.Row(equal_height=True, visible=False) as self.results:
             self.adapter = gr.Dropdown([], label="Adapter after", elem_id="train-adapter", min_width=150)
-            self.preview_button = gr.Button(
-                "Preview result",
-                elem_id="train-preview",
-                visible=self.preview is not None,
-                min_width=150,
-                elem_classes="beside",
-            )
+            options = {"visible": preview is not None, "min_width": 150, "elem_classes": "beside"}
+            self.preview_button = gr.Button("Preview result", elem_id="train-preview", **options)
         self.log = gr.Textbox(
             "",
             label="Log",
@@ -73,41 +53,38 @@ class RunView:
 
     def wire(self) -> None:
         """Events."""
-        shown = [self.timer, self.progress, self.loss, self.validation, self.samples, self.results, self.adapter,
-                 self.log, self.stop, self.resume, self.seen]  # fmt: skip
-        self.run.change(telling(self.on_run), self.run, shown, **PRIVATE)
-        self.timer.tick(telling(self.on_tick), [self.run, self.seen], [*shown, self.run], **PRIVATE)
-        self.stop.click(telling(self.on_stop), self.run, shown, **PRIVATE)
-        self.resume.click(telling(self.on_resume), self.run, [*shown, self.run], **PRIVATE)
+        outputs = [self.timer, self.progress, self.loss, self.validation, self.samples, self.results, self.adapter,
+                   self.log, self.stop, self.resume, self.seen]  # fmt: skip
+        on(self.run.change, self.on_run, self.run, outputs)
+        on(self.timer.tick, self.on_tick, [self.run, self.seen], [*outputs, self.run])
+        on(self.stop.click, self.on_stop, self.run, outputs)
+        on(self.resume.click, self.on_resume, self.run, [*outputs, self.run])
         if self.preview is not None:
-            self.preview_button.click(telling(self.on_preview), self.adapter, self.preview.adapter, **PRIVATE).success(
-                None, None, None, js=GO, **PRIVATE
-            )
+            sent = on(self.preview_button.click, self.on_preview, self.adapter, self.preview.adapter)
+            on(sent.success, None, js=OPEN_TAB)
 
     def runs(self) -> list[tuple[str, str]]:
-        """Runs with what they are at, the newest first, and their ids."""
+        """Runs with their status, the newest first, and their ids."""
         newest = list_runs(self.site.runs)[:_MOST_LISTED]
         return [(f"{path.name} · {run_status(path)}", self.site.id_of(path)) for path in newest]
 
     def folder_of(self, identity: str | None) -> Path | None:
-        """The folder of a run that is listed; of one that has gone, None."""
+        """The folder of a run; None if it no longer exists."""
         return next((path for path in list_runs(self.site.runs) if self.site.id_of(path) == identity), None)
 
     def on_run(self, identity: str | None) -> list[Any]:
-        """A run that was chosen, from the start."""
+        """A run that was chosen, with everything that is shown of it."""
         folder = self.folder_of(identity)
-        if folder is None:
-            return self.shown(None, {})
-        return self.shown(read_run(folder), {})
+        return self.updates(read_run(folder) if folder is not None else None, {})
 
     def on_tick(self, identity: str | None, seen: dict[str, Any]) -> list[Any]:
-        """What has changed of a run; the list of runs too, if its status has."""
+        """What has changed in a run; and the list of runs if its status has."""
         folder = self.folder_of(identity)
         state = read_run(folder) if folder is not None else None
         if state is None:
-            return [*self.shown(None, seen), gr.update(choices=self.runs(), value=None)]
+            return [*self.updates(None, seen), gr.update(choices=self.runs(), value=None)]
         changed = seen.get("status") != state.status
-        return [*self.shown(state, seen), gr.update(choices=self.runs()) if changed else gr.skip()]
+        return [*self.updates(state, seen), gr.update(choices=self.runs()) if changed else gr.skip()]
 
     def on_stop(self, identity: str | None) -> list[Any]:
         if (folder := self.folder_of(identity)) is not None:
@@ -122,45 +99,45 @@ class RunView:
     def on_preview(self, identity: str | None) -> Any:
         """The Preview tab with an adapter of the run chosen."""
         self.site.adapter(identity or "")
-        return gr.update(choices=choices(self.site), value=[identity])
+        return gr.update(choices=self.site.adapter_choices(), value=[identity])
 
-    def shown(self, state: RunState | None, seen: dict[str, Any]) -> list[Any]:
-        """The view of a run; only what differs from what was `seen` is sent anew."""
+    def updates(self, state: RunState | None, seen: dict[str, Any]) -> list[Any]:
+        """The updates that show a run; only what differs from what the browser has `seen` is sent."""
         if state is None:
             hidden = gr.update(visible=False)
             return [gr.Timer(active=False), *(hidden,) * 7, *_buttons(None), {}]
         seen = seen if seen.get("name") == state.name else {}
         now = {
-            "name": state.name, "status": state.status, "progress": train_view.progress_shown(state),
+            "name": state.name, "status": state.status, "progress": train_view.progress_html(state),
             "loss": state.losses[-1:], "validation": state.validation[-1:],
             "samples": [str(path) for _, path in state.samples],
             "adapters": [str(path) for _, path in state.adapters], "log": state.log,
         }  # fmt: skip
-        fresh = {key for key, value in now.items() if seen.get(key) != value}
+        changed = {key for key, value in now.items() if seen.get(key) != value}
 
         def part(key: str, value: Any) -> Any:
-            return value() if key in fresh else gr.skip()
+            return value() if key in changed else gr.skip()
 
         return [
-            gr.Timer(active=state.is_alive) if "status" in fresh else gr.skip(),
-            part("progress", lambda: shown_if(now["progress"])),
-            part("loss", lambda: shown_if(train_view.losses_shown(state))),
-            part("validation", lambda: shown_if(train_view.validation_shown(state))),
-            part("samples", lambda: shown_if(train_view.samples_shown(state, self.site.work))),
+            part("status", lambda: gr.Timer(active=state.is_alive)),
+            part("progress", lambda: hidden_if_empty(now["progress"])),
+            part("loss", lambda: hidden_if_empty(train_view.losses_html(state))),
+            part("validation", lambda: hidden_if_empty(train_view.validation_html(state))),
+            part("samples", lambda: hidden_if_empty(train_view.sample_sheets(state, self.site.work))),
             part("adapters", lambda: gr.update(visible=bool(state.adapters))),
             part("adapters", lambda: self.adapters_of(state)),
-            part("log", lambda: shown_if(state.log)),
+            part("log", lambda: hidden_if_empty(state.log)),
             *_buttons(state), now,
         ]  # fmt: skip
 
     def adapters_of(self, state: RunState) -> Any:
-        """The run's adapters by step, the last chosen."""
+        """The run's adapters by step, the last one chosen."""
         choices = [(f"step {step:,}", self.site.id_of(path)) for step, path in state.adapters]
         return gr.update(choices=choices, value=choices[-1][1] if choices else None)
 
 
-def shown_if(value: Any) -> Any:
-    """A component with `value`, and out of the way if that is empty."""
+def hidden_if_empty(value: Any) -> Any:
+    """An update to `value`, which hides the component if that is empty."""
     return gr.update(value=value, visible=bool(value))
 
 

@@ -1,41 +1,34 @@
-"""A run as the Train tab shows it; no text of files becomes markup."""
+"""A run as the Train tab shows it; text from files never becomes markup."""
 
 from __future__ import annotations
 
+import shutil
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 from sd_lora.check.result import duration
 from sd_lora.runs.state import RunState
 
+from ...cached_files import cached_file
 from ...messages import escaped
-from ...picture_files import kept_file
 from .plots import Curve, chart
 
 _MOST_SAMPLES = 24
-STYLES = """<style>
-.said { border-radius: 6px; padding: 0.5rem 0.75rem; background: var(--background-fill-secondary);
-  border-left: 4px solid var(--color-accent); overflow-wrap: anywhere; }
-.said.error { border-left-color: #c0392b; }
-.facts { display: flex; flex-wrap: wrap; gap: 0 1.25rem; }
-.facts b { font-weight: 700; }
-#train-samples .grid-wrap { height: auto; min-height: 0; max-height: none; }
-</style>"""
 
 
-def said(text: str, *, wrong: bool = False) -> str:
+def message_html(text: str, *, is_error: bool = False) -> str:
     """A sentence beside the form."""
-    if not text:
-        return ""
-    return f'<div class="said{" error" if wrong else ""}" role="{"alert" if wrong else "status"}">{escaped(text)}</div>'
+    kind, role = (" error", "alert") if is_error else ("", "status")
+    return f'<div class="form-message{kind}" role="{role}">{escaped(text)}</div>' if text else ""
 
 
-def progress_shown(state: RunState) -> str:
-    """The bar, and beside it what can be said in numbers."""
+def progress_html(state: RunState) -> str:
+    """The bar, with the status and numbers of the run above it."""
     share = state.step / state.steps if state.steps else 0.0
-    word = "stopping after this step" if state.stopping else state.status
+    status = "stopping after this step" if state.stopping else state.status
     steps = f"step {state.step:,} of {state.steps:,}" if state.steps else ""
-    facts = [f"<b>{escaped(word)}</b>", steps]
+    facts = [f"<b>{escaped(status)}</b>", steps]
     if state.is_alive and state.seconds:
         facts.append(f"{1 / state.seconds:.1f} steps/s" if state.seconds < 1 else f"{state.seconds:.1f} s/step")
     if state.is_alive and state.step and state.step == state.steps:
@@ -53,11 +46,11 @@ def progress_shown(state: RunState) -> str:
         f'<div class="bar" role="progressbar" aria-label="steps" aria-valuemin="0" aria-valuemax="{state.steps}" '
         f'aria-valuenow="{state.step}"><i style="width:{100 * share:.1f}%"></i></div>'
     )
-    error = said(f"{state.name}: {state.error}", wrong=True) if state.error else ""
+    error = message_html(f"{state.name}: {state.error}", is_error=True) if state.error else ""
     return f'<div class="status" role="status"><div class="facts">{line}</div>{bar}</div>{error}'
 
 
-def losses_shown(state: RunState) -> str:
+def losses_html(state: RunState) -> str:
     """The loss of each step and its running mean."""
     raw = [(step, loss) for step, loss, _ in state.losses]
     mean = [(step, smoothed) for step, _, smoothed in state.losses]
@@ -65,8 +58,8 @@ def losses_shown(state: RunState) -> str:
     return chart("Training loss", curves)
 
 
-def validation_shown(state: RunState) -> str:
-    """The loss on images held out and on as many trained ones."""
+def validation_html(state: RunState) -> str:
+    """The loss on held-out images and on as many training images."""
     held = [(step, loss) for step, loss, _ in state.validation]
     trained = [(step, loss) for step, _, loss in state.validation]
     curves = [
@@ -75,13 +68,15 @@ def validation_shown(state: RunState) -> str:
     return chart("Validation loss", curves)
 
 
-def samples_shown(state: RunState, work: Path) -> list[tuple[str, str]]:
-    """Copies in `work` of the newest sample sheets, the newest last; a run's own files are not handed out."""
+def sample_sheets(state: RunState, work: Path) -> list[tuple[str, str]]:
+    """Copies in `work` of the newest sample sheets, the newest last; browsers get no file of the run itself."""
     sheets = []
     for step, path in state.samples[-_MOST_SAMPLES:]:
         with suppress(OSError):
             facts = path.lstat()
-            if not path.is_symlink():  # a link may lead anywhere
+            if not path.is_symlink():  # a link may point anywhere
                 key = f"{path}\0{facts.st_mtime_ns}\0{facts.st_size}".encode("utf-8", "surrogateescape")
-                sheets.append((kept_file(work, key, path.name, path.read_bytes), f"step {step:,}"))
+                sheets.append(
+                    (str(cached_file(work, key, path.name, partial(shutil.copyfile, path))), f"step {step:,}")
+                )
     return sheets

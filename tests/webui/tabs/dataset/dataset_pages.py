@@ -23,8 +23,8 @@ def count(text: str) -> tuple[int, int]:
 
 def opened(tab: Any, name: str = "ink") -> tuple[str, Visit, dict[Any, Any]]:
     """A dataset checked: its id, the visit and the last updates."""
-    identity = dict(tab.choices())[name]
-    visit = tab.on_choose(identity, None, "", "", "")[tab.visit]
+    identity = dict(tab.site.dataset_choices())[name]
+    visit = tab.on_choose(identity, Visit(), "", "", "")[tab.visit]
     *_, last = tab.on_check(identity, visit, "", "", "")
     return identity, visit, last
 

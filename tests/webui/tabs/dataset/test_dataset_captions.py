@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from dataset_pages import Write, opened, refusal, value
+from sd_lora.webui.tabs.dataset.drafts import Visit
 
 
 def test_drafts_are_not_lost(tab: Any, folder: Path, captioned: Write) -> None:
@@ -15,7 +16,7 @@ def test_drafts_are_not_lost(tab: Any, folder: Path, captioned: Write) -> None:
     first = value(shown[words.caption])
     saved = (folder / "00.txt").read_bytes()
     shown = words.on_next(visit, "00.png", "a draft", "")
-    assert shown[words.shown] == "01.png"
+    assert shown[words.name] == "01.png"
     assert "not saved: <span" in shown[words.drafts]
     assert value(shown[words.gallery])[0][1].startswith("✎ 00.png")
     event: Any = SimpleNamespace(index=0)
@@ -23,9 +24,9 @@ def test_drafts_are_not_lost(tab: Any, folder: Path, captioned: Write) -> None:
     shown = words.on_select(visit, "01.png", second, "", event)
     assert value(shown[words.caption]) == "a draft"
     assert "value" not in shown[words.gallery]  # marks are as they were
-    assert set(words.on_select(visit, "00.png", "typed since", "", event)) == {words.shown}
+    assert set(words.on_select(visit, "00.png", "typed since", "", event)) == {words.name}
     captioned("data/other", count=1, size=16)
-    other = dict(tab.choices())["other"]
+    other = dict(tab.site.dataset_choices())["other"]
     assert tab.on_choose(other, visit, "00.png", "a draft, longer", "")[words.caption] == ""
     *_, shown = tab.on_check(other, visit, "", "", "")
     assert "not saved" not in shown[words.drafts]
@@ -46,26 +47,26 @@ def test_undo_shows_its_picture_and_keeps_what_is_not_saved(tab: Any, folder: Pa
     words.on_save(visit, "02.png", "two", "")
     words.on_next(visit, "02.png", "two, not saved", "")
     shown = words.on_undo(visit, "00.png", "zero, not saved", "")
-    assert shown[words.shown] == "02.png"
+    assert shown[words.name] == "02.png"
     assert value(shown[words.caption]) == "two, not saved"
-    assert "kept here" in shown[words.told]
+    assert "unsaved text is kept" in shown[words.message]
     assert "00.png, 02.png" in shown[words.drafts]
     assert "nothing was written" in refusal(lambda: words.on_undo(visit, "02.png", "two, not saved", ""))
     shown = words.on_discard(visit, "02.png", "two, not saved", "")
     assert value(shown[words.caption]) == (folder / "02.txt").read_text().strip()
-    assert words.on_previous(visit, "00.png", "", "")[words.shown] == "02.png"
+    assert words.on_previous(visit, "00.png", "", "")[words.name] == "02.png"
 
 
 def test_what_others_changed_is_told(tab: Any, folder: Path) -> None:
     _, visit, _ = opened(tab)
     words = tab.captions
     (folder / "00.txt").write_text("theirs")
-    assert "Discard shows what is there" in refusal(lambda: words.on_save(visit, "00.png", "mine", ""))
+    assert "Discard then shows the saved one" in refusal(lambda: words.on_save(visit, "00.png", "mine", ""))
     assert (folder / "00.txt").read_text() == "theirs"
-    assert visit.known().drafts["00.png"].text == "mine"
+    assert visit.open_desk().drafts["00.png"].text == "mine"
     assert value(words.on_discard(visit, "00.png", "mine", "")[words.caption]) == "theirs"
-    assert "saved" in words.on_save(visit, "00.png", "mine", "")[words.told]
-    assert "is that already" in words.on_save(visit, "00.png", "mine", "")[words.told]
+    assert "saved" in words.on_save(visit, "00.png", "mine", "")[words.message]
+    assert "is unchanged" in words.on_save(visit, "00.png", "mine", "")[words.message]
 
 
 def test_a_second_check_keeps_what_is_typed_and_what_can_be_undone(tab: Any, folder: Path) -> None:
@@ -76,18 +77,18 @@ def test_a_second_check_keeps_what_is_typed_and_what_can_be_undone(tab: Any, fol
     (folder / "02.png").unlink()
     *_, shown = tab.on_check(identity, visit, "00.png", "typed", "")
     assert words.caption not in shown  # the field stays, with what was typed meanwhile
-    assert words.shown not in shown
+    assert words.name not in shown
     assert len(value(shown[words.gallery])) == 2
-    assert words.on_next(visit, "00.png", "typed, longer", "")[words.shown] == "01.png"
-    assert visit.known().drafts["00.png"].text == "typed, longer"
-    words.on_undo(visit, "01.png", visit.known().bases["01.png"], "")
+    assert words.on_next(visit, "00.png", "typed, longer", "")[words.name] == "01.png"
+    assert visit.open_desk().drafts["00.png"].text == "typed, longer"
+    words.on_undo(visit, "01.png", visit.open_desk().bases["01.png"], "")
     assert (folder / "00.txt").read_bytes() == before
 
 
 def test_a_check_of_a_dataset_that_is_left_changes_nothing(tab: Any, folder: Path, captioned: Write) -> None:
     captioned("data/other", count=1, size=16)
-    ids = dict(tab.choices())
-    visit = tab.on_choose(ids["ink"], None, "", "", "")[tab.visit]
+    ids = dict(tab.site.dataset_choices())
+    visit = tab.on_choose(ids["ink"], Visit(), "", "", "")[tab.visit]
     checking = tab.on_check(ids["ink"], visit, "", "", "")
     next(checking)
     tab.on_choose(ids["other"], visit, "", "", "")
@@ -100,6 +101,6 @@ def test_captions_that_cannot_be_edited_are_shown(tab: Any, folder: Path) -> Non
     _, visit, shown = opened(tab)
     words = tab.captions
     assert shown[words.caption]["interactive"] is False
-    assert "dataset file" in shown[words.told]
+    assert "dataset file" in shown[words.message]
     assert "dataset file" in refusal(lambda: words.on_save(visit, "00.png", "x", ""))
-    assert words.on_next(visit, "00.png", "x", "")[words.shown] == "01.png"
+    assert words.on_next(visit, "00.png", "x", "")[words.name] == "01.png"

@@ -12,12 +12,13 @@ import gradio as gr
 import pytest
 from dataset_pages import HOSTILE, SCRIPT, Write, everything, opened, refusal, uploads, value
 from PIL import Image
-from sd_lora.webui.messages import status_html, telling
+from sd_lora.webui.messages import status_html, with_errors_shown
 from sd_lora.webui.site import Site
 from sd_lora.webui.tabs.dataset import checker as dataset_checker
 from sd_lora.webui.tabs.dataset import report as dataset_report
 from sd_lora.webui.tabs.dataset import tab as dataset_tab
 from sd_lora.webui.tabs.dataset import upload as dataset_upload
+from sd_lora.webui.tabs.dataset.drafts import Visit
 
 import sd_lora
 from sd_lora.check.result import Check
@@ -25,8 +26,8 @@ from sd_lora.data.findings import Finding
 from sd_lora.preview.service import PreviewService
 
 IDS = """
-choice reload trigger check upload name create add status summary duplicates findings buckets gallery picture-name
-picture caption tokens previous next save undo discard told drafts
+choice refresh trigger check upload name create add status summary duplicates findings buckets gallery picture-name
+picture caption tokens previous next save undo discard message drafts
 """
 
 
@@ -46,11 +47,13 @@ def test_a_real_check_is_shown_and_all_that_files_say_is_text(tab: Any, site: Si
     (folder / HOSTILE).write_bytes((folder / "01.png").read_bytes())
     (folder / f"{HOSTILE[:-4]}.txt").write_text("a house\na red house\n")
     (folder / "02.txt").unlink()
-    identity = dict(tab.choices())["ink"]
-    updates = list(tab.on_check(identity, None, "", "", "xlora"))
+    identity = dict(tab.site.dataset_choices())["ink"]
+    updates = list(tab.on_check(identity, Visit(), "", "", "xlora"))
     assert "loading" in updates[0][tab.status]
     shown = updates[-1]
-    html = "".join(shown[part] for part in (tab.summary, tab.found, tab.duplicates, tab.buckets, tab.captions.tokens))
+    html = "".join(
+        shown[part] for part in (tab.summary, tab.findings, tab.duplicates, tab.buckets, tab.captions.tokens)
+    )
     assert not re.search(r"<(?!/?(div|p|ul|li|section|h4|span|code|table|caption|thead|tbody|tr|th|td|img)\b)", html)
     assert not re.search(r"<img (?!src=\"data:image/jpeg;base64)", html)
     for text in ("1 error", "caption-missing", "Duplicates", "400 steps of 8", "64 × 64", "&lt;img src=x onerror"):
@@ -62,7 +65,7 @@ def test_a_real_check_is_shown_and_all_that_files_say_is_text(tab: Any, site: Si
     for path, _ in value(shown[tab.captions.gallery]):
         assert Path(path).is_relative_to(site.work)
     assert isinstance(shown[tab.captions.picture], Image.Image)
-    assert shown[tab.captions.shown] == "00.png"
+    assert shown[tab.captions.name] == "00.png"
     assert value(shown[tab.captions.caption]) == SCRIPT
 
 
@@ -70,7 +73,7 @@ def test_other_texts_are_text_too() -> None:
     hostile = dataset_report.drafts_html([HOSTILE] * 9) + status_html(HOSTILE, 0.5)
     assert "<img" not in hostile
     assert "and 1 more" in hostile
-    assert "&lt;img" in str(telling_message(HOSTILE))
+    assert "&lt;img" in str(toast_of(HOSTILE))
 
 
 def test_where_a_folder_lies_is_left_out() -> None:
@@ -82,24 +85,24 @@ def test_where_a_folder_lies_is_left_out() -> None:
     assert dataset_report.buckets_html(check) == dataset_report.duplicates_html(check) == ""
 
 
-def telling_message(name: str) -> str:
+def toast_of(name: str) -> str:
     def fails() -> None:
         dataset_upload.folder_name(name, ())
 
     with pytest.raises(gr.Error) as caught:
-        telling(fails)()
+        with_errors_shown(fails)()
     return str(caught.value.message)
 
 
 def test_tokens_are_counted_as_they_will_be_trained(tab: Any, folder: Path) -> None:
     _, visit, _ = opened(tab)
     on_type = tab.captions.on_type
-    visit.known().bases["00.png"] = "a b"
+    visit.open_desk().bases["00.png"] = "a b"
     assert "4 of 8 tokens<" in on_type(visit, "00.png", "a b", "")
     assert "7 of 8 tokens · not saved" in on_type(visit, "00.png", "a  b", "xyz ")  # "in xyz style" is added
     assert "line 2: 9 of 8 tokens; the end is not read" in on_type(visit, "00.png", "a\n1 2 3 4 5 6 7", "")
     assert "no caption" in on_type(visit, "00.png", " \n ", "")
-    assert on_type(None, "00.png", "a", "") == on_type(visit, "no.png", "a", "") == ""
+    assert on_type(Visit(), "00.png", "a", "") == on_type(visit, "no.png", "a", "") == ""
 
 
 def test_the_service_counts_as_training_does() -> None:
@@ -116,11 +119,11 @@ def test_the_service_counts_as_training_does() -> None:
 
 @pytest.mark.parametrize("identity", [None, "", "../../etc", "0" * 12, "/etc"])
 def test_unknown_datasets_are_refused(tab: Any, folder: Path, tmp_path: Path, identity: str | None) -> None:
-    assert "dataset" in refusal(lambda: tab.on_check(identity, None, "", "", ""))
+    assert "dataset" in refusal(lambda: tab.on_check(identity, Visit(), "", "", ""))
     assert "dataset" in refusal(lambda: tab.on_add(identity, uploads(tmp_path, "a.png")))
     if identity:
-        assert "dataset" in refusal(lambda: tab.on_choose(identity, None, "", "", ""))
-    assert tab.on_reload(identity)["value"] is None
+        assert "dataset" in refusal(lambda: tab.on_choose(identity, Visit(), "", "", ""))
+    assert tab.on_refresh(identity)["value"] is None
 
 
 @pytest.mark.parametrize("name", ["", "../ink/00.png", "/etc/passwd", "00.txt", "03.png"])
@@ -130,7 +133,7 @@ def test_unknown_pictures_are_refused(tab: Any, folder: Path, name: str) -> None
     assert "no picture is chosen" in refusal(lambda: tab.captions.on_save(visit, name, "x", ""))
     assert "no picture is chosen" in refusal(lambda: tab.captions.on_discard(visit, name, "x", ""))
     tab.captions.on_next(visit, name, "x", "")
-    assert visit.known().drafts == {}
+    assert visit.open_desk().drafts == {}
     assert everything(folder.parent) == before
 
 
@@ -139,18 +142,18 @@ def test_a_place_that_is_none_is_refused(tab: Any, folder: Path, index: Any) -> 
     _, visit, _ = opened(tab)
     event: Any = SimpleNamespace(index=index)
     if index is not True:  # which is 1
-        assert "not there any more" in refusal(lambda: tab.captions.on_select(visit, "00.png", "", "", event))
+        assert "no longer exists" in refusal(lambda: tab.captions.on_select(visit, "00.png", "", "", event))
 
 
 def test_without_a_dataset_nothing_happens(tab: Any) -> None:
     for handler in (tab.captions.on_save, tab.captions.on_undo, tab.captions.on_discard, tab.captions.on_next):
-        assert "check it first" in refusal(lambda handler=handler: handler(None, "00.png", "x", ""))
+        assert "check it first" in refusal(lambda handler=handler: handler(Visit(), "00.png", "x", ""))
 
 
 def test_one_check_at_a_time_and_errors_take_the_bar_away(
     tab: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
-    identity, begun, go = dict(tab.choices())["ink"], threading.Event(), threading.Event()
+    identity, begun, go = dict(tab.site.dataset_choices())["ink"], threading.Event(), threading.Event()
     looked = dataset_checker.check_folder
 
     def slow(*args: Any, **options: Any) -> Any:
@@ -164,16 +167,16 @@ def test_one_check_at_a_time_and_errors_take_the_bar_away(
     started.start()
     assert begun.wait(20)
     try:
-        second = tab.on_check(identity, None, "", "", "")
+        second = tab.on_check(identity, Visit(), "", "", "")
         next(second)
         assert 'class="bar"' not in next(second)[tab.status]
         assert "another dataset is being checked" in refusal(lambda: second)
     finally:
         go.set()
         started.join()
-    assert "comma" in refusal(lambda: tab.on_check(identity, None, "", "", "a, b"))
+    assert "comma" in refusal(lambda: tab.on_check(identity, Visit(), "", "", "a, b"))
     monkeypatch.setattr(dataset_checker, "check_folder", looked)
     for path in folder.iterdir():
         path.unlink()
     folder.rmdir()
-    assert "not there any more" in refusal(lambda: tab.on_check(identity, None, "", "", ""))
+    assert "no longer exists" in refusal(lambda: tab.on_check(identity, Visit(), "", "", ""))

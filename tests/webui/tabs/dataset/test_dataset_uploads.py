@@ -47,7 +47,7 @@ def test_hostile_names_are_refused(tab: Any, site: Site, tmp_path: Path, names: 
         (("a.png", b""), "a.png"),
         (("a.gif", b"GIF89a" + b"\xff" * 40), "a.gif"),
         (("a.jpg", b"%!PS-Adobe (%pipe%id) file"), "a.jpg"),
-        (("a.txt", b"x\0y"), "captions that are no text: a.txt"),
+        (("a.txt", b"x\0y"), "captions that are not text: a.txt"),
         (("a.txt", b"x" * 64_001), "captions over 64 kB: a.txt"),
         (("b.txt", bytes(range(1, 32)) * 9 + b"\xff\xfe\xfd"), "b.txt"),
     ],
@@ -72,13 +72,13 @@ def test_too_many_too_large_and_links(
     tab: Any, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     files = uploads(tmp_path, "a.png")
-    assert "201 files were given, and 200 are taken" in refusal(lambda: tab.on_create("new", files * 201))
+    assert "201 files were given, but 200 are the most" in refusal(lambda: tab.on_create("new", files * 201))
     link = tmp_path / "uploads" / "link.png"
     link.symlink_to(files[0])
-    assert "no file: link.png" in refusal(lambda: tab.on_create("new", [str(link)]))
-    assert "no file: gone.png" in refusal(lambda: tab.on_create("new", ["/etc/gone.png"]))
+    assert "not a file: link.png" in refusal(lambda: tab.on_create("new", [str(link)]))
+    assert "not a file: gone.png" in refusal(lambda: tab.on_create("new", ["/etc/gone.png"]))
     monkeypatch.setattr(dataset_upload, "MOST_BYTES", 10)
-    assert "MB are taken at once" in refusal(lambda: tab.on_create("new", files))
+    assert "MB are the most at once" in refusal(lambda: tab.on_create("new", files))
     assert os.listdir(site.data) == []
 
 
@@ -109,7 +109,7 @@ def test_a_new_dataset(tab: Any, site: Site, tmp_path: Path) -> None:
     assert sorted(stored) == sorted(["a_b _1_.png", "a_b _1_.txt", f"{'漢' * 50}.png", f"{'漢' * 50}.txt", "ü.caption",
                                      "ü.webp", "c.txt"])  # fmt: skip
     assert os.listdir(site.data) == ["ink  wash"]
-    assert last[tab.dataset]["value"] == dict(tab.choices())["ink  wash"]
+    assert last[tab.dataset]["value"] == dict(tab.site.dataset_choices())["ink  wash"]
     assert "7 files in the new dataset" in last[tab.status]
     editor = CaptionEditor(site.data / "ink  wash")
     assert {editor.read(name) for name in editor.names} == {"a cat"}
@@ -118,10 +118,12 @@ def test_a_new_dataset(tab: Any, site: Site, tmp_path: Path) -> None:
 def test_pictures_are_added_or_none(
     tab: Any, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
-    identity, before = dict(tab.choices())["ink"], everything(folder)
-    assert "there already: 00.PNG" in refusal(lambda: tab.on_add(identity, uploads(tmp_path, "new.png", "00.PNG")))
+    identity, before = dict(tab.site.dataset_choices())["ink"], everything(folder)
+    assert "in the dataset already: 00.PNG" in refusal(
+        lambda: tab.on_add(identity, uploads(tmp_path, "new.png", "00.PNG"))
+    )
     png(folder / "cafe\u0301.png")
-    assert "there already" in refusal(lambda: tab.on_add(identity, uploads(tmp_path, "caf\u00e9.png")))
+    assert "in the dataset already" in refusal(lambda: tab.on_add(identity, uploads(tmp_path, "caf\u00e9.png")))
     (folder / "cafe\u0301.png").unlink()
     move = dataset_upload._move_new
 
@@ -144,9 +146,9 @@ def test_what_came_between_is_not_overwritten(tab: Any, site: Site, tmp_path: Pa
     creating = tab.on_create("new", uploads(tmp_path, "a.png"))
     next(creating)
     (site.data / "new").mkdir()
-    assert "that is taken" in refusal(lambda: creating)
+    assert "it is taken" in refusal(lambda: creating)
     assert os.listdir(site.data) == ["new"]
-    adding = tab.on_add(dict(tab.choices())["new"], uploads(tmp_path, "a.png"))
+    adding = tab.on_add(dict(tab.site.dataset_choices())["new"], uploads(tmp_path, "a.png"))
     next(adding)
     (site.data / "new" / "a.png").write_text("theirs")
     assert "nothing was stored" in refusal(lambda: adding)
