@@ -84,7 +84,7 @@ def first_visit(chromium: Any, address: str) -> tuple[float, float]:
 
 
 class Tab:
-    """An open page that asks nothing of other hosts: what it asks for elsewhere is refused, and `close` tells."""
+    """An open page; `close` fails if it has asked other hosts for anything."""
 
     def __init__(self, chromium: Any, address: str = "", **settings: Any) -> None:
         self.context = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}, **settings})
@@ -143,7 +143,7 @@ class Tab:
         expect(self.page.locator(f"#{field} :is(textarea, input)").first).to_have_value(value, timeout=PATIENCE)
 
     def pictures(self, gallery: str, count: int) -> list[bytes]:
-        """The pixels of what a gallery shows, once it is so many pictures."""
+        """The pixels of what a gallery shows, once there are `count` of them."""
         shown = "([id, n]) => document.querySelectorAll(`#${id} .grid-container img`).length == n"
         self.page.wait_for_function(shown, arg=[gallery, count])
         sources = self.page.locator(f"#{gallery} .grid-container img").evaluate_all("all => all.map(i => i.src)")

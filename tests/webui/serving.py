@@ -1,4 +1,4 @@
-"""The page in a process of its own, as users start it, and callers that speak to it as browsers and programs do."""
+"""The page in its own process, as users start it, and callers that use it like browsers and programs."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ class Visitor:
         self._events = config["dependencies"]
 
     def press(self, button: str, outputs: int, data: Sequence[Any]) -> list[Any]:
-        """The last output of the event of `button` that has so many `outputs`."""
+        """The last output of the event of `button` that has that many `outputs`."""
         mine = [
             event for event in self._events
             if [self._ids[button], "click"] in event["targets"] and len(event["outputs"]) == outputs
@@ -101,12 +101,12 @@ class Visitor:
             for line in stream.iter_lines():
                 if not line.startswith("data:"):
                     continue
-                said = json.loads(line[5:])
-                if said.get("event_id") == event and said["msg"] == "process_completed":
-                    assert said["success"], said["output"]
-                    return said["output"]["data"] or last
-                if said.get("event_id") == event and said["msg"] == "process_generating":
-                    last = _patched(last, said["output"]["data"])
+                message = json.loads(line[5:])
+                if message.get("event_id") == event and message["msg"] == "process_completed":
+                    assert message["success"], message["output"]
+                    return message["output"]["data"] or last
+                if message.get("event_id") == event and message["msg"] == "process_generating":
+                    last = _patched(last, message["output"]["data"])
         raise AssertionError("the queue ended without an answer")
 
     def picture(self, shown: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""Callers and visitors that never rest: drawing, stopping, leaving, asking nonsense.
+"""Callers and visitors without a pause: drawing, stopping, leaving, sending nonsense.
 
     python tests/webui/soaking.py --minutes 30
 
@@ -23,7 +23,7 @@ from serving import Served, Visitor, post, served
 
 #: the share of the time in which caches fill, of which memory is not judged
 WARM_UP = 0.5
-#: calls that fill the caches; on a slow machine a short soak goes on until twice as many are made
+#: calls that fill the caches; on a slow machine a short soak continues until twice as many are made
 _FILLING = 450
 _CALLERS = 6
 #: pages opened before anything is judged: more than the server remembers
@@ -52,7 +52,7 @@ class Soak:
 
     @property
     def growth(self) -> float:
-        """Megabytes after the warm-up, from its first fifth to its last: what a step adds, wherever it lies."""
+        """Megabytes after the warm-up, from its first fifth to its last: what a step adds, wherever it is."""
         size = np.array([bytes for _, bytes in self.memory[int(len(self.memory) * WARM_UP) :]]) / 2**20
         fifth = len(size) // 5
         return float(np.median(size[-fifth:]) - np.median(size[:fifth]))
@@ -65,15 +65,15 @@ class Soak:
 
 
 def soak(page: Served, seconds: float, temp: Path, *, seed: int = 0) -> Soak:
-    """Keep `page`, whose private folder lies in `temp`, busy for `seconds`, then see that it still answers."""
+    """Keep `page`, whose private folder is in `temp`, busy for `seconds`, then see that it still answers."""
     with page.client() as client:
         for _ in range(_VISITORS):
             Visitor(client).press("preview-dice", 1, [])
-    found, end, lock = Soak(), time.monotonic() + seconds, threading.Lock()
+    result, end, lock = Soak(), time.monotonic() + seconds, threading.Lock()
 
     def is_over() -> bool:
         now = time.monotonic()
-        return now > end and (found.calls >= 2 * _FILLING or now > end + 2 * seconds)
+        return now > end and (result.calls >= 2 * _FILLING or now > end + 2 * seconds)
 
     def call(number: int) -> None:
         draw = random.Random(seed * 1000 + number)
@@ -82,31 +82,31 @@ def soak(page: Served, seconds: float, temp: Path, *, seed: int = 0) -> Soak:
             while not is_over():
                 try:
                     refused = once(client, draw, ids)
-                    said = ""
+                    problem = ""
                 except (httpx.HTTPError, AssertionError, KeyError) as error:
-                    refused, said = False, f"{type(error).__name__}: {error}"
+                    refused, problem = False, f"{type(error).__name__}: {error}"
                 with lock:
-                    found.calls += 1
-                    found.refused += refused
-                    if said:
-                        found.wrong.append(said)
+                    result.calls += 1
+                    result.refused += refused
+                    if problem:
+                        result.wrong.append(problem)
 
     threads = [threading.Thread(target=call, args=(number,)) for number in range(_CALLERS)]
     for thread in threads:
         thread.start()
     process = psutil.Process(page.process.pid)
     while not is_over():
-        found.memory.append((found.calls, process.memory_info().rss))
+        result.memory.append((result.calls, process.memory_info().rss))
         time.sleep(min(1.0, seconds / 50))
     for thread in threads:
         thread.join(120)
-    found.stuck = sum(thread.is_alive() for thread in threads)
-    found.tracebacks = sum("Traceback" in line for line in page.printed)
+    result.stuck = sum(thread.is_alive() for thread in threads)
+    result.tracebacks = sum("Traceback" in line for line in page.printed)
     (folder,) = temp.glob("sd-lora-page-*")
-    found.folder = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+    result.folder = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     with page.client() as client:
         assert post(client, "preview", [["a boat"], [], "0", 1, 1, 1.0, 0, 0, ""])["pictures"]
-    return found
+    return result
 
 
 def once(client: httpx.Client, draw: random.Random, ids: Sequence[str]) -> bool:
@@ -149,10 +149,10 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"))
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temp, served(options.runs, *OPTIONS, env={"TMPDIR": temp}) as page:
-        found = soak(page, options.minutes * 60, Path(temp))
-    print(f"{found.calls} calls, {found.refused} rightly refused, {len(found.wrong)} wrong {found.wrong[:3]}")
-    print(f"{found.tracebacks} tracebacks, {found.stuck} stuck, {found.slope:+.2f} MB per 1,000 calls")
-    print(f"{found.folder / 2**20:.1f} MB in the private folder")
+        result = soak(page, options.minutes * 60, Path(temp))
+    print(f"{result.calls} calls, {result.refused} rightly refused, {len(result.wrong)} wrong {result.wrong[:3]}")
+    print(f"{result.tracebacks} tracebacks, {result.stuck} stuck, {result.slope:+.2f} MB per 1,000 calls")
+    print(f"{result.folder / 2**20:.1f} MB in the private folder")
 
 
 if __name__ == "__main__":

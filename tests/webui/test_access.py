@@ -15,13 +15,13 @@ ME = ("127.0.0.1", 5000)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "localhost", "::1", "[::1]"])
-def test_this_machine_alone_needs_no_login(host: str) -> None:
+def test_loopback_addresses_need_no_login(host: str) -> None:
     assert is_loopback(host)
     assert check_address(host, "") is None
 
 
 @every_row("host", ["0.0.0.0", "::", "192.168.1.4", "example.com", "", "127.0.0.1.example.com", "localhost."])
-def test_every_other_address_needs_one(host: str) -> None:
+def test_every_other_address_needs_a_login(host: str) -> None:
     with pytest.raises(ConfigError, match="add --auth USER:PASSWORD"):
         check_address(host, "")
     login = check_address(host, "ann:secret:word")
@@ -117,7 +117,7 @@ def test_a_websocket_of_a_foreign_host_is_closed() -> None:
 
 
 @pytest.mark.parametrize(("path", "most"), [("/gradio_api/run/preview", 20 * 2**20), ("/login", 64 * 2**10)])
-def test_a_body_that_does_not_say_how_long_it_is_is_read_no_further_than_allowed(path: str, most: int) -> None:
+def test_a_body_of_unknown_length_is_read_only_up_to_the_limit(path: str, most: int) -> None:
     read, sent = 0, list[Any]()
 
     async def app(scope: Any, receive: Any, send: Any) -> None:

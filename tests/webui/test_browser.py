@@ -241,7 +241,7 @@ def test_captions_are_edited_and_undone(tab: Tab, home: Path) -> None:
 
 
 @with_wood
-def test_fields_come_back_after_a_reload(tab: Tab) -> None:
+def test_a_reload_restores_the_fields(tab: Tab) -> None:
     tab.open("Train")
     tab.choose("train-dataset", "photos")
     tab.fill("train-trigger", "inky")
@@ -278,7 +278,7 @@ def test_fields_come_back_after_a_reload(tab: Tab) -> None:
     tab.holds("mix-prompt", "a boat")
     strength.wait_for()
     assert strength.input_value() == "0.35"
-    strength.fill("0.65")  # the sliders that came back are at work
+    strength.fill("0.65")  # the restored sliders work
     strength.press("Enter")
     tab.says("mix-diffusers", "0.65")
     tab.open("Dataset")
@@ -317,7 +317,7 @@ def test_a_run_outlives_the_page(chromium: Any, home: Path, lasting: Path) -> No
 
 
 @with_wood
-def test_nothing_in_files_is_run(chromium: Any, page: Served, home: Path) -> None:
+def test_no_text_from_files_is_executed(chromium: Any, page: Served, home: Path) -> None:
     folder = home / "data" / "hostile"
     shutil.copytree(home / "data" / "photos", folder)
     first = next(iter(sorted(folder.glob("*.txt"))))

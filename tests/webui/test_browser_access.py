@@ -42,7 +42,7 @@ def page(tmp_path_factory: pytest.TempPathFactory, env: dict[str, str]) -> Itera
         yield running
 
 
-def test_the_guard_sees_what_leaves_this_machine(env: dict[str, str], tmp_path: Path) -> None:
+def test_the_guard_notes_connections_to_other_machines(env: dict[str, str], tmp_path: Path) -> None:
     notes = tmp_path / "hosts.txt"
     script = "import urllib.request as u\ntry: u.urlopen('http://example.org')\nexcept OSError as e: print(e)"
     run([sys.executable, "-c", script], check=True, env=os.environ | env | {"SD_LORA_REACHED": str(notes)})
@@ -69,10 +69,10 @@ def test_a_phone_shows_every_tab_without_scrolling_sideways(chromium: Any, page:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_screen_readers_find_nothing_serious(chromium: Any, page: Served, scheme: str) -> None:
+def test_accessibility_checks_find_nothing_serious(chromium: Any, page: Served, scheme: str) -> None:
     from axe_playwright_python.sync_playwright import Axe
 
-    tab, found = Tab(chromium, page.address, color_scheme=scheme), []
+    tab, problems = Tab(chromium, page.address, color_scheme=scheme), []
     for name in TABS:
         tab.open(name)
         if name == "Preview":
@@ -89,12 +89,12 @@ def test_screen_readers_find_nothing_serious(chromium: Any, page: Served, scheme
         tab.page.wait_for_timeout(600)
         for problem in Axe().run(tab.page).response["violations"]:
             if problem["impact"] in ("serious", "critical"):
-                found += [f"{name}: {problem['id']}: {node['html'][:160]}" for node in problem["nodes"]]
-    assert found == []
+                problems += [f"{name}: {problem['id']}: {node['html'][:160]}" for node in problem["nodes"]]
+    assert problems == []
     tab.close()
 
 
-def test_everything_is_done_by_keyboard(chromium: Any, page: Served) -> None:
+def test_everything_can_be_done_by_keyboard(chromium: Any, page: Served) -> None:
     tab = Tab(chromium, page.address)
     press = tab.page.keyboard.press
     for name in TABS:
@@ -123,7 +123,7 @@ def test_everything_is_done_by_keyboard(chromium: Any, page: Served) -> None:
 
 
 def focused(tab: Tab) -> str:
-    """What has the focus, told apart from everything else."""
+    """The element that has the focus."""
     where = "(e => { const r = e.getBoundingClientRect(); return `${e.tagName} ${e.id} ${r.x} ${r.y}`; })"
     return str(tab.page.evaluate(f"{where}(document.activeElement)"))
 
@@ -142,7 +142,7 @@ def test_a_first_visit_is_light(chromium: Any, page: Served) -> None:
     assert 0 < first_visit(chromium, page.address)[1] < LIGHT
 
 
-def test_an_adapter_is_looked_at_downloaded_and_converted(chromium: Any, page: Served) -> None:
+def test_an_adapter_is_shown_downloaded_and_converted(chromium: Any, page: Served) -> None:
     tab = Tab(chromium, page.address)
     tab.open("Adapters")
     tab.cell("wood").click()
@@ -167,7 +167,7 @@ def test_an_adapter_is_looked_at_downloaded_and_converted(chromium: Any, page: S
     tab.close()
 
 
-def test_a_file_that_is_an_address_is_not_fetched(page: Served) -> None:
+def test_a_url_given_as_a_file_is_not_fetched(page: Served) -> None:
     with page.client() as client:
         visitor = Visitor(client)
         file = {
@@ -179,7 +179,7 @@ def test_a_file_that_is_an_address_is_not_fetched(page: Served) -> None:
             visitor.press("dataset-create", 4, ["new", [file]])
 
 
-def test_no_other_host_was_asked_for(page: Served, reached: Path) -> None:
+def test_no_other_host_was_contacted(page: Served, reached: Path) -> None:
     """After all that: the server opened no connection; each Tab saw to it that no browser did."""
     assert not reached.exists() or reached.read_text() == ""
     assert not any("Traceback" in line for line in page.printed), json.dumps(page.printed)

@@ -21,7 +21,7 @@ def fill_in() -> Any:
     return next(fn.fn for fn in page.fns.values() if fn.name == "fill_in")
 
 
-def test_what_is_there_comes_back(fill_in: Any) -> None:
+def test_values_that_still_exist_are_restored(fill_in: Any) -> None:
     adapter, several, text, fixed = fill_in(["2", ["2", "1"], "a cup", "b"])
     assert (adapter["value"], adapter["choices"]) == ("2", LISTED[1:])
     assert several["value"] == ["2"]
@@ -31,7 +31,7 @@ def test_what_is_there_comes_back(fill_in: Any) -> None:
 @pytest.mark.parametrize(
     "kept", [[], None, "text", {"a": 1}, [1], ["1", None, None, "c"], [{"a": 1}, "1", None, ["a", 3, {}]]]
 )
-def test_what_is_not_is_left_and_lists_are_fresh(fill_in: Any, kept: Any) -> None:
+def test_other_values_are_ignored_and_lists_are_fresh(fill_in: Any, kept: Any) -> None:
     adapter, several, text, fixed = fill_in(kept)
     assert adapter["choices"] == several["choices"] == LISTED[1:]
     assert "value" not in adapter
@@ -41,7 +41,7 @@ def test_what_is_not_is_left_and_lists_are_fresh(fill_in: Any, kept: Any) -> Non
     assert text == gr.skip()
 
 
-def test_it_is_read_outside_of_the_tab() -> None:
+def test_kept_values_are_read_outside_of_the_tab() -> None:
     with gr.Blocks() as page, gr.Tabs(), gr.Tab("one"):
         remember("one", [gr.Textbox()])
     state = next(block for block in page.blocks.values() if isinstance(block, gr.BrowserState))

@@ -61,16 +61,16 @@ def page(runs: Path, random_sd_folder: Path) -> Iterator[Served]:
 
 def reference(base: Path, runs: Path, asks: list[Ask]) -> dict[Ask, list[bytes]]:
     """The pixels of what is asked, drawn one after the other."""
-    service, found = PreviewService.open(str(base)), {}
+    service, drawn = PreviewService.open(str(base)), {}
     for ask in dict.fromkeys(asks):
         prompts, names, strengths, seed, steps = ask
         mix = tuple(MixedAdapter(runs / name / "adapter.safetensors") for name in names)
         rows = tuple(PreviewRow(prompt, mix) for prompt in prompts)
         job = PreviewJob(rows, parse_strengths(strengths), seed=seed, steps=steps)
         cells = [event for event in service.draw(job) if isinstance(event, PreviewCell)]
-        found[ask] = [c.image.tobytes() for c in sorted(cells, key=lambda c: (c.row, c.column))]
+        drawn[ask] = [c.image.tobytes() for c in sorted(cells, key=lambda c: (c.row, c.column))]
     service.close()
-    return found
+    return drawn
 
 
 def some_asks(count: int) -> list[Ask]:
@@ -98,12 +98,12 @@ def test_sixteen_callers_get_what_one_gets_alone(page: Served, runs: Path, rando
                 fields = [chosen, "\n".join(prompts), strengths, seed, steps, 5.0, 16, 16, ""]
                 shown = visitor.press("preview-generate", 3, fields)
                 gallery = shown[1]["value"] if isinstance(shown[1], dict) else shown[1]
-                found = [visitor.picture(cell) for cell in gallery]
+                drawn = [visitor.picture(cell) for cell in gallery]
                 wanted = wanted if names else wanted[:: len(wanted) // len(prompts)]  # the base, once a prompt
             else:
                 data = [list(prompts), chosen, strengths, seed, steps, 5.0, 0, 0, ""]
-                found = [pixels(base64.b64decode(p["png"])) for p in post(client, "preview", data)["pictures"]]
-        return found != wanted
+                drawn = [pixels(base64.b64decode(p["png"])) for p in post(client, "preview", data)["pictures"]]
+        return drawn != wanted
 
     with ThreadPoolExecutor(16) as pool:
         wrong = sum(pool.map(call, enumerate(asks)))
@@ -112,7 +112,7 @@ def test_sixteen_callers_get_what_one_gets_alone(page: Served, runs: Path, rando
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [
         ([["a"], ["../../etc/passwd"], "1", 0, 2, 5.0, 0, 0, ""], "no longer exists"),
         ([[], [], "1", 0, 2, 5.0, 0, 0, ""], "at least one prompt"),
@@ -124,15 +124,15 @@ def test_sixteen_callers_get_what_one_gets_alone(page: Served, runs: Path, rando
         ([["a"], [], "0-9(+0.1)", 0, 2, 5.0, 0, 0, ""], "at most 64"),
     ],
 )
-def test_what_cannot_be_drawn_is_one_sentence(page: Served, data: list[Any], said: str) -> None:
+def test_a_job_that_cannot_be_drawn_gets_one_sentence(page: Served, data: list[Any], message: str) -> None:
     with page.client() as client:
         answer = client.post("/gradio_api/run/preview", json={"data": data})
     assert answer.status_code >= 400
-    assert said in str(answer.json()["error"])
+    assert message in str(answer.json()["error"])
     assert "Traceback" not in answer.text
 
 
-def test_who_leaves_is_drawn_for_no_longer(page: Served) -> None:
+def test_the_job_of_a_caller_that_leaves_is_stopped(page: Served) -> None:
     with page.client() as client:
         (entry, *_) = post(client, "adapters", [])
         long = {"data": [["a long one " * n for n in range(1, 33)], [entry["id"]], "0-1[2]", 1, 150, 5.0, 32, 32, ""]}
@@ -165,7 +165,7 @@ def test_nothing_is_left_when_the_page_ends(number: signal.Signals, tmp_path: Pa
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_nothing_is_left_of_a_page_that_is_ended_as_it_starts(
+def test_nothing_is_left_of_a_page_that_is_ended_while_it_starts(
     number: signal.Signals, tmp_path: Path, random_sd_folder: Path
 ) -> None:
     command = [sys.executable, "-P", "-m", "sd_lora", "webui", "--base", str(random_sd_folder), "--port", "0"]
@@ -177,11 +177,11 @@ def test_nothing_is_left_of_a_page_that_is_ended_as_it_starts(
         until(lambda: process.poll() is not None or list(tmp_path.glob("sd-lora-page-*")), PATIENCE)
         time.sleep(0.05)  # the folder is there a moment before its end is seen to
         process.send_signal(number)
-        said, _ = process.communicate(timeout=PATIENCE)
+        printed, _ = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
     assert process.returncode == 128 + number
-    assert "Traceback" not in said
+    assert "Traceback" not in printed
     assert not list(tmp_path.glob("sd-lora-page-*"))
 
 

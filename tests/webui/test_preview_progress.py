@@ -1,4 +1,4 @@
-"""What is drawn for one visitor: how it goes is told, and what is no longer wanted takes nothing away."""
+"""Drawing for one visitor: progress is shown, and an outdated drawing does not disturb a newer one."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def visitor(name: str = "ann") -> Any:
     return SimpleNamespace(session_hash=name)
 
 
-def test_what_is_drawn_is_followed_to_its_files(site: Site) -> None:
+def test_a_drawing_is_followed_until_its_files_are_written(site: Site) -> None:
     *before, last = [replace(progress) for progress in Drawings().follow(site, JOB, visitor())]
     assert not any(progress.is_done for progress in before)
     assert last.is_done
@@ -72,8 +72,8 @@ def test_what_is_drawn_is_followed_to_its_files(site: Site) -> None:
     assert b"as drawn" in content
 
 
-@pytest.mark.parametrize("how", ["stopped", "asked anew"])
-def test_what_is_not_wanted_any_more_ends(site: Site, how: str) -> None:
+@pytest.mark.parametrize("how", ["stopped", "replaced"])
+def test_a_drawing_ends_when_stopped_or_replaced(site: Site, how: str) -> None:
     drawings = Drawings()
     going = drawings.follow(site, JOB, visitor())
     next(going)
@@ -100,17 +100,17 @@ def pair(site: Site, monkeypatch: pytest.MonkeyPatch) -> Any:
     return made
 
 
-def test_a_pair_is_one_job_whose_last_word_has_both_files(pair: Any) -> None:
-    *before, (told, files) = compared(pair)
+def test_a_pair_is_one_job_and_its_last_update_has_both_files(pair: Any) -> None:
+    *before, (status, files) = compared(pair)
     assert all(shown == gr.skip() for _, shown in before)
-    assert "4 pictures in" in told
+    assert "4 pictures in" in status
     assert [Path(file).name for file in files] == ["strength-0.png", "strength-0.5.png"]
     (job,) = pair.site.service.jobs
     assert [[mixed.strength for mixed in row.mix] for row in job.rows] == [[], [0.5]]
 
 
 @pytest.mark.parametrize("events", [0, 1, 3])
-def test_a_pair_that_is_asked_for_anew_leaves_the_newer_alone(pair: Any, events: int) -> None:
+def test_a_pair_that_is_replaced_does_not_disturb_the_newer_one(pair: Any, events: int) -> None:
     older = compared(pair)
     for _ in range(events):
         next(older)
@@ -131,7 +131,7 @@ def stopped() -> threading.Event:
     return event
 
 
-def test_an_error_takes_the_status_away(pair: Any) -> None:
+def test_an_error_clears_the_status(pair: Any) -> None:
     pair.site.service.wrong = True
     going = compared(pair)
     assert "step 1 of 2" in next(going)[0]

@@ -43,26 +43,26 @@ def site(tmp_path: Path) -> Site:
     return Site(service, tmp_path / "runs", tmp_path / "data", tmp_path / "work")
 
 
-def test_adapters_are_those_of_runs_and_libraries_and_no_copies(site: Site) -> None:
-    found = {site.name_of(path) for path in site.adapters().values()}
-    assert found == {"ink", "ink/step-000100", "loose"}
+def test_adapters_of_runs_and_libraries_are_listed_without_copies(site: Site) -> None:
+    names = {site.name_of(path) for path in site.adapters().values()}
+    assert names == {"ink", "ink/step-000100", "loose"}
     library = touch(site.runs.parent / "library" / "deep" / "other.safetensors").parent.parent
     wider = Site(site.service, site.runs, site.data, site.work, libraries=(library,))
     assert "deep/other" in {wider.name_of(path) for path in wider.adapters().values()}
 
 
-def test_runs_and_datasets_are_folders_that_lie_there(site: Site) -> None:
+def test_runs_and_datasets_are_the_folders_that_exist(site: Site) -> None:
     assert {path.name for path in site.run_folders().values()} == {"ink", "grain"}
     assert [path.name for path in site.datasets().values()] == ["photos"]
 
 
 @every_row("what, identity", product(["adapter", "run", "dataset"], HOSTILE))
-def test_nothing_is_reached_but_by_the_id_of_something_listed(site: Site, what: str, identity: str) -> None:
+def test_only_ids_of_listed_items_are_accepted(site: Site, what: str, identity: str) -> None:
     with pytest.raises(ConfigError, match=f"that {what} no longer exists"):
         getattr(site, what)(identity)
 
 
-def test_ids_stay_and_lead_back(site: Site) -> None:
+def test_ids_are_stable_and_find_their_files(site: Site) -> None:
     for identity, path in site.adapters().items():
         assert site.adapter(identity) == path
         assert identity == site.id_of(path)
@@ -85,13 +85,13 @@ def aged(path: Path, seconds: float, size: int = 10) -> Path:
     return path
 
 
-def test_old_files_go_and_young_ones_stay(tmp_path: Path) -> None:
+def test_old_files_are_deleted_and_recent_ones_kept(tmp_path: Path) -> None:
     old, used, young = aged(tmp_path / "a/1", OLD + 1), aged(tmp_path / "a/2", YOUNG + 1), aged(tmp_path / "b/3", 0)
     assert Janitor(tmp_path).sweep() == 20
     assert [p.exists() for p in (old, used, young)] == [False, True, True]
 
 
-def test_the_oldest_go_until_the_quota_is_kept_strengths(tmp_path: Path) -> None:
+def test_the_oldest_files_are_deleted_until_the_quota_is_met(tmp_path: Path) -> None:
     files = [aged(tmp_path / str(n), YOUNG + 100 - n, 100) for n in range(10)]
     fresh = aged(tmp_path / "fresh", 0, 1000)
     assert Janitor(tmp_path, quota=1350).sweep() == 1300
@@ -99,7 +99,7 @@ def test_the_oldest_go_until_the_quota_is_kept_strengths(tmp_path: Path) -> None
     assert fresh.exists()
 
 
-def test_files_that_vanish_under_it_do_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_vanish_during_a_sweep_do_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     aged(tmp_path / "a", OLD + 1)
     monkeypatch.setattr(Path, "unlink", lambda _: (_ for _ in ()).throw(FileNotFoundError()))
     assert Janitor(tmp_path).sweep() == 10

@@ -51,7 +51,7 @@ def test_factors_multiply_to_the_form_of_diffusers(factors: dict[str, float], ex
     assert share("a", 0.8, factors, summary()).strength == expected
 
 
-def test_components_have_strengths_of_their_own() -> None:
+def test_each_component_has_its_own_strength() -> None:
     both = summary("text_encoder", "text_encoder_2", *UNET)
     assert share("a", 0.5, {}, both).strength == 0.5
     made = share("a", 0.5, {"text_encoder": 0.0}, both)
@@ -60,14 +60,14 @@ def test_components_have_strengths_of_their_own() -> None:
     assert share("a", 0.5, {"text_encoder": 0.5, "unet": 2.0}, summary("text_encoder")).strength == 0.25
 
 
-def test_blocks_have_none_where_modules_lie_outside_of_them() -> None:
+def test_blocks_have_no_strengths_if_modules_are_outside_of_them() -> None:
     assert share("a", 0.5, {"unet": 0.5}, summary("unet", *UNET)).strength == 0.25
     with pytest.raises(ConfigError, match="outside"):
         share("a", 0.5, {"mid": 0.5}, summary("unet", *UNET))
 
 
 @every_row("odd", [float("nan"), float("inf"), 2.1, -1.1, "1", None, True])
-def test_what_is_no_strength_is_refused(odd: Any) -> None:
+def test_anything_but_a_strength_is_refused(odd: Any) -> None:
     with pytest.raises(ConfigError, match=r"between -1 and 2"):
         share("a", odd, {}, summary())
     with pytest.raises(ConfigError, match=r"between -1 and 2"):
@@ -88,7 +88,7 @@ def test_names_of_files_are_harmless(name: str, expected: str) -> None:
     assert plain_name(name) == expected
 
 
-def test_names_of_files_are_short_and_each_there_once() -> None:
+def test_names_of_files_are_short_and_unique() -> None:
     assert len(plain_name("墨" * 300).encode()) <= 120
     assert file_names(["a", "a", "a-2", "a"]) == ["a", "a-2", "a-2-2", "a-3"]
 
@@ -126,7 +126,7 @@ def test_diffusers_draws_what_we_draw(
     assert np.abs(drawn - ours[0]).max() > 20
 
 
-def test_python_takes_any_prompt_as_it_is() -> None:
+def test_any_prompt_is_valid_in_python() -> None:
     text = diffusers([Share("a.b"), Share("a_b")], Scene(HOSTILE, 0, "o\"wner/na'me", 64)).text
     strings = [node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant)]
     assert HOSTILE.replace("\ud800", "?") in strings
@@ -171,7 +171,7 @@ def test_comfyui_gets_a_chain_from_the_checkpoint_to_the_sampler() -> None:
     assert all(key in nodes for key, _ in links)
 
 
-def test_what_a_program_cannot_do_is_said() -> None:
+def test_notes_say_what_a_program_cannot_do() -> None:
     blocked = share("ink", 1.0, {"up": 0.5}, summary(beyond=("unet.up.block_0", "unet.down.block_0")))
     assert blocked.beyond == ("up.block_0",)  # the other acts at 1 in any case
     assert "up.block_0 of ink" in diffusers([blocked], SCENE).notes[0]

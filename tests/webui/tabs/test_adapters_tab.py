@@ -1,4 +1,4 @@
-"""The Adapters tab: what it lists, tells and hands out, for files of friends and of strangers."""
+"""The Adapters tab: what it lists, shows and sends, for trusted and untrusted files."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def table(tab: Any) -> dict[str, dict[str, str]]:
 # ---- the list
 
 
-def test_every_adapter_is_listed_with_what_it_says(tab: Any, site: Site) -> None:
+def test_every_adapter_is_listed_with_its_facts(tab: Any, site: Site) -> None:
     rows = table(tab)
     assert list(rows) == ["mine", IMAGE.replace("/", ""), "damaged", "wide"]
     mine = rows["mine"]
@@ -80,7 +80,7 @@ def test_every_adapter_is_listed_with_what_it_says(tab: Any, site: Site) -> None
     assert mine["MB"] == f"{path.stat().st_size / 1e6:.1f}"
 
 
-def test_whether_it_fits_is_said_as_far_as_it_is_known(tab: Any, site: Site) -> None:
+def test_the_list_says_whether_an_adapter_fits_as_far_as_known(tab: Any, site: Site) -> None:
     before = {name: row["fits"] for name, row in table(tab).items()}
     assert before == {"mine": "yes", IMAGE: "unknown", "damaged": "no", "wide": "unknown"}
     for name in (IMAGE, "wide"):
@@ -88,7 +88,7 @@ def test_whether_it_fits_is_said_as_far_as_it_is_known(tab: Any, site: Site) -> 
     assert {name: row["fits"] for name, row in table(tab).items()} == before | {IMAGE: "yes", "wide": "no"}
 
 
-def test_a_kind_other_than_that_of_those_that_fit_does_not(tab: Any, site: Site) -> None:
+def test_an_adapter_of_another_kind_than_the_fitting_ones_does_not_fit(tab: Any, site: Site) -> None:
     for name, kind in (("runs/mine/adapter", "sd_v1"), ("lib/wide", "sdxl_base_v1-0")):
         path = site.runs.parent / f"{name}.safetensors"
         adapter = Adapter.load(path)
@@ -97,7 +97,7 @@ def test_a_kind_other_than_that_of_those_that_fit_does_not(tab: Any, site: Site)
     assert table(tab)["wide"]["fits"] == "no"
 
 
-def test_texts_of_strangers_are_text(tab: Any) -> None:
+def test_text_from_files_is_shown_as_text(tab: Any) -> None:
     rows, _ = tab.on_list()
     assert all(type(cell) is str for row in rows for cell in row)
     assert table(tab)[IMAGE]["trigger"] == IMAGE
@@ -107,12 +107,12 @@ def test_texts_of_strangers_are_text(tab: Any) -> None:
     assert not tab.table.interactive
 
 
-def test_hashing_takes_no_longer_than_a_listing_may(tab: Any, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hashing_stops_when_the_time_of_a_listing_is_up(tab: Any, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(adapters_tab, "_HASHING", -1.0)
     assert {row["sha256"] for row in table(tab).values()} == {"…"}
 
 
-def test_no_adapters_are_told(service: PreviewService, tmp_path: Path) -> None:
+def test_an_empty_list_says_so(service: PreviewService, tmp_path: Path) -> None:
     rows, hint = adapters_tab._Tab(Site(service, tmp_path, tmp_path, tmp_path), None).on_list()
     assert rows == []
     assert "no adapters yet" in hint
@@ -129,7 +129,7 @@ def test_a_changed_file_is_read_again(tab: Any, site: Site) -> None:
 # ---- one adapter
 
 
-def test_selecting_tells_at_once_and_then_whether_it_fits(tab: Any, site: Site) -> None:
+def test_selecting_shows_the_facts_at_once_and_then_whether_it_fits(tab: Any, site: Site) -> None:
     first, last = selected(tab, id_of(site, "mine"))
     assert "Checking whether it fits" in first[2]
     assert f"It fits {site.service.base}." in last[2]
@@ -138,10 +138,10 @@ def test_selecting_tells_at_once_and_then_whether_it_fits(tab: Any, site: Site) 
 
 
 @pytest.mark.parametrize("name", ["wide", "damaged"])
-def test_what_does_not_fit_is_told_and_not_handed_on(tab: Any, site: Site, name: str) -> None:
-    told = selected(tab, id_of(site, name))[-1][2]
-    assert f"cannot be used on {site.service.base}: " in told
-    assert str(site.runs.parent) not in told
+def test_an_adapter_that_does_not_fit_is_reported_and_not_sent_on(tab: Any, site: Site, name: str) -> None:
+    description = selected(tab, id_of(site, name))[-1][2]
+    assert f"cannot be used on {site.service.base}: " in description
+    assert str(site.runs.parent) not in description
     with pytest.raises(ConfigError, match="cannot be used"):
         tab.on_use(id_of(site, name), [])
 
@@ -160,7 +160,7 @@ def test_markup_in_metadata_and_names_is_shown_as_text(tab: Any, site: Site) -> 
 
 
 @pytest.mark.parametrize("identity", ODD_IDS)
-def test_only_ids_of_the_list_are_taken(tab: Any, site: Site, identity: str) -> None:
+def test_only_listed_ids_are_accepted(tab: Any, site: Site, identity: str) -> None:
     calls = [
         lambda: selected(tab, identity), lambda: tab.on_download(identity), lambda: tab.on_use(identity, []),
         lambda: tab.on_convert(identity, "kohya", "", ""),
@@ -171,7 +171,7 @@ def test_only_ids_of_the_list_are_taken(tab: Any, site: Site, identity: str) -> 
     assert not list(site.work.iterdir())
 
 
-def test_paths_are_no_ids(tab: Any, site: Site) -> None:
+def test_paths_are_not_ids(tab: Any, site: Site) -> None:
     for path in site.adapters().values():
         with pytest.raises(ConfigError):
             tab.on_download(str(path))
@@ -183,7 +183,7 @@ def test_an_odd_selection_is_refused(tab: Any, row: Any) -> None:
         list(tab.on_select(SimpleNamespace(row_value=row)))
 
 
-def test_a_file_that_went_is_told(tab: Any, site: Site) -> None:
+def test_a_deleted_file_is_reported(tab: Any, site: Site) -> None:
     gone = id_of(site, "mine")
     site.adapter(gone).unlink()
     with pytest.raises(ConfigError, match="no longer exists"):
@@ -208,14 +208,14 @@ def test_a_download_is_a_copy_under_a_harmless_name(tab: Any, site: Site) -> Non
     assert [path.name for path in site.work.rglob(".*")] == []
 
 
-def test_a_full_disk_is_told_and_nothing_is_left(tab: Any, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_and_nothing_is_left(tab: Any, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("shutil.disk_usage", lambda _: SimpleNamespace(free=10))
     with pytest.raises(ConfigError, match="too full"):
         tab.on_download(id_of(site, "mine"))
     assert not [path for path in site.work.rglob("*") if path.is_file()]
 
 
-def test_a_conversion_changes_the_base_as_before(tab: Any, site: Site) -> None:
+def test_a_conversion_keeps_the_change_of_the_base(tab: Any, site: Site) -> None:
     source = site.adapter(id_of(site, "mine"))
     before = source.read_bytes()
     update = tab.on_convert(id_of(site, "mine"), "diffusers", "float32", "sd1")
@@ -240,17 +240,17 @@ def test_only_what_the_lists_offer_is_converted_to(tab: Any, site: Site, choice:
         tab.on_convert(id_of(site, "mine"), *choice)
 
 
-def test_what_cannot_be_converted_is_told_without_where_it_lies(tab: Any, site: Site) -> None:
+def test_a_failed_conversion_is_reported_without_the_path(tab: Any, site: Site) -> None:
     for name in ("damaged", "mine"):  # the other does not tell its kind
-        with pytest.raises(SdLoraError) as told:
+        with pytest.raises(SdLoraError) as caught:
             tab.on_convert(id_of(site, name), "kohya", "", "")
-        assert str(site.runs.parent) not in str(told.value)
+        assert str(site.runs.parent) not in str(caught.value)
 
 
 # ---- the preview, pictures, events
 
 
-def test_handing_on_adds_to_what_the_preview_has(site: Site) -> None:
+def test_sending_an_adapter_adds_it_to_those_of_the_preview(site: Site) -> None:
     tab = adapters_tab._Tab(site, None)
     mine, other = id_of(site, "mine"), id_of(site, "<img")
     update = tab.on_use(mine, [other, "gone", mine])
@@ -258,7 +258,7 @@ def test_handing_on_adds_to_what_the_preview_has(site: Site) -> None:
     assert {identity for _, identity in update["choices"]} == set(site.adapters())
 
 
-def test_pictures_that_are_none_are_left_out(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_files_that_are_not_pictures_are_left_out(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     path = site.adapter(id_of(site, "wide"))
     beside = path.with_suffix(".png")
     assert picture(read_summary(path)) is None
@@ -274,7 +274,7 @@ def test_pictures_that_are_none_are_left_out(site: Site, monkeypatch: pytest.Mon
 
 
 @pytest.mark.parametrize("with_preview", [True, False])
-def test_events_are_private_and_tell_errors_as_text(site: Site, with_preview: bool) -> None:
+def test_events_are_private_and_show_errors_as_text(site: Site, with_preview: bool) -> None:
     with gr.Blocks() as page:
         fields = PreviewInputs(gr.Dropdown([], multiselect=True), gr.Textbox())
         adapters_tab.build(site, fields if with_preview else None)
@@ -283,6 +283,6 @@ def test_events_are_private_and_tell_errors_as_text(site: Site, with_preview: bo
     handlers = [fn.fn for fn in page.fns.values() if fn.fn is not None]
     assert len(handlers) == (5 if with_preview else 4)
     download = next(h for h in handlers if getattr(h, "__name__", "") == "on_download")
-    with pytest.raises(gr.Error) as told:
+    with pytest.raises(gr.Error) as caught:
         download(IMAGE)
-    assert "<img" not in str(told.value.message)
+    assert "<img" not in str(caught.value.message)

@@ -1,4 +1,4 @@
-"""The Mix tab: what is asked for becomes one job, what cannot be mixed is told before anything is drawn."""
+"""The Mix tab: the fields become one job, and a mix that is not possible is refused before drawing."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def ids(site: Site, *names: str) -> list[str]:
     return [by_name[name] for name in names]
 
 
-def test_a_mix_is_one_row_from_the_base_to_the_whole(tab: Any, site: Site) -> None:
+def test_a_mix_is_one_row_from_the_base_to_the_full_mix(tab: Any, site: Site) -> None:
     ink, wood = ids(site, "ink", "wood")
     job = tab.job([ink, wood, ink], {ink: {"strength": 0.5}, wood: {"up": 0.5}, "gone": {"x": 9}}, "a red house", 3, 9)
     (row,) = job.rows
@@ -54,7 +54,7 @@ def test_a_mix_is_one_row_from_the_base_to_the_whole(tab: Any, site: Site) -> No
     assert [mixed.strength for mixed in row.mix] == [0.5, {"unet": {"down": 1.0, "mid": 1.0, "up": 0.5}}]
 
 
-def test_it_is_drawn_as_it_is_asked_for(tab: Any, site: Site) -> None:
+def test_a_mix_is_drawn_and_shown(tab: Any, site: Site) -> None:
     ink, wood = ids(site, "ink", "wood")
     visitor = SimpleNamespace(session_hash="v")
     shown = list(tab.on_generate(visitor, [ink, wood], {ink: {"down": 0.5}}, "a red house", 0, 2))
@@ -65,7 +65,7 @@ def test_it_is_drawn_as_it_is_asked_for(tab: Any, site: Site) -> None:
     assert all(Path(file).is_relative_to(site.work) for file, _ in gallery["value"])
 
 
-def test_stop_ends_the_visitors_own_drawing(tab: Any, site: Site) -> None:
+def test_stop_ends_only_the_drawing_of_that_visitor(tab: Any, site: Site) -> None:
     mine, other = SimpleNamespace(session_hash="mine"), SimpleNamespace(session_hash="other")
     drawing = tab.on_generate(mine, ids(site, "ink"), {}, "a slow house", 0, 100)
     next(drawing)
@@ -91,11 +91,11 @@ def refusals(site: Site) -> dict[str, tuple[Any, ...]]:
 
 
 @pytest.mark.parametrize("number", range(9))
-def test_what_cannot_be_mixed_is_told_before_anything_is_drawn(tab: Any, site: Site, number: int) -> None:
+def test_a_mix_that_is_not_possible_is_refused_before_drawing(tab: Any, site: Site, number: int) -> None:
     why, asked = list(refusals(site).items())[number]
-    with pytest.raises(ConfigError, match=why if why != "a prompt" else "prompt") as told:
+    with pytest.raises(ConfigError, match=why if why != "a prompt" else "prompt") as caught:
         list(tab.on_generate(SimpleNamespace(session_hash="v"), *asked))
-    assert str(site.runs) not in str(told.value)
+    assert str(site.runs) not in str(caught.value)
     assert not list(site.work.iterdir())
 
 
@@ -110,7 +110,7 @@ def test_snippets_follow_the_sliders(tab: Any, site: Site) -> None:
     assert json.loads(comfy)["2"]["inputs"]["lora_name"] == "ink.safetensors"
 
 
-def test_what_has_no_snippet_says_why_as_text(tab: Any, site: Site) -> None:
+def test_without_a_snippet_the_reason_is_shown_as_text(tab: Any, site: Site) -> None:
     (ink,) = ids(site, "ink")
     code, note, *_ = tab.on_snippets([ink], {}, "a", MARKUP, 5)
     assert code == ""
@@ -154,7 +154,7 @@ def test_each_adapter_has_a_slider_for_what_it_has(tab: Any, site: Site) -> None
     assert f"...known, [{json.dumps(ink)}]" in changed.js
 
 
-def test_what_cannot_be_used_is_told_as_soon_as_it_is_chosen(tab: Any, site: Site) -> None:
+def test_an_unusable_adapter_is_reported_as_soon_as_it_is_chosen(tab: Any, site: Site) -> None:
     (damaged,) = ids(site, "damaged")
     with gr.Blocks() as page:
         tab.values = gr.State({})
@@ -170,11 +170,11 @@ def test_what_cannot_be_used_is_told_as_soon_as_it_is_chosen(tab: Any, site: Sit
     [('["b", "a", "b"]', ["b", "a"]), (["a"], ["a"]), ("[1]", ["1"]), ("[]", []), ("", []), (None, []), ("{}", []),
      ('"ab"', []), ("[", []), ("[" * 10_000, []), ({"a": 1}, [])],
 )  # fmt: skip
-def test_what_is_chosen_is_read_from_text_too(chosen: Any, ids: list[str]) -> None:
+def test_chosen_ids_are_read_from_text_too(chosen: Any, ids: list[str]) -> None:
     assert mix_tab._ids(chosen) == ids
 
 
-def test_kept_strengths_that_are_no_numbers_are_left_out() -> None:
+def test_kept_strengths_that_are_not_numbers_are_left_out() -> None:
     kept = {
         "ink": {"up": 0.5, "down": float("inf"), "mid": "1", "unet": float("nan"), "x": 10**400, "y": [1]},
         "wood": 3,
@@ -183,11 +183,9 @@ def test_kept_strengths_that_are_no_numbers_are_left_out() -> None:
     assert mix_tab._kept_strengths(kept, "wood") == mix_tab._kept_strengths("x", "ink") == {}
 
 
-def test_a_kept_strength_of_a_part_that_the_file_lacks_does_not_count(
-    tab: Any, site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_kept_strength_for_a_missing_part_is_ignored(tab: Any, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     (ink,) = ids(site, "ink")
-    found = mix_tab.read_summary(site.adapter(ink))
-    monkeypatch.setattr(mix_tab, "read_summary", lambda _: replace(found, parts=("unet", *found.parts)))
+    summary = mix_tab.read_summary(site.adapter(ink))
+    monkeypatch.setattr(mix_tab, "read_summary", lambda _: replace(summary, parts=("unet", *summary.parts)))
     plain, more = (tab._shares([ink], {ink: {"strength": 0.7, **kept}}) for kept in ({}, {"down": 0.5}))
     assert plain == more

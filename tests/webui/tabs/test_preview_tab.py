@@ -1,4 +1,4 @@
-"""Settings loaded from a picture: what they mean is found by name and content, and what is lost is said."""
+"""Settings loaded from a picture: adapters are found by name and content, and what is lost is reported."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ def site(tmp_path: Path) -> Site:
     return Site(cast(Any, service), tmp_path / "runs", tmp_path / "data", tmp_path, libraries=(tmp_path / "lib",))
 
 
-def loaded(site: Site, monkeypatch: pytest.MonkeyPatch, **said: Any) -> tuple[list[str], str, str]:
-    """Names of the chosen adapters, the prompts, and what is said to be lost."""
+def loaded(site: Site, monkeypatch: pytest.MonkeyPatch, **recipe: Any) -> tuple[list[str], str, str]:
+    """Names of the chosen adapters, the prompts, and what is reported as lost."""
     lost: list[str] = []
     monkeypatch.setattr(preview_tab, "warn", lost.append)
-    content = png_bytes(Image.new("RGB", (8, 8)), FACTS | said)
+    content = png_bytes(Image.new("RGB", (8, 8)), FACTS | recipe)
     ids, prompts, *_ = preview_tab._Tab(site).on_load(content)
     return [site.name_of(site.adapter(identity)) for identity in ids], prompts, "".join(lost)
 
@@ -46,26 +46,26 @@ def acting(name: str, strength: Any = 1.0, sha256: str = "") -> dict[str, Any]:
     return {"name": name, "strength": strength, "sha256": sha256}
 
 
-def test_an_adapter_with_a_strength_of_its_own_becomes_a_tag(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_adapter_with_its_own_strength_becomes_a_tag(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     mix = [acting("ink"), acting("wood/step-000100", 0.3)]
     assert loaded(site, monkeypatch, prompts=["a", "b"], adapters=mix) == (
         ["ink"], "a <lora:wood/step-000100:0.3>\nb <lora:wood/step-000100:0.3>", "",
     )  # fmt: skip
 
 
-def test_each_prompt_of_a_sheet_gets_its_own(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_prompt_of_a_sheet_gets_its_own_tags(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     by_row = [[acting("ink")], [acting("ink", 0.5)]]
     assert loaded(site, monkeypatch, prompts=["a", "b"], adapters_by_row=by_row) == (
         [], "a <lora:ink:1>\nb <lora:ink:0.5>", "",
     )  # fmt: skip
 
 
-def test_of_several_with_a_name_the_content_tells(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_among_adapters_of_one_name_the_content_decides(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     meant = [acting("step-000100", sha256="runs/wood/adapters/step-000100")]
     assert loaded(site, monkeypatch, prompts=["a"], adapters=meant) == (["wood/step-000100"], "a", "")
 
 
-def test_what_cannot_be_found_is_said(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_adapters_are_reported(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     mix = [acting("gone"), acting("step-000100", sha256="another"), acting("ink", {"unet": 0.5})]
     ids, prompts, lost = loaded(site, monkeypatch, prompts=["a"], adapters=mix)
     assert (ids, prompts) == ([], "a")
@@ -73,7 +73,7 @@ def test_what_cannot_be_found_is_said(site: Site, monkeypatch: pytest.MonkeyPatc
         assert part in lost
 
 
-def test_a_name_that_several_have_is_refused_with_what_to_write(site: Site) -> None:
+def test_an_ambiguous_name_is_refused_with_what_to_write(site: Site) -> None:
     with pytest.raises(ConfigError, match="step-000100; write ink/step-000100 or wood/step-000100, or"):
         PreviewFields([], "a <lora:step-000100:1>", "1", 0, 1, 1, 64, 64, "").job(site)
     (row,) = PreviewFields([], "a <lora:ink:0.5> <lora:wood_step-000100>", "1", 0, 1, 1, 64, 64, "").job(site).rows

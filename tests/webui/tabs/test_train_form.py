@@ -72,14 +72,14 @@ def given(site: Site, preset: str = "", **changed: Any) -> dict[str, dict[str, A
 
 def test_every_setting_of_the_config_has_a_field_with_its_help(page: gr.Blocks) -> None:
     by_id = {block.elem_id: block for block in page.blocks.values() if block.elem_id}
-    own = {("data", "folder"): "train-dataset", ("output", "folder"): "train-name"}
+    fixed = {("data", "folder"): "train-dataset", ("output", "folder"): "train-name"}
     for section, key in PLACES:
         name = key if (section, key) in form.ESSENTIALS else f"{section}-{key}"
-        field = cast(Any, by_id[own.get((section, key), f"train-{name}".replace("_", "-"))])
+        field = cast(Any, by_id[fixed.get((section, key), f"train-{name}".replace("_", "-"))])
         if (section, key) not in form.SET_BY_PAGE:
-            told = setting_help()[f"{section}.{key}"]
-            assert field.info in (told, told.replace("absent:", "left empty:")) != ("", "")
-            assert ("absent" in field.info) == (isinstance(field, gr.Dropdown) and "absent" in told)
+            text = setting_help()[f"{section}.{key}"]
+            assert field.info in (text, text.replace("absent:", "left empty:")) != ("", "")
+            assert ("absent" in field.info) == (isinstance(field, gr.Dropdown) and "absent" in text)
             assert field.interactive is not False
         elif section == "model":
             assert field.interactive is False
@@ -88,9 +88,9 @@ def test_every_setting_of_the_config_has_a_field_with_its_help(page: gr.Blocks) 
     assert len(ids) == len(set(ids))
 
 
-def test_the_help_is_the_texts_under_the_settings_of_the_config() -> None:
+def test_the_help_is_the_text_under_each_setting_of_the_config() -> None:
     texts = setting_help()
-    assert [place for place in PLACES if not texts[".".join(place)]] == [("model", "base")]  # its section tells
+    assert [place for place in PLACES if not texts[".".join(place)]] == [("model", "base")]  # described by its section
     assert texts["optimizer.name"].endswith("the others sd-lora[optimizers]")  # a text of two lines
     assert texts["data"] == "The images and their captions."
     classes = [node for node in ast.parse(inspect.getsource(config)).body if isinstance(node, ast.ClassDef)]
@@ -101,7 +101,7 @@ def test_the_help_is_the_texts_under_the_settings_of_the_config() -> None:
 
 
 @pytest.mark.parametrize("preset", ["", *preset_names()])
-def test_a_form_that_is_left_alone_overrides_nothing(site: Site, preset: str) -> None:
+def test_an_untouched_form_overrides_nothing(site: Site, preset: str) -> None:
     assert given(site, preset) == {}
     dataset = site.id_of(site.data / "photos")
     made = form.config_of(site, preset, dataset, filled(site, preset))
@@ -120,7 +120,7 @@ def test_a_form_that_is_left_alone_overrides_nothing(site: Site, preset: str) ->
         ("lora__ranks", "a.* = 4\n\n\"b=c\" = 8", {"a.*": "4", "b=c": "8"}), ("training__seed", 2**32 - 1, 2**32 - 1),
     ],
 )  # fmt: skip
-def test_a_field_that_was_changed_is_the_only_override(site: Site, place: str, raw: Any, value: Any) -> None:
+def test_a_changed_field_is_the_only_override(site: Site, place: str, raw: Any, value: Any) -> None:
     section, key = place.split("__")
     assert given(site, **{place: raw}) == {section: {key: value}}
     if value != []:
@@ -133,7 +133,7 @@ def test_a_field_that_was_changed_is_the_only_override(site: Site, place: str, r
     [("lora__rank", None), ("lora__targets", "attn,ff ,conv"), ("data__trigger", "  "), ("training__steps", "400 "),
      ("preview__strengths", "0,0.5,1"), ("optimizer__learning_rate", 0.004)],
 )  # fmt: skip
-def test_the_same_written_otherwise_is_no_override(site: Site, place: str, raw: Any) -> None:
+def test_another_spelling_of_the_same_value_is_no_override(site: Site, place: str, raw: Any) -> None:
     assert given(site, **{place: raw}) == {}
 
 
@@ -144,9 +144,9 @@ def test_folders_and_adapters_are_named_by_id(site: Site) -> None:
         "data__regularisation": site.id_of(site.data / "more"), "data__cache": "shared",
         "lora__init": site.id_of(site.runs / "old" / "adapter.safetensors"),
     }  # fmt: skip
-    found = given(site, **ids)
-    assert found["data"] == {"regularisation": str(site.data / "more"), "cache": str(site.runs / ".cache")}
-    assert found["lora"] == {"init": str(site.runs / "old" / "adapter.safetensors")}
+    changed = given(site, **ids)
+    assert changed["data"] == {"regularisation": str(site.data / "more"), "cache": str(site.runs / ".cache")}
+    assert changed["lora"] == {"init": str(site.runs / "old" / "adapter.safetensors")}
     for place in ("data__regularisation", "lora__init"):
         with pytest.raises(ConfigError, match="no longer exists"):
             given(site, **{place: "/etc"})
@@ -158,25 +158,25 @@ def test_folders_and_adapters_are_named_by_id(site: Site) -> None:
             form.config_of(site, preset, chosen, filled(site))
 
 
-def test_all_that_cannot_be_used_is_one_sentence(site: Site) -> None:
+def test_all_unusable_values_are_reported_in_one_sentence(site: Site) -> None:
     values = filled(site, lora__rank=0, training__steps="many", lora__dropout=2, preview__strengths="a")
     with pytest.raises(ConfigError) as refused:
         form.config_of(site, "", site.id_of(site.data / "photos"), values)
-    said = str(refused.value)
-    assert "\n" not in said
+    message = str(refused.value)
+    assert "\n" not in message
     for name in ("lora.rank", "training.steps", "lora.dropout", "preview.strengths"):
-        assert name in said
+        assert name in message
     with pytest.raises(ConfigError, match=r'lora\.ranks has the line "a"'):
         given(site, lora__ranks="a")
 
 
-def test_a_number_that_was_emptied_is_not_filled_in_silence(site: Site) -> None:
+def test_an_emptied_number_is_not_filled_in_silently(site: Site) -> None:
     values = filled(site, lora__rank=None, optimizer__learning_rate=None)
     with pytest.raises(ConfigError, match="rank, learning_rate: the field is empty"):
         form.config_of(site, "", site.id_of(site.data / "photos"), values)
 
 
-def test_a_gamma_alone_switches_no_weighting_on(site: Site) -> None:
+def test_a_gamma_alone_does_not_turn_a_weighting_on(site: Site) -> None:
     dataset = site.id_of(site.data / "photos")
     with pytest.raises(ConfigError, match=r"min_snr_gamma has no effect with training\.weighting=none"):
         form.config_of(site, "", dataset, filled(site, training__min_snr_gamma=3))
@@ -209,7 +209,7 @@ def test_hostile_names_of_runs_are_refused(site: Site, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["my run.2", "  7-a_b ", "Straße", "x" * 60])
-def test_usual_names_of_runs_are_taken(site: Site, name: str) -> None:
+def test_ordinary_names_of_runs_are_accepted(site: Site, name: str) -> None:
     assert form.run_name(site, name) == name.strip()
 
 
@@ -219,7 +219,7 @@ def checked(*codes: str) -> Check:
     )
 
 
-def said(updates: Sequence[Any]) -> list[str]:
+def texts_of(updates: Sequence[Any]) -> list[str]:
     return [update.get("value") or "" for update in updates if isinstance(update, dict)]
 
 
@@ -228,28 +228,28 @@ def test_a_dataset_with_errors_is_not_trained_on(
 ) -> None:
     started = []
     monkeypatch.setattr(train_tab, "start_run", lambda _, folder, most: started.append((folder, most)))
-    monkeypatch.setattr(train_tab, "check_folder", lambda _: found)
+    monkeypatch.setattr(train_tab, "check_folder", lambda _: check)
     asked = ("new", site.id_of(site.data / "photos"), "", *filled(site))
-    found = checked("caption-missing", "set-small")
+    check = checked("caption-missing", "set-small")
     last = list(handlers["on_start"](*asked))[-1]
-    assert "not started" in said(last)[0]
-    assert "&lt;i&gt;.png" in said(last)[1]
-    assert "<b>" not in said(last)[1].replace("<p><b>2 images &lt;b&gt;</b>", "")
+    assert "not started" in texts_of(last)[0]
+    assert "&lt;i&gt;.png" in texts_of(last)[1]
+    assert "<b>" not in texts_of(last)[1].replace("<p><b>2 images &lt;b&gt;</b>", "")
     assert started == []
-    found = checked()
-    assert "not started" in said(list(handlers["on_start"](*asked))[-1])[0]  # nothing to train on
+    check = checked()
+    assert "not started" in texts_of(list(handlers["on_start"](*asked))[-1])[0]  # nothing to train on
     plan = SimpleNamespace(images=2, steps=3, batch_size=1, exposures=3, seconds=9.0, memory_bytes=None, buckets=())
-    found = replace(checked("set-small"), plan=cast(Any, plan))
+    check = replace(checked("set-small"), plan=cast(Any, plan))
     last = list(handlers["on_start"](*asked))[-1]
-    assert "new has started" in said(last)[0]
+    assert "new has started" in texts_of(last)[0]
     assert last[2]["value"] == site.id_of(site.runs / "new")
     assert started == [(site.runs / "new", train_run.MOST_RUNS)]
-    found = checked("caption-missing")
-    assert "has started" in said(list(handlers["on_start"](*asked))[-1])[0]  # by the check that was made just now
-    assert "&lt;i&gt;.png" in said(list(handlers["on_check"](*asked[1:]))[-1])[1]
-    assert "not started" in said(list(handlers["on_start"](*asked))[-1])[0]
+    check = checked("caption-missing")
+    assert "has started" in texts_of(list(handlers["on_start"](*asked))[-1])[0]  # by the check that was made just now
+    assert "&lt;i&gt;.png" in texts_of(list(handlers["on_check"](*asked[1:]))[-1])[1]
+    assert "not started" in texts_of(list(handlers["on_start"](*asked))[-1])[0]
     last = list(handlers["on_start"]("../evil", *asked[1:]))[-1]
-    assert "name has up to 60" in said(last)[0]
+    assert "name has up to 60" in texts_of(last)[0]
     assert len(started) == 2
 
 
@@ -260,10 +260,10 @@ def test_settings_that_cannot_act_are_refused_before_the_images_are_read(
     values = filled(site, training__average="ema", optimizer__name="schedule-free", optimizer__schedule="constant")
     asked = (site.id_of(site.data / "photos"), "", *values)
     for updates in (handlers["on_check"](*asked), handlers["on_start"]("new", *asked)):
-        assert "schedule-free, which averages already" in said(list(updates)[-1])[0]
+        assert "schedule-free, which averages already" in texts_of(list(updates)[-1])[0]
 
 
-def test_every_event_is_private_and_tells_errors_as_sentences(page: gr.Blocks) -> None:
+def test_every_event_is_private_and_shows_errors_as_sentences(page: gr.Blocks) -> None:
     for fn in page.fns.values():
         assert fn.api_visibility == "private", fn.name
         assert fn.fn is None or hasattr(fn.fn, "__wrapped__"), fn.name
@@ -280,7 +280,7 @@ def write_run(site: Site, name: str, steps: int = 3) -> Path:
     return folder
 
 
-def test_a_reload_takes_up_the_newest_run_at_work(
+def test_a_reload_shows_the_newest_active_run(
     site: Site, handlers: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for age, name in enumerate(("newest", "middle", "oldest")):
@@ -318,14 +318,14 @@ def test_a_tick_sends_only_what_has_changed(site: Site, handlers: dict[str, Any]
     assert gone[-1]["value"] is None
 
 
-def test_names_and_errors_are_no_markup() -> None:
+def test_names_and_errors_are_escaped() -> None:
     state = RunState("<b>", "failed", error="<script>x</script>")
     assert "<script>" not in train_view.progress_html(state)
     assert "<b>:" not in train_view.progress_html(state)
     assert train_view.message_html("<i>", is_error=True).endswith(">&lt;i&gt;</div>")
 
 
-def test_curves_are_drawn_from_nothing_to_much() -> None:
+def test_curves_are_drawn_for_any_number_of_points() -> None:
     assert train_plots.chart("x", [train_plots.Curve("a", "red", [])]) == ""
     for points in ([(3, 0.0)], [(3, 0.5)], [(1, 1e-9), (2, 1e9)], [(i, i % 7) for i in range(800)]):
         drawn = train_plots.chart("<x>", [train_plots.Curve("<a>", "red", points)])

@@ -1,4 +1,4 @@
-"""The Dataset tab on a site of its own, and a dataset that is checked without a base model."""
+"""The Dataset tab on its own site, and a dataset that is checked without a base model."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def png(path: Path, size: tuple[int, int] = (16, 16)) -> Path:
 
 
 def uploads(tmp_path: Path, *names: str | tuple[str, bytes]) -> list[str]:
-    """Uploaded files, each in a folder of its own as Gradio keeps them."""
+    """Uploaded files, each in its own folder, as Gradio keeps them."""
     files = []
     for number, given in enumerate(names):
         name, content = given if isinstance(given, tuple) else (given, None)

@@ -1,4 +1,4 @@
-"""Captions on the Dataset tab: drafts are not lost, and what others changed is told."""
+"""Captions on the Dataset tab: drafts are not lost, and changes by others are reported."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def test_drafts_are_not_lost(tab: Any, folder: Path, captioned: Write) -> None:
     assert (folder / "00.txt").read_bytes() == saved
 
 
-def test_undo_shows_its_picture_and_keeps_what_is_not_saved(tab: Any, folder: Path) -> None:
+def test_undo_shows_its_picture_and_keeps_unsaved_text(tab: Any, folder: Path) -> None:
     _, visit, _ = opened(tab)
     words = tab.captions
     words.on_save(visit, "02.png", "two", "")
@@ -57,7 +57,7 @@ def test_undo_shows_its_picture_and_keeps_what_is_not_saved(tab: Any, folder: Pa
     assert words.on_previous(visit, "00.png", "", "")[words.name] == "02.png"
 
 
-def test_what_others_changed_is_told(tab: Any, folder: Path) -> None:
+def test_a_caption_changed_by_others_is_reported(tab: Any, folder: Path) -> None:
     _, visit, _ = opened(tab)
     words = tab.captions
     (folder / "00.txt").write_text("theirs")
@@ -69,7 +69,7 @@ def test_what_others_changed_is_told(tab: Any, folder: Path) -> None:
     assert "is unchanged" in words.on_save(visit, "00.png", "mine", "")[words.message]
 
 
-def test_a_second_check_keeps_what_is_typed_and_what_can_be_undone(tab: Any, folder: Path) -> None:
+def test_a_second_check_keeps_typed_text_and_undo(tab: Any, folder: Path) -> None:
     identity, visit, _ = opened(tab)
     words = tab.captions
     before = (folder / "00.txt").read_bytes()
@@ -85,7 +85,7 @@ def test_a_second_check_keeps_what_is_typed_and_what_can_be_undone(tab: Any, fol
     assert (folder / "00.txt").read_bytes() == before
 
 
-def test_a_check_of_a_dataset_that_is_left_changes_nothing(tab: Any, folder: Path, captioned: Write) -> None:
+def test_a_check_of_a_dataset_no_longer_chosen_changes_nothing(tab: Any, folder: Path, captioned: Write) -> None:
     captioned("data/other", count=1, size=16)
     ids = dict(tab.site.dataset_choices())
     visit = tab.on_choose(ids["ink"], Visit(), "", "", "")[tab.visit]

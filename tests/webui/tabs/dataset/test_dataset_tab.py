@@ -34,14 +34,14 @@ picture caption tokens previous next save undo discard message drafts
 def test_components_can_be_found_and_no_event_is_public(site: Site) -> None:
     with gr.Blocks() as page:
         dataset_tab.build(site)
-    found = {getattr(block, "elem_id", None) for block in page.blocks.values()}
-    assert {f"dataset-{name}" for name in IDS.split()} <= found
+    ids = {getattr(block, "elem_id", None) for block in page.blocks.values()}
+    assert {f"dataset-{name}" for name in IDS.split()} <= ids
     assert page.fns
     assert all(event.api_visibility == "private" for event in page.fns.values())
     assert dataset_tab.STYLES.is_file()
 
 
-def test_a_real_check_is_shown_and_all_that_files_say_is_text(tab: Any, site: Site, captioned: Write) -> None:
+def test_a_real_check_is_shown_with_text_from_files_as_text(tab: Any, site: Site, captioned: Write) -> None:
     folder = captioned("data/ink", count=3)
     (folder / "00.txt").write_text(f"{SCRIPT}\n")
     (folder / HOSTILE).write_bytes((folder / "01.png").read_bytes())
@@ -69,16 +69,16 @@ def test_a_real_check_is_shown_and_all_that_files_say_is_text(tab: Any, site: Si
     assert value(shown[tab.captions.caption]) == SCRIPT
 
 
-def test_other_texts_are_text_too() -> None:
+def test_other_text_from_files_is_escaped_too() -> None:
     hostile = dataset_report.drafts_html([HOSTILE] * 9) + status_html(HOSTILE, 0.5)
     assert "<img" not in hostile
     assert "and 1 more" in hostile
     assert "&lt;img" in str(toast_of(HOSTILE))
 
 
-def test_where_a_folder_lies_is_left_out() -> None:
-    found = Finding("no-images", None, "no images to learn from in /srv/secret/ink or below it")
-    check = Check("/srv/secret/ink", "bare", "no images in /srv/secret/ink", [], [found], None)
+def test_the_path_of_a_folder_is_left_out() -> None:
+    finding = Finding("no-images", None, "no images to learn from in /srv/secret/ink or below it")
+    check = Check("/srv/secret/ink", "bare", "no images in /srv/secret/ink", [], [finding], None)
     html = dataset_report.findings_html(check) + dataset_report.summary_html(check)
     assert "no images to learn from in ink or below it" in html
     assert "secret" not in html
@@ -138,7 +138,7 @@ def test_unknown_pictures_are_refused(tab: Any, folder: Path, name: str) -> None
 
 
 @pytest.mark.parametrize("index", [-1, 3, 10**9, None, "0", [0], True, 1.0])
-def test_a_place_that_is_none_is_refused(tab: Any, folder: Path, index: Any) -> None:
+def test_an_index_that_does_not_exist_is_refused(tab: Any, folder: Path, index: Any) -> None:
     _, visit, _ = opened(tab)
     event: Any = SimpleNamespace(index=index)
     if index is not True:  # which is 1
@@ -150,7 +150,7 @@ def test_without_a_dataset_nothing_happens(tab: Any) -> None:
         assert "check it first" in refusal(lambda handler=handler: handler(Visit(), "00.png", "x", ""))
 
 
-def test_one_check_at_a_time_and_errors_take_the_bar_away(
+def test_one_check_at_a_time_and_errors_remove_the_bar(
     tab: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     identity, begun, go = dict(tab.site.dataset_choices())["ink"], threading.Event(), threading.Event()

@@ -1,4 +1,4 @@
-"""Uploads on the Dataset tab: hostile names and contents change nothing; pictures are added wholly or not at all."""
+"""Uploads on the Dataset tab: hostile names and contents change nothing; all pictures are added or none."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_a_picture_bomb_is_refused_unopened(tab: Any, site: Site, tmp_path: Path
     assert os.listdir(site.data) == []
 
 
-def test_too_many_too_large_and_links(
+def test_too_many_files_too_large_files_and_links_are_refused(
     tab: Any, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     files = uploads(tmp_path, "a.png")
@@ -86,7 +86,9 @@ def test_too_many_too_large_and_links(
     "name", ["", "  ", ".hidden", "..", "a/b", "/etc", "a\\b", "nul", "COM1.x", 'a"b', "a\0b", "a\u202eb", "dot.",
              "x" * 61, "INK", "<script>"],
 )  # fmt: skip
-def test_names_that_no_dataset_can_have(tab: Any, site: Site, tmp_path: Path, folder: Path, name: str) -> None:
+def test_impossible_names_of_datasets_are_refused(
+    tab: Any, site: Site, tmp_path: Path, folder: Path, name: str
+) -> None:
     before = everything(site.data)
     assert "name" in refusal(lambda: tab.on_create(name, uploads(tmp_path, "a.png")))
     assert everything(site.data) == before
@@ -115,7 +117,7 @@ def test_a_new_dataset(tab: Any, site: Site, tmp_path: Path) -> None:
     assert {editor.read(name) for name in editor.names} == {"a cat"}
 
 
-def test_pictures_are_added_or_none(
+def test_all_pictures_are_added_or_none(
     tab: Any, tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     identity, before = dict(tab.site.dataset_choices())["ink"], everything(folder)
@@ -142,7 +144,7 @@ def test_pictures_are_added_or_none(
     assert "2 files added to ink" in last[tab.status]
 
 
-def test_what_came_between_is_not_overwritten(tab: Any, site: Site, tmp_path: Path) -> None:
+def test_files_created_meanwhile_are_not_overwritten(tab: Any, site: Site, tmp_path: Path) -> None:
     creating = tab.on_create("new", uploads(tmp_path, "a.png"))
     next(creating)
     (site.data / "new").mkdir()
@@ -155,7 +157,7 @@ def test_what_came_between_is_not_overwritten(tab: Any, site: Site, tmp_path: Pa
     assert everything(site.data) == {"new/a.png": b"theirs"}
 
 
-def test_what_a_killed_server_left_is_swept(tab: Any, site: Site, tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_server_are_removed(tab: Any, site: Site, tmp_path: Path) -> None:
     old, young = site.data / ".new-1", site.data / ".new-2"
     png(old / "a.png")
     png(young / "a.png")
