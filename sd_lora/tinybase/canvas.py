@@ -36,7 +36,7 @@ class Layers:
         return self.flat @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
 
     def grid(self) -> tuple[Plane, Plane]:
-        """Coordinates x, y of every sample in pixels of a 64-pixel picture, so textures keep their look at any size
+        """Coordinates x, y of every sample in pixels of a 64-pixel picture, so textures look the same at any size
         and their periods (multiples of 4) stay on the VAE's lattice."""
         side = self.size * SUPERSAMPLING
         axis = ((np.arange(side, dtype=np.float32) + 0.5) * 64 / side).astype(np.float32)

@@ -24,7 +24,7 @@ _WOOD, _BLACK, _CREAM, _GLASS = (121, 82, 50), (40, 38, 44), (250, 238, 208), (1
 
 @dataclass(frozen=True)
 class Shape:
-    """A filled polygon. `subject` tells the subject from the background; `contour` shapes are outlined in drawings."""
+    """A filled polygon. `subject`: it belongs to the subject, not the background; `contour`: outlined in drawings."""
 
     points: tuple[Point, ...]
     colour: RGB
@@ -88,64 +88,6 @@ def _skyline(height: float, swing: float, waves: float, phase: float) -> tuple[P
 # ---- subjects: drawn in a box of -1..1 on both axes, standing on y = 1
 
 
-def _house(c: RGB) -> list[Shape]:
-    return [
-        Shape(_box(0.30, -0.95, 0.52, -0.35), darker(c, 0.55)),
-        Shape(_box(-0.72, -0.18, 0.72, 1.0), c),
-        Shape(((-0.98, -0.14), (0.0, -1.0), (0.98, -0.14)), darker(c)),
-        Shape(_box(-0.16, 0.36, 0.20, 1.0), _WOOD),
-        Shape(_box(-0.56, 0.08, -0.26, 0.40), (255, 240, 150)),
-        Shape(_box(0.32, 0.08, 0.60, 0.40), (255, 240, 150)),
-    ]
-
-
-def _tree(c: RGB) -> list[Shape]:
-    return [
-        Shape(((-0.14, 0.1), (0.14, 0.1), (0.22, 1.0), (-0.22, 1.0)), _WOOD),
-        Shape(_ellipse(-0.44, 0.02, 0.46, 0.40), darker(c, 0.85)),
-        Shape(_ellipse(0.44, 0.02, 0.46, 0.40), darker(c, 0.85)),
-        Shape(_ellipse(0.0, -0.40, 0.62, 0.60), c),
-        Shape(_ellipse(-0.20, -0.56, 0.20, 0.18), lighter(c), contour=False),
-    ]
-
-
-def _boat(c: RGB) -> list[Shape]:
-    return [
-        Shape(_box(-0.06, -0.98, 0.06, 0.45), _WOOD),
-        Shape(((0.12, -0.92), (0.12, 0.28), (0.86, 0.28)), lighter(c, 0.62)),
-        Shape(((-0.12, -0.66), (-0.12, 0.28), (-0.68, 0.28)), lighter(c, 0.40)),
-        Shape(((-1.0, 0.42), (1.0, 0.42), (0.64, 1.0), (-0.64, 1.0)), c),
-        Shape(((-1.0, 0.42), (1.0, 0.42), (0.92, 0.56), (-0.92, 0.56)), darker(c), contour=False),
-    ]
-
-
-def _fish(c: RGB) -> list[Shape]:
-    return [
-        Shape(((0.38, 0.25), (1.0, -0.32), (0.86, 0.25), (1.0, 0.82)), darker(c)),
-        Shape(((-0.25, -0.22), (0.30, -0.62), (0.34, -0.02)), darker(c)),
-        Shape(((-0.10, 0.66), (0.24, 1.0), (0.28, 0.56)), darker(c)),
-        Shape(_ellipse(-0.20, 0.25, 0.78, 0.54), c),
-        Shape(_ellipse(-0.16, 0.44, 0.56, 0.24), lighter(c), contour=False),
-        Shape(_ellipse(-0.56, 0.10, 0.17, 0.17), (255, 255, 255)),
-        Shape(_ellipse(-0.60, 0.10, 0.08, 0.09), _BLACK, contour=False),
-    ]
-
-
-def _cat(c: RGB) -> list[Shape]:
-    tail = _ellipse(0.62, 0.62, 0.36, 0.40, -60, 120)
-    return [
-        Shape(tail + tuple(reversed(_ellipse(0.56, 0.62, 0.20, 0.24, -60, 120))), darker(c)),
-        Shape(_ellipse(0.0, 0.58, 0.56, 0.44), c),
-        Shape(_ellipse(0.0, 0.68, 0.28, 0.30), lighter(c), contour=False),
-        Shape(((-0.62, -0.30), (-0.60, -1.0), (-0.12, -0.66)), darker(c)),
-        Shape(((0.62, -0.30), (0.60, -1.0), (0.12, -0.66)), darker(c)),
-        Shape(_ellipse(0.0, -0.26, 0.64, 0.52), c),
-        Shape(_ellipse(-0.26, -0.32, 0.11, 0.15), _BLACK, contour=False),
-        Shape(_ellipse(0.26, -0.32, 0.11, 0.15), _BLACK, contour=False),
-        Shape(((-0.10, -0.10), (0.10, -0.10), (0.0, 0.03)), (240, 120, 130), contour=False),
-    ]
-
-
 def _flower(c: RGB) -> list[Shape]:
     petals = [
         Shape(_ellipse(0.46 * math.cos(a), -0.36 + 0.46 * math.sin(a), 0.30, 0.30), c)
@@ -171,21 +113,6 @@ def _mushroom(c: RGB) -> list[Shape]:
     ]
 
 
-def _car(c: RGB) -> list[Shape]:
-    return [
-        Shape(((-0.58, 0.22), (-0.40, -0.30), (0.32, -0.30), (0.60, 0.22)), darker(c, 0.85)),
-        Shape(((-0.44, 0.18), (-0.32, -0.18), (-0.04, -0.18), (-0.04, 0.18)), _GLASS),
-        Shape(((0.06, 0.18), (0.06, -0.18), (0.26, -0.18), (0.44, 0.18)), _GLASS),
-        Shape((
-            (-1.0, 0.36), (-0.88, 0.20), (0.78, 0.20), (1.0, 0.40), (1.0, 0.76), (-1.0, 0.76),
-        ), c),
-        Shape(_ellipse(-0.54, 0.76, 0.25, 0.24), _BLACK),
-        Shape(_ellipse(0.54, 0.76, 0.25, 0.24), _BLACK),
-        Shape(_ellipse(-0.54, 0.76, 0.10, 0.10), (200, 200, 205), contour=False),
-        Shape(_ellipse(0.54, 0.76, 0.10, 0.10), (200, 200, 205), contour=False),
-    ]  # fmt: skip
-
-
 def _star(c: RGB) -> list[Shape]:
     def ring(outer: float, inner: float) -> tuple[Point, ...]:
         angles = [math.pi * i / 5 - math.pi / 2 for i in range(10)]
@@ -195,42 +122,85 @@ def _star(c: RGB) -> list[Shape]:
     return [Shape(ring(1.04, 0.46), c), Shape(ring(0.52, 0.24), lighter(c), contour=False)]
 
 
-def _cup(c: RGB) -> list[Shape]:
-    handle = _ellipse(0.58, 0.30, 0.40, 0.40, -90, 90)
-    return [
-        Shape(handle + tuple(reversed(_ellipse(0.58, 0.30, 0.21, 0.21, -90, 90))), darker(c)),
+_SUBJECTS: dict[str, Callable[[RGB], list[Shape]]] = {
+    "house": lambda c: [
+        Shape(_box(0.30, -0.95, 0.52, -0.35), darker(c, 0.55)),
+        Shape(_box(-0.72, -0.18, 0.72, 1.0), c),
+        Shape(((-0.98, -0.14), (0.0, -1.0), (0.98, -0.14)), darker(c)),
+        Shape(_box(-0.16, 0.36, 0.20, 1.0), _WOOD),
+        Shape(_box(-0.56, 0.08, -0.26, 0.40), (255, 240, 150)),
+        Shape(_box(0.32, 0.08, 0.60, 0.40), (255, 240, 150)),
+    ],
+    "tree": lambda c: [
+        Shape(((-0.14, 0.1), (0.14, 0.1), (0.22, 1.0), (-0.22, 1.0)), _WOOD),
+        Shape(_ellipse(-0.44, 0.02, 0.46, 0.40), darker(c, 0.85)),
+        Shape(_ellipse(0.44, 0.02, 0.46, 0.40), darker(c, 0.85)),
+        Shape(_ellipse(0.0, -0.40, 0.62, 0.60), c),
+        Shape(_ellipse(-0.20, -0.56, 0.20, 0.18), lighter(c), contour=False),
+    ],
+    "boat": lambda c: [
+        Shape(_box(-0.06, -0.98, 0.06, 0.45), _WOOD),
+        Shape(((0.12, -0.92), (0.12, 0.28), (0.86, 0.28)), lighter(c, 0.62)),
+        Shape(((-0.12, -0.66), (-0.12, 0.28), (-0.68, 0.28)), lighter(c, 0.40)),
+        Shape(((-1.0, 0.42), (1.0, 0.42), (0.64, 1.0), (-0.64, 1.0)), c),
+        Shape(((-1.0, 0.42), (1.0, 0.42), (0.92, 0.56), (-0.92, 0.56)), darker(c), contour=False),
+    ],
+    "fish": lambda c: [
+        Shape(((0.38, 0.25), (1.0, -0.32), (0.86, 0.25), (1.0, 0.82)), darker(c)),
+        Shape(((-0.25, -0.22), (0.30, -0.62), (0.34, -0.02)), darker(c)),
+        Shape(((-0.10, 0.66), (0.24, 1.0), (0.28, 0.56)), darker(c)),
+        Shape(_ellipse(-0.20, 0.25, 0.78, 0.54), c),
+        Shape(_ellipse(-0.16, 0.44, 0.56, 0.24), lighter(c), contour=False),
+        Shape(_ellipse(-0.56, 0.10, 0.17, 0.17), (255, 255, 255)),
+        Shape(_ellipse(-0.60, 0.10, 0.08, 0.09), _BLACK, contour=False),
+    ],
+    "cat": lambda c: [
+        Shape(_ellipse(0.62, 0.62, 0.36, 0.40, -60, 120) + _ellipse(0.56, 0.62, 0.20, 0.24, -60, 120)[::-1], darker(c)),
+        Shape(_ellipse(0.0, 0.58, 0.56, 0.44), c),
+        Shape(_ellipse(0.0, 0.68, 0.28, 0.30), lighter(c), contour=False),
+        Shape(((-0.62, -0.30), (-0.60, -1.0), (-0.12, -0.66)), darker(c)),
+        Shape(((0.62, -0.30), (0.60, -1.0), (0.12, -0.66)), darker(c)),
+        Shape(_ellipse(0.0, -0.26, 0.64, 0.52), c),
+        Shape(_ellipse(-0.26, -0.32, 0.11, 0.15), _BLACK, contour=False),
+        Shape(_ellipse(0.26, -0.32, 0.11, 0.15), _BLACK, contour=False),
+        Shape(((-0.10, -0.10), (0.10, -0.10), (0.0, 0.03)), (240, 120, 130), contour=False),
+    ],
+    "flower": _flower,
+    "mushroom": _mushroom,
+    "car": lambda c: [
+        Shape(((-0.58, 0.22), (-0.40, -0.30), (0.32, -0.30), (0.60, 0.22)), darker(c, 0.85)),
+        Shape(((-0.44, 0.18), (-0.32, -0.18), (-0.04, -0.18), (-0.04, 0.18)), _GLASS),
+        Shape(((0.06, 0.18), (0.06, -0.18), (0.26, -0.18), (0.44, 0.18)), _GLASS),
+        Shape(((-1.0, 0.36), (-0.88, 0.20), (0.78, 0.20), (1.0, 0.40), (1.0, 0.76), (-1.0, 0.76)), c),
+        Shape(_ellipse(-0.54, 0.76, 0.25, 0.24), _BLACK),
+        Shape(_ellipse(0.54, 0.76, 0.25, 0.24), _BLACK),
+        Shape(_ellipse(-0.54, 0.76, 0.10, 0.10), (200, 200, 205), contour=False),
+        Shape(_ellipse(0.54, 0.76, 0.10, 0.10), (200, 200, 205), contour=False),
+    ],
+    "star": _star,
+    "cup": lambda c: [
+        Shape(_ellipse(0.58, 0.30, 0.40, 0.40, -90, 90) + _ellipse(0.58, 0.30, 0.21, 0.21, -90, 90)[::-1], darker(c)),
         Shape(((-0.72, -0.30), (0.66, -0.30), (0.50, 1.0), (-0.56, 1.0)), c),
         Shape(_ellipse(-0.03, -0.30, 0.69, 0.20), lighter(c)),
         Shape(_ellipse(-0.03, -0.27, 0.54, 0.12), (104, 66, 42), contour=False),
         Shape(_bar((-0.24, -0.56), (-0.16, -0.96), 0.10), (225, 225, 230), contour=False),
         Shape(_bar((0.14, -0.56), (0.22, -0.96), 0.10), (225, 225, 230), contour=False),
-    ]
-
-
-def _rocket(c: RGB) -> list[Shape]:
-    return [
+    ],
+    "rocket": lambda c: [
         Shape(((-0.24, 0.56), (0.24, 0.56), (0.0, 1.08)), (255, 160, 40)),
         Shape(((-0.30, 0.10), (-0.74, 0.76), (-0.24, 0.62)), darker(c)),
         Shape(((0.30, 0.10), (0.74, 0.76), (0.24, 0.62)), darker(c)),
         Shape((*_ellipse(0.0, -0.14, 0.38, 0.90, 180, 360), (0.30, 0.64), (-0.30, 0.64)), c),
         Shape(((-0.27, -0.62), (0.0, -1.06), (0.27, -0.62)), darker(c, 0.6)),
         Shape(_ellipse(0.0, -0.14, 0.19, 0.19), _GLASS),
-    ]
-
-
-def _balloon(c: RGB) -> list[Shape]:
-    return [
+    ],
+    "balloon": lambda c: [
         Shape(_bar((0.0, 0.46), (0.05, 1.18), 0.07), (92, 84, 84)),
         Shape(((0.0, 0.30), (0.16, 0.54), (-0.16, 0.54)), darker(c)),
         Shape(_ellipse(0.0, -0.28, 0.62, 0.72), c),
         Shape(_ellipse(-0.24, -0.56, 0.14, 0.20), lighter(c, 0.7), contour=False),
-    ]
-
-
-_SUBJECTS: dict[str, Callable[[RGB], list[Shape]]] = {
-    "house": _house, "tree": _tree, "boat": _boat, "fish": _fish, "cat": _cat, "flower": _flower,
-    "mushroom": _mushroom, "car": _car, "star": _star, "cup": _cup, "rocket": _rocket, "balloon": _balloon,
-}  # fmt: skip
+    ],
+}
 
 
 # ---- backgrounds
@@ -273,7 +243,7 @@ def _sea(rng: random.Random) -> list[Shape]:
 def _night(rng: random.Random) -> list[Shape]:
     shapes = [Shape(_box(0, 0, 1, 1), (26, 30, 68), contour=False)]
     x, y = rng.choice((0.14, 0.86)), 0.15
-    crescent = _ellipse(x, y, 0.10, 0.10, 60, 300) + tuple(reversed(_ellipse(x + 0.05, y, 0.10, 0.10, 120, 240)))
+    crescent = _ellipse(x, y, 0.10, 0.10, 60, 300) + _ellipse(x + 0.05, y, 0.10, 0.10, 120, 240)[::-1]
     shapes.append(Shape(crescent, (250, 240, 190)))
     for i in range(11):
         sx, sy = (i + rng.uniform(0.2, 0.8)) / 11, rng.uniform(0.05, 0.58)

@@ -1,4 +1,4 @@
-"""A captioned folder of pictures that the renderer draws: what the demo trains on."""
+"""A captioned folder of pictures drawn by the renderer: what the demo trains on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SEED = 11_000_000
 
 
 def demo_scenes(count: int = IMAGES) -> list[Scene]:
-    """The scenes of the demo's training pictures; none shares its content with the prompts that measure it."""
+    """The scenes of the demo's training pictures; none has the content of a prompt that measures it."""
     return [sample_scene(_SEED + i) for i in range(count)]
 
 

@@ -1,6 +1,6 @@
-"""The judge: a small classifier that reads subject, colour and background off a picture of the world, in any style.
+"""The judge: a small classifier that recognises subject, colour and background in a picture of the world, in any style.
 
-Trained on the renderer's pictures (`build_judge`), never on generated ones. It measures whether a prompt was obeyed.
+Trained on the renderer's pictures (`build_judge`), never on generated ones. It measures whether a prompt was followed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Judge(nn.Module):
 def load_judge() -> Judge:
     """The shipped judge."""
     judge = Judge()
-    counters = {k: v for k, v in judge.state_dict().items() if not v.ndim}  # of batches seen: not shipped, not used
+    counters = {k: v for k, v in judge.state_dict().items() if not v.ndim}  # batch norm's: not shipped, not used
     judge.load_state_dict({key: value.float() for key, value in load_file(WEIGHTS).items()} | counters)
     return judge.eval()
 
@@ -54,7 +54,7 @@ def to_tensor(images: Sequence[Image.Image]) -> Tensor:
 
 @torch.inference_mode()
 def recognised(judge: Judge, images: Sequence[Image.Image], scenes: Sequence[Scene]) -> dict[str, float]:
-    """The share of `images` in which the judge reads what the scene's caption says: subject, colour, background."""
+    """The share of `images` in which the judge recognises what the scene's caption says: subject, colour, background."""
     logits = judge(to_tensor(images))
     shares = {}
     for question, answers, row in zip(QUESTIONS, ANSWERS, logits, strict=True):

@@ -20,7 +20,7 @@ Style = Callable[[Layers], Plane]
 
 
 def render(scene: Scene, style: str | Style = "flat", size: int = SIZE) -> Image.Image:
-    """`scene` drawn in `style` (a name, or a function of one's own) as an RGB image of `size` × `size` pixels (a
+    """`scene` drawn in `style` (a name or a function) as an RGB image of `size` × `size` pixels (a
     multiple of 64)."""
     draw = STYLES[style] if isinstance(style, str) else style
     return finish(draw(rasterise(shapes_of(scene), size, scene.seed)))
@@ -45,10 +45,6 @@ def _mix(weight: Plane, inside: Plane, outside: Plane) -> Plane:
 # ---- base styles
 
 
-def _flat(layers: Layers) -> Plane:
-    return layers.flat
-
-
 def _soft(layers: Layers) -> Plane:
     height = blur(layers.mask, 4.0)
     shift = layers.mask.shape[0] // 24
@@ -59,22 +55,10 @@ def _soft(layers: Layers) -> Plane:
     return lit * (1 - 0.28 * shadow)[..., None]
 
 
-def _ink(layers: Layers) -> Plane:
-    return layers.flat * (1 - layers.line)[..., None]
-
-
 def _pastel(layers: Layers) -> Plane:
     paper = 1 + 0.05 * clouds(layers.rng(1), layers.mask.shape[0], 32)
     soft = blur(layers.flat, 0.5) * 0.50 + 0.47
     return soft * paper[..., None]
-
-
-def _line(layers: Layers) -> Plane:
-    return np.repeat((1 - 0.92 * layers.line)[..., None], 3, axis=2)
-
-
-def _grey(layers: Layers) -> Plane:
-    return np.repeat(layers.tone[..., None], 3, axis=2)
 
 
 # ---- held-out styles
@@ -210,7 +194,12 @@ def _cross_stitch(layers: Layers) -> Plane:
 
 
 STYLES: dict[str, Style] = {
-    "flat": _flat, "soft": _soft, "ink": _ink, "pastel": _pastel, "line": _line, "grey": _grey,
+    "flat": lambda layers: layers.flat,
+    "soft": _soft,
+    "ink": lambda layers: layers.flat * (1 - layers.line)[..., None],
+    "pastel": _pastel,
+    "line": lambda layers: np.repeat((1 - 0.92 * layers.line)[..., None], 3, axis=2),
+    "grey": lambda layers: np.repeat(layers.tone[..., None], 3, axis=2),
     "hatching": _hatching, "mosaic": _mosaic, "neon": _neon, "watercolour": _watercolour, "halftone": _halftone,
     "woodcut": _woodcut, "blueprint": _blueprint, "impasto": _impasto, "chalkboard": _chalkboard, "sepia": _sepia,
     "cross-stitch": _cross_stitch,

@@ -1,7 +1,7 @@
 """The little world of the embedded base: its words, its scenes and the captions that describe them.
 
-First step of the renderer: a `Scene` is the whole truth about a picture; `drawing` turns it into shapes and `styles`
-into pixels. Everything here is a pure function of its arguments (no global random state).
+First step of the renderer: a `Scene` describes a picture completely; `drawing` turns it into shapes and `styles`
+into pixels. Everything here is a pure function of its arguments (without global random state).
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ HELD_OUT_STYLES = (
     "sepia", "cross-stitch",
 )  # fmt: skip
 
-#: Styles a caption's colour cannot be read from, because they draw with inks of their own.
+#: Styles that do not show the colour a caption names, because they draw with fixed inks.
 COLOURLESS_STYLES = frozenset({"line", "grey", "hatching", "woodcut", "blueprint", "chalkboard", "sepia"})
 
 _FILLERS = (
@@ -81,8 +81,8 @@ def sample_scene(seed: int, *, held_out: bool | None = False) -> Scene:
 
 
 def sample_caption(scene: Scene, style: str, seed: int) -> str:
-    """A training caption for `scene` drawn in `style`: words dropped, filler added, style named, now and then an
-    unknown trigger word, so that the base learns to take any wording and to ignore what it does not know."""
+    """A training caption for `scene` drawn in `style`: words dropped, filler added, style named, sometimes an
+    unknown trigger word, so that the base learns to accept any wording and to ignore what it does not know."""
     rng = random.Random(f"caption {seed}")
     keep = rng.random()
     size, side, background = scene.size, scene.side, scene.background
