@@ -1,6 +1,6 @@
 """`Adapter`: LoRA weights that can be created for a base model, injected into it, saved and loaded.
 
-Loading needs no base model; whether an adapter fits one wholly is decided, and refused if not, when it is injected.
+Loading needs no base model. When it is injected, an adapter that does not fit the base completely is refused.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Adapter:
         return cls(weights, metadata, str(path))
 
     def save(self, path: str | Path, *, dtype: str = "float16", layout: str = "kohya") -> Path:
-        """Write the file and prove it whole: in kohya's keys, or in those of "diffusers" (docs/file-format.md)."""
+        """Write the file and check it: in kohya's keys, or in those of "diffusers" (docs/file-format.md)."""
         path = Path(path)
         write_adapter(path, self.weights, {**self.metadata, "sdlora.variant": self.variant}, dtype, layout)
         return path
@@ -94,7 +94,7 @@ class Adapter:
 
     @property
     def variant(self) -> str:
-        """The variant of its modules; where some are of another, the last of `VARIANTS` among them."""
+        """The variant of its modules; of several, the last in `VARIANTS`."""
         return called(w.variant for w in self.weights.values()) or "lora"
 
     @property
@@ -113,7 +113,7 @@ class Adapter:
 
     @property
     def layers(self) -> dict[str, Layer]:
-        """The layers by module name; none before an adapter that was loaded is injected."""
+        """The layers by module name; a loaded adapter has none until it is injected."""
         return dict(self._layers)
 
     @property
@@ -137,8 +137,8 @@ class Adapter:
 
     @property
     def strength(self) -> Strengths:
-        """What was set: a number, a tensor with one per sample of a batch, or strengths by component and block in the
-        form of `strengths_by_module`. Setting what does not fit raises AdapterError and changes nothing."""
+        """What was set: a number, a tensor with one per sample of a batch, or strengths by component and block as
+        `strengths_by_module` takes them. Setting what does not fit raises AdapterError and changes nothing."""
         return self._strength
 
     @strength.setter
@@ -146,11 +146,11 @@ class Adapter:
         self._set_strength(value, self._attached[-1].base if self._attached else None)
 
     def scale(self, factor: float | Tensor) -> None:
-        """Let every module act with `factor` times the strength that was set, which stays what it is: a number, or a
-        tensor with one per sample of a batch."""
-        found = self._by_module(self._strength, self._attached[-1].base if self._attached else None)
+        """Apply every module with `factor` (a number, or a tensor with one per sample of a batch) times its strength,
+        which `strength` still returns."""
+        strengths = self._by_module(self._strength, self._attached[-1].base if self._attached else None)
         for name, layer in self._layers.items():
-            layer.strength = checked_strength(found[name] * factor)
+            layer.strength = checked_strength(strengths[name] * factor)
 
     def inject(self, pipe: Any, strength: Strengths = 1.0, *, name: str = "default") -> Self:
         """Attach to the components of a diffusers pipeline, with a strength as the property of that name takes it.
@@ -159,7 +159,7 @@ class Adapter:
         shape, and the base is of the kind that the adapter was trained on.
         """
         modules, base = self._fitting_modules(pipe)
-        occupied = {id(module) for there in self._attached for module in there.modules.values()}
+        occupied = {id(module) for attachment in self._attached for module in attachment.modules.values()}
         if any(id(module) in occupied for module in modules.values()):
             raise AdapterError(f"{self.label} is already injected into {base_name(pipe)}; eject it first")
         if not self._layers:
@@ -177,25 +177,25 @@ class Adapter:
         return self
 
     def eject(self) -> None:
-        """Take it off every pipeline it was injected into; each is again what it was, bit for bit."""
-        for there in self._attached:
-            eject(there.modules.values(), there.name)
+        """Remove it from every pipeline it was injected into; each is again what it was, bit for bit."""
+        for attachment in self._attached:
+            eject(attachment.modules.values(), attachment.name)
         self._attached.clear()
 
     @contextmanager
     def injected(self, pipe: Any, strength: Strengths = 1.0, *, name: str = "default") -> Iterator[Self]:
         """Inject for the length of a ``with`` block."""
         self.inject(pipe, strength, name=name)
-        mine = self._attached[-1]
+        attachment = self._attached[-1]
         try:
             yield self
         finally:
-            if mine in self._attached:
-                self._attached.remove(mine)
-                eject(mine.modules.values(), mine.name)
+            if attachment in self._attached:
+                self._attached.remove(attachment)
+                eject(attachment.modules.values(), attachment.name)
 
     def fuse(self, pipe: Any, strength: Strengths = 1.0) -> None:
-        """Add the adapter to the weights of `pipe` for good. There is no strength per sample here."""
+        """Add the adapter to the weights of `pipe` permanently. There is no strength per sample here."""
         modules, base = self._fitting_modules(pipe)
         if self._attached:
             raise AdapterError(f"{self.label} is injected; eject it before fusing, or its effect would double")
@@ -203,24 +203,24 @@ class Adapter:
         fuse(layers, modules, self._by_module(strength, base))
 
     def _set_strength(self, value: Strengths, base: Collection[str] | None = None) -> None:
-        found = self._by_module(value, base)
+        strengths = self._by_module(value, base)
         for name, layer in self._layers.items():
-            layer.strength = found[name]
+            layer.strength = strengths[name]
         self._strength = copy.deepcopy(value) if isinstance(value, Mapping) else value
 
     def _by_module(self, value: Strengths, base: Collection[str] | None) -> dict[str, float | Tensor]:
         return strengths_by_module(self._layers or self._weights, value, self.family, base)
 
     def misfits(self, pipe: Any, modules: Mapping[str, nn.Module] | None = None) -> list[str]:
-        """Why it cannot act on `pipe`, a clause each; nothing if it can. `modules`: those of `pipe`, if known."""
+        """Why it does not fit `pipe`, a clause each; empty if it fits. `modules`: those of `pipe`, if known."""
         modules = modules_of(pipe) if modules is None else modules
         weights, problems = self.weights, _other_kind(self.metadata, pipe)
         count = f"of its {len(weights)} modules"
         for component in families.components():
-            left = [name for name in weights if name.split(".")[0] == component]
-            if left and getattr(pipe, component, pipe) is None:
-                problems.append(f"{len(left)} {count} are for {component}, which this pipeline was loaded without")
-                weights = {name: w for name, w in weights.items() if name not in left}
+            names = [name for name in weights if name.split(".")[0] == component]
+            if names and getattr(pipe, component, pipe) is None:
+                problems.append(f"{len(names)} {count} are for {component}, which this pipeline was loaded without")
+                weights = {name: w for name, w in weights.items() if name not in names}
         missing = [name for name in weights if name not in modules]
         wrong = [
             name
@@ -228,13 +228,14 @@ class Adapter:
             if name in modules and not w.row.fits(w.shapes, tuple(modules[name].weight.shape))  # type: ignore[arg-type]
         ]
         if missing:
-            problems.append(f"{len(missing)} {count} do not exist there ({some(missing, 2)})")
+            problems.append(f"{len(missing)} {count} do not exist in it ({some(missing, 2)})")
         if wrong:
             problems.append(f"{len(wrong)} {count} have another shape ({some(wrong, 2)})")
         return problems
 
     def _fitting_modules(self, pipe: Any) -> tuple[dict[str, nn.Module], Collection[str]]:
-        """The modules that the adapter sits on, and the names of all that the base has. AdapterError if it misfits."""
+        """The modules that the layers belong to, and the names of all modules of the base. AdapterError if it does not
+        fit."""
         modules = modules_of(pipe)
         problems = self.misfits(pipe, modules)
         if problems:
@@ -242,22 +243,23 @@ class Adapter:
             raise AdapterError(
                 f"{self.label}{trained} does not fit base model {base_name(pipe)}: {'; '.join(problems)}"
             )
-        weights = self.weights
-        found = {name: modules[name] for name in weights}
+        targets = {name: modules[name] for name in self.weights}
         row = VARIANTS[self.variant]
-        if row.needs_base and any(is_quantized(module.weight) for module in found.values()):
-            raise AdapterError(f"{self.label} is a {row.title}, which needs the base whole; leave model.quantize out")
-        if any(module.weight.is_meta for module in found.values()):
+        if row.needs_base and any(is_quantized(module.weight) for module in targets.values()):
             raise AdapterError(
-                f"the weights of {base_name(pipe)} are offloaded module by module, where no layer can follow them; "
+                f"{self.label} is a {row.title}, which needs an unquantized base; leave model.quantize out"
+            )
+        if any(module.weight.is_meta for module in targets.values()):
+            raise AdapterError(
+                f"the weights of {base_name(pipe)} are offloaded module by module, which layers do not support; "
                 "use pipe.enable_model_cpu_offload() instead"
             )
-        return found, modules.keys()
+        return targets, modules.keys()
 
 
 def modules_of(pipe: Any) -> dict[str, nn.Module]:
     """Modules of a pipeline that can carry a layer, by name; refuses fused attention projections."""
-    found: dict[str, nn.Module] = {}
+    modules: dict[str, nn.Module] = {}
     carriers = VARIANTS["lora"].layers()
     for component in families.components():
         root = getattr(pipe, component, None)
@@ -270,8 +272,8 @@ def modules_of(pipe: Any) -> dict[str, nn.Module]:
                     "call pipe.unfuse_qkv_projections() first"
                 )
             if type(module) in carriers and ".loras." not in f".{path}.":
-                found[name_of_module(component, path)] = module
-    return found
+                modules[name_of_module(component, path)] = module
+    return modules
 
 
 def base_name(pipe: Any) -> str:
@@ -280,11 +282,11 @@ def base_name(pipe: Any) -> str:
 
 
 def _other_kind(metadata: Mapping[str, str], pipe: Any) -> list[str]:
-    """How `pipe` differs from what the file says of its base where no shape need differ."""
+    """How `pipe` differs from what the file says about its base, even if all shapes are the same."""
     problems = []
-    family, here = metadata.get("sdlora.family"), families.family_of_class(type(pipe).__name__)
-    if family and here and family != here.name:
-        problems.append(f'it was trained for the family "{family}", and this base is of "{here.name}"')
+    family, other = metadata.get("sdlora.family"), families.family_of_class(type(pipe).__name__)
+    if family and other and family != other.name:
+        problems.append(f'it was trained for the family "{family}", and this base is of "{other.name}"')
     # Other programs' files often record "epsilon" whatever they were trained on.
     recorded = metadata.get("modelspec.prediction_type") if "sdlora.version" in metadata else None
     config = getattr(getattr(pipe, "scheduler", None), "config", None)

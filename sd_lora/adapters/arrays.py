@@ -12,13 +12,13 @@ _TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "F8_E4M3": "u
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
     """All tensors of floating-point types, by key; OSError or SafetensorError if the file cannot be read."""
-    found = {}
+    arrays = {}
     for key, view in deserialize(path.read_bytes()):
         if view["dtype"] in _TYPES:
             raw = np.frombuffer(view["data"], _TYPES[view["dtype"]]).reshape(view["shape"])
             with np.errstate(over="ignore"):  # what is out of range becomes infinite, which readers refuse
-                found[key] = _widened(raw, view["dtype"]).astype(np.float32)
-    return found
+                arrays[key] = _widened(raw, view["dtype"]).astype(np.float32)
+    return arrays
 
 
 def _widened(raw: np.ndarray, dtype: str) -> np.ndarray:

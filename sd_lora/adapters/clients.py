@@ -1,7 +1,7 @@
-"""What each of six programs would load of an adapter file, told from its keys, shapes, alphas and metadata alone.
+"""What each of six programs would load of an adapter file, judged by its keys, shapes, alphas and metadata.
 
 The rules were read in the programs' sources and measured with their own loaders in November 2026. A rule says which
-modules it is about, which programs it holds for, and whether these drop the modules, distort them or refuse the file.
+modules it is about, which programs it applies to, and whether these drop the modules, distort them or refuse the file.
 """
 
 from __future__ import annotations
@@ -13,12 +13,13 @@ from fnmatch import fnmatchcase
 
 from sd_lora.adapters.parts import FileFacts, Part
 from sd_lora.lora.variants import VARIANTS
+from sd_lora.models.families import kinds
 
 A1111 = "AUTOMATIC1111"
 CLIENTS = ("diffusers", "ComfyUI", A1111, "Forge", "sd-scripts", "InvokeAI")
-#: Forge refuses a file with more keys than this that it cannot place
+#: Forge refuses a file with more unknown keys than this
 FORGE_STRAY_KEYS = 12
-#: ComfyUI hands out the metadata of files with a header below this
+#: ComfyUI shows the metadata of files with a header below this
 COMFY_HEADER = 2**20
 
 
@@ -34,7 +35,8 @@ class Rule:
 
 @dataclass(frozen=True)
 class ClientAnswer:
-    """What `client` would do: `loaded` of `modules` rightly, and the `reasons` why not all; `notes` are no faults."""
+    """What `client` would do: of `modules` it loads `loaded` correctly, with the `reasons` why not all; `notes` are not
+    faults."""
 
     client: str
     loaded: int
@@ -47,85 +49,74 @@ class ClientAnswer:
         return self.loaded == self.modules and not self.reasons
 
 
-def _written_natively(file: FileFacts) -> bool:
-    """Whether kohya's keys of its family, SD1 and SD2, have diffusers' block names."""
-    return file.kind is not None and not file.family.writes_original
-
-
-def _written_originally(file: FileFacts) -> bool:
-    """Whether kohya's keys of its family, SDXL, have the original block names."""
-    return file.kind is not None and file.family.writes_original
+def _has_original_names(file: FileFacts) -> bool | None:
+    """Whether kohya's keys of its family have the original block names, as those of SDXL; None if it is unknown."""
+    return None if file.kind is None else file.family.writes_original
 
 
 def _is_of_other_family(file: FileFacts, part: Part) -> bool:
     """Whether it is under a prefix that kohya's keys have in another family only."""
-    return part.spelling == "kohya" and part.prefix not in [each.prefix for each in file.family.components]
+    return part.layout == "kohya" and part.prefix not in [each.prefix for each in file.family.components]
 
 
 def _unmapped(client: str) -> Callable[[FileFacts, Part], bool]:
     def applies(file: FileFacts, part: Part) -> bool:
         patterns = file.family.unmapped.get(client, ()) if file.kind is not None else ()
-        is_native = part.spelling == "kohya" and not part.is_original
+        is_native = part.layout == "kohya" and not part.is_original
         return is_native and any(fnmatchcase(part.name, pattern) for pattern in patterns)
 
     return applies
 
 
-def _minority_alpha(file: FileFacts, part: Part) -> bool:
-    """diffusers keeps other alphas by patterns that match neither attention nor, since transformers 5.6, text."""
-    return part.spelling == "kohya" and part.alpha != file.commonest_alpha and (part.is_attention or part.is_text)
-
-
-def _fused_text(file: FileFacts, part: Part) -> bool:
-    """Text encoders that AUTOMATIC1111 has as OpenCLIP, with the attention's projections in one matrix."""
-    return file.kind is not None and part.component in file.kind.openclip
-
-
 RULES: tuple[Rule, ...] = (
-    Rule("refuses", ("diffusers", "InvokeAI"), "keys that belong to no whole LoRA module", lambda f, _: bool(f.stray)),
-    Rule("refuses", ("diffusers", "InvokeAI"), "keys in no layout it knows", lambda _, p: p.spelling == "other"),
+    Rule("refuses", ("diffusers", "InvokeAI"), "keys that belong to no complete LoRA module",
+         lambda f, _: bool(f.stray)),
+    Rule("refuses", ("diffusers", "InvokeAI"), "keys in no layout it knows", lambda _, p: p.layout == "other"),
     Rule("drops", ("ComfyUI", A1111, "Forge", "sd-scripts"), "keys in no layout it knows",
-         lambda _, p: p.spelling == "other"),
+         lambda _, p: p.layout == "other"),
     # kohya's keys
     Rule("refuses", ("diffusers",), "original block names, which it maps for SDXL only",
-         lambda f, p: _written_natively(f) and p.is_original),
+         lambda f, p: _has_original_names(f) is False and p.is_original),
     Rule("drops", ("sd-scripts", "InvokeAI"), "original block names, which it maps for SDXL only",
-         lambda f, p: _written_natively(f) and p.is_original),
+         lambda f, p: _has_original_names(f) is False and p.is_original),
     Rule("drops", ("diffusers",), "two kinds of block names in one file",
-         lambda f, p: not _written_natively(f) and f.mixes_names and p.is_original),
+         lambda f, p: _has_original_names(f) is not False and f.mixes_names and p.is_original),
     Rule("refuses", ("InvokeAI",), "two kinds of block names in one file", lambda f, _: f.mixes_names),
     *(Rule("drops", (client,), "modules that it does not know by diffusers' block names", _unmapped(client))
       for client in ("diffusers", A1111)),
     Rule("drops", ("sd-scripts",), "modules it never puts layers on (conv_in, conv_out, time and size embeddings)",
          lambda _, p: p.is_outside_blocks),
     Rule("drops", ("ComfyUI", A1111, "Forge", "sd-scripts", "InvokeAI"), "text-encoder keys without text_model_",
-         lambda _, p: p.spelling == "kohya" and p.is_bare),
+         lambda _, p: p.layout == "kohya" and p.is_bare),
     Rule("drops", ("sd-scripts", "InvokeAI"), "lora_te1_ keys, which are for SDXL",
-         lambda f, p: _written_natively(f) and _is_of_other_family(f, p)),
+         lambda f, p: _has_original_names(f) is False and _is_of_other_family(f, p)),
     Rule("refuses", ("InvokeAI",), "lora_te_ keys, which are for SD1 and SD2",
-         lambda f, p: _written_originally(f) and _is_of_other_family(f, p)),
+         lambda f, p: _has_original_names(f) and _is_of_other_family(f, p)),
     Rule("drops", (A1111,), "lora_te_ keys, which are for SD1 and SD2",
-         lambda f, p: _written_originally(f) and _is_of_other_family(f, p)),
+         lambda f, p: _has_original_names(f) and _is_of_other_family(f, p)),
     Rule("refuses", ("diffusers",), "text attention with only some of q, k, v, out",
-         lambda f, p: p.spelling == "kohya" and f.is_partial(p)),
+         lambda f, p: p.layout == "kohya" and f.is_partial(p)),
+    # AUTOMATIC1111 has these text encoders as OpenCLIP, with the attention's projections in one matrix
     Rule("drops", (A1111,), "text attention with only some of q, k, v, out",
-         lambda f, p: p.spelling == "kohya" and f.is_partial(p) and _fused_text(f, p)),
+         lambda f, p: p.layout == "kohya" and f.is_partial(p) and p.component in f.openclip),
     Rule("refuses", ("diffusers", "sd-scripts"), "proj_in or proj_out stored 2-D where SD1 has a 1 × 1 conv",
          lambda f, p: f.has_pixel_projections and p.group == "proj" and len(p.shapes["down"]) == 2),
     Rule("refuses", ("diffusers",), "lora_adapter_metadata in a file with alphas",
          lambda f, p: "lora_adapter_metadata" in f.metadata and p.alpha is not None),
-    Rule("distorts", ("diffusers",), "an alpha that is not the commonest of the file", _minority_alpha),
-    Rule("refuses", ("InvokeAI",), "no attn2.to_k or to_v, by whose width it tells the base",
-         lambda f, _: not f.tells_width),
+    # diffusers keeps other alphas by patterns that match neither attention nor, since transformers 5.6, text
+    Rule("distorts", ("diffusers",), "an alpha that is not the commonest of the file",
+         lambda f, p: p.layout == "kohya" and p.alpha != f.commonest_alpha and (p.is_attention or p.is_text)),
+    Rule("refuses", ("InvokeAI",), "no attn2.to_k or to_v, by whose width it recognises the base",
+         lambda f, _: not f.shows_base),
     # diffusers' keys
     Rule("drops", ("ComfyUI", "Forge"), "attention under diffusers' keys",
-         lambda _, p: p.spelling == "peft" and p.is_attention and not p.is_text),
+         lambda _, p: p.layout == "diffusers" and p.is_attention and not p.is_text),
     Rule("drops", ("ComfyUI", "Forge"), "text-encoder keys without text_model",
-         lambda _, p: p.spelling == "peft" and p.is_bare),
-    Rule("drops", (A1111, "sd-scripts"), "diffusers' keys", lambda _, p: p.spelling in ("peft", "old")),
-    Rule("refuses", ("InvokeAI",), "diffusers' keys", lambda _, p: p.spelling in ("peft", "old")),
+         lambda _, p: p.layout == "diffusers" and p.is_bare),
+    Rule("drops", (A1111, "sd-scripts"), "diffusers' keys", lambda _, p: p.layout.startswith("diffusers")),
+    Rule("refuses", ("InvokeAI",), "diffusers' keys", lambda _, p: p.layout.startswith("diffusers")),
     Rule("refuses", ("diffusers",), "alphas beside diffusers' keys",
-         lambda _, p: p.spelling == "peft" and p.alpha is not None),
+         lambda _, p: p.layout == "diffusers" and p.alpha is not None),
 )  # fmt: skip
 
 
@@ -158,7 +149,7 @@ def _answer(file: FileFacts, client: str) -> ClientAnswer:
                 counts[rule.effect, rule.why] += 1
     stray = len(file.stray) + sum(len(p.keys) for p in file.parts if hit.get(p.stem) == "drops")
     if client == "Forge" and stray > FORGE_STRAY_KEYS:
-        return _refusal(file, client, f"{stray} keys that it cannot place; it takes at most {FORGE_STRAY_KEYS}")
+        return _refusal(file, client, f"{stray} keys that it does not know; it accepts at most {FORGE_STRAY_KEYS}")
     total = len(file.parts)
     reasons = tuple(f"{effect} {count} of {total}: {why}" for (effect, why), count in counts.items())
     if not total:
@@ -184,14 +175,13 @@ def _notes(file: FileFacts, client: str) -> Iterator[str]:
 
 def _shown_as(client: str, file: FileFacts) -> str:
     """The model type under which a client that goes by metadata lists the file; "" for the others."""
-    metadata = file.metadata
+    metadata, rows = file.metadata, list(kinds().values())
     if client not in (A1111, "Forge"):
         return ""
-    if metadata.get("ss_base_model_version", "").startswith("sdxl_"):
-        return "SDXL"
-    if metadata.get("ss_v2") == "True":
-        return "SD2"
+    for row in rows:
+        if row.listed_by and fnmatchcase(metadata.get(row.listed_by[0], ""), row.listed_by[1]):
+            return row.version
     if client == A1111:
-        return "SD1" if metadata else "Unknown"
-    kinds = {"stable-diffusion-v1/lora": "SD1", "stable-diffusion-xl-v1-base/lora": "SDXL"}
-    return kinds.get(metadata.get("modelspec.architecture", ""), "Unknown")
+        return rows[0].version if metadata else "Unknown"
+    versions = {row.marks["modelspec.architecture"]: row.version for row in rows if row.marks["ss_v2"] == "False"}
+    return versions.get(metadata.get("modelspec.architecture", ""), "Unknown")

@@ -1,4 +1,4 @@
-"""Read adapter files: safetensors in any of the layouts, all that can be wrong with them named.
+"""Read adapter files: safetensors in any of the layouts; an error names all that is wrong with a file.
 
 See docs/file-format.md for the metadata. Nothing here knows a model; `Adapter` joins files and models.
 """
@@ -16,7 +16,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from sd_lora.adapters.arrays import read_arrays
-from sd_lora.adapters.keys import not_read, split_key, understood
+from sd_lora.adapters.keys import DIFFUSERS_KEY, MODULES_KEY, not_read, split_key, understood
 from sd_lora.errors import AdapterError, some
 from sd_lora.lora.variants import variant_of
 from sd_lora.lora.weights import Weights
@@ -24,10 +24,6 @@ from sd_lora.models.families import FAMILIES
 from sd_lora.storage.safetensors_header import TensorInfo, read_header
 
 MAX_SCALING = 10_000.0
-#: metadata: the names of all modules in the file, so that one that lost some is recognised
-MODULES_KEY = "sdlora.modules"
-#: metadata: diffusers' own record of rank and alpha, which the file's alphas replace elsewhere
-DIFFUSERS_KEY = "lora_adapter_metadata"
 
 Parts = dict[str, dict[str, str]]
 
@@ -36,7 +32,7 @@ def read_adapter(path: str | Path, framework: str = "torch") -> tuple[dict[str, 
     """Weights by name in memory, float32, and the metadata, from any layout that `split_key` knows.
 
     With `framework` "numpy" the weights are arrays and torch is not loaded. Raises AdapterError for anything but a
-    whole, finite adapter; all that the header tells is checked before a tensor is read.
+    complete adapter of finite values; what the header shows is checked before a tensor is read.
     """
     path = Path(path)
     header, metadata = read_header(path)
@@ -46,13 +42,13 @@ def read_adapter(path: str | Path, framework: str = "torch") -> tuple[dict[str, 
     try:
         for name, tensors in _tensors(path, parts, framework):
             if not all(bool((abs(tensor) < math.inf).all()) for tensor in tensors.values()):
-                problems.append(f"{name} holds values that are not finite numbers")
+                problems.append(f"{name} holds values that are NaN or infinite")
                 continue
             weights[name] = w = _weights(name, tensors, alphas)
             if not 0 < w.scaling <= MAX_SCALING:
                 problems.append(f"{name} has alpha {w.alpha:g} for rank {w.rank}")
     except (OSError, SafetensorError, KeyError) as error:
-        raise AdapterError(f"{path} is not a whole safetensors file: {error}") from error
+        raise AdapterError(f"{path} is not a complete safetensors file: {error}") from error
     if problems:
         raise AdapterError(f"{path} is damaged: {some(problems, 3)}")
     return weights, metadata
@@ -77,8 +73,7 @@ def _tensors(path: Path, parts: Parts, framework: str) -> Iterator[tuple[str, di
 
 
 def _modules(path: Path, header: Mapping[str, TensorInfo], metadata: Mapping[str, str]) -> Parts:
-    """Keys by module and role, sorted by name; AdapterError for keys that are not understood, and for parts that make
-    no whole."""
+    """Keys by module and role, sorted by name; AdapterError for keys that are not read and for incomplete modules."""
     keys, unknown = understood(sorted(header))
     if unknown:
         raise AdapterError(not_read(str(path), unknown, len(header)))
@@ -91,17 +86,17 @@ def _modules(path: Path, header: Mapping[str, TensorInfo], metadata: Mapping[str
         )
     parts: Parts = {}
     twice = []
-    for key, meant in keys.items():
-        if meant.role in parts.setdefault(meant.name, {}):
-            twice.append(meant.name)
-        parts[meant.name][meant.role] = key
+    for text, key in keys.items():
+        if key.role in parts.setdefault(key.name, {}):
+            twice.append(key.name)
+        parts[key.name][key.role] = text
     if twice:
         raise AdapterError(f"{path} names {len(twice)} modules twice, in two spellings ({some(twice, 2)})")
     layout = min(layouts).split("-")[0]
     problems = [problem for name, part in parts.items() for problem in _problems(name, part, header, layout)]
-    gone = sorted(set(metadata.get(MODULES_KEY, "").split()) - set(parts))
-    if gone:
-        problems.append(f"{len(gone)} of the modules it was saved with are gone ({some(gone, 2)})")
+    missing = sorted(set(metadata.get(MODULES_KEY, "").split()) - set(parts))
+    if missing:
+        problems.append(f"{len(missing)} of the modules it was saved with are missing ({some(missing, 2)})")
     if problems:
         raise AdapterError(f"{path} is damaged: {some(problems, 3)}")
     return parts
@@ -111,7 +106,7 @@ def _problems(name: str, part: Mapping[str, str], header: Mapping[str, TensorInf
     roles = set(part) - {"alpha"}
     row = variant_of(roles)
     if row is None:
-        yield f"{name} has parts that do not go together ({', '.join(sorted(roles))})"
+        yield f"{name} has parts that do not belong together ({', '.join(sorted(roles))})"
         return
     if missing := row.missing(roles):
         yield f"{name} has no {' and no '.join(missing)}"
@@ -127,7 +122,7 @@ def _problems(name: str, part: Mapping[str, str], header: Mapping[str, TensorInf
 
 
 def _weights(name: str, tensors: dict[str, Any], alphas: Callable[[str, int], float]) -> Weights:
-    """No alpha, and alpha 0, mean alpha = rank; where the file has none, `alphas` may."""
+    """The module `name`. An alpha that is missing, in the file and in `alphas`, or 0 is the rank."""
     alpha = tensors.pop("alpha", None)
     row = variant_of(tensors)
     assert row is not None
@@ -138,24 +133,24 @@ def _weights(name: str, tensors: dict[str, Any], alphas: Callable[[str, int], fl
 
 
 def _diffusers_alphas(path: Path, metadata: Mapping[str, str]) -> Callable[[str, int], float]:
-    """Module and rank → the alpha that diffusers' own record in the metadata gives it, 0 if there is none."""
+    """Module and rank → the alpha in diffusers' record in the metadata, 0 if there is none."""
     if DIFFUSERS_KEY not in metadata:
         return lambda _, __: 0.0
     try:
-        record = json.loads(metadata[DIFFUSERS_KEY], parse_int=float)  # no integer is too large then
+        record = json.loads(metadata[DIFFUSERS_KEY], parse_int=float)  # else an integer may be too large
         patterns = {key: dict(value) for key, value in record.items() if key.endswith(".alpha_pattern") and value}
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise AdapterError(f"{path} has a damaged record of its alphas ({DIFFUSERS_KEY}): {error}") from error
 
     def alpha(name: str, rank: int) -> float:
         component, _, module = name.partition(".")
-        found = record.get(f"{component}.lora_alpha") or 0.0
+        recorded = record.get(f"{component}.lora_alpha") or 0.0
         for pattern, value in patterns.get(f"{component}.alpha_pattern", {}).items():
             if re.search(rf"(?:^|\.){re.escape(pattern)}$", module):
-                found = value
+                recorded = value
                 break
-        if not isinstance(found, int | float) or isinstance(found, bool):
-            raise AdapterError(f"{path} has a damaged record of its alphas ({DIFFUSERS_KEY}): {found!r:.40}")
-        return float(found) * (rank**0.5 if record.get(f"{component}.use_rslora") else 1.0)
+        if not isinstance(recorded, int | float) or isinstance(recorded, bool):
+            raise AdapterError(f"{path} has a damaged record of its alphas ({DIFFUSERS_KEY}): {recorded!r:.40}")
+        return float(recorded) * (rank**0.5 if record.get(f"{component}.use_rslora") else 1.0)
 
     return alpha

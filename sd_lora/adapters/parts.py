@@ -1,6 +1,6 @@
 """The parts of an adapter file as they are spelled in it, foreign and damaged ones included.
 
-Where the reader of `adapter_file` refuses or understands, this only describes; `clients` judges by it.
+The reader in `adapters.file` accepts or refuses a file; this only describes it, and `clients` judges by that.
 """
 
 from __future__ import annotations
@@ -11,32 +11,18 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 
-from sd_lora.adapters.keys import kohya_role
-from sd_lora.lora.variants import file_roles, variant_of
-from sd_lora.models.families import FAMILIES, Kind, ModelFamily, components, kinds
+from sd_lora.adapters.keys import Spelling, spelling_of
+from sd_lora.lora.variants import variant_of
+from sd_lora.models.families import FAMILIES, Kind, ModelFamily, kinds
 from sd_lora.models.families.unet_names import TEXT_LEVEL
 from sd_lora.models.kinds import family_of_kind
 
-#: ending of a dotted key → spelling, role; the longer ones first, then those of the variants
-_ENDINGS = (
-    ("_lora.down.weight", "old", "down"), ("_lora.up.weight", "old", "up"),
-    (".lora_linear_layer.down.weight", "old", "down"), (".lora_linear_layer.up.weight", "old", "up"),
-    (".lora.down.weight", "old", "down"), (".lora.up.weight", "old", "up"), (".alpha", "peft", "alpha"),
-)  # fmt: skip
-
 
 @dataclass(frozen=True)
-class Part:
-    """One module of a file. `spelling`: "kohya", "peft", "old" (diffusers before PEFT) or "other"; `prefix`: how its
-    path begins for its `component`; `flat`: the rest of its path, with underscores; `shapes`: by role;
-    `alpha`: None if the file has none for it. `name`: the module in memory, "" if it is none of the
-    `family`; `is_original`: spelled as in the original code."""
+class Part(Spelling):
+    """One module of a file. `shapes`: by role; `alpha`: None if the file has none for it; `family`: the one the file is
+    for."""
 
-    stem: str
-    spelling: str
-    prefix: str
-    component: str
-    flat: str
     shapes: Mapping[str, tuple[int, ...]] = field(compare=False)
     keys: tuple[str, ...]
     family: ModelFamily = field(compare=False, repr=False)
@@ -47,8 +33,13 @@ class Part:
         row = variant_of(self.shapes)
         return row.name if row else ""
 
+    @property
+    def flat(self) -> str:
+        """Its path with underscores."""
+        return self.path.replace(".", "_")
+
     @cached_property
-    def _meant(self) -> tuple[str, bool]:
+    def _module(self) -> tuple[str, bool]:
         prefixes = {each.name: each.prefix for each in self.family.components}
         with suppress(ValueError):
             return self.family.module_of_stem(prefixes.get(self.component, "") + self.flat)
@@ -56,11 +47,13 @@ class Part:
 
     @property
     def name(self) -> str:
-        return self._meant[0]
+        """The module in memory, "" if the family has no such module."""
+        return self._module[0]
 
     @property
     def is_original(self) -> bool:
-        return self.spelling == "kohya" and self._meant[1]
+        """Whether it is spelled with the block names of the original code."""
+        return self.layout == "kohya" and self._module[1]
 
     @property
     def is_text(self) -> bool:
@@ -87,7 +80,7 @@ class Part:
 
 @dataclass(frozen=True)
 class FileFacts:
-    """The `parts` of a file that lack nothing, and its `stray` keys; the `kind` of base, if it is known."""
+    """The complete `parts` of a file, and its `stray` keys; the `kind` of base, if it is known."""
 
     parts: tuple[Part, ...]
     stray: tuple[str, ...]
@@ -100,6 +93,10 @@ class FileFacts:
     def has_pixel_projections(self) -> bool:
         return self.kind is not None and self.kind.has_pixel_projections
 
+    @property
+    def openclip(self) -> tuple[str, ...]:
+        return self.kind.openclip if self.kind is not None else ()
+
     @cached_property
     def commonest_alpha(self) -> float | None:
         return Counter(part.alpha for part in self.parts).most_common(1)[0][0] if self.parts else None
@@ -107,13 +104,13 @@ class FileFacts:
     @cached_property
     def mixes_names(self) -> bool:
         """Original and diffusers' block names in one file."""
-        kohya = [p for p in self.parts if p.spelling == "kohya" and p.name and not p.is_text]
+        kohya = [p for p in self.parts if p.layout == "kohya" and p.name and not p.is_text]
         return len({p.is_original for p in kohya}) == 2
 
     @cached_property
-    def tells_width(self) -> bool:
-        """Whether its modules show the base to InvokeAI: by the width of the cross-attention's inputs or of a text
-        encoder's, or by original names."""
+    def shows_base(self) -> bool:
+        """Whether InvokeAI recognises the base: by the width of the inputs of the cross-attention or of a text encoder,
+        or by original names."""
         if any(part.name.endswith(self.family.width_modules) for part in self.parts):
             return True
         if self.kind is not None and self.family.writes_original:
@@ -136,58 +133,28 @@ def facts_of(
     kind: str = "",
     header_bytes: int = 0,
 ) -> FileFacts:
-    """Sort the keys of a file. `shapes`: of every tensor, by key; `alphas`: value by key, of those that are alphas;
-    `kind`: the name of the kind of base, "" if that is unknown."""
+    """Sort the keys of a file. `shapes`: of every tensor, by key; `alphas`: the values of the alphas, by key; `kind`:
+    the name of the kind of base, "" if that is unknown."""
     family = family_of_kind(kind) if kind else next(iter(FAMILIES.values()))
-    found: dict[str, dict[str, str]] = {}
-    names: dict[str, tuple[str, str, str, str]] = {}
+    spellings: dict[str, Spelling] = {}
+    keys_of: dict[str, dict[str, str]] = {}
     stray: list[str] = []
     for key in sorted(shapes):
-        stem, spelling, prefix, component, flat, role = _parse(key)
-        if not role:
+        spelling, role = spelling_of(key)
+        if spelling is None or spelling.layout == "diffusers-named":
             stray.append(key)
             continue
-        names[stem] = (spelling, prefix, component, flat)
-        found.setdefault(stem, {})[role] = key
+        spellings[spelling.stem] = spelling
+        keys_of.setdefault(spelling.stem, {})[role] = key
     parts = []
-    for stem, keys in found.items():
+    for stem, keys in keys_of.items():
         row = variant_of(set(keys) - {"alpha"})
         if row is None or row.missing(keys):
             stray += keys.values()
             continue
+        of_roles = {role: shapes[key] for role, key in keys.items() if role != "alpha"}
+        alpha = alphas.get(keys.get("alpha", ""))
         parts.append(
-            Part(
-                stem,
-                *names[stem],
-                {role: shapes[key] for role, key in keys.items() if role != "alpha"},
-                tuple(keys.values()),
-                family,
-                alphas.get(keys.get("alpha", "")),
-            )
+            Part(**vars(spellings[stem]), shapes=of_roles, keys=tuple(keys.values()), family=family, alpha=alpha)
         )
     return FileFacts(tuple(parts), tuple(stray), metadata, family, kinds().get(kind), header_bytes)
-
-
-def _parse(key: str) -> tuple[str, str, str, str, str, str]:
-    """Key → stem, spelling, prefix, component, flat path, role; the role is empty for a key of no LoRA module."""
-    stem, _, rest = key.partition(".")
-    for component in (each for family in FAMILIES.values() for each in family.components):
-        flat = stem.removeprefix(component.prefix)
-        if flat not in ("", stem):
-            return stem, "kohya", component.prefix, component.name, flat, kohya_role(rest)
-    peft = [
-        (f".{ending}{more}", "peft", role)
-        for ending, role in file_roles("diffusers").items()
-        for more in ("", ".weight")
-    ]
-    for ending, spelling, role in (*_ENDINGS, *peft):
-        if key.endswith(ending):
-            path = key.removesuffix(ending)
-            component, _, inner = path.partition(".")
-            if not inner or component not in components():
-                return path, "other", "", "", path.replace(".", "_"), role
-            flat = inner.replace(".processor.", ".").replace(".", "_")
-            if spelling == "old" and flat.endswith("to_out"):
-                flat += "_0"
-            return path, spelling, f"{component}.", component, flat, role
-    return key, "other", "", "", key, ""

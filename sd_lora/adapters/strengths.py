@@ -24,16 +24,16 @@ Strengths = Strength | Mapping[str, Any]
 def strengths_by_module(
     names: Iterable[str], value: Strengths, family: ModelFamily, base: Iterable[str] | None = None
 ) -> dict[str, float | Tensor]:
-    """The strength of each of the modules `names`.
+    """The strength of each module of `names`.
 
     `value` is a number, or one number per sample of a batch; or it is given by component, and for the denoiser by
     block: ``{"text_encoder": 0.5, "unet": {"mid": 1.0, "up": {"block_0": 0.6, "block_1": [0.4, 0.8, 1.0]}}}``.
-    What is left out has strength 1. A list has a number for each attention of a block (or one for all); the resnet
-    before an attention goes with it, and the block's up- or downsampler with the last. Modules outside of the blocks
-    have strength 1 where strengths are given by block. A number for ``down`` or ``up`` also holds for blocks without
-    attention.
+    Parts that are left out have strength 1. A list has a number for each attention of a block (or one for all); the
+    resnet before an attention goes with it, and the block's up- or downsampler with the last. Modules outside of the
+    blocks have strength 1 where strengths are given by block. A number for ``down`` or ``up`` also applies to blocks
+    without attention.
 
-    `base` names all modules of the base model; without it a list may be longer than `names` can tell.
+    `base` names all modules of the base model; without it a list may be longer than `names` shows.
     Raises AdapterError naming every part that has no modules, every list of a wrong length and every number that is
     not finite.
     """
@@ -44,14 +44,14 @@ def strengths_by_module(
     for block, layer in map(family.part_of, places if base is None else base):
         depths[block] = max(depths.get(block, 1), layer + 1)
     problems: list[str] = []
-    found = _Spread(depths, base is not None, problems).over(places, value, ())
+    strengths = _Spread(depths, base is not None, problems).over(places, value, ())
     if problems:
         raise AdapterError(f"strengths cannot be set: {'; '.join(problems)}")
-    return found
+    return strengths
 
 
 class _Spread:
-    """One walk down the given strengths; collects what is wrong with them."""
+    """One walk through the given strengths; collects what is wrong with them."""
 
     def __init__(self, depths: Mapping[tuple[str, ...], int], exact: bool, problems: list[str]) -> None:
         self.depths, self.exact, self.problems = depths, exact, problems
@@ -60,14 +60,14 @@ class _Spread:
         """`value`, given for `part`, spread over the modules in it."""
         label, below = ".".join(part), _grouped(places, len(part))
         if isinstance(value, Mapping):
-            found: dict[str, float | Tensor] = dict.fromkeys(places, 1.0)
+            strengths: dict[str, float | Tensor] = dict.fromkeys(places, 1.0)
             for key, inner in value.items():
                 if key in below:
-                    found |= self.over(below[key], inner, (*part, key))
+                    strengths |= self.over(below[key], inner, (*part, key))
                 else:
                     known = nearest(str(key), below) if below else f"{label} has no parts"
                     self.problems.append(f'the adapter has no modules in "{".".join((*part, str(key)))}" ({known})')
-            return found
+            return strengths
         if isinstance(value, Sequence) and not isinstance(value, str):
             return self._listed(places, value, part)
         try:
@@ -90,16 +90,16 @@ class _Spread:
         if len(values) != 1 and (len(values) < depth or (self.exact and len(values) > depth)):
             self.problems.append(f"{label} has {depth} layers, but {len(values)} numbers were given")
             return {}
-        found: dict[str, float | Tensor] = {}
+        strengths: dict[str, float | Tensor] = {}
         for index, value in enumerate(values):
             last = index == len(values) - 1
-            there = {n: p for n, p in places.items() if p[1] == index or (last and not 0 <= p[1] < index)}
-            found |= self.over(there, value, (*part, str(index)))
-        return found
+            layer = {n: p for n, p in places.items() if p[1] == index or (last and not 0 <= p[1] < index)}
+            strengths |= self.over(layer, value, (*part, str(index)))
+        return strengths
 
 
 def _grouped(places: Mapping[str, Place], depth: int) -> dict[str, dict[str, Place]]:
-    """The modules of `places` that lie in a part `depth` levels down, by that part's key."""
+    """The modules of `places` that are in a part `depth` levels down, by that part's key."""
     groups: dict[str, dict[str, Place]] = {}
     for name, place in places.items():
         if len(place[0]) > depth:

@@ -1,4 +1,4 @@
-"""What adapter files say of themselves, from their headers alone: quick enough for a list of many."""
+"""What adapter files say about themselves, from their headers alone: fast enough for a list of many."""
 
 from __future__ import annotations
 
@@ -9,17 +9,13 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 
-from sd_lora.adapters.keys import Key, not_read, understood
+from sd_lora.adapters.keys import DIFFUSERS_KEY, MODULES_KEY, Key, not_read, understood
 from sd_lora.errors import AdapterError, printable
 from sd_lora.lora.variants import VARIANTS, called, variant_of
 from sd_lora.models.families import FAMILIES, ModelFamily
 from sd_lora.models.kinds import family_of_adapter, family_of_kind, kind_of
 from sd_lora.storage.safetensors_header import read_header
 
-#: metadata that is left out: the names of all modules
-_MODULES_KEY = "sdlora.modules"
-#: metadata: diffusers' own record of rank and alpha
-_DIFFUSERS_KEY = "lora_adapter_metadata"
 _MOST_TEXT, _MOST_RANK = 200, 4096
 _STRONGEST = 10.0
 _PICTURES = (".png", ".preview.png", ".jpg", ".jpeg", ".webp")
@@ -30,10 +26,10 @@ class AdapterSummary:
     """Facts of an adapter file, of any program that writes them; empty or None where nothing is recorded.
 
     `kind`: the name of a `families.kinds`; `rank`, `alpha`: a number or a range, as text; `trigger`: the trigger word;
-    `phrase`: what calls the style in a prompt; `strength`: the recommended one; `parts`: where its modules lie, as
+    `phrase`: what calls the style in a prompt; `strength`: the recommended one; `parts`: where its modules are, as
     ``text_encoder``, ``unet.down.block_0``, ``unet.mid``, and ``unet`` for those outside of the blocks; `beyond`: the
-    blocks among them that diffusers' strengths by block do not reach wholly, since they have modules that go with no
-    attention; `problem`: why it cannot be used, as far as the header tells.
+    blocks among them that diffusers' strengths by block do not reach completely, since they have modules that belong to
+    no attention; `problem`: why it cannot be used, as far as the header shows.
     """
 
     path: Path
@@ -70,7 +66,7 @@ class AdapterSummary:
 def read_summary(path: str | Path) -> AdapterSummary:
     """The summary of the file at `path`; raises nothing, but says in `problem` what is wrong with it.
 
-    Only the header is read: values that are no numbers, and modules that are not whole, are found when it is loaded.
+    Only the header is read: NaN values and incomplete modules are found when the file is loaded.
     """
     path = Path(path)
     picture = _thumbnail(path)
@@ -85,27 +81,27 @@ def read_summary(path: str | Path) -> AdapterSummary:
     kind = kind_of(layered, metadata)
     rank = _range([shape[0] for shape in downs.values() if 0 < shape[0] <= _MOST_RANK])
     parts, beyond = _parts(downs, family_of_adapter(layered, metadata))
-    said = {key: _short(value) for key, value in metadata.items()}
-    trigger = said.get("sdlora.trigger") or said.get("modelspec.trigger_phrase", "")
-    family = said.get("sdlora.family", "")
+    texts = {key: _short(value) for key, value in metadata.items()}
+    trigger = texts.get("sdlora.trigger") or texts.get("modelspec.trigger_phrase", "")
+    family = texts.get("sdlora.family", "")
     return AdapterSummary(
         path,
         _size(path),
-        base=_base(said),
+        base=_base(texts),
         kind=kind,
         rank=rank,
         family=family if family in FAMILIES else family_of_kind(kind).name if kind else "",
         alpha=_alpha(metadata, rank, any(key.role == "alpha" for key in keys.values())),
         variant=_variant(keys.values()),
-        steps=_count(said.get("sdlora.steps", "")) or _count(said.get("ss_steps", "")),
-        images=_images(metadata) or _count(said.get("ss_num_train_images", "")),
+        steps=_count(texts.get("sdlora.steps", "")) or _count(texts.get("ss_steps", "")),
+        images=_images(metadata) or _count(texts.get("ss_num_train_images", "")),
         trigger=trigger,
-        phrase=said.get("modelspec.trigger_phrase") or trigger,
-        strength=_strength(said.get("sdlora.strength", "")),
+        phrase=texts.get("modelspec.trigger_phrase") or trigger,
+        strength=_strength(texts.get("sdlora.strength", "")),
         layout=_layout(keys),
         parts=parts,
         beyond=beyond,
-        metadata={key: value for key, value in sorted(metadata.items()) if key != _MODULES_KEY},
+        metadata={key: value for key, value in sorted(metadata.items()) if key != MODULES_KEY},
         thumbnail=picture,
         problem=printable(not_read(path.name, unknown, len(header))),
     )
@@ -115,7 +111,7 @@ def _variant(keys: Iterable[Key]) -> str:
     roles: dict[str, set[str]] = {}
     for key in keys:
         roles.setdefault(key.name, set()).add(key.role)
-    rows = [variant_of(own - {"alpha"}) for own in roles.values() if own != {"alpha"}]
+    rows = [variant_of(of_module - {"alpha"}) for of_module in roles.values() if of_module != {"alpha"}]
     return called(row.name for row in rows if row)
 
 
@@ -138,11 +134,11 @@ def _in_order(part: tuple[str, ...]) -> tuple[bool, list[tuple[int, str]]]:
     return len(part) > 1, [(int(piece) if piece.isdecimal() else -1, piece) for piece in pieces]
 
 
-def _base(said: Mapping[str, str]) -> str:
+def _base(texts: Mapping[str, str]) -> str:
     """The name of the base model; of a path on somebody's machine, the last part."""
-    if said.get("sdlora.base"):
-        return said["sdlora.base"]
-    name = said.get("ss_sd_model_name", "")
+    if texts.get("sdlora.base"):
+        return texts["sdlora.base"]
+    name = texts.get("ss_sd_model_name", "")
     if name == "None":
         return ""
     if "\\" in name or name.count("/") > 1 or name.startswith((".", "/", "~")):
@@ -155,27 +151,27 @@ def _alpha(metadata: Mapping[str, str], rank: str, has_alphas: bool) -> str:
     if has_alphas:
         number = _number(metadata.get("ss_network_alpha", ""))
         return "" if number is None else f"{number:g}"
-    if _DIFFUSERS_KEY not in metadata:
+    if DIFFUSERS_KEY not in metadata:
         return rank
-    record = _json(metadata[_DIFFUSERS_KEY])
-    found = [_number(str(value)) for key, value in record.items() if key.endswith(".lora_alpha")]
-    return _range([value for value in found if value is not None])
+    record = _json(metadata[DIFFUSERS_KEY])
+    alphas = [_number(str(value)) for key, value in record.items() if key.endswith(".lora_alpha")]
+    return _range([alpha for alpha in alphas if alpha is not None])
 
 
 def _images(metadata: Mapping[str, str]) -> int | None:
-    """The images themselves; kohya's own number counts repeats."""
+    """The number of images; the one that kohya's scripts record counts repeats."""
     folders = _json(metadata.get("ss_dataset_dirs", "")).values()
     counts = [folder.get("img_count") for folder in folders if isinstance(folder, dict)]
-    whole = [count for count in counts if type(count) is int and 0 <= count < 10**9]
-    return sum(whole) if whole and len(whole) == len(counts) else None
+    valid = [count for count in counts if type(count) is int and 0 <= count < 10**9]
+    return sum(valid) if valid and len(valid) == len(counts) else None
 
 
 def _json(text: str) -> dict[str, object]:
     try:
-        found = json.loads(text)
+        content = json.loads(text)
     except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _count(text: str) -> int | None:
@@ -208,7 +204,7 @@ def _short(text: str) -> str:
 
 
 def local(text: str, path: Path) -> str:
-    """`text` without where on this machine the file lies."""
+    """`text` without the folder that the file is in."""
     return printable(text.replace(str(path), path.name))
 
 
@@ -223,8 +219,8 @@ def _size(path: Path) -> int:
 
 
 def _thumbnail(path: Path) -> Path | None:
-    """The picture of the adapter at `path`, if one lies beside it or in its run's folder; links that lead out of there
-    are not followed."""
+    """The picture of the adapter at `path`, beside it or in its run's folder; links that lead elsewhere are not
+    followed."""
     for folder, picture in _candidates(path):
         try:
             if picture.is_file() and picture.resolve().is_relative_to(folder.resolve()):

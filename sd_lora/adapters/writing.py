@@ -1,9 +1,8 @@
-"""Write adapter files: safetensors in either layout, proven before they take their name (docs/file-format.md)."""
+"""Write adapter files: safetensors in either layout, checked before they take their name (docs/file-format.md)."""
 
 from __future__ import annotations
 
 import hashlib
-import struct
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,8 +11,8 @@ import torch
 from safetensors.torch import save as save_bytes
 from torch import Tensor
 
-from sd_lora.adapters.file import DIFFUSERS_KEY, MODULES_KEY, read_adapter
-from sd_lora.adapters.keys import LAYOUTS, kohya_stem
+from sd_lora.adapters.file import read_adapter
+from sd_lora.adapters.keys import DIFFUSERS_KEY, LAYOUTS, MODULES_KEY, kohya_stem
 from sd_lora.errors import AdapterError, nearest, some
 from sd_lora.lora.weights import Weights
 from sd_lora.models.kinds import family_of_adapter
@@ -25,12 +24,12 @@ DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch
 def write_adapter(
     path: Path, weights: Mapping[str, Weights], metadata: Mapping[str, str], dtype: str, layout: str = "kohya"
 ) -> None:
-    """Write `weights` (by name in memory) and `metadata` to `path`, whole or not at all, in layout "kohya" or
+    """Write `weights` (by name in memory) and `metadata` to `path`, completely or not at all, in layout "kohya" or
     "diffusers".
 
-    One alpha stands in a whole kohya file, the commonest one; modules with another have the difference folded
-    into a tensor in float32, because diffusers mis-scales a minority alpha. In a diffusers file alpha is the rank, so
-    that nobody needs to be told. Before it takes its name, the file is read again and compared with `weights`.
+    All modules of a kohya file have one alpha, the commonest; where a module has another, the difference is folded into
+    a tensor in float32, because diffusers mis-scales a minority alpha. In a diffusers file alpha is the rank, so that
+    none has to be recorded. Before the file takes its name, it is read again and compared with `weights`.
 
     Raises AdapterError if a value leaves the dtype's range.
     """
@@ -65,19 +64,19 @@ def write_adapter(
 
 
 def check_written(path: Path, weights: Mapping[str, Weights], dtype: str) -> None:
-    """AdapterError unless the file at `path` has exactly the modules of `weights`, and changes a base as they do, but
-    for the rounding of `dtype`."""
+    """AdapterError unless the file at `path` has exactly the modules of `weights`, and changes a base as they do, up to
+    the rounding of `dtype`."""
     read, _ = read_adapter(path)
     if lost := sorted(set(weights) ^ set(read)):
-        raise AdapterError(f"{len(lost)} of {len(weights)} modules did not reach the file ({some(lost, 2)})")
+        raise AdapterError(f"{len(lost)} of {len(weights)} modules are not in the file ({some(lost, 2)})")
     error = sum(read[name].squared_difference(w) for name, w in weights.items()) ** 0.5
-    whole = sum(w.squared_norm for w in weights.values()) ** 0.5
-    if error > whole * {"float32": 1e-5, "float16": 0.1, "bfloat16": 0.1}[dtype]:
-        little = error > whole / 2  # most of it vanished
+    norm = sum(w.squared_norm for w in weights.values()) ** 0.5
+    if error > norm * {"float32": 1e-5, "float16": 0.1, "bfloat16": 0.1}[dtype]:
+        vanished = error > norm / 2
         raise AdapterError(
-            f"what was written as {dtype} differs from the adapter by {error / (whole or error):.0%} of its change; "
-            "its values are too small for that type, save as float32 (in training: output.dtype=float32)"
-            + (", but the adapter has learnt almost nothing: raise optimizer.learning_rate" if little else "")
+            f"what was written as {dtype} differs from the adapter by {error / (norm or error):.0%} of its change; "
+            "its values are too small for that type; save as float32 (in training: output.dtype=float32)"
+            + (", but the adapter has learnt almost nothing: raise optimizer.learning_rate" if vanished else "")
         )
 
 
@@ -92,17 +91,11 @@ def _parts(w: Weights, alpha: float, kind: torch.dtype, layout: str) -> dict[str
 
 
 def _with_hashes(tensors: dict[str, Tensor], metadata: dict[str, str]) -> bytes:
-    """The file's content with the hashes of its body that other programs look adapters up by."""
-    body = _sha256(_body(save_bytes(tensors)))
-    own = {**metadata, "sshs_model_hash": body, "modelspec.hash_sha256": f"0x{body}"}
-    # kohya's older hash covers 64 kB of the file itself; the eight characters it takes up in the header are blank then.
-    draft = save_bytes(tensors, metadata={**own, "sshs_legacy_hash": " " * 8})
-    return save_bytes(tensors, metadata={**own, "sshs_legacy_hash": _sha256(draft[0x100000:0x110000])[:8]})
-
-
-def _body(content: bytes) -> bytes:
-    return content[8 + struct.unpack("<Q", content[:8])[0] :]
-
-
-def _sha256(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()
+    """The file's content, with the hashes by which other programs look adapters up."""
+    content = save_bytes(tensors)
+    body = hashlib.sha256(content[8 + int.from_bytes(content[:8], "little") :]).hexdigest()
+    metadata = {**metadata, "sshs_model_hash": body, "modelspec.hash_sha256": f"0x{body}"}
+    # kohya's older hash covers 64 kB of the file itself, in which its own eight characters count as blanks.
+    draft = save_bytes(tensors, metadata={**metadata, "sshs_legacy_hash": " " * 8})
+    legacy = hashlib.sha256(draft[0x100000:0x110000]).hexdigest()[:8]
+    return save_bytes(tensors, metadata={**metadata, "sshs_legacy_hash": legacy})

@@ -17,10 +17,10 @@ class DoraLayer(LoraLayer):
     def change(self, x: Tensor, target: nn.Module, output: Tensor) -> Tensor:
         weight, bias = target.weight, target.bias
         assert isinstance(weight, Tensor)
-        rows = (1, -1, 1, 1) if weight.ndim == 4 else (-1,)  # the place of the output rows in `output`
-        own = output - bias.view(rows) if isinstance(bias, Tensor) else output
+        rows = (1, -1, 1, 1) if weight.ndim == 4 else (-1,)  # where the output rows are in `output`
+        product = output - bias.view(rows) if isinstance(bias, Tensor) else output
         gain = Dora().gain(*self._with(weight)).view(rows)
-        return (gain - 1) * own + gain * super().change(x, target, output)
+        return (gain - 1) * product + gain * super().change(x, target, output)
 
     def _start(self, target: nn.Linear | nn.Conv2d) -> None:
         super()._start(target)

@@ -1,4 +1,4 @@
-"""Attach layers to a model and take them off again, or fuse them into its weights.
+"""Attach layers to a model and remove them again, or fuse them into its weights.
 
 Attaching replaces nothing: the layer becomes a submodule ``target.loras[name]`` and one module-level forward hook adds
 its output (docs/decisions/0001-attach-by-hook.md). Eject, in any order, leaves the model as it was, bit for bit.
@@ -31,7 +31,7 @@ def inject(layers: Mapping[str, Layer], modules: Mapping[str, nn.Module], name: 
         raise AdapterError(f'"{name}" cannot name an adapter; use a word without dots')
     missing = [key for key in layers if key not in modules]
     if missing:
-        raise AdapterError(f"{len(missing)} layers have no module to sit on, the first is {missing[0]}")
+        raise AdapterError(f"{len(missing)} layers have no module, the first is {missing[0]}")
     taken = [key for key in layers if name in getattr(modules[key], "loras", ())]
     if taken:
         raise AdapterError(f'an adapter named "{name}" is already injected; eject it first or use another name')
@@ -45,7 +45,7 @@ def inject(layers: Mapping[str, Layer], modules: Mapping[str, nn.Module], name: 
 
 
 def eject(modules: Iterable[nn.Module], name: str = "default") -> int:
-    """Take adapter `name` off every one of `modules` that has it; returns how many had."""
+    """Remove adapter `name` from every one of `modules` that has it; returns how many had it."""
     count = 0
     for module in modules:
         loras = getattr(module, "loras", None)
@@ -62,7 +62,7 @@ def eject(modules: Iterable[nn.Module], name: str = "default") -> int:
 def fuse(
     layers: Mapping[str, Layer], modules: Mapping[str, nn.Module], strength: float | Mapping[str, Strength] = 1.0
 ) -> None:
-    """Add strength · ΔW to the weights of `modules`, computed in float32. This is not undone by eject.
+    """Add strength · ΔW to the weights of `modules`, computed in float32. Ejecting does not undo this.
 
     `strength` is one number, or one for each key of `layers`.
     """
@@ -78,11 +78,11 @@ def fuse(
 
 
 def _add_loras(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> Tensor:
-    """The hook: the target's output plus that of every layer on it. At strength 0 the very output is returned."""
-    loras, x, own = module.loras, args[0] if args else kwargs["input"], output
+    """The hook: the target's output plus that of its layers. At strength 0 the very same tensor is returned."""
+    loras, x, unchanged = module.loras, args[0] if args else kwargs["input"], output
     assert isinstance(loras, Loras)
     for layer in loras.values():
         assert isinstance(layer, Layer)
         if not layer.is_off:
-            output = output + layer(x, module, own).to(output.dtype)
+            output = output + layer(x, module, unchanged).to(output.dtype)
     return output

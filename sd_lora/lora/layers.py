@@ -1,7 +1,7 @@
 """Layers: `Layer`, which any variant can use, and those of LoRA, which need no full ΔW.
 
-Pure torch. A layer computes only what is *added* to its target's output. It is shown the target at every call, because
-a variant may need its weight, and never holds or changes it.
+Pure torch. A layer computes only what is *added* to its target's output. It gets the target at every call, because a
+variant may need its weight, and never keeps or changes it.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ class Layer(nn.Module):
         self._strength: float | Tensor = 1.0
         #: share of the inputs that is left out at random, set while training only
         self.dropout = 0.0
-        #: the same of the ranks, where a variant has them
+        #: the same for the ranks, where a variant has them
         self.rank_dropout = 0.0
 
     @classmethod
     def fresh(cls, variant: str, module: nn.Module, rank: int, alpha: float) -> Self:
-        """A layer of any `variant` for `module`, on its device, as its row starts one."""
+        """A layer of any `variant` for `module`, on its device, started by the row of the variant."""
         layer, weight = cls(rank, alpha), module.weight
         assert isinstance(weight, Tensor)
         layer.variant = variant
@@ -63,8 +63,8 @@ class Layer(nn.Module):
         return not isinstance(self._strength, Tensor) and self._strength == 0
 
     def forward(self, x: Tensor, target: nn.Module, output: Tensor) -> Tensor:
-        """What the layer adds to `output`, the own output of `target` for its input `x` (batch first). The weights are
-        float32, so `x` is cast to them unless autocast decides."""
+        """What the layer adds to `output`, that of `target` for the input `x` (batch first), cast to float32 like
+        the weights unless autocast decides."""
         if not torch.is_autocast_enabled(x.device.type):
             x = x.to(next(self.parameters()).dtype)
         change = self.change(x, target, output)
@@ -94,7 +94,7 @@ class Layer(nn.Module):
         """Copy weights in; roles and shapes must be the same."""
         weights = self.tensors()
         if odd := sorted(set(weights) ^ set(tensors)):
-            raise ValueError(f"{type(self).__name__}: {odd[0]} {'is missing' if odd[0] in weights else 'has no place'}")
+            raise ValueError(f"{type(self).__name__}: {odd[0]} {'is missing' if odd[0] in weights else 'is unknown'}")
         for role, weight in weights.items():
             weight.copy_(tensors[role])
 
@@ -126,15 +126,15 @@ class LoraLayer(Layer):
         return self.up(inner) * self.scaling
 
     def scale(self, factor: float) -> None:
-        """Multiply the change by `factor` (> 0), up and down atarget."""
+        """Multiply the change by `factor` (> 0), up and down alike."""
         for weight in (self.up.weight, self.down.weight):
             weight.mul_(math.sqrt(factor))
 
     def _fewer_ranks(self, inner: Tensor) -> Tensor:
-        """`inner` without some of its ranks, others for each sample; what stays is enlarged to the same mean."""
+        """`inner` without some of its ranks, others for each sample; the rest is scaled up to the same mean."""
         samples, ranks = inner.shape[0], (self.rank, 1, 1) if isinstance(self.down, nn.Conv2d) else (self.rank,)
-        places = (samples,) + (1,) * (inner.ndim - 1 - len(ranks)) + ranks
-        return inner * functional.dropout(torch.ones(places, device=inner.device, dtype=inner.dtype), self.rank_dropout)
+        shape = (samples,) + (1,) * (inner.ndim - 1 - len(ranks)) + ranks
+        return inner * functional.dropout(torch.ones(shape, device=inner.device, dtype=inner.dtype), self.rank_dropout)
 
     def _start(self, target: nn.Linear | nn.Conv2d) -> None:
         """The first weights, on the target's device: down Kaiming, up zero, so the output does not change yet."""

@@ -23,12 +23,11 @@ def delta_norms(layers: Sequence[Layer]) -> list[float]:
 
 @torch.no_grad()
 def cap_norms(layers: Sequence[Layer], most: float) -> int:
-    """Scale the weights of every layer whose norm is above `most` (> 0) so that it has not, and return how many there
-    were."""
+    """Scale the weights of every layer whose norm is above `most` (> 0) down to it; returns how many there were."""
     capped = 0
     for layer, norm in zip(layers, delta_norms(layers), strict=True):
         if most < norm < math.inf:
             assert isinstance(layer, LoraLayer)
-            layer.scale(most * (1 - 1e-5) / norm)  # a little less, lest rounding has it scaled again and again
+            layer.scale(most * (1 - 1e-5) / norm)  # a little less, or rounding would make the next call scale it again
             capped += 1
     return capped

@@ -1,4 +1,4 @@
-"""Plan: which modules get a LoRA layer, of which rank and alpha. A printable list exists before any tensor does."""
+"""Plan which modules get a LoRA layer, of which rank and alpha: a list to print before any tensor is made."""
 
 from __future__ import annotations
 

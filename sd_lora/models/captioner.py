@@ -28,37 +28,37 @@ _FILES = ["*.json", "*.txt", "*.model", "*.safetensors"]
 
 
 class Captioner:
-    """A loaded captioning model: what it says of an image is always the same, as nothing is drawn at random."""
+    """A loaded captioning model. It always describes an image in the same words, as nothing is drawn at random."""
 
     def __init__(self, model: Any, processor: Any, tokenizer: Any) -> None:
         """`processor` turns images into inputs; of Florence-2 it takes the task as text too."""
         self._model, self._processor, self._tokenizer = model, processor, tokenizer
-        self._asks = model.config.model_type == "florence2"
+        self._takes_task = model.config.model_type == "florence2"
 
     @classmethod
     def open(cls, model: str, revision: str, device: torch.device, dtype: torch.dtype) -> Self:
-        """Load the `model`, a folder here or a hub model at `revision`, onto `device`. Raises BaseModelError.
+        """Load the `model`, a folder or a hub model at `revision`, onto `device`. Raises BaseModelError.
 
         A hub model is fetched, or taken from the hub's cache where the hub cannot be reached. Only ``.safetensors``
         weights are loaded, and no code that comes with a model is run.
         """
-        folder = _found(model, revision)
+        folder = _folder_of(model, revision)
         try:
             return cls(*_load(folder, device, dtype))
         except BaseModelError as error:
             raise BaseModelError(f'captioning model "{model}" {error}') from error
-        except Exception as error:  # transformers raises a dozen kinds for a folder that is not whole
+        except Exception as error:  # transformers raises a dozen kinds for an incomplete folder
             reason = str(error).strip().split("\n")[0] or type(error).__name__
             raise BaseModelError(f'captioning model "{model}" cannot be loaded: {reason}; {_WANTED}') from error
 
     @torch.inference_mode()
     def describe(self, images: Sequence[Image.Image]) -> list[str]:
         """A caption for each RGB image, on one line; empty where the model has nothing to say."""
-        asked = {"text": [_TASK] * len(images)} if self._asks else {}
-        inputs = self._processor(images=list(images), return_tensors="pt", **asked)
+        task = {"text": [_TASK] * len(images)} if self._takes_task else {}
+        inputs = self._processor(images=list(images), return_tensors="pt", **task)
         inputs = inputs.to(self._model.device, self._model.dtype)
-        said = self._model.generate(**inputs, do_sample=False, num_beams=_BEAMS, max_new_tokens=_MOST_TOKENS)
-        return [" ".join(text.split()) for text in self._tokenizer.batch_decode(said, skip_special_tokens=True)]
+        tokens = self._model.generate(**inputs, do_sample=False, num_beams=_BEAMS, max_new_tokens=_MOST_TOKENS)
+        return [" ".join(text.split()) for text in self._tokenizer.batch_decode(tokens, skip_special_tokens=True)]
 
 
 def _load(folder: Path, device: torch.device, dtype: torch.dtype) -> tuple[Any, Any, Any]:
@@ -72,27 +72,27 @@ def _load(folder: Path, device: torch.device, dtype: torch.dtype) -> tuple[Any, 
     loaded: Any = AutoModelForImageTextToText.from_pretrained(
         folder, dtype=dtype, use_safetensors=True, output_loading_info=True, **local
     )
-    model, found = loaded
-    # Encoders' poolers are never used here, and files often lack them; any other gap is filled with noise.
-    gaps = [key for key in found["missing_keys"] if "pooler" not in key]
+    model, report = loaded
+    # Files often lack encoders' poolers, which are not used; other missing weights would be noise.
+    gaps = [key for key in report["missing_keys"] if "pooler" not in key]
     if gaps:
         raise BaseModelError(f"lacks {len(gaps)} of its weights, such as {sorted(gaps)[0]}; download it again")
     tokenizer = AutoTokenizer.from_pretrained(folder, **local)
     known = model.config.get_text_config(decoder=True).vocab_size
-    # transformers makes a tokenizer of a few marks where the files are missing. Models are often padded a little.
+    # Without its files transformers makes a tokenizer of a few marks. Models are often padded a little.
     if len(tokenizer) < 0.9 * known:
         raise BaseModelError(f"has {len(tokenizer)} words in its tokenizer but knows {known}; restore its tokenizer")
     kind = AutoProcessor if model.config.model_type == "florence2" else AutoImageProcessor
     return model.to(device).eval(), kind.from_pretrained(folder, **local), tokenizer
 
 
-def _found(model: str, revision: str) -> Path:
-    """The folder of the model, of a known kind and with weights; fetched if need be."""
+def _folder_of(model: str, revision: str) -> Path:
+    """The folder of the model, of a known kind and with weights; fetched if necessary."""
     path = Path(model).expanduser()
     if path.is_dir():
         if revision:
             raise BaseModelError(
-                f'the revision "{revision}" has no effect, as captioning model "{model}" lies here; leave it out'
+                f'the revision "{revision}" has no effect, as captioning model "{model}" is a folder; leave it out'
             )
         _check_kind(path, model)
     elif path.exists():
@@ -113,18 +113,18 @@ def _found(model: str, revision: str) -> Path:
 
 
 def _check_kind(folder: Path, model: str) -> None:
-    """Raise BaseModelError unless config.json tells of a known kind that needs no code of its own."""
+    """Raise BaseModelError unless config.json names a known kind that needs no code from the model's repository."""
     name = f'captioning model "{model}"'
     try:
         config = json.loads((folder / "config.json").read_text("utf-8"))
-        kind, own_code = config.get("model_type"), "auto_map" in config
+        kind, needs_code = config.get("model_type"), "auto_map" in config
     except FileNotFoundError as error:
         raise BaseModelError(f"{name} has no config.json; {_WANTED}") from error
     except (OSError, ValueError, AttributeError) as error:
         raise BaseModelError(f"{name} has an unreadable config.json: {error}; download it again") from error
-    if own_code:
+    if needs_code:
         raise BaseModelError(
-            f"{name} brings code of its own, which is never run; name one that needs none, such as the Florence-2 of "
+            f"{name} comes with its own code, which is never run; name one that needs none, such as the Florence-2 of "
             "florence-community"
         )
     if kind not in _KINDS:
@@ -132,7 +132,7 @@ def _check_kind(folder: Path, model: str) -> None:
 
 
 def _fetched(repo: str, revision: str, files: list[str]) -> Path:
-    """The snapshot folder of a hub model, with those of its `files` that there are."""
+    """The snapshot folder of a hub model, with those of the `files` that it has."""
     from huggingface_hub import snapshot_download
 
     try:

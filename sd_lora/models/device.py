@@ -9,13 +9,15 @@ from sd_lora.errors import ConfigError
 
 
 def choose_device(config: ModelConfig) -> torch.device:
-    """CUDA, else MPS, else the CPU; or the one asked for. ConfigError if that one is not there."""
-    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    """CUDA, else MPS, else the CPU; or the one asked for. ConfigError if it is not available."""
+    available = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if config.device == "auto":
-        return torch.device(next(name for name in ("cuda", "mps", "cpu") if present[name]))
-    if not present[config.device]:
-        have = ", ".join(name for name, there in present.items() if there)
-        raise ConfigError(f"model.device is {config.device}, which this machine has not; it has {have}")
+        return torch.device(next(name for name in ("cuda", "mps", "cpu") if available[name]))
+    if not available[config.device]:
+        names = ", ".join(name for name, is_available in available.items() if is_available)
+        raise ConfigError(
+            f"model.device is {config.device}, which is not available on this machine; available: {names}"
+        )
     return torch.device(config.device)
 
 
@@ -29,7 +31,7 @@ def choose_dtype(config: ModelConfig, device: torch.device) -> torch.dtype:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether `error` says that memory is used up: the CPU's allocator and MPS raise plain RuntimeErrors."""
+    """Whether `error` says that memory is full: the CPU's allocator and MPS raise plain RuntimeErrors."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(
@@ -38,7 +40,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def give_back(device: torch.device) -> None:
-    """Return what the allocator holds unused."""
+    """Return the allocator's unused memory."""
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":

@@ -1,4 +1,4 @@
-"""What the hub's client raises, as one sentence."""
+"""Errors of the hub's client, as one sentence."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ def hub_error(
     cached: str = "is not in the local cache",
 ) -> BaseModelError:
     """`error`, raised for a model of this `kind` ("base model") at `revision`, which the user sets with `option`;
-    `cached` says what of it there is here."""
+    `cached` says which part of it is on this machine."""
     from huggingface_hub import errors
 
     at = f' at revision "{revision}"' if revision else ""
     if isinstance(error, errors.GatedRepoError):
         return BaseModelError(
-            f"{kind} {repo} is given only to those who accept its terms; accept them at "
+            f"{kind} {repo} is only available to those who accept its terms; accept them at "
             f'https://huggingface.co/{repo} and log in with "hf auth login"'
         )
     if isinstance(error, errors.RepositoryNotFoundError):
         return BaseModelError(
-            f'{kind} "{repo}" is no folder or file here and no public model of the hub; check its spelling, '
-            'or log in with "hf auth login" if it is private'
+            f'{kind} "{repo}" is neither a folder or file on this machine nor a public model of the hub; check its '
+            'spelling, or log in with "hf auth login" if it is private'
         )
     if isinstance(error, errors.RevisionNotFoundError):
         return BaseModelError(f'{kind} {repo} has no revision "{revision}" on the hub; correct {option}')
@@ -35,7 +35,7 @@ def hub_error(
     named = {base.__name__ for base in type(error).__mro__}
     if named & {"LocalEntryNotFoundError", "OfflineModeIsEnabled", "ConnectionError", "TransportError"}:
         return BaseModelError(
-            f'{kind} "{repo}"{at} is no folder or file here, {cached}, and the hub cannot be reached; '
+            f'{kind} "{repo}"{at} is not a folder or file on this machine, {cached}, and the hub cannot be reached; '
             "go online once, or name a folder or file"
         )
     reason = str(error).strip().split("\n")[0] or type(error).__name__

@@ -23,8 +23,8 @@ def family_of_adapter(downs: Shapes, metadata: Mapping[str, str]) -> ModelFamily
     kind = kind_of(downs, metadata)
     if kind:
         return family_of_kind(kind)
-    there = {name.partition(".")[0] for name in downs}
-    fitting = (family for family in FAMILIES.values() if there <= {each.name for each in family.components})
+    used = {name.partition(".")[0] for name in downs}
+    fitting = (family for family in FAMILIES.values() if used <= {each.name for each in family.components})
     return next(fitting, next(iter(FAMILIES.values())))
 
 
@@ -32,8 +32,8 @@ def kind_of(downs: Shapes, metadata: Mapping[str, str]) -> str:
     """The kind of base an adapter is for, or "" if nothing shows it.
 
     `downs` has the shape of each module's `down` by name in memory. The width of the cross-attention decides where it
-    is one of a published model; then the metadata; then which modules there are. Kinds that differ in what they predict
-    alone are told apart by the metadata.
+    is one of a published model; then the metadata; then the modules. Only the metadata distinguishes kinds that
+    differ just in what they predict.
     """
     marked = kind_marked(metadata)
     predicts_v = _predicts_v(metadata) or (marked != "" and kinds()[marked].predicts_v)
@@ -42,8 +42,8 @@ def kind_of(downs: Shapes, metadata: Mapping[str, str]) -> str:
         widths = {shape[1] for name, shape in downs.items() if name.endswith(family.width_modules)}
         fitting += [kind for kind in family.kinds if kind.width in widths]
     if fitting or marked:
-        return _chosen(fitting, predicts_v) or marked
-    return next(filter(None, (_chosen(f.kinds_by_modules(downs), predicts_v) for f in FAMILIES.values())), "")
+        return chosen_kind(fitting, predicts_v) or marked
+    return next(filter(None, (chosen_kind(f.kinds_by_modules(downs), predicts_v) for f in FAMILIES.values())), "")
 
 
 def kind_marked(metadata: Mapping[str, str]) -> str:
@@ -57,12 +57,12 @@ def kind_marked(metadata: Mapping[str, str]) -> str:
     if family is not None and len(family.kinds) == 1:
         return family.kinds[0].name
     if metadata.get("ss_v2") == "True":
-        return _chosen([kind for kind in known if kind.marks.get("ss_v2") == "True"], _predicts_v(metadata))
+        return chosen_kind([kind for kind in known if kind.marks.get("ss_v2") == "True"], _predicts_v(metadata))
     return ""
 
 
-def _chosen(fitting: Sequence[Kind], predicts_v: bool) -> str:
-    """The name of the kind that predicts so, or of the first; "" if there is none."""
+def chosen_kind(fitting: Sequence[Kind], predicts_v: bool) -> str:
+    """The name of the kind that predicts v or not, else of the first; "" if there is none."""
     return next((kind.name for kind in fitting if kind.predicts_v == predicts_v), fitting[0].name if fitting else "")
 
 

@@ -1,4 +1,4 @@
-"""What an error costs: the losses and the weights of noise levels, a row each."""
+"""The losses and the weights of noise levels, a row each."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def _huber(error: Tensor, share: Tensor, config: TrainingConfig) -> Tensor:
 
 
 # ruff: noqa: ARG005 (a row need not use all that rows are given)
-#: name → the loss at every place of an `error` (n, c, h, w), where a `share` (n,) of the noise schedule lies behind
+#: name → the loss at every place of an `error` (n, c, h, w), where a `share` (n,) of the noise schedule is passed
 LOSSES: dict[str, Callable[[Tensor, Tensor, TrainingConfig], Tensor]] = {
     "l2": lambda error, share, config: error.square(),
     "l1": lambda error, share, config: error.abs(),
     "huber": _huber,
 }
 
-#: name → what the squared error of the latents weighs at signal-to-noise ratios (n,); None: what it weighs in the
+#: name → the weight of the squared error of the latents at signal-to-noise ratios (n,); None: the weight it has in the
 #: squared error of the prediction. √SNR is the published 1 / √SNR for epsilon, √SNR / (SNR + 1) for v-prediction and
 #: t (1 - t) for rectified flow.
 WEIGHTINGS: dict[str, Callable[[Tensor, TrainingConfig], Tensor] | None] = {

@@ -1,4 +1,4 @@
-"""What a base model is called in files and messages: never a path of this machine."""
+"""How a base model is called in files and messages: never by a path on this machine."""
 
 from __future__ import annotations
 

@@ -28,19 +28,19 @@ def draw_noise(count: int, shape: Sequence[int], config: TrainingConfig, generat
 
 
 def _with_coarser_noises(noise: Tensor, discount: float, generator: torch.Generator) -> Tensor:
-    """`noise` (n, c, h, w) plus noises of 1/2, 1/4, … of its size down to one value, enlarged and weighed by discount,
+    """`noise` (n, c, h, w) plus noises of 1/2, 1/4, … of its size down to one value, upscaled and weighted by discount,
     discount², … (J. Whitaker, "Multi-Resolution Noise for Diffusion Model Training", a report on wandb, 2023); unit
     variance."""
     full = (noise.shape[2], noise.shape[3])
     size, weight, variance = full, 1.0, 1.0
     while max(size) > 1:
         size, weight = ((size[0] + 1) // 2, (size[1] + 1) // 2), weight * discount
-        noise = noise + weight * _enlarged(torch.randn(*noise.shape[:2], *size, generator=generator), full)
+        noise = noise + weight * _upscaled(torch.randn(*noise.shape[:2], *size, generator=generator), full)
         variance += weight**2
     return noise / variance**0.5
 
 
-def _enlarged(noise: Tensor, size: tuple[int, int]) -> Tensor:
+def _upscaled(noise: Tensor, size: tuple[int, int]) -> Tensor:
     """`noise` at a larger `size`, bilinear, with unit variance at every place: between its values, interpolation
     averages them, which would leave less."""
     rows, columns = (

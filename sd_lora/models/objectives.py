@@ -15,14 +15,14 @@ from sd_lora.errors import BaseModelError, ConfigError
 from sd_lora.models.losses import LOSSES, WEIGHTINGS
 from sd_lora.models.timesteps import LAWS, truncated
 
-#: points of a noise schedule by which it is told from another
+#: points of a noise schedule that distinguish it from others
 _POINTS = 16
 
 
 @dataclass(frozen=True)
 class Noised:
     """A batch ready for the denoiser: `latents` (n, c, h, w), `timesteps` (n,), the `target` of its prediction, a loss
-    `weight` (n,), and the `share` (n,) of the noise schedule that lies behind each, from no noise (0) to most (1)."""
+    `weight` (n,), and the `share` (n,) of the noise schedule that is passed, from no noise (0) to most (1)."""
 
     latents: Tensor
     timesteps: Tensor
@@ -61,7 +61,7 @@ class Denoising(ABC):
         """Mix `noise` into `latents` at `timesteps`, all on one device.
 
         ``input_perturbation`` perturbs the noise that is mixed in, but not the target (arXiv 2301.11706). It draws from
-        `generator`, or from one for each picture, which keeps a picture's draw the same however a batch is shared out.
+        `generator`, or from one for each picture, which keeps a picture's draw the same however a batch is divided.
         """
         mixed_in = noise
         if config.input_perturbation:
@@ -77,8 +77,7 @@ class Denoising(ABC):
     def losses(
         self, prediction: Tensor, noised: Noised, config: TrainingConfig, places: Tensor | None = None
     ) -> Tensor:
-        """The weighted loss of each picture (n,), float32. `places` (n, 1, h, w) weighs places of each picture, as
-        masks do."""
+        """The weighted loss of each picture (n,), float32. `places` (n, 1, h, w): weights of places, from masks."""
         error = prediction.float() - noised.target.float()
         error = LOSSES[config.loss](error, noised.share, config)
         if places is not None:
@@ -86,22 +85,22 @@ class Denoising(ABC):
         return error.mean(dim=(1, 2, 3)) * noised.weight
 
     def _weight(self, timesteps: Tensor, config: TrainingConfig) -> Tensor:
-        """Loss weights (n,): what the squared error of the latents shall weigh, over what it weighs in the squared
-        error of the prediction, so that an option means the same whatever is predicted."""
+        """Loss weights (n,): the weight that the squared error of the latents shall have, divided by the one it has in
+        the squared error of the prediction, so that an option means the same whatever is predicted."""
         weighting = WEIGHTINGS[config.weighting]
         if weighting is None:
             return torch.ones(len(timesteps))
         # SNR is 0 at the end of a zero-terminal-SNR schedule and infinite at the start of a flow.
         snr = self._snr(timesteps.cpu()).clamp(1e-8, 1e8)
-        return weighting(snr, config) / self._own_weight(snr)
+        return weighting(snr, config) / self._weight_in_prediction(snr)
 
     @abstractmethod
     def levels(self, count: int) -> Tensor:
-        """`count` timesteps evenly over the noise schedule, from little noise to much."""
+        """`count` timesteps spread evenly over the noise schedule, from little noise to much."""
 
     @abstractmethod
     def fingerprint(self) -> list[float]:
-        """Numbers by which the noise schedule can be told from another."""
+        """Numbers that distinguish the noise schedule from others."""
 
     @abstractmethod
     def _bounds(self, config: TrainingConfig) -> tuple[float, float]:
@@ -123,8 +122,8 @@ class Denoising(ABC):
     def _snr(self, timesteps: Tensor) -> Tensor: ...
 
     @abstractmethod
-    def _own_weight(self, snr: Tensor) -> Tensor:
-        """The prediction's squared error as a multiple of that of the latents it amounts to."""
+    def _weight_in_prediction(self, snr: Tensor) -> Tensor:
+        """The squared error of the prediction, as a multiple of that of the latents."""
 
     @abstractmethod
     def _share(self, timesteps: Tensor) -> Tensor: ...
@@ -186,7 +185,7 @@ class Objective(Denoising):
     def _snr(self, timesteps: Tensor) -> Tensor:
         return self.log_snr.exp()[timesteps]
 
-    def _own_weight(self, snr: Tensor) -> Tensor:
+    def _weight_in_prediction(self, snr: Tensor) -> Tensor:
         return snr if self.prediction_type == "epsilon" else snr + 1
 
     def _share(self, timesteps: Tensor) -> Tensor:
@@ -228,7 +227,7 @@ class FlowMatching(Denoising):
         level = self._share(timesteps)
         return ((1 - level) / level).square()
 
-    def _own_weight(self, snr: Tensor) -> Tensor:
+    def _weight_in_prediction(self, snr: Tensor) -> Tensor:
         return (1 + snr.sqrt()).square()
 
     def _share(self, timesteps: Tensor) -> Tensor:
@@ -238,13 +237,13 @@ class FlowMatching(Denoising):
 def _empty_range(config: TrainingConfig, what: str) -> ConfigError:
     first, end = config.timestep_range
     return ConfigError(
-        f"training.timestep_range is [{first:g}, {end:g}], where {what} lies; give a lower share and a higher one, "
+        f"training.timestep_range is [{first:g}, {end:g}], which holds {what}; give a lower share and a higher one, "
         "such as [0, 0.5] for the half with less noise"
     )
 
 
 def _without_terminal_signal(alphas_cumprod: Tensor) -> Tensor:
-    """The schedule with its signal's amplitude shifted to 0 at the end, and scaled to be as before at the start."""
+    """The schedule with its signal's amplitude shifted to 0 at the end, and scaled so that its start stays the same."""
     signal = alphas_cumprod.sqrt()
     return ((signal - signal[-1]) * (signal[0] / (signal[0] - signal[-1]))).square()
 
@@ -254,4 +253,4 @@ def _drawn(shape: torch.Size, generator: torch.Generator | Sequence[torch.Genera
         raise ValueError("input_perturbation draws noise, so it needs a generator")
     if isinstance(generator, torch.Generator):
         return torch.randn(shape, generator=generator)
-    return torch.stack([torch.randn(shape[1:], generator=own) for own in generator])
+    return torch.stack([torch.randn(shape[1:], generator=each) for each in generator])

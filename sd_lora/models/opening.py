@@ -1,4 +1,4 @@
-"""Model families: every import of diffusers and transformers lives here (and in the embedded base's own scripts)."""
+"""Open base models: find them, recognise their family, load them where and as a config asks."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from sd_lora.models import sources
 from sd_lora.models.checkpoint.file import load_single_file, with_prediction_type
 from sd_lora.models.checkpoint.kind import detect
 from sd_lora.models.device import choose_device, choose_dtype
-from sd_lora.models.families import FAMILIES, ModelFamily, family_of_class
+from sd_lora.models.families import FAMILIES, ModelFamily, family_of_checkpoint, family_of_class
 from sd_lora.models.quantize import check_quantize, quantize
 from sd_lora.models.sources import BaseSource, base_place
 
 
 def find_base(base: str | Path, revision: str = "") -> BaseSource:
-    """Where `base` lies: ``tiny``, a pipeline folder, a ``.safetensors`` checkpoint, or a hub model, which is fetched.
+    """Where `base` is: ``tiny``, a pipeline folder, a ``.safetensors`` checkpoint, or a hub model, which is fetched.
 
     Raises BaseModelError; for a hub model of no known family before its weights are fetched.
     """
@@ -46,14 +46,14 @@ def _supported() -> str:
 
 
 def family_of_source(source: BaseSource) -> ModelFamily:
-    """The family of a folder or checkpoint file, told without loading it. Raises BaseModelError."""
+    """The family of a folder or checkpoint file, without loading it. Raises BaseModelError."""
     if not source.is_file:
         return family_of(source.path)
-    return FAMILIES[detect(source.path).family]
+    return family_of_checkpoint(detect(source.path).kind)
 
 
 def family_of_pipe(pipe: Any) -> ModelFamily:
-    """The family of a pipeline that was made elsewhere, by its class or the nearest one that this derives from;
+    """The family of a pipeline that was loaded elsewhere, by its class or the nearest base class;
     BaseModelError if it has none here."""
     names = (made.__name__ for made in type(pipe).__mro__ if made.__name__.endswith("Pipeline"))
     family = next(filter(None, map(family_of_class, names)), None)
@@ -72,7 +72,7 @@ def prediction_of(source: BaseSource, asked: str = "auto") -> str | None:
         scheduler = json.loads((source.path / "scheduler" / "scheduler_config.json").read_text("utf-8"))
         return scheduler.get("prediction_type")
     except (OSError, ValueError, AttributeError):
-        return None  # it cannot be opened, which says more
+        return None  # opening it will say more
 
 
 def load_base(
@@ -87,7 +87,7 @@ def load_base(
 
     `base` is ``tiny``, a diffusers folder, a ``.safetensors`` checkpoint or a hub model; `revision` is for hub models
     only, and `config` (a folder with the tokenizer and, for unusual sizes, configs) for checkpoints only.
-    `prediction_type` "epsilon" or "v_prediction" overrides what the base says of itself. Raises BaseModelError.
+    `prediction_type` "epsilon" or "v_prediction" overrides what the base says. Raises BaseModelError.
     """
     if prediction_type not in ("auto", "epsilon", "v_prediction"):
         raise BaseModelError(f'model.prediction_type is "{prediction_type}"; auto, epsilon and v_prediction are known')
@@ -125,7 +125,7 @@ class OpenBase:
 
 
 def where_to_compute(model: ModelConfig) -> tuple[torch.device, torch.dtype]:
-    """The device and the precision that `model` asks for. ConfigError if they are not there."""
+    """The device and the precision that `model` asks for. ConfigError if they are not available."""
     device = choose_device(model)
     dtype = choose_dtype(model, device)
     if model.quantize != "none":
@@ -134,8 +134,8 @@ def where_to_compute(model: ModelConfig) -> tuple[torch.device, torch.dtype]:
 
 
 def open_base(model: ModelConfig) -> OpenBase:
-    """The base model that `model` names. Raises ConfigError for a device or precision that is not there before anything
-    is loaded, and BaseModelError."""
+    """The base model that `model` names. Raises ConfigError for a device or precision that is not available before
+    anything is loaded, and BaseModelError."""
     device, dtype = where_to_compute(model)
     pipe, family = load_named(model, dtype)
     if model.quantize != "none":

@@ -11,7 +11,7 @@ from sd_lora.errors import ConfigError
 
 _BLOCK = 64  # weights that share a scale in NF4 (arXiv 2305.14314)
 _SCALES = 256  # scales that share one, at most
-#: small, and of every step's whole: never quantized
+#: small, and used by every step: never quantized
 _KEPT = ("time_embedding.", "add_embedding.")
 
 
@@ -24,7 +24,7 @@ def check_quantize(kind: str, device: torch.device) -> None:
 
 def quantize(model: nn.Module, kind: str) -> int:
     """Hold the weights of `model`'s linear layers as `kind`, "int8", "fp8" (a scale for each output) or "nf4" (a scale
-    for each 64 weights, in scales of 8 bits). They compute as before, in the precision of their input. Returns how many
+    for each 64 weights, in scales of 8 bits). They still compute in the precision of their input. Returns how many
     there are.
     """
     torchao, count = _torchao(kind), 0

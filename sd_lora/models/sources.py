@@ -1,6 +1,6 @@
-"""Where a base model lies: the embedded folder, a folder or file here, or a model of the hub.
+"""Where a base model is: the embedded folder, a folder or file on this machine, or a model of the hub.
 
-`find_base` is the only place of the project that uses the network, and only for a hub model.
+Only `find_base` (and a captioner) uses the network, and only for a hub model.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ from typing import Any
 
 from sd_lora.config.conflicts import Place, place_conflicts
 from sd_lora.errors import BaseModelError
+from sd_lora.models.families import components
 from sd_lora.models.hub import hub_error
 from sd_lora.models.names import is_hub_id, name_of_base
 from sd_lora.tinybase import tiny_base_path
 
 #: components with weights, and those without, that training and previews need
-_WEIGHTED = ("unet", "vae", "text_encoder", "text_encoder_2")
-_PLAIN = ("tokenizer", "tokenizer_2", "scheduler")
+_WEIGHTED = (*components(), "vae")
+_PLAIN = (*(name.replace("text_encoder", "tokenizer") for name in components() if "text" in name), "scheduler")
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 _WANTED = (
     'a diffusers pipeline folder, a .safetensors checkpoint, a hub model (owner/name), or "tiny" for the embedded base'
 )
-# model.safetensors, model.fp16.safetensors, and both in shards; the older spelling puts the variant after the shard.
+# model.safetensors, model.fp16.safetensors, and both in shards; older files have the variant after the shard.
 _WEIGHTS = re.compile(
     r"(?:diffusion_pytorch_model|model)(?:\.(\w+))?(?:-(\d{5})-of-(\d{5}))?(?:\.(\w+))?\.safetensors", re.ASCII
 )
@@ -71,7 +72,7 @@ def find_base(base: str | Path, revision: str = "", accept: Callable[[Path], obj
 
 
 def base_place(base: str | Path) -> Place:
-    """Where `base` would be found; no network. What does not exist and is no hub model counts as a folder."""
+    """Where `base` would be found; no network. What does not exist and is not a hub model counts as a folder."""
     path = Path(base).expanduser()
     weights = path.suffix.lower()
     if (
@@ -88,16 +89,16 @@ def _what_is_wrong(path: Path) -> str:
     if not path.exists():
         return "does not exist"
     if not path.is_dir():
-        return "is a file, but no .safetensors checkpoint"
+        return "is a file, but not a .safetensors checkpoint"
     files = sorted(path.glob("*.safetensors"))
-    hint = f" but one checkpoint, which can be named itself ({files[0]})" if len(files) == 1 else ""
+    hint = f" but one checkpoint, which can be named instead ({files[0]})" if len(files) == 1 else ""
     return f"has no {_INDEX}{hint}"
 
 
 def variant_of(folder: Path) -> str | None:
     """``fp16`` if a component of the pipeline folder has its weights in that variant only, else None.
 
-    It is the `variant` that diffusers' `from_pretrained` needs; components without the variant then load plainly.
+    It is the `variant` that diffusers' `from_pretrained` needs; components without the variant then load as usual.
     """
     return _variant(_variants(path.name for path in _files(folder / part)) for part in _WEIGHTED)
 
@@ -107,12 +108,12 @@ def _variant(components: Iterable[set[str]]) -> str | None:
 
 
 def _variants(names: Iterable[str]) -> set[str]:
-    """The variants (``""`` is the plain one) of which every shard is among `names`."""
+    """The variants (``""`` is the plain one) of which `names` has every shard."""
     shards: dict[tuple[str, str], set[str]] = {}
     for match in filter(None, map(_WEIGHTS.fullmatch, names)):
-        variant, shard, count, old = match.groups()
-        shards.setdefault((variant or old or "", count or "00001"), set()).add(shard or "00001")
-    return {variant for (variant, count), found in shards.items() if len(found) == int(count)}
+        variant, shard, count, variant_after = match.groups()
+        shards.setdefault((variant or variant_after or "", count or "00001"), set()).add(shard or "00001")
+    return {variant for (variant, count), numbers in shards.items() if len(numbers) == int(count)}
 
 
 def _files(folder: Path) -> list[Path]:
@@ -168,7 +169,7 @@ def _needed(names: list[str]) -> list[str]:
 
 
 def _missing(folder: Path) -> list[str]:
-    """The components that ``model_index.json`` names and the folder does not have whole."""
+    """The components that ``model_index.json`` names and that are not complete in the folder."""
     try:
         index: Any = json.loads((folder / _INDEX).read_text("utf-8"))
         parts = [part for part in (*_WEIGHTED, *_PLAIN) if (index.get(part) or [None])[0]]
@@ -177,7 +178,6 @@ def _missing(folder: Path) -> list[str]:
     missing = []
     for part in parts:
         names = [path.name for path in _files(folder / part)]
-        whole = names if part in _PLAIN else _variants(names) & {"", "fp16"} and "config.json" in names
-        if not whole:
+        if not (names if part in _PLAIN else _variants(names) & {"", "fp16"} and "config.json" in names):
             missing.append(part)
     return missing

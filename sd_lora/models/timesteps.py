@@ -1,4 +1,4 @@
-"""From which noise levels is learnt: the laws by which timesteps are drawn, a row each."""
+"""The laws by which timesteps are drawn, a row each."""
 
 from __future__ import annotations
 
@@ -36,5 +36,5 @@ def truncated(wanted: Tensor, lowest: Tensor, highest: Tensor, config: TrainingC
     mean, std = config.log_snr_mean, config.log_snr_std
     below, above, drawn = (torch.special.ndtr((x.double() - mean) / std) for x in (lowest, highest, wanted))
     inside = mean + std * torch.special.ndtri(below + (above - below) * drawn)
-    # Where the distribution lies far outside, its nearer end is all there is.
+    # A distribution that is far outside leaves only its nearer end.
     return torch.where(above > below, inside, wanted).clamp(lowest, highest).float()

@@ -54,7 +54,7 @@ def to_tensor(images: Sequence[Image.Image]) -> Tensor:
 
 @torch.inference_mode()
 def recognised(judge: Judge, images: Sequence[Image.Image], scenes: Sequence[Scene]) -> dict[str, float]:
-    """The share of `images` in which the judge recognises what the scene's caption says: subject, colour, background."""
+    """The share of `images` in which the judge recognises the subject, colour and background of its scene."""
     logits = judge(to_tensor(images))
     shares = {}
     for question, answers, row in zip(QUESTIONS, ANSWERS, logits, strict=True):

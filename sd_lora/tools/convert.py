@@ -1,4 +1,4 @@
-"""`convert_adapter`: an adapter in another layout or type, its change of the base the same."""
+"""`convert_adapter`: the same adapter in another layout or type."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ def convert_adapter(
     kind: str = "",
     overwrite: bool = False,
 ) -> Path:
-    """Write `adapter` to `out` in `layout` ("kohya" or "diffusers") and `dtype`, its own if none is given.
+    """Write `adapter` to `out` in `layout` ("kohya" or "diffusers") and `dtype`, by default the type it has.
 
-    `kind` ("sd1", "sd2", "sd2-v" or "sdxl") is needed only where neither the metadata nor the shapes tell which base
-    the adapter is for. Raises AdapterError, and writes nothing, for a file that is no whole adapter.
+    `kind` (a name of `families.kinds`) is needed only where neither the metadata nor the shapes show which base the
+    adapter is for. Raises AdapterError, and writes nothing, for a file that is not a complete adapter.
     """
     path = check_output(out, [adapter], overwrite=overwrite)
     weights, metadata = read_adapter(adapter)

@@ -1,9 +1,9 @@
-"""`extract_adapter`: the adapter that leads from one base model to another, tuned one."""
+"""`extract_adapter`: the difference of two base models as an adapter."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,18 +20,17 @@ from sd_lora.lora.targets import plan_targets
 from sd_lora.lora.weights import Weights
 from sd_lora.models.opening import ModelFamily, load_named
 from sd_lora.tools.factors import triplets_of_matrix
-from sd_lora.tools.output import check_output, with_facts, with_history
+from sd_lora.tools.output import Watch, check_cut, check_output, with_facts, with_history
 from sd_lora.version import __version__
 
 #: a change below this share of the weight is rounding
 _NOISE = 1e-6
-Watch = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Extraction:
-    """Where the adapter lies, its modules by rank, the error ‖ΔW′ − ΔW‖ / ‖ΔW‖ of all together, and the names of the
-    weights that differ but are outside what was extracted."""
+    """The `path` of the adapter, its modules' `ranks`, the `error` ‖ΔW′ − ΔW‖ / ‖ΔW‖ of all together, and the names of
+    weights that differ but were not extracted."""
 
     path: str
     ranks: Mapping[str, int]
@@ -57,16 +56,13 @@ def extract_adapter(  # noqa: PLR0913
     watch: Watch | None = None,
 ) -> Extraction:
     """Write to `out` the adapter whose ΔW is the difference of `tuned` and `base`, each module
-    cut by SVD to `rank`, or to the least rank that keeps `energy`, a share (0..1) of the squared singular values.
+    cut by SVD to `rank`, or to the lowest rank that keeps `energy`, a share (0..1) of the squared singular values.
 
-    `targets` are groups or patterns as in training; modules that do not differ, or only as far as one model is stored
-    in a coarser type, are left out. Both models are held in the precision that `model.dtype` asks for, float32 if it is
-    "auto". Raises AdapterError if nothing differs, or the models are of different kinds.
+    `targets` are groups or patterns as in training; modules that do not differ, or only because one model is stored in
+    a coarser type, are left out. Both models are held in the precision of `model.dtype`, float32 if it is "auto".
+    Raises AdapterError if nothing differs, or the models are of different kinds.
     """
-    if bool(rank) == bool(energy):
-        raise ConfigError("extracting takes either --rank or --energy; give one of them")
-    if rank < 0 or not 0 <= energy <= 1:
-        raise ConfigError(f"--rank is {rank} and --energy is {energy:g}; a rank is above 0, an energy above 0 up to 1")
+    check_cut("extracting", rank, energy)
     path = check_output(out, [base.base, tuned.base], overwrite=overwrite)
     (first, family), (second, other) = _load(base), _load(tuned)
     _check_alike((base.base, first, family), (tuned.base, second, other))
@@ -76,13 +72,13 @@ def extract_adapter(  # noqa: PLR0913
     if odd:
         raise AdapterError(f"{tuned.base} and {base.base} differ in {len(odd)} weights' shapes ({some(odd, 2)})")
     weights: dict[str, Weights] = {}
-    lost, whole = 0.0, 0.0
+    lost, total = 0.0, 0.0
     for done, (name, key) in enumerate(chosen.items(), 1):
         if not _is_same(before[key], after[key]):
             parts = triplets_of_matrix(after[key].float() - before[key].float())
             kept = min(rank or parts.rank_for(energy), len(parts.values))
             weights[name] = parts.weights(kept, float(rank or 16))
-            lost, whole = lost + parts.lost(kept) ** 2 * parts.energy, whole + parts.energy
+            lost, total = lost + parts.lost(kept) ** 2 * parts.energy, total + parts.energy
         if watch is not None:
             watch(done, len(chosen))
     beyond = _beyond(before | _vae(first), after | _vae(second), chosen.values())
@@ -93,7 +89,7 @@ def extract_adapter(  # noqa: PLR0913
     metadata = _metadata(first, second, family, targets)
     write_adapter(path, weights, with_history(with_facts(metadata, weights, path), "extract", [], settings), dtype)
     ranks = {name: w.rank for name, w in weights.items()}
-    return Extraction(str(path), ranks, (lost / whole) ** 0.5, beyond)
+    return Extraction(str(path), ranks, (lost / total) ** 0.5, beyond)
 
 
 def _load(model: ModelConfig) -> tuple[Any, ModelFamily]:
@@ -104,14 +100,12 @@ def _load(model: ModelConfig) -> tuple[Any, ModelFamily]:
 
 
 def _check_alike(one: tuple[str, Any, ModelFamily], other: tuple[str, Any, ModelFamily]) -> None:
-    (base, first, family), (tuned, second, its) = one, other
-    if family is not its:
-        raise AdapterError(f"{tuned} is of the family {its.name} and {base} of {family.name}")
-    predicts, predicted = its.objective(second).prediction_type, family.objective(first).prediction_type
+    (base, first, family), (tuned, second, family_of_tuned) = one, other
+    if family is not family_of_tuned:
+        raise AdapterError(f"{tuned} is of the family {family_of_tuned.name} and {base} of {family.name}")
+    predicts, predicted = family.objective(second).prediction_type, family.objective(first).prediction_type
     if predicts != predicted:
-        raise AdapterError(
-            f'{tuned} predicts "{predicts}" and {base} "{predicted}", so that no adapter leads from one to the other'
-        )
+        raise AdapterError(f'{tuned} predicts "{predicts}" and {base} "{predicted}", so no adapter is their difference')
 
 
 def _is_same(before: Tensor, after: Tensor) -> bool:
@@ -131,8 +125,8 @@ def _is_same(before: Tensor, after: Tensor) -> bool:
 
 def _beyond(before: Mapping[str, Tensor], after: Mapping[str, Tensor], chosen: Collection[str]) -> tuple[str, ...]:
     """The names of all weights outside of `chosen` that differ, or that only one of the models has."""
-    left = [key for key in {**before, **after} if key not in set(chosen)]
-    return tuple(k for k in left if k not in before or k not in after or not _is_same(before[k], after[k]))
+    others = [key for key in {**before, **after} if key not in set(chosen)]
+    return tuple(k for k in others if k not in before or k not in after or not _is_same(before[k], after[k]))
 
 
 def _sort(key: str) -> str:

@@ -1,4 +1,4 @@
-"""Products up @ down taken apart and put together again: singular values without a full ΔW, and ranks by energy.
+"""Decompose and recombine products up @ down: singular values without a full ΔW, and ranks by energy.
 
 A module's change ΔW (out, in · kernel) is kept as its singular triplets; all of it is float64.
 """
@@ -32,11 +32,11 @@ class Triplets:
         return float(self.values.square().sum())
 
     def rank_for(self, energy: float) -> int:
-        """The least rank, at least 1, that keeps the share `energy` of the squared singular values."""
-        real = int((self.values > _NOISE * self.values[0]).sum())
-        shares = self.values[: max(real, 1)].square().cumsum(0)
-        # Half a rounding step of slack, or a share of 1 would ask for more than there is.
-        return min(int((shares < energy * shares[-1] * (1 - 1e-15)).sum()) + 1, max(real, 1))
+        """The lowest rank, at least 1, that keeps the share `energy` of the squared singular values."""
+        real = max(1, int((self.values > _NOISE * self.values[0]).sum()))
+        shares = self.values[:real].square().cumsum(0)
+        # Half a rounding step of slack, or a share of 1 could never be reached.
+        return min(int((shares < energy * shares[-1] * (1 - 1e-15)).sum()) + 1, real)
 
     def lost(self, rank: int) -> float:
         """‖ΔW − its best approximation of `rank`‖ / ‖ΔW‖; 0 for a ΔW of zeros."""
@@ -56,7 +56,7 @@ class Triplets:
 
 
 def triplets_of(weights: Weights) -> Triplets:
-    """The singular triplets of a module's ΔW, through QR of its factors: the cost is that of the rank squared."""
+    """The singular triplets of a module's ΔW, by QR of its factors: the cost grows with the rank squared."""
     up, down = (weights.tensors[role].flatten(1).double() for role in ("up", "down"))
     q_up, r_up = torch.linalg.qr(up)
     q_down, r_down = torch.linalg.qr(down.T)
@@ -87,7 +87,7 @@ def triplets_of_matrix(change: Tensor) -> Triplets:
 def concatenated(weights: Sequence[Weights], factors: Sequence[float]) -> Weights:
     """Σ factor · ΔW as one module whose rank is the sum of the ranks: exact up to a rounding of `up`.
 
-    Its alpha is the sum of the alphas, so that one adapter at factor 1 is given back bit for bit.
+    Its alpha is the sum of the alphas, so that a single adapter at factor 1 comes out bit for bit.
     """
     alpha, rank = sum(w.alpha for w in weights), sum(w.rank for w in weights)
     ups = []

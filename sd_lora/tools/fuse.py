@@ -34,11 +34,11 @@ def fuse_adapter(
     """Add `adapter` times `strength` to the weights of the base that `model` names, and write the result to `out`: one
     checkpoint in the original layout if that ends in ``.safetensors``, else a diffusers folder.
 
-    The sum is computed in float32 and kept in `dtype`. Raises AdapterError, with nothing written, if the adapter does
+    The sum is computed in float32 and saved in `dtype`. Raises AdapterError, with nothing written, if the adapter does
     not fit the base.
     """
     if dtype not in DTYPES:
-        raise ConfigError(f'weights are not kept as "{dtype}"; {nearest(dtype, DTYPES)}')
+        raise ConfigError(f'weights are not saved as "{dtype}"; {nearest(dtype, DTYPES)}')
     is_file = Path(out).suffix == ".safetensors"
     path = check_output(out, [adapter, model.base], overwrite=overwrite, folder=not is_file)
     loaded = Adapter.load(adapter)
@@ -59,17 +59,17 @@ def _check_finite(adapter: Adapter, pipe: Any, dtype: str) -> None:
     if bad:
         raise AdapterError(
             f"{len(bad)} modules hold values that {dtype} cannot once {adapter.label} is added ({some(bad, 2)}); "
-            "lower --strength, or keep float32"
+            "lower --strength, or save as float32"
         )
 
 
 def _save_folder(pipe: Any, path: Path, history: Mapping[str, str]) -> None:
-    """Write a diffusers folder beside `path`, then rename it: whole or not at all."""
+    """Write a diffusers folder beside `path`, then rename it: completely or not at all."""
     partial = path.with_name(f".{path.name[:200]}.{os.getpid()}.partial")
     try:
         pipe.save_pretrained(partial, safe_serialization=True)
         for config in partial.glob("text_encoder*/config.json"):
-            # Loaded plainly, diffusers' parts become float32 and a text encoder what its config says: keep them alike.
+            # By default diffusers' parts load as float32 and a text encoder as its config says: make them the same.
             config.write_text(json.dumps({**json.loads(config.read_text("utf-8")), "dtype": "float32"}, indent=2))
         (partial / "sd_lora.json").write_text(history[HISTORY_KEY] + "\n", "utf-8")
         for weights in partial.rglob("*.safetensors"):

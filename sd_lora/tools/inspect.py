@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sd_lora.adapters.file import MODULES_KEY, layout_of, read_adapter
+from sd_lora.adapters.file import layout_of, read_adapter
+from sd_lora.adapters.keys import MODULES_KEY
 from sd_lora.lora.variants import called
-from sd_lora.models.families import ModelFamily
 from sd_lora.models.kinds import family_of_adapter, family_of_kind, kind_of
 from sd_lora.storage.safetensors_header import read_header
 
@@ -60,11 +60,13 @@ class AdapterReport:
 
 
 def inspect_adapter(path: str | Path) -> AdapterReport:
-    """Read an adapter and report on it. Raises AdapterError for a file that is no whole adapter."""
+    """Read an adapter and report on it. Raises AdapterError for a file that is not a complete adapter."""
     weights, metadata = read_adapter(path, "numpy")
     header, _ = read_header(path)
     shapes = {name: w.shape for name, w in weights.items()}
     kind, family = kind_of(shapes, metadata), family_of_adapter(shapes, metadata)
+    # ``unet.….attn2.to_k`` → ``unet attn``
+    targets = [f"{name.partition('.')[0]} {family.group_of(name) or 'other'}" for name in weights]
     norms: dict[str, float] = {}
     for name, w in weights.items():
         part = ".".join(family.part_of(name)[0])
@@ -80,15 +82,10 @@ def inspect_adapter(path: str | Path) -> AdapterReport:
         variant=called(w.variant for w in weights.values()),
         dtypes=tuple(sorted({info.dtype for key, info in header.items() if not key.endswith(".alpha")})),
         modules=len(weights),
-        targets=dict(sorted(Counter(_target(name, family) for name in weights).items())),
+        targets=dict(sorted(Counter(targets).items())),
         parameters=sum(math.prod(shape) for w in weights.values() for shape in w.shapes.values()),
         ranks=dict(sorted(Counter(w.rank for w in weights.values()).items())),
         alphas=dict(sorted(Counter(w.alpha for w in weights.values()).items())),
         norms={block: value**0.5 for block, value in sorted(norms.items())},
         metadata={key: value for key, value in sorted(metadata.items()) if key != MODULES_KEY},
     )
-
-
-def _target(name: str, family: ModelFamily) -> str:
-    """``unet.….attn2.to_k`` → ``unet attn``: the component, and the group of targets the module belongs to."""
-    return f"{name.split('.', maxsplit=1)[0]} {family.group_of(name) or 'other'}"

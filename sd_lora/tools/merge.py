@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from sd_lora.adapters.file import read_adapter
@@ -12,12 +12,11 @@ from sd_lora.errors import AdapterError, ConfigError, some
 from sd_lora.lora.weights import Weights
 from sd_lora.models.kinds import kind_of
 from sd_lora.tools.factors import concatenated, triplets_of
-from sd_lora.tools.output import check_output, dtype_for, marks_for, with_facts, with_history
+from sd_lora.tools.output import Watch, check_output, dtype_for, marks_for, with_facts, with_history
 
 METHODS = ("concat", "svd")
-#: a sum below this share of its terms is what rounding left of them
+#: a sum below this share of its terms is rounding
 _NOTHING = 1e-6
-Watch = Callable[[int, int], None]
 Read = tuple[Mapping[str, Weights], Mapping[str, str]]
 
 
@@ -35,7 +34,7 @@ def merge_adapters(
     """Write the sum of `adapters`, each times its weight (1 if none are given), to `out`.
 
     ``concat`` puts ranks side by side and is exact; ``svd`` cuts each module to `rank`. Modules that only some adapters
-    have are kept. `dtype` is the finest of theirs if none is given. `watch` is called with (modules done, modules in
+    have are kept. `dtype` is by default the finest of theirs. `watch` is called with (modules done, modules in
     all). Raises AdapterError if the adapters are for bases of different kinds, have modules of different shapes, are
     DoRAs, whose changes do not add up, or cancel each other.
     """
@@ -45,17 +44,17 @@ def merge_adapters(
     _check_alike(adapters, read)
     marked = marks_for(*read[0], str(adapters[0]))
     merged: dict[str, Weights] = {}
-    left, terms = 0.0, 0.0
-    names = list(dict.fromkeys(name for own, _ in read for name in own))
+    result, terms = 0.0, 0.0
+    names = list(dict.fromkeys(name for modules, _ in read for name in modules))
     for done, name in enumerate(names, 1):
-        there = [(own[name], factor) for (own, _), factor in zip(read, factors, strict=True) if name in own]
-        one = concatenated([w for w, _ in there], [factor for _, factor in there])
-        left += one.squared_norm
-        terms += sum(factor**2 * w.squared_norm for w, factor in there)
+        summands = [(each[name], factor) for (each, _), factor in zip(read, factors, strict=True) if name in each]
+        one = concatenated([w for w, _ in summands], [factor for _, factor in summands])
+        result += one.squared_norm
+        terms += sum(factor**2 * w.squared_norm for w, factor in summands)
         merged[name] = one if method == "concat" else triplets_of(one).weights(rank, one.alpha)
         if watch is not None:
             watch(done, len(names))
-    if left <= _NOTHING**2 * terms and any(w.squared_norm for own, _ in read for w in own.values()):
+    if result <= _NOTHING**2 * terms and any(w.squared_norm for modules, _ in read for w in modules.values()):
         raise AdapterError(f"nothing is left of {some([str(a) for a in adapters], 2)} at the weights {factors}")
     settings = {"weights": list(factors), "method": method, **({"rank": rank} if method == "svd" else {})}
     metadata = with_facts(_joined([marked, *(metadata for _, metadata in read[1:])]), merged, path)
@@ -81,21 +80,23 @@ def _checked(adapters: Sequence[str | Path], weights: Sequence[float], method: s
 
 def _check_alike(adapters: Sequence[str | Path], read: Sequence[Read]) -> None:
     first, rest = Path(adapters[0]).name, list(zip(adapters, read, strict=True))[1:]
-    for adapter, (own, _) in zip(adapters, read, strict=True):
-        if odd := next((w.row for w in own.values() if not w.row.can_add), None):
+    for adapter, (modules, _) in zip(adapters, read, strict=True):
+        if odd := next((w.row for w in modules.values() if not w.row.can_add), None):
             raise AdapterError(f"{adapter} is a {odd.title}, whose changes do not add up; only LoRAs can be merged")
-    kinds = [kind_of({name: w.shape for name, w in own.items()}, metadata) for own, metadata in read]
-    for (adapter, (own, _)), kind in zip(rest, kinds[1:], strict=True):
+    kinds = [kind_of({name: w.shape for name, w in modules.items()}, metadata) for modules, metadata in read]
+    for (adapter, (modules, _)), kind in zip(rest, kinds[1:], strict=True):
         if kind and kinds[0] and kind != kinds[0]:
-            raise AdapterError(f"{adapter} is for a base of kind {kind} and {first} for {kinds[0]}; merge alike ones")
-        odd = [name for name, w in own.items() if name in read[0][0] and w.shape != read[0][0][name].shape]
+            raise AdapterError(
+                f"{adapter} is for a base of kind {kind} and {first} for {kinds[0]}; merge adapters of one kind"
+            )
+        odd = [name for name, w in modules.items() if name in read[0][0] and w.shape != read[0][0][name].shape]
         if odd:
             raise AdapterError(f"{adapter} and {first} have {len(odd)} modules of different shapes ({some(odd, 2)})")
 
 
 def _joined(metadatas: Sequence[Mapping[str, str]]) -> dict[str, str]:
-    """The first adapter's metadata, with the trigger phrases of all, and the first trigger word that there is; without
-    its recommended strength if it is not alone."""
+    """The first adapter's metadata with the trigger phrases of all and the first trigger word there is; without its
+    recommended strength if there are several adapters."""
     joined = dict(metadatas[0])
     if len(metadatas) > 1:
         joined.pop("sdlora.strength", None)

@@ -1,4 +1,4 @@
-"""`verify_adapter`: does a file load wholly, into a base and in each program that people use?"""
+"""`verify_adapter`: does a file load completely, into a base and in each program that people use?"""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from sd_lora.storage.safetensors_header import TensorInfo, read_header
 
 @dataclass(frozen=True)
 class Verification:
-    """`problems`: why the file does not load wholly here (none if it does); `clients`: what each program would load;
-    `kind` of base it is for ("" if nothing tells); `base` it was tried on ("" if on none)."""
+    """`problems`: why sd_lora does not load the file completely; `clients`: what each program would load; the `kind` of
+    base it is for ("" if nothing shows it) and the `base` it was tried on ("" if on none)."""
 
     path: str
     kind: str
@@ -41,16 +41,16 @@ class Verification:
 
 
 def verify_adapter(path: str | Path, model: ModelConfig | None = None) -> Verification:
-    """Check the adapter at `path` by itself, on the base that `model` names if one is given, and against what is known
-    of six programs' loaders.
+    """Check the adapter at `path` by itself, on the base that `model` names if one is given, and by what
+    is known of six programs' loaders.
 
     Raises AdapterError only for a file whose header cannot be read; everything else is reported.
     """
     path = Path(path)
     header, metadata = read_header(path)
     pipe, family = (None, None) if model is None else load_named(model)
-    meanings, _ = understood(header)
-    shapes = {meant.name: header[key].shape for key, meant in meanings.items() if meant.role == "down"}
+    keys, _ = understood(header)
+    shapes = {key.name: header[text].shape for text, key in keys.items() if key.role == "down"}
     kind = kind_of({name: shape for name, shape in shapes.items() if len(shape) > 1}, metadata)
     if pipe is not None and family is not None:
         kind = family.kind(pipe).name

@@ -115,7 +115,7 @@ def test_fused_projections_are_refused_until_they_are_unfused(random_sd: Any, sa
 
 def test_a_weight_with_a_lost_module_names_how_many(random_sd: Any) -> None:
     weights = {f"unet.nowhere.{i}": weights_of(torch.zeros(1, 2), torch.zeros(2, 1), 1.0) for i in range(3)}
-    with pytest.raises(AdapterError, match=r"3 of its 3 modules do not exist there .* and 1 more"):
+    with pytest.raises(AdapterError, match=r"3 of its 3 modules do not exist in it .* and 1 more"):
         Adapter(weights, {}).inject(random_sd)
 
 

@@ -1,4 +1,4 @@
-"""Files that are no whole LoRA adapter, each made by code, with the reason its refusal must name."""
+"""Files that are not a complete LoRA adapter, each made by code, with the reason its refusal must name."""
 
 from __future__ import annotations
 
@@ -105,7 +105,7 @@ def record(value: str) -> bytes:
 
 EMPTY = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
 PARTIAL = r"has no (up|down)"
-SHAPES = "make no product"
+SHAPES = "cannot be multiplied"
 HEADER = "damaged safetensors header"
 NOT_ONE = "is not a safetensors file; pickles and other formats are never loaded"
 MIXED = "mixes keys of the layouts"
@@ -175,18 +175,18 @@ ATTACKS: dict[str, tuple[Callable[[], bytes], str]] = {
     "body cut short": (lambda: save(good())[:-8], "is incomplete"),
     "no body": (lambda: save(good())[:-116], "is incomplete"),
     # tensors
-    "NaN in down": (lambda: holes("lora_down.weight", float("nan")), "not finite numbers"),
-    "NaN in up": (lambda: holes("lora_up.weight", float("nan")), "not finite numbers"),
-    "infinity in up": (lambda: holes("lora_up.weight", float("inf")), "not finite numbers"),
-    "minus infinity in down": (lambda: holes("lora_down.weight", float("-inf")), "not finite numbers"),
-    "infinite float16": (lambda: save({k: t.half() * 1e5 for k, t in good().items()}), "not finite numbers"),
-    "NaN alpha": (lambda: holes("alpha", float("nan")), "not finite numbers"),
-    "infinite alpha": (lambda: holes("alpha", float("inf")), "not finite numbers"),
+    "NaN in down": (lambda: holes("lora_down.weight", float("nan")), "NaN or infinite"),
+    "NaN in up": (lambda: holes("lora_up.weight", float("nan")), "NaN or infinite"),
+    "infinity in up": (lambda: holes("lora_up.weight", float("inf")), "NaN or infinite"),
+    "minus infinity in down": (lambda: holes("lora_down.weight", float("-inf")), "NaN or infinite"),
+    "infinite float16": (lambda: save({k: t.half() * 1e5 for k, t in good().items()}), "NaN or infinite"),
+    "NaN alpha": (lambda: holes("alpha", float("nan")), "NaN or infinite"),
+    "infinite alpha": (lambda: holes("alpha", float("inf")), "NaN or infinite"),
     "huge alpha": (lambda: holes("alpha", 1e30), r"has alpha 1e\+30 for rank 2"),
     "negative alpha": (lambda: holes("alpha", -2.0), "has alpha -2 for rank 2"),
     "two alphas": (lambda: save(with_part("alpha", torch.ones(2))), "an alpha of 2 values"),
     "empty alpha": (lambda: save(with_part("alpha", torch.ones(0))), "an alpha of 0 values"),
-    "NaN magnitude": (lambda: save(with_part("dora_scale", torch.full((8, 1), float("nan")))), "not finite numbers"),
+    "NaN magnitude": (lambda: save(with_part("dora_scale", torch.full((8, 1), float("nan")))), "NaN or infinite"),
     "magnitude per input column": (lambda: save(with_part("dora_scale", torch.ones(1, 6))), "of shape|input column"),
     "magnitude per column of a square": (
         lambda: save({f"{STEM}.lora_down.weight": torch.ones(2, 8), f"{STEM}.lora_up.weight": torch.ones(8, 2),
@@ -218,7 +218,7 @@ ATTACKS: dict[str, tuple[Callable[[], bytes], str]] = {
     "A without B": (lambda: save({f"{DOTTED}.lora_A.weight": torch.ones(2, 6)}), PARTIAL),
     "B without A": (lambda: save({f"{DOTTED}.lora_B.weight": torch.ones(8, 2)}), PARTIAL),
     "modules gone": (lambda: save(good(), {"sdlora.modules": f"{DOTTED} unet.mid_block.resnets.0.conv1"}),
-                     "1 of the modules it was saved with are gone"),
+                     "1 of the modules it was saved with are missing"),
     # keys of others
     "13 unknown keys": (lambda: save(good() | {f"extra.{i}": torch.ones(1) for i in range(13)}), f"13 of 16 {UNKNOWN}"),
     "one unknown key": (lambda: save(good() | {"optimizer.state": torch.ones(1)}), f"1 of 4 {UNKNOWN}"),

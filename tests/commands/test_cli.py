@@ -334,7 +334,7 @@ def with_nan(tensors: Tensors) -> Tensors:
     return tensors
 
 
-DAMAGES = [(without_half, "are gone"), (without_ups, "has no up"), (with_nan, "not finite")]
+DAMAGES = [(without_half, "are missing"), (without_ups, "has no up"), (with_nan, "NaN or infinite")]
 
 
 @pytest.mark.parametrize(("change", "said"), DAMAGES)

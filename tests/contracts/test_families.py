@@ -13,7 +13,7 @@ import torch
 from small_bases import KINDS
 
 from sd_lora.adapters.adapter import Adapter, modules_of
-from sd_lora.adapters.keys import kohya_stem, name_of_module, name_of_stem
+from sd_lora.adapters.keys import kohya_stem, name_of_module, split_key
 from sd_lora.config.schema import TrainingConfig
 from sd_lora.data.pictures.views import Framing
 from sd_lora.errors import BaseModelError
@@ -174,7 +174,7 @@ def names_of(pipe: Any, family: ModelFamily, group: str) -> list[str]:
 
 def test_every_module_has_a_key_that_leads_back(family: ModelFamily, pipe: Any) -> None:
     names = [name for name in modules_of(pipe) if not name.endswith("text_projection")]
-    assert [name_of_stem(kohya_stem(name, family.name)) for name in names] == names
+    assert [split_key(f"{kohya_stem(name, family.name)}.alpha").name for name in names] == names
 
 
 def test_marks_are_those_other_programs_tell_a_base_by(kind: str, family: ModelFamily, pipe: Any) -> None:

@@ -107,7 +107,7 @@ def _damage(name: str) -> Callable[[Path], None]:
     ("spoil", "said"),
     [
         (_to_pickle, "pickles can run code and are never loaded"),
-        (_edit(auto_map={"AutoModel": "own.Model"}), "code of its own, which is never run"),
+        (_edit(auto_map={"AutoModel": "own.Model"}), "its own code, which is never run"),
         (_edit(model_type="llava"), "of the kind llava, which is not supported"),
         (_edit(model_type=None), "of the kind \\(none given\\)"),
         (_without("config.json"), "has no config.json"),

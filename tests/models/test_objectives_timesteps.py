@@ -146,7 +146,7 @@ def test_a_mixture_far_outside_the_range_is_its_nearer_end(objective: Denoising,
 
 @every_row("span, objective", product([(0.5, 0.5), (0.8, 0.2), (1.0, 1.0)], OBJECTIVES))
 def test_an_empty_range_is_refused(objective: Denoising, span: tuple[float, float]) -> None:
-    with pytest.raises(ConfigError, match=r"training\.timestep_range is \[.*lies; give"):
+    with pytest.raises(ConfigError, match=r"training\.timestep_range is \[.*which holds .*; give"):
         objective.sample_timesteps(2, TrainingConfig(timestep_range=span), generator())
 
 

@@ -197,7 +197,7 @@ def test_a_part_of_a_model_in_the_cache_is_not_enough(bases: dict[str, Path], ca
 
 def test_offline_and_not_cached_says_what_to_do(cache: Path) -> None:
     with pytest.raises(
-        BaseModelError, match=r'"owner/name" is no folder or file here, .* go online once, or name'
+        BaseModelError, match=r'"owner/name" is not a folder or file on this machine, .* go online once, or name'
     ) as caught:
         load_base("owner/name")
     assert "\n" not in str(caught.value)
@@ -295,7 +295,10 @@ def failure(kind: type[Exception]) -> Exception:
     ("kind", "words"),
     [
         (errors.GatedRepoError, r"accept its terms; accept them at https://huggingface.co/owner/name and log in"),
-        (errors.RepositoryNotFoundError, "no folder or file here and no public model of the hub; check its spelling"),
+        (
+            errors.RepositoryNotFoundError,
+            "neither a folder or file on this machine nor a public model of the hub; check its spelling",
+        ),
         (errors.RevisionNotFoundError, 'has no revision "v1" on the hub; correct model.revision'),
         (errors.LocalEntryNotFoundError, "the hub cannot be reached; go online once"),
         (errors.OfflineModeIsEnabled, "the hub cannot be reached; go online once"),

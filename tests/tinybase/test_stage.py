@@ -94,7 +94,7 @@ def test_step_generators_depend_on_seed_and_step() -> None:
 
 
 def test_a_build_learns_its_tokenizer_once(tmp_path, monkeypatch):
-    from sd_lora.tinybase import build_text
+    from benchmarks.tiny_base import build_text
 
     monkeypatch.setattr(build_text, "STEPS", 1)
     first, _ = build_text.build(tmp_path)

@@ -72,7 +72,7 @@ def test_every_result_is_marked_for_its_base(tool: Tool, foreign: Path, tmp_path
 
 def test_without_a_base_that_anything_tells_nothing_is_written(tool: Tool, tmp_path: Path) -> None:
     save_file(factors(width=36), tmp_path / "odd.safetensors")
-    with pytest.raises(AdapterError, match=r"odd\.safetensors does not tell which base it is for; .*--kind sd1\|sd2"):
+    with pytest.raises(AdapterError, match=r"odd\.safetensors does not say which base it is for; .*--kind sd1\|sd2"):
         tool(tmp_path / "odd.safetensors", tmp_path / "out.safetensors")
     assert not (tmp_path / "out.safetensors").exists()
 
@@ -132,7 +132,7 @@ def test_verify_reports_on_shapes_that_are_none(tmp_path: Path) -> None:
         tmp_path / "a.safetensors",
     )
     found = verify_adapter(tmp_path / "a.safetensors")
-    assert "which make no product" in found.problems[0]
+    assert "which cannot be multiplied" in found.problems[0]
     assert len(found.clients) == 6
 
 

@@ -124,7 +124,7 @@ def test_convert_asks_for_the_kind_where_nothing_tells_it(make: Make, tmp_path: 
     bare = tmp_path / "bare.safetensors"
     keys = {key: tensor for key, tensor in load_file(make("sd1", targets="ff")).items() if "mid_block" in key}
     save_file(keys, bare)
-    with pytest.raises(sd_lora.AdapterError, match=r"does not tell which base it is for; say so with --kind sd1\|sd2"):
+    with pytest.raises(sd_lora.AdapterError, match=r"does not say which base it is for; say so with --kind sd1\|sd2"):
         convert_adapter(bare, tmp_path / "out.safetensors")
     done = convert_adapter(bare, tmp_path / "out.safetensors", kind="sd2-v", dtype="float32")
     assert read_adapter(done)[1]["ss_base_model_version"] == "sd_v2_v"
@@ -363,7 +363,7 @@ REFUSED = [
     ("fuse A --base BASE --out TAKEN", "exists; name a new one"),
     ("fuse A --base BASE --out TAKEN --overwrite", "exists; name a new one"),
     ("fuse A --base BASE --out DIR --strength nan", "finite number"),
-    ("fuse A --base BASE --out DIR --dtype int8", 'not kept as "int8"'),
+    ("fuse A --base BASE --out DIR --dtype int8", 'not saved as "int8"'),
     ("fuse A --base BASE --out DIR model.config=TAKEN", "has its own configs"),
     ("fuse PICKLE --base BASE --out DIR", "not a safetensors file"),
     ("extract --base BASE --tuned BASE --rank 2 --out OUT", "no module that was asked for differs"),

@@ -1,4 +1,4 @@
-"""The table of variants. To add one: a file here and a row below; the contract tests then hold it to the laws."""
+"""The table of variants. To add one: a file here and a row below; the contract tests then check it."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ def new_layer(module: nn.Module, rank: int, alpha: float, variant: str = "lora")
 
 
 def variant_of(roles: Collection[str]) -> Variant | None:
-    """The variant whose modules have tensors of these `roles`, the one that lacks fewest; None if no one has all."""
+    """The variant whose modules have tensors of these `roles`, the one that lacks fewest; None if none has all."""
     able = [row for row in VARIANTS.values() if set(roles) <= set(row.roles)]
     return min(able, key=lambda row: len(row.missing(roles)), default=None)
 
 
 def called(variants: Iterable[str]) -> str:
-    """What an adapter with modules of these `variants` is called by: the last in the table, or "" without modules."""
+    """The variant that names an adapter with modules of these `variants`: the last in the table, "" without modules."""
     return max(variants, key=list(VARIANTS).index, default="")
 
 

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 
 def _by_row(part: Any) -> bool:
-    """Whether there is one entry per output row, as all of PEFT's are; per input column kohya's is (1, in)."""
-    return part.spelling == "peft" or part.shapes["magnitude"][:1] != (1,)
+    """Whether the magnitude has an entry per output row, as always in PEFT; per input column kohya's is (1, in)."""
+    return part.layout == "diffusers" or part.shapes["magnitude"][:1] != (1,)
 
 
 class Dora(Lora):
@@ -34,13 +34,13 @@ class Dora(Lora):
     diffusers_reads_kohya = False
     note = (
         "a DoRA adapter acts exactly in diffusers only, from the export: other programs define its magnitude "
-        "otherwise, kohya's scripts ignore it; lora.variant=lora acts alike everywhere"
+        "differently, kohya's scripts ignore it; lora.variant=lora acts the same everywhere"
     )
     clients = (
-        ("distorts", ("diffusers",), "DoRA magnitudes, which it drops", lambda p: p.spelling == "kohya" or p.is_text),
+        ("distorts", ("diffusers",), "DoRA magnitudes, which it drops", lambda p: p.layout == "kohya" or p.is_text),
         ("distorts", ("sd-scripts",), "DoRA magnitudes, which it ignores", lambda _: True),
         ("distorts", ("ComfyUI", "AUTOMATIC1111", "Forge", "InvokeAI"),
-         "DoRA magnitudes by output row, which it reads otherwise", _by_row),
+         "DoRA magnitudes by output row, which it reads differently", _by_row),
     )  # fmt: skip
 
     def problem(self, shapes: Shapes, layout: str) -> str:

@@ -28,7 +28,7 @@ class Lora(Variant):
         down, up = shapes["down"], shapes["up"]
         layered = len(down) in (2, 4) and len(up) == len(down) and 0 not in down + up
         if not layered or up[1] != down[0] or any(side != 1 for side in up[2:]):
-            return f"has shapes {down} and {up}, which make no product"
+            return f"has shapes {down} and {up}, which cannot be multiplied"
         return f"has rank {down[0]}, more than {MAX_RANK}" if down[0] > MAX_RANK else ""
 
     def rank(self, shapes: Shapes) -> int:
@@ -42,7 +42,7 @@ class Lora(Variant):
         return (up @ down).reshape(len(up), *tensors["down"].shape[1:])
 
     def inner(self, one: Mapping[str, Array], other: Mapping[str, Array]) -> Array:
-        """From Gram matrices (rank, rank): no product is made."""
+        """From Gram matrices (rank, rank), without the products."""
         (up, down), (other_up, other_down) = _matrices(one), _matrices(other)
         return ((up.T @ other_up) * (down @ other_down.T)).sum()
 

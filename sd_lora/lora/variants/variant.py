@@ -1,4 +1,4 @@
-"""What a row of the table of variants knows: facts and arithmetic. Nothing here loads torch."""
+"""A row of the table of variants: facts and arithmetic. Nothing here loads torch."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ class Variant:
     diffusers_reads_kohya = True
     #: the role that is multiplied when another alpha is written
     scaled_role = "up"
-    #: whether two changes of a module are one of this variant, whose rank is the sum of theirs
+    #: whether the sum of two changes is one of this variant, whose rank is the sum of theirs
     can_add = False
-    #: whether a smaller rank comes out of its tensors alone
+    #: whether a smaller rank can be computed from its tensors alone
     can_cut = False
     #: whether ``optimizer.max_norm`` can act on it
     can_cap_norm = False
-    #: whether its change depends on the weight that it changes, which must then be there in full precision
+    #: whether its change depends on the weight that it changes, which must then be in full precision
     needs_base = False
-    #: what its users should know before they train it, as a sentence
+    #: what users should know before they train it, as a sentence
     note = ""
     #: what other programs make of a `Part` of a file with it: effect, programs, why, when
     clients: tuple[tuple[str, tuple[str, ...], str, Callable[[Any], bool]], ...] = ()
@@ -57,7 +57,7 @@ class Variant:
         return sorted(set(self.roles) - set(roles))
 
     def problem(self, shapes: Shapes, layout: str) -> str:
-        """Why tensors of these shapes, as a file of `layout` has them, make no module: a clause, or ""."""
+        """Why tensors of these shapes in a file of `layout` are not a module: a clause, or ""."""
         raise NotImplementedError
 
     def rank(self, shapes: Shapes) -> int:

@@ -1,6 +1,6 @@
-"""One ``.safetensors`` checkpoint in the original layout ↔ a diffusers pipeline, wholly offline.
+"""One ``.safetensors`` checkpoint in the original layout ↔ a diffusers pipeline, without the network.
 
-The models are built without storage from the published numbers (``bases/``) and filled tensor by tensor.
+The models are built without storage from the published configs (``bases/``) and filled tensor by tensor.
 """
 
 from __future__ import annotations
@@ -23,10 +23,12 @@ from sd_lora.errors import BaseModelError, SdLoraError, some
 from sd_lora.models.checkpoint.keys import PREFIXES, Place, fits, gathered, places
 from sd_lora.models.checkpoint.kind import CheckpointKind, Header, kind_of, read_header
 from sd_lora.models.checkpoint.vocabulary import OPENCLIP_PAD, PAD, clip_tokenizer
+from sd_lora.models.families import family_of_class, kinds
+from sd_lora.models.kinds import chosen_kind
 from sd_lora.storage.atomic import open_to_others
 
 _FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
-#: keys that are no weights of the model: noise schedules, averages kept for training, marks, what CLIP has besides
+#: keys that are not weights of the model: noise schedules, averages kept for training, marks, unused parts of CLIP
 _NO_WEIGHTS = re.compile(
     r"model_ema\..*|first_stage_model\.(?:loss|model_ema)\..*|(?:denoiser|sampler)\..*|alphas_.*|sqrt_.*|log_one_minus_.*"
     r"|posterior_.*|betas|logvar|lvlb_weights|scale_factor|global_step|epoch|v_pred|ztsnr"
@@ -42,19 +44,23 @@ def load_single_file(
     """The pipeline in the checkpoint at `path`, its weights in `dtype` on the CPU, without a safety checker.
 
     `config` names a folder whose ``tokenizer`` (and ``tokenizer_2``) is used and whose ``config.json`` of a component
-    and ``scheduler_config.json`` take the place of the published numbers. Raises BaseModelError, also for an SD2
-    checkpoint that does not tell what it predicts, unless `prediction_type` does.
+    and ``scheduler_config.json`` replace the published ones. Raises BaseModelError, also for an SD2 checkpoint that
+    does not say what it predicts, unless `prediction_type` does.
     """
     path, folder = Path(path), Path(config).expanduser() if config else None
     if folder is not None and not folder.is_dir():
-        raise BaseModelError(f'model.config is "{config}", which is no folder; name one with a tokenizer folder in it')
+        raise BaseModelError(
+            f'model.config is "{config}", which is not a folder; name one with a tokenizer folder in it'
+        )
     header = read_header(path)
     kind = kind_of(path, header)
-    own_scheduler = _own(folder, "scheduler/scheduler_config.json")
-    predicts = _prediction_type(path, kind, own_scheduler, prediction_type)
-    numbers = _numbers(kind.kind, predicts)
-    scheduler = _scheduler(own_scheduler or numbers["scheduler"], predicts, kind.zero_snr)
-    parts = {name: _model(name, _own(folder, f"{name}/config.json"), numbers) for name in PREFIXES[kind.kind]}
+    given_scheduler = _given(folder, "scheduler/scheduler_config.json")
+    predicts = _prediction_type(path, kind, given_scheduler, prediction_type)
+    published = _published(kind.kind, predicts)
+    scheduler = _scheduler(given_scheduler or published["scheduler"], predicts, kind.zero_snr)
+    parts = {
+        name: _model(name, _given(folder, f"{name}/config.json") or published[name]) for name in PREFIXES[kind.kind]
+    }
     where = {name: _places(kind.kind, name, model, header) for name, model in parts.items()}
     _check(path, header, parts, where, kind.kind)
     tokenizers = {
@@ -82,32 +88,33 @@ def _adjusted(kind: Any, settings: dict[str, Any], asked: Iterable[str]) -> Any:
     return kind.from_config(settings)
 
 
-def _prediction_type(path: Path, kind: CheckpointKind, own: Mapping[str, Any] | None, asked: str) -> str:
-    """What was asked for, else what the user's scheduler says, else what the file says or is usual."""
+def _prediction_type(path: Path, kind: CheckpointKind, given: Mapping[str, Any] | None, asked: str) -> str:
+    """What was asked for, else what the `given` scheduler says, else what the file says or is usual."""
     if asked != "auto":
         return asked
-    said = own.get("prediction_type") if own else None
-    if said and kind.marked and said != kind.prediction_type:
+    configured = given.get("prediction_type") if given else None
+    if configured and kind.marked and configured != kind.prediction_type:
         raise BaseModelError(
             f"base model {path} says that it predicts {kind.prediction_type} and the scheduler in model.config says "
-            f"{said}; set model.prediction_type"
+            f"{configured}; set model.prediction_type"
         )
-    chosen = said or kind.prediction_type
+    chosen = configured or kind.prediction_type
     if chosen is None:
         raise BaseModelError(
-            f"base model {path} does not tell whether it predicts epsilon or v; set model.prediction_type=epsilon (the "
+            f"base model {path} does not say whether it predicts epsilon or v; set model.prediction_type=epsilon (the "
             "512 px models of SD 2) or model.prediction_type=v_prediction (the 768 px ones)"
         )
     return str(chosen)
 
 
-def _numbers(kind: str, prediction_type: str) -> dict[str, Any]:
-    name = kind if kind != "sd2" else "sd21-v" if prediction_type == "v_prediction" else "sd2-base"
+def _published(layout: str, prediction_type: str) -> dict[str, Any]:
+    """The configs of the published model in this `layout`, by component."""
+    name = chosen_kind([kind for kind in kinds().values() if kind.checkpoint == layout], prediction_type != "epsilon")
     return json.loads((Path(__file__).parent / "bases" / f"{name}.json").read_text("utf-8"))
 
 
-def _own(folder: Path | None, name: str) -> dict[str, Any] | None:
-    """The user's own JSON file, or None if he gives none."""
+def _given(folder: Path | None, name: str) -> dict[str, Any] | None:
+    """The JSON file in the folder that the user gives, or None."""
     if folder is None or not (folder / name).is_file():
         return None
     try:
@@ -115,35 +122,34 @@ def _own(folder: Path | None, name: str) -> dict[str, Any] | None:
     except (OSError, ValueError) as error:
         raise BaseModelError(f"{folder / name} cannot be read: {error}") from error
     if not isinstance(values, dict):
-        raise BaseModelError(f"{folder / name} is no table of settings; restore it from the base's folder")
+        raise BaseModelError(f"{folder / name} is not a table of settings; restore it from the base's folder")
     return values
 
 
-def _scheduler(numbers: Mapping[str, Any], prediction_type: str, zero_snr: bool) -> Any:
+def _scheduler(config: Mapping[str, Any], prediction_type: str, zero_snr: bool) -> Any:
     import diffusers
 
-    kind = getattr(diffusers, str(numbers.get("_class_name", "")), None)
+    kind = getattr(diffusers, str(config.get("_class_name", "")), None)
     if not (isinstance(kind, type) and issubclass(kind, diffusers.SchedulerMixin)):
-        raise BaseModelError(f'scheduler "{numbers.get("_class_name")}" in model.config is none of diffusers\'')
+        raise BaseModelError(f'scheduler "{config.get("_class_name")}" in model.config is not in diffusers')
     asked = {"prediction_type": prediction_type} | ({"rescale_betas_zero_snr": True} if zero_snr else {})
-    return _adjusted(kind, {**numbers, **asked}, asked)
+    return _adjusted(kind, {**config, **asked}, asked)
 
 
-def _model(name: str, own: Mapping[str, Any] | None, numbers: Mapping[str, Any]) -> Any:
+def _model(name: str, config: Mapping[str, Any]) -> Any:
     """Component `name` without storage for its weights."""
     from diffusers import AutoencoderKL, UNet2DConditionModel
     from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection
 
-    settings = dict(own or numbers[name])
     try:
         with torch.device("meta"):
             if name in ("unet", "vae"):
-                return (UNet2DConditionModel if name == "unet" else AutoencoderKL).from_config(settings)
-            config = CLIPTextConfig.from_dict(settings)
-            return (CLIPTextModelWithProjection if name == "text_encoder_2" else CLIPTextModel)(config)
+                return (UNet2DConditionModel if name == "unet" else AutoencoderKL).from_config(dict(config))
+            made = CLIPTextModelWithProjection if name == "text_encoder_2" else CLIPTextModel
+            return made(CLIPTextConfig.from_dict(dict(config)))
     except Exception as error:  # the libraries check sizes in a dozen ways
         reason = str(error).strip().split("\n")[0]
-        raise BaseModelError(f"the {name}/config.json in model.config makes no model: {reason}") from error
+        raise BaseModelError(f"the {name}/config.json in model.config is not one of a model: {reason}") from error
 
 
 def _places(kind: str, name: str, model: nn.Module, header: Header) -> dict[str, Place]:
@@ -155,7 +161,7 @@ def _places(kind: str, name: str, model: nn.Module, header: Header) -> dict[str,
 def _check(
     path: Path, header: Header, parts: Mapping[str, nn.Module], where: Mapping[str, Mapping[str, Place]], kind: str
 ) -> None:
-    """Raise BaseModelError unless the file has every weight, in its shape, and none that has no place."""
+    """Raise BaseModelError unless the file has every weight, in its shape, and no others."""
     missing, wrong, used = [], [], set()
     for name, model in parts.items():
         for parameter, tensor in model.state_dict().items():
@@ -170,7 +176,7 @@ def _check(
                 wrong.append(f"{place.key} is {list(stored.shape)} where {name} takes {list(shape)}")
     last = getattr(parts["text_encoder"].config, "num_hidden_layers", 0)
     unused_layer = f"{PREFIXES['sd2']['text_encoder']}transformer.resblocks.{last}." if kind == "sd2" else None
-    strange = [
+    unknown = [
         key
         for key in header.tensors
         if key not in used and not _NO_WEIGHTS.fullmatch(key) and not (unused_layer and key.startswith(unused_layer))
@@ -178,12 +184,12 @@ def _check(
     problems = [
         f"{len(missing)} weights are missing ({_few(missing)})" if missing else "",
         f"{len(wrong)} do not fit ({_few(wrong)})" if wrong else "",
-        f"{len(strange)} are unknown ({_few(strange)})" if strange else "",
+        f"{len(unknown)} are unknown ({_few(unknown)})" if unknown else "",
     ]
     if any(problems):
         raise BaseModelError(
             f"base model {path} was taken for {kind}, but {', '.join(filter(None, problems))}; name a checkpoint of "
-            "the published sizes, or a folder with configs of its own as model.config"
+            "the published sizes, or a folder with its configs as model.config"
         )
 
 
@@ -218,16 +224,16 @@ def _fill(path: Path, name: str, model: Any, where: Mapping[str, Place], dtype: 
         raise BaseModelError(f"base model {path} cannot be read: {str(error).splitlines()[0]}") from error
     if bad:
         raise BaseModelError(
-            f"base model {path} has {len(bad)} weights that are no finite numbers in "
+            f"base model {path} has {len(bad)} weights that are NaN or infinite in "
             f"{str(dtype).removeprefix('torch.')} ({_few(bad)}); use another model.dtype or another file"
         )
     model.load_state_dict(weights, strict=True, assign=True)
-    for module in model.modules():  # the one buffer of these models; it is in no file
+    for module in model.modules():  # the only buffer of these models, which no file has
         if getattr(module, "position_ids", None) is not None and module.position_ids.is_meta:
             module.position_ids = torch.arange(module.position_ids.shape[-1]).unsqueeze(0)
-    left = [key for key, tensor in (*model.named_parameters(), *model.named_buffers()) if tensor.is_meta]
-    if left:
-        raise RuntimeError(f"{name} has parts that no checkpoint fills: {left}")
+    empty = [key for key, tensor in (*model.named_parameters(), *model.named_buffers()) if tensor.is_meta]
+    if empty:
+        raise RuntimeError(f"{name} has parts that no checkpoint fills: {empty}")
 
 
 def _pipeline(path: Path, kind: str, parts: Mapping[str, Any]) -> Any:
@@ -236,8 +242,8 @@ def _pipeline(path: Path, kind: str, parts: Mapping[str, Any]) -> Any:
     if kind == "sdxl":
         pipe: Any = StableDiffusionXLPipeline(**parts, add_watermarker=False)
     else:
-        left_out: dict[str, Any] = {"safety_checker": None, "feature_extractor": None}
-        pipe = StableDiffusionPipeline(**parts, **left_out, requires_safety_checker=False)
+        absent: dict[str, Any] = {"safety_checker": None, "feature_extractor": None}
+        pipe = StableDiffusionPipeline(**parts, **absent, requires_safety_checker=False)
     pipe.register_to_config(_name_or_path=str(path))
     return pipe
 
@@ -245,13 +251,16 @@ def _pipeline(path: Path, kind: str, parts: Mapping[str, Any]) -> Any:
 def save_single_file(
     pipe: Any, path: str | Path, dtype: torch.dtype, metadata: Mapping[str, str] | None = None
 ) -> None:
-    """Write the pipeline's weights in `dtype` to `path` in the original layout, whole or not at all, with `metadata`
-    beside what tells other programs the kind of model.
+    """Write the pipeline's weights in `dtype` to `path` in the original layout, completely or not at all, with
+    `metadata` and the marks by which other programs recognise the kind of model.
 
-    Of SD2's text encoder the last layer, which nothing reads, is absent, as it is in diffusers. Raises BaseModelError
-    for weights that have no place in a checkpoint or do not fit `dtype`, SdLoraError if the file cannot be written.
+    The last layer of SD2's text encoder, which nothing reads, is absent, as it is in diffusers. Raises BaseModelError
+    for weights that a checkpoint cannot hold or that do not fit `dtype`, SdLoraError if the file cannot be written.
     """
-    path, kind = Path(path), _kind_of_pipe(pipe)
+    family = family_of_class(type(pipe).__name__)
+    assert family is not None
+    path, facts = Path(path), family.kind(pipe)
+    kind = facts.checkpoint
     tensors: dict[str, Tensor] = {}
     for name in PREFIXES[kind]:
         weights = {key: tensor.detach().to("cpu", dtype) for key, tensor in getattr(pipe, name).state_dict().items()}
@@ -260,12 +269,17 @@ def save_single_file(
     bad = [key for key, tensor in tensors.items() if not torch.isfinite(tensor).all()]
     if bad:
         raise BaseModelError(
-            f"{path} was not written: {len(bad)} weights are no finite numbers in {str(dtype).removeprefix('torch.')} "
+            f"{path} was not written: {len(bad)} weights are NaN or infinite in {str(dtype).removeprefix('torch.')} "
             f"({_few(bad)}); save as float32"
         )
     config = pipe.scheduler.config
     v = config.prediction_type == "v_prediction"
-    marks = _metadata(kind, config.prediction_type)
+    marks = {
+        "format": "pt",
+        "modelspec.sai_model_spec": "1.0.1",
+        "modelspec.architecture": facts.marks["modelspec.architecture"].removesuffix("/lora"),
+        "modelspec.prediction_type": "v" if v else "epsilon",
+    }
     if kind == "sdxl":  # what other programs know such a model by
         traits = {"v_pred": v, "ztsnr": config.get("rescale_betas_zero_snr")}
         tensors |= {key: torch.zeros(0) for key, holds in traits.items() if holds}
@@ -281,19 +295,3 @@ def save_single_file(
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
-
-
-def _kind_of_pipe(pipe: Any) -> str:
-    if hasattr(pipe, "text_encoder_2"):
-        return "sdxl"
-    return "sd2" if pipe.unet.config.use_linear_projection else "sd15"
-
-
-def _metadata(kind: str, prediction_type: str) -> dict[str, str]:
-    v = prediction_type == "v_prediction"
-    sd2 = "stable-diffusion-v2-768-v" if v else "stable-diffusion-v2-512"
-    names = {"sd15": "stable-diffusion-v1", "sd2": sd2, "sdxl": "stable-diffusion-xl-v1-base"}
-    return {
-        "format": "pt", "modelspec.sai_model_spec": "1.0.1", "modelspec.architecture": names[kind],
-        "modelspec.prediction_type": "v" if v else "epsilon",
-    }  # fmt: skip

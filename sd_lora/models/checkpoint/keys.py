@@ -1,6 +1,6 @@
 """Diffusers' parameter names ↔ the keys of an original checkpoint (ldm for SD1 and SD2, sgm for SDXL).
 
-`places` is the one table; `Place.of` reads by it and `gathered` writes by it. Both ways it moves values unchanged.
+`places` is the only table: `Place.of` reads by it and `gathered` writes by it. Values stay the same both ways.
 """
 
 from __future__ import annotations
@@ -8,11 +8,12 @@ from __future__ import annotations
 import re
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from sd_lora.errors import BaseModelError, some
+from sd_lora.models.families import family_of_checkpoint
 from sd_lora.models.families.unet_names import sgm_path
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ _QKV = ("q_proj", "k_proj", "v_proj")
 
 @dataclass(frozen=True)
 class Place:
-    """Where a parameter lies in a checkpoint: its key, and how the stored tensor differs from the parameter."""
+    """Where a parameter is in a checkpoint: its key, and how the stored tensor differs from the parameter."""
 
     key: str
     #: 0, 1 or 2: the stored rows are those of queries, keys and values, one above the other
@@ -50,14 +51,14 @@ class Place:
         return tuple(reversed(stored)) if self.transposed else stored
 
     def of(self, stored: Tensor, shape: tuple[int, ...]) -> Tensor:
-        """The parameter of `shape` out of the tensor under the key; a view of it where that can be."""
+        """The parameter of `shape` from the tensor under the key; a view of it where possible."""
         if self.third is not None:
             return stored.chunk(3)[self.third]
         return stored.T if self.transposed else stored.reshape(shape)
 
 
 def fits(place: Place, stored: tuple[int, ...], shape: tuple[int, ...]) -> bool:
-    """Whether a stored tensor gives a parameter of `shape`; convolutions of one pixel and linear layers are alike."""
+    """Whether a stored tensor gives a parameter of `shape`; 1 × 1 convolutions and linear layers count as equal."""
     return _bare(place.shape_of(stored)) == _bare(shape)
 
 
@@ -66,16 +67,16 @@ def _bare(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def places(kind: str, component: str, names: Iterable[str], *, flat_text: bool = False) -> dict[str, Place]:
-    """Where each parameter of `component` lies in a checkpoint of `kind` ("sd15", "sd2" or "sdxl").
+    """Where each parameter of `component` is in a checkpoint of `kind`, a key of `PREFIXES`.
 
-    Text encoder names may have the level ``text_model.`` or not; with `flat_text` the keys of a CLIP encoder have not,
-    as in some files of SD1. Raises BaseModelError for names that have no place in a checkpoint.
+    The names of text encoders may have the level ``text_model.`` or not; with `flat_text` the keys of a CLIP encoder do
+    not have it, as in some files of SD1. Raises BaseModelError for names that a checkpoint cannot hold.
     """
     names, prefix = list(names), PREFIXES[kind][component]
     place: Callable[[str], Place | None]
     if component == "unet":
         resnets = {name.split(".")[3] for name in names if name.startswith("down_blocks.0.resnets.")}
-        place = partial(_unet_place, "sdxl" if kind == "sdxl" else "sd", len(resnets) + 1)
+        place = partial(_unet_place, family_of_checkpoint(kind).name, len(resnets) + 1)
     elif component == "vae":
         place = _vae_table(names)
     elif prefix.endswith(".model."):
@@ -83,20 +84,16 @@ def places(kind: str, component: str, names: Iterable[str], *, flat_text: bool =
     else:
         place = partial(_clip_place, "" if flat_text else "text_model.")
 
-    found = {name: place(name) for name in names}
-    strange = [name for name, spot in found.items() if spot is None]
-    if strange:
+    by_name = {name: spot for name in names if (spot := place(name))}
+    if strange := [name for name in names if name not in by_name]:
         raise BaseModelError(
-            f"{component} has weights that no checkpoint has a place for ({some(strange, 1)}); fuse or eject adapters"
+            f"{component} has weights that a checkpoint cannot hold ({some(strange, 1)}); fuse or eject adapters"
         )
-    return {
-        name: Place(prefix + spot.key, spot.third, spot.transposed, spot.pixel)
-        for name, spot in found.items() if spot is not None
-    }  # fmt: skip
+    return {name: replace(spot, key=prefix + spot.key) for name, spot in by_name.items()}
 
 
 def gathered(parameters: Mapping[str, Tensor], where: Mapping[str, Place]) -> dict[str, Tensor]:
-    """The tensors of a checkpoint, by key, that hold `parameters`."""
+    """The tensors of a checkpoint that hold `parameters`, by key."""
     import torch
 
     stored: dict[str, Tensor] = {}
@@ -121,7 +118,7 @@ def _unet_place(family: str, per_block: int, name: str) -> Place | None:
     module, _, role = name.rpartition(".")
     inside = re.search(r"\.attentions\.\d+\.(.+)", module)
     if role not in ("weight", "bias") or (inside and not _ATTENTION.fullmatch(inside[1])):
-        return None  # an adapter's layer, for one
+        return None  # such as an adapter's layer
     try:
         return Place(f"{sgm_path(module, family, per_block)}.{role}")
     except (ValueError, KeyError):
@@ -132,7 +129,7 @@ _VAE_ATTENTION = {"group_norm": "norm", "to_q": "q", "to_k": "k", "to_v": "v", "
 
 
 def _vae_table(names: list[str]) -> Callable[[str], Place | None]:
-    """The original VAE counts the decoder's blocks from the picture inwards, and its attention is of convolutions."""
+    """The original VAE counts the decoder's blocks from the picture inwards, and its attention has convolutions."""
     ups = len({n.split(".")[2] for n in names if n.startswith("decoder.up_blocks.")})
 
     def place(name: str) -> Place | None:
@@ -178,8 +175,6 @@ _OPENCLIP_LAYER = {
     "layer_norm1": "ln_1", "layer_norm2": "ln_2", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj",
     "self_attn.out_proj": "attn.out_proj",
 }  # fmt: skip
-
-
 _CLIP_LAYER = re.compile(
     r"encoder\.layers\.\d+\.(?:layer_norm[12]|mlp\.fc[12]|self_attn\.(?:q|k|v|out)_proj)\.(?:weight|bias)"
 )

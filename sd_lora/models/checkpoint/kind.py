@@ -8,6 +8,7 @@ from pathlib import Path
 
 from sd_lora.errors import BaseModelError
 from sd_lora.models.checkpoint.keys import PREFIXES
+from sd_lora.models.families import FAMILIES, kinds
 from sd_lora.storage import safetensors_header
 from sd_lora.storage.safetensors_header import TensorInfo
 
@@ -15,7 +16,6 @@ _UNET = "model.diffusion_model."
 _WIDTH = f"{_UNET}input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
 _LABELS = f"{_UNET}label_emb.0.0.weight"
 _REFINER_CHANNELS = 384
-_PARTS = {"unet": "UNet", "vae": "VAE", "text_encoder": "text encoder", "text_encoder_2": "second text encoder"}
 
 
 @dataclass(frozen=True)
@@ -29,15 +29,16 @@ class Header:
         return any(key.startswith(prefix) for key in self.tensors)
 
     def shape(self, key: str) -> tuple[int, ...]:
-        """The shape of a tensor, or () for one that is not there."""
+        """The shape of a tensor, or () if there is none."""
         return self.tensors[key].shape if key in self.tensors else ()
 
 
 @dataclass(frozen=True)
 class CheckpointKind:
-    """The layout of a checkpoint ("sd15", "sd2" or "sdxl") and what it says of its noise schedule.
+    """The layout of a checkpoint (a key of `PREFIXES`) and what it says about its noise schedule.
 
-    `prediction_type` is None where the file does not tell (SD2), `marked` whether it tells or is only the usual one.
+    `prediction_type` is None where the file does not say (SD2); `marked`: the file says it, it is not just the usual
+    one.
     """
 
     kind: str
@@ -45,13 +46,9 @@ class CheckpointKind:
     zero_snr: bool = False
     marked: bool = False
 
-    @property
-    def family(self) -> str:
-        return "sdxl" if self.kind == "sdxl" else "sd"
-
 
 def read_header(path: Path) -> Header:
-    """The header of a safetensors file; BaseModelError if it is none, damaged, or beyond all measure."""
+    """The header of a safetensors file; BaseModelError if it is another file, damaged, or far too large."""
     return Header(*safetensors_header.read_header(path, safetensors_header.BASE_MODEL))
 
 
@@ -70,7 +67,8 @@ def kind_of(path: Path, header: Header) -> CheckpointKind:
         if is_it(header):
             raise BaseModelError(f"base model {path} is {what}, which cannot be trained; {remedy}")
     kind = _layout(header)
-    missing = [_PARTS[part] for part, prefix in PREFIXES[kind].items() if not header.has(prefix)]
+    shown = {"vae": "VAE"} | {each.name: each.shown for family in FAMILIES.values() for each in family.components}
+    missing = [shown[part] for part, prefix in PREFIXES[kind].items() if not header.has(prefix)]
     if missing:
         raise BaseModelError(
             f"base model {path} is a pruned checkpoint without {' and '.join(missing)}; name a full checkpoint or a "
@@ -88,25 +86,23 @@ def kind_of(path: Path, header: Header) -> CheckpointKind:
 def _layout(header: Header) -> str:
     if _LABELS in header.tensors:
         return "sdxl"
-    width = header.shape(_WIDTH)[-1:]
-    if width in ((768,), (1024,)):
-        return "sd2" if width == (1024,) else "sd15"
-    return "sd2" if header.has(PREFIXES["sd2"]["text_encoder"]) else "sd15"
+    by_width = {(kind.width,): kind.checkpoint for kind in kinds().values()}
+    found = by_width.get(header.shape(_WIDTH)[-1:], "")
+    return found or ("sd2" if header.has(PREFIXES["sd2"]["text_encoder"]) else "sd15")
 
 
 def _recorded_prediction_type(metadata: Mapping[str, str]) -> str | None:
-    """What an SD2 file predicts according to its metadata; None if they say nothing, or two things."""
-    said = {
-        {"stable-diffusion-v2-512": "epsilon", "stable-diffusion-v2-768-v": "v_prediction"}.get(
-            metadata.get("modelspec.architecture", "")
-        ),
-        {"epsilon": "epsilon", "v": "v_prediction"}.get(metadata.get("modelspec.prediction_type", "")),
-    } - {None}
-    return said.pop() if len(said) == 1 else None
+    """What an SD2 file predicts according to its metadata; None if it says nothing or contradicts itself."""
+    architecture = f"{metadata.get('modelspec.architecture')}/lora"
+    sd2 = [kind for kind in kinds().values() if kind.checkpoint == "sd2"]
+    predicts_v = {kind.predicts_v for kind in sd2 if kind.marks["modelspec.architecture"] == architecture}
+    if metadata.get("modelspec.prediction_type") in ("epsilon", "v"):
+        predicts_v.add(metadata["modelspec.prediction_type"] == "v")
+    return ("v_prediction" if predicts_v.pop() else "epsilon") if len(predicts_v) == 1 else None
 
 
 def _any_of(*keys: str) -> Callable[[Header], bool]:
-    """Whether one of the keys is there, as it is or below the prefix of a UNet."""
+    """Whether the file has one of the keys, as it is or below the prefix of a UNet."""
     wanted = {prefix + key for key in keys for prefix in ("", _UNET)}
     return lambda header: not wanted.isdisjoint(header.tensors)
 
@@ -133,16 +129,12 @@ def _is_refiner(header: Header) -> bool:
     )
 
 
-def _is_unclip(header: Header) -> bool:
-    return _LABELS in header.tensors and (header.has("cond_stage_model.") or header.has("embedder."))
-
-
 def _lacks_unet(*prefixes: str) -> Callable[[Header], bool]:
     return lambda header: not header.has(f"{_UNET}input_blocks.") and any(map(header.has, prefixes))
 
 
 _NAME = "name a checkpoint of Stable Diffusion 1, 2 or XL"
-#: what a file may be instead, how it is recognised, and what to do; the first match counts
+#: what else a file may be, how it is recognised, and what to do; the first match counts
 _OTHERS: tuple[tuple[str, Callable[[Header], bool], str], ...] = (
     ("a LoRA adapter", _is_adapter, "name the base model it was made for (and it as lora.init)"),
     ("a textual-inversion embedding", _is_embedding, _NAME),
@@ -152,7 +144,7 @@ _OTHERS: tuple[tuple[str, Callable[[Header], bool], str], ...] = (
     ("Playground v2.5", _any_of("edm_mean"), _NAME),
     ("a ControlNet", _any_of("control_model.time_embed.0.weight", "controlnet_cond_embedding.conv_in.weight"), _NAME),
     ("the SDXL refiner", _is_refiner, "name the SDXL base"),
-    ("an unCLIP model", _is_unclip, _NAME),
+    ("an unCLIP model", lambda h: _LABELS in h.tensors and (h.has("cond_stage_model.") or h.has("embedder.")), _NAME),
     ("an inpainting model", _inputs(9), "name the base model it was made from"),
     ("an InstructPix2Pix model", _inputs(8), "name the base model it was made from"),
     ("a depth-to-image model", _inputs(5), "name the base model it was made from"),
@@ -163,5 +155,5 @@ _OTHERS: tuple[tuple[str, Callable[[Header], bool], str], ...] = (
     ),
     ("a VAE alone", _lacks_unet("first_stage_model.", "encoder.", "decoder."), _NAME),
     ("a text encoder alone", _lacks_unet("cond_stage_model.", "conditioner.", "text_model.", "transformer."), _NAME),
-    ("of no known kind", lambda header: not header.has(f"{_UNET}input_blocks."), _NAME),
+    ("of no known kind", lambda h: not h.has(f"{_UNET}input_blocks."), _NAME),
 )  # fmt: skip

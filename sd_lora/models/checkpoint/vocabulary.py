@@ -13,7 +13,7 @@ from sd_lora.errors import BaseModelError
 
 VOCABULARY_SIZE, LENGTH = 49_408, 77
 START, END = "<|startoftext|>", "<|endoftext|>"
-#: what an absent word is filled up with: by CLIP's own encoder, and by the OpenCLIP encoders of SD2 and SDXL
+#: what captions are padded with: by CLIP's encoder, and by the OpenCLIP encoders of SD2 and SDXL
 PAD, OPENCLIP_PAD = END, "!"
 _FILES = ("vocab.json", "merges.txt")
 _OPENCLIP_FILE, _MAX_TEXT = "bpe_simple_vocab_16e6.txt.gz", 16 * 2**20
@@ -35,22 +35,22 @@ def clip_tokenizer(
 
     From `folder` (its sub-folder `name`, or ``tokenizer``), else the hub's cache, else an installed open_clip_torch.
     Another size than CLIP's can only come from the folder, and keeps the padding it was saved with. Raises
-    BaseModelError if there is none of the right size.
+    BaseModelError if there is none of this size.
     """
     from transformers import CLIPTokenizer
 
-    own = _own_folder(folder, name)
-    if own is not None:
+    given = _tokenizer_folder(folder, name)
+    if given is not None:
         try:
-            tokenizer: Any = CLIPTokenizer.from_pretrained(own, local_files_only=True)
-        except Exception as error:  # whatever damaged JSON or merges make of themselves
+            tokenizer: Any = CLIPTokenizer.from_pretrained(given, local_files_only=True)
+        except Exception as error:  # damaged JSON or merges raise many kinds
             reason = str(error).strip().split("\n")[0]
-            raise BaseModelError(f"tokenizer {own} cannot be read: {reason}") from error
-        _check_size(str(own), len(tokenizer), size)
+            raise BaseModelError(f"tokenizer {given} cannot be read: {reason}") from error
+        _check_size(str(given), len(tokenizer), size)
     elif size != VOCABULARY_SIZE:
         raise BaseModelError(f"{folder} has a text encoder of {size} words but no tokenizer; add its tokenizer folder")
     else:
-        where, vocabulary, merges = _found()
+        where, vocabulary, merges = _from_this_machine()
         tokenizer = CLIPTokenizer(vocab=vocabulary, merges=merges)  # type: ignore[arg-type]
         _check_size(where, len(tokenizer), size)
     if size == VOCABULARY_SIZE:
@@ -59,26 +59,26 @@ def clip_tokenizer(
     return tokenizer
 
 
-def _check_size(where: str, found: int, size: int) -> None:
-    if found != size:
+def _check_size(where: str, words: int, size: int) -> None:
+    if words != size:
         raise BaseModelError(
-            f"tokenizer {where} has {found:,} words, but the text encoder knows {size:,}; name a folder with the whole "
-            "tokenizer as model.config"
+            f"tokenizer {where} has {words:,} words, but the text encoder knows {size:,}; name a folder with the "
+            "complete tokenizer as model.config"
         )
 
 
-def _own_folder(folder: Path | None, name: str) -> Path | None:
+def _tokenizer_folder(folder: Path | None, name: str) -> Path | None:
     """The tokenizer folder in the user's `folder`, or None if it has none."""
-    for own in [folder / name, folder / "tokenizer"] if folder else []:
-        if own.is_dir():
+    for path in [folder / name, folder / "tokenizer"] if folder else []:
+        if path.is_dir():
             # Without these files transformers would build a tokenizer of two words that reads every caption alike.
-            if all((own / file).is_file() for file in _FILES) or (own / "tokenizer.json").is_file():
-                return own
-            raise BaseModelError(f"tokenizer {own} has no {' and no '.join(_FILES)}; add them from the base's folder")
+            if all((path / file).is_file() for file in _FILES) or (path / "tokenizer.json").is_file():
+                return path
+            raise BaseModelError(f"tokenizer {path} has no {' and no '.join(_FILES)}; add them from the base's folder")
     return None
 
 
-def _found() -> tuple[str, dict[str, int], list[tuple[str, str]]]:
+def _from_this_machine() -> tuple[str, dict[str, int], list[tuple[str, str]]]:
     for folder in _cached():
         try:
             vocabulary = json.loads((folder / _FILES[0]).read_text("utf-8"))
@@ -92,7 +92,7 @@ def _found() -> tuple[str, dict[str, int], list[tuple[str, str]]]:
         file = Path(place) / _OPENCLIP_FILE
         if file.is_file():
             return str(file), *_from_openclip(file)
-    raise BaseModelError(f"the vocabulary of CLIP is nowhere on this machine; {_WAYS}")
+    raise BaseModelError(f"the vocabulary of CLIP is not on this machine; {_WAYS}")
 
 
 def _cached() -> Iterator[Path]:
@@ -109,7 +109,7 @@ def _cached() -> Iterator[Path]:
 def _merges(text: str) -> list[tuple[str, str]]:
     pairs = [line.split() for line in text.splitlines() if line.strip() and not line.startswith("#version")]
     if any(len(pair) != 2 for pair in pairs):
-        raise ValueError("a merge is not of two parts")
+        raise ValueError("a merge does not have two parts")
     return [(first, second) for first, second in pairs]
 
 
@@ -128,7 +128,7 @@ def _from_openclip(file: Path) -> tuple[dict[str, int], list[tuple[str, str]]]:
 
 
 def _letters() -> list[str]:
-    """The 256 bytes as letters in CLIP's order: those that print as they are, then the others, from 256 on."""
+    """The 256 bytes as letters in CLIP's order: printable ones as they are, then the others from 256 on."""
     plain = [*range(ord("!"), ord("~") + 1), *range(ord("¡"), ord("¬") + 1), *range(ord("®"), ord("ÿ") + 1)]
     others = 256 - len(plain)
     return [chr(code) for code in plain] + [chr(256 + i) for i in range(others)]

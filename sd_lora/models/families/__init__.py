@@ -19,6 +19,11 @@ def kinds() -> dict[str, Kind]:
     return {kind.name: kind for family in FAMILIES.values() for kind in family.kinds}
 
 
+def family_of_checkpoint(layout: str) -> ModelFamily:
+    """The family whose single files have this `layout`."""
+    return next(f for f in FAMILIES.values() if any(kind.checkpoint == layout for kind in f.kinds))
+
+
 def family_of_class(name: str) -> ModelFamily | None:
     """The family of pipelines of class `name`, or None.
 

@@ -17,9 +17,8 @@ if TYPE_CHECKING:  # facts are read without torch
     from sd_lora.data.pictures.views import Framing
     from sd_lora.models.objectives import Denoising
 
-#: Tensors that steer the denoiser, batch first; which ones is the family's own affair.
+#: Tensors that condition the denoiser, batch first; which ones is up to the family.
 Conditioning = dict[str, "Tensor"]
-
 
 #: The parts a module is in, from the outside in, and its layer in the innermost: ``("unet", "up", "block_1"), 2``;
 #: layer -1 belongs to the block as a whole, such as an upsampler.
@@ -38,12 +37,14 @@ class Component:
 
 @dataclass(frozen=True)
 class Kind:
-    """A kind of base that other programs tell apart.
+    """A kind of base that other programs distinguish.
 
     `marks`: the metadata that A1111, Forge and sd-scripts read (docs/file-format.md); `known_by`: patterns of those
     values in files of other programs; `version`: what A1111 and Forge call it; `width`: of what the cross-attention
-    reads; `predicts_v`: whether v-prediction sets it apart; `openclip`: text encoders whose queries, keys and values
-    are one matrix in the original code; `has_pixel_projections`: proj_in and proj_out are 1 × 1 convolutions.
+    reads; `predicts_v`: whether v-prediction distinguishes it; `openclip`: text encoders whose queries, keys and values
+    are one matrix in the original code; `has_pixel_projections`: proj_in and proj_out are 1 × 1 convolutions;
+    `checkpoint`: the layout of its single files; `listed_by`: key and pattern of the metadata by which A1111 and Forge
+    recognise it, if not by its architecture.
     """
 
     name: str
@@ -54,10 +55,12 @@ class Kind:
     predicts_v: bool = False
     openclip: tuple[str, ...] = ()
     has_pixel_projections: bool = False
+    checkpoint: str = ""
+    listed_by: tuple[str, str] | None = None
 
 
 class ModelFamily(ABC):
-    """Facts about a kind of diffusion model, and how to load, encode and denoise with it."""
+    """Facts about a family of diffusion models, and how to load, encode and denoise with them."""
 
     name: ClassVar[str]
     #: its name in sentences
@@ -98,7 +101,7 @@ class ModelFamily(ABC):
         return set()
 
     def kinds_by_modules(self, downs: Mapping[str, tuple[int, ...]]) -> list[Kind]:  # noqa: ARG002
-        """The kinds that an adapter can be for, if its modules (shapes of `down` by name) are in no other family."""
+        """The kinds an adapter can be for, if its modules (shapes of `down` by name) are in no other family."""
         return []
 
     def check_modules(self, names: Collection[str]) -> None:  # noqa: B027
@@ -109,8 +112,7 @@ class ModelFamily(ABC):
         raise ValueError(path)
 
     def native_path(self, component: str, path: str) -> tuple[str, bool]:
-        """Module `path` of a file in diffusers' names, and whether it was in the original ones; ValueError if it is in
-        neither."""
+        """Module `path` of a file in diffusers' names, and whether it had the original ones; ValueError if neither."""
         raise ValueError(f"{component}.{path}")
 
     def kohya_stem(self, name: str) -> str:
@@ -123,7 +125,7 @@ class ModelFamily(ABC):
         return prefix + path.replace(".", "_")
 
     def module_of_stem(self, stem: str) -> tuple[str, bool]:
-        """The inverse of `kohya_stem`: the module in diffusers' names, and whether it was in the original ones.
+        """The inverse of `kohya_stem`: the module in diffusers' names, and whether it had the original ones.
         ValueError if there is none."""
         for component in self.components:
             flat = stem.removeprefix(component.prefix)
@@ -139,7 +141,7 @@ class ModelFamily(ABC):
 
     @abstractmethod
     def adopt(self, pipe: Any, label: str) -> Any:
-        """A pipeline that was made elsewhere, checked and frozen like one that `load` gives."""
+        """A pipeline that was loaded elsewhere, checked and frozen as `load` does; errors call it `label`."""
 
     @abstractmethod
     def kind(self, pipe: Any) -> Kind:
@@ -155,7 +157,7 @@ class ModelFamily(ABC):
 
     @abstractmethod
     def grain(self, pipe: Any) -> int:
-        """What the sides of training pictures, in pixels, are multiples of, so that every level of the denoiser halves
+        """The sides of training pictures, in pixels, are multiples of this, so that every level of the denoiser halves
         evenly."""
 
     @abstractmethod
@@ -187,7 +189,7 @@ class ModelFamily(ABC):
 
     @abstractmethod
     def denoiser_key(self, pipe: Any) -> str:
-        """A hash by which the denoiser can be told from others of its kind, of a sample of its weights."""
+        """A hash that distinguishes the denoiser from others of its kind, of a sample of its weights."""
 
     @abstractmethod
     def captions_key(self, pipe: Any) -> str:
@@ -206,7 +208,7 @@ class ModelFamily(ABC):
         """Captions → conditioning, batch first, differentiable in the weights of the text encoders."""
 
     def encode_framing(self, framings: Sequence[Framing]) -> Conditioning:  # noqa: ARG002
-        """What the denoiser is told of the pictures' sizes and crops; most families tell it nothing."""
+        """Conditioning on the pictures' sizes and crops; most families have none."""
         return {}
 
     @abstractmethod
@@ -221,9 +223,10 @@ class ModelFamily(ABC):
     def is_known_word(self, pipe: Any, word: str) -> bool:
         """Whether a tokenizer has a token of its own for `word`, as it has for words that its model has learnt."""
 
-    @abstractmethod
     def overlong(self, pipe: Any, captions: Sequence[str]) -> list[int]:
         """Positions of the captions that a text encoder would cut short."""
+        limit = self.token_limit(pipe)
+        return [i for i, count in enumerate(self.token_counts(pipe, captions)) if count > limit]
 
     @abstractmethod
     def denoise(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:

@@ -16,28 +16,20 @@ if TYPE_CHECKING:
     from sd_lora.models.families.base import Conditioning
 
 
-def _marks(version: str, architecture: str) -> dict[str, str]:
-    return {
-        "ss_base_model_version": version, "ss_v2": str(version != "sd_v1"),
-        "modelspec.architecture": f"{architecture}/lora",
-    }  # fmt: skip
+def _kind(name: str, version: str, architecture: str, *facts: Any, **more: Any) -> Kind:
+    known_by = (version, f"{architecture}/lora")
+    marks = {
+        "ss_base_model_version": version,
+        "ss_v2": str(version != "sd_v1"),
+        "modelspec.architecture": known_by[1],
+    }
+    return Kind(name, marks, known_by, *facts, **more)
 
 
-SD1 = Kind(
-    "sd1",
-    _marks("sd_v1", "stable-diffusion-v1"),
-    ("sd_v1", "stable-diffusion-v1/lora"),
-    "SD1",
-    768,
-    has_pixel_projections=True,
-)
-SD2, SD2_V = (
-    Kind(name, _marks(version, architecture), (version, f"{architecture}/lora"), "SD2", 1024, v, ("text_encoder",))
-    for name, version, architecture, v in (
-        ("sd2", "sd_v2", "stable-diffusion-v2-512", False),
-        ("sd2-v", "sd_v2_v", "stable-diffusion-v2-768-v", True),
-    )
-)
+_SD2: dict[str, Any] = {"openclip": ("text_encoder",), "checkpoint": "sd2", "listed_by": ("ss_v2", "True")}
+SD1 = _kind("sd1", "sd_v1", "stable-diffusion-v1", "SD1", 768, has_pixel_projections=True, checkpoint="sd15")
+SD2 = _kind("sd2", "sd_v2", "stable-diffusion-v2-512", "SD2", 1024, **_SD2)
+SD2_V = _kind("sd2-v", "sd_v2_v", "stable-diffusion-v2-768-v", "SD2", 1024, predicts_v=True, **_SD2)
 #: blocks that have attention here and not in SDXL, or exist only here
 _ONLY_HERE = re.compile(r"unet\.(?:(?:down|up)_blocks\.3\.|down_blocks\.0\.attentions\.|up_blocks\.2\.attentions\.)")
 _PROJECTION = re.compile(r"unet\..*\.proj_(?:in|out)$")
@@ -53,10 +45,10 @@ class SdFamily(UNetFamily):
 
     def _check(self, pipe: Any, label: str) -> None:
         if pipe.unet.config.cross_attention_dim != pipe.text_encoder.config.hidden_size:
-            raise BaseModelError(f"base model {label} is not whole: its text encoder does not fit its UNet")
+            raise BaseModelError(f"base model {label} is inconsistent: its text encoder does not fit its UNet")
 
     def kind(self, pipe: Any) -> Kind:
-        if not pipe.unet.config.use_linear_projection:  # the one trait of SD2 that no size decides
+        if not pipe.unet.config.use_linear_projection:  # the one trait of SD2 that does not depend on sizes
             return SD1
         return SD2_V if pipe.scheduler.config.prediction_type == "v_prediction" else SD2
 

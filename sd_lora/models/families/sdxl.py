@@ -27,6 +27,8 @@ SDXL = Kind(
     "SDXL",
     2048,
     openclip=("text_encoder_2",),
+    checkpoint="sdxl",
+    listed_by=("ss_base_model_version", "sdxl_*"),
 )
 #: its second text encoder, and transformers that are deeper than one layer
 _ONLY_HERE = re.compile(r"text_encoder_2\.|.*\.transformer_blocks\.[1-9]")
@@ -64,7 +66,7 @@ class SdxlFamily(UNetFamily):
         time_ids = (unet.projection_class_embeddings_input_dim or 0) - second.config.projection_dim
         fits = unet.cross_attention_dim == first.config.hidden_size + second.config.hidden_size
         if not fits or time_ids != 6 * (unet.addition_time_embed_dim or 0):
-            raise BaseModelError(f"base model {label} is not whole: its text encoders do not fit its UNet")
+            raise BaseModelError(f"base model {label} is inconsistent: its text encoders do not fit its UNet")
 
     def kind(self, pipe: Any) -> Kind:  # noqa: ARG002
         return SDXL
@@ -82,7 +84,7 @@ class SdxlFamily(UNetFamily):
         ]
         states = torch.cat([output.hidden_states[-2] for output in outputs], dim=-1)
         pooled = outputs[1].text_embeds
-        if pipe.config.force_zeros_for_empty_prompt:  # what such a base was trained with in place of no caption
+        if pipe.config.force_zeros_for_empty_prompt:  # what such a base was trained with for no caption
             read = torch.tensor([bool(caption) for caption in captions], device=states.device)
             states, pooled = states * read[:, None, None], pooled * read[:, None]
         return {"states": states, "pooled": pooled}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 UNET = Component("unet", "lora_unet_", "UNet")
 _TEXT = "text_encoder*"
-#: attention layers that see the latents at their full size
+#: attention layers that work on the latents at their full size
 _WIDE_LAYERS = 5
 
 
@@ -65,8 +66,8 @@ class UNetFamily(ModelFamily):
         return (component, side, f"block_{number}"), int(layer) if layer else -1
 
     def beyond_diffusers(self, names: Collection[str]) -> set[tuple[str, ...]]:
-        """Blocks without attention (as far as other blocks show that the adapter would have it there), and the mid
-        block if the adapter has its resnets."""
+        """Blocks without attention (if other blocks show that the adapter trains attention), and the mid block if the
+        adapter has its resnets."""
         attends: dict[tuple[str, ...], set[bool]] = {}
         for name in names:
             part, _ = self.part_of(name)
@@ -77,17 +78,13 @@ class UNetFamily(ModelFamily):
         return {part for part, each in attends.items() if each == {False} or (len(part) == 2 and False in each)}
 
     def check_modules(self, names: Collection[str]) -> None:
-        """AdapterError for a text encoder's attention trained in part, or modules of it that no other program loads."""
-        parts: dict[str, set[str]] = {}
-        for name in names:
-            layer, _, part = name.rpartition(".self_attn.")
-            if layer:
-                parts.setdefault(layer, set()).add(part)
-        partial = sorted(layer for layer, there in parts.items() if len(there) < 4)
+        """AdapterError for a text encoder's attention trained only in part, or modules that no other program loads."""
+        counts = Counter(layer for name in names if (layer := name.rpartition(".self_attn.")[0]))
+        partial = sorted(layer for layer, count in counts.items() if count < 4)
         if partial:
             raise AdapterError(
-                f"the attention of {len(partial)} text-encoder layers would be trained in part ({some(partial, 2)}), "
-                "which diffusers refuses and AUTOMATIC1111 drops; train q_proj, k_proj, v_proj and out_proj together"
+                f"the attention of {len(partial)} text-encoder layers would be trained only in part ({some(partial, 2)}"
+                "), which diffusers refuses and AUTOMATIC1111 drops; train q_proj, k_proj, v_proj and out_proj together"
             )
         text = [name for name in names if name.partition(".")[0] in self.text_encoders]
         foreign = sorted(name for name in text if ".encoder.layers." not in name)
@@ -124,13 +121,12 @@ class UNetFamily(ModelFamily):
                 variant=variant_of(folder),
                 **self._leave_out,
             )
-        except Exception as error:  # diffusers raises a dozen kinds for a folder that is not whole
+        except Exception as error:  # diffusers raises a dozen kinds for an incomplete folder
             reason = str(error).strip().split("\n")[0]
             raise BaseModelError(f"base model {folder} cannot be loaded: {reason}") from error
         return self.adopt(pipe, str(folder))
 
     def adopt(self, pipe: Any, label: str) -> Any:
-        """`pipe`, checked, frozen and in evaluation mode. Raises BaseModelError, which calls it `label`."""
         channels = self._net(pipe).config.in_channels
         if channels != pipe.vae.config.latent_channels:
             raise BaseModelError(
@@ -181,8 +177,8 @@ class UNetFamily(ModelFamily):
         return (self._net(pipe).config.in_channels, size[1] // pipe.vae_scale_factor, size[0] // pipe.vae_scale_factor)
 
     def work(self, pipe: Any, size: tuple[int, int]) -> float:
-        """Weights at every place of the latents, and attention of every place to every other, in a handful of layers
-        of the first width."""
+        """Weights at every place of the latents, and attention of each place to all, in a few layers of the
+        first width."""
         places = size[0] * size[1] / pipe.vae_scale_factor**2
         weights = sum(p.numel() for p in self._net(pipe).parameters())
         return places * (weights + 2 * _WIDE_LAYERS * self._net(pipe).config.block_out_channels[0] * places)
@@ -235,10 +231,6 @@ class UNetFamily(ModelFamily):
             len(tokenizer(word, add_special_tokens=False).input_ids) == 1 for _, tokenizer in self.text_parts(pipe)
         )
 
-    def overlong(self, pipe: Any, captions: Sequence[str]) -> list[int]:
-        limit = self.token_limit(pipe)
-        return [i for i, count in enumerate(self.token_counts(pipe, captions)) if count > limit]
-
     def denoise(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
         return denoiser(noisy, timesteps, conditioning["states"], return_dict=False)[0]
 
@@ -273,12 +265,12 @@ def tokens_of(encoder: Any, tokenizer: Any, captions: Sequence[str]) -> Tensor:
 
 def _tokenizer_facts(tokenizer: Any) -> str:
     facts = json.loads(tokenizer.backend_tokenizer.to_str())
-    lasting = {name: fact for name, fact in facts.items() if name not in ("padding", "truncation")}  # the last call's
+    lasting = {name: fact for name, fact in facts.items() if name not in ("padding", "truncation")}  # of the last call
     return json.dumps([lasting, tokenizer.model_max_length], sort_keys=True)
 
 
 def _hash_of(modules: Sequence[nn.Module], facts: Sequence[str]) -> str:
-    """A hash of the names, types and values of all weights of `modules`, their configs, and `facts`."""
+    """A hash of the names, types and values of all weights of `modules`, and of `facts`."""
     import torch
 
     digest = hashlib.sha256()

@@ -2,8 +2,8 @@
 
 The UNet's blocks have names in diffusers and in the original code of Stable Diffusion (sgm), mapped here both ways.
 
-All published Stable Diffusion UNets have two resnets a down block and three an up block, so a block takes three places
-in the original's flat lists. Paths here are dotted.
+All published Stable Diffusion UNets have two resnets per down block and three per up block, so a block takes three
+places in the original's flat lists. Paths here are dotted.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ SEGMENT = re.compile(
     r"|time_emb_proj|conv_shortcut|conv_(?:in|out)|add_embedding|linear_[12]|text_model|self_attn"
     r"|(?:q|k|v|out)_proj|text_projection|[^_]+"
 )
-#: a level of CLIP that newer transformers dropped; files keep it
+#: a level of CLIP's modules that newer versions of transformers dropped; files keep it
 TEXT_LEVEL = "text_model."
 _ORIGINAL = ("input_blocks.", "middle_block.", "output_blocks.", "time_embed.", "label_emb.", "out.")
 _NATIVE = ("down_blocks.", "up_blocks.", "mid_block.", "conv_in.", "conv_out.", "time_embedding.", "add_embedding.")
@@ -67,8 +67,8 @@ def is_native(path: str, *, of_text: bool) -> bool:
 
 def sgm_path(path: str, family: str, per_block: int = _PER_BLOCK) -> str:
     """``down_blocks.1.attentions.0.proj_in`` → ``input_blocks.4.1.proj_in``. `family` ("sd" or "sdxl") decides where an
-    upsampler stands: behind the attention, which SDXL's first up block has and SD's has not. A UNet of other depth than
-    the published ones takes `per_block` places a block."""
+    upsampler is: behind the attention, which SDXL's first up block has and SD's does not. `per_block`: places per block
+    in a UNet of another depth than the published ones."""
     if path in _ENDS:
         return _ENDS[path]
     side, block, kind, index, rest = _split(path)
@@ -79,26 +79,22 @@ def sgm_path(path: str, family: str, per_block: int = _PER_BLOCK) -> str:
     if kind == "upsamplers":
         attends = family == "sdxl" or block > 0
         return f"output_blocks.{per_block * block + per_block - 1}.{2 if attends else 1}.conv"
-    place = (
-        f"input_blocks.{1 + per_block * block + index}"
-        if side == "down_blocks"
-        else (f"output_blocks.{per_block * block + index}")
-    )
+    place = per_block * block + index
+    place = f"input_blocks.{1 + place}" if side == "down_blocks" else f"output_blocks.{place}"
     return f"{place}.{1 if kind == 'attentions' else 0}.{_resnet(kind, rest)}"
 
 
 def diffusers_path(path: str) -> str:
-    """The inverse of `sgm_path`, for either family; ValueError if `path` is no sgm path."""
+    """The inverse of `sgm_path`, for either family; ValueError if `path` is not an sgm path."""
     if path in _BACK:
         return _BACK[path]
-    found = re.fullmatch(r"middle_block\.([012])\.(.+)", path)
-    if found:
-        place = _MIDDLE_BACK[found[1]]
-        return f"mid_block.{place}.{_resnet_back(place.split('.')[0], found[2])}"
-    found = re.fullmatch(r"(input|output)_blocks\.(\d+)\.([012])\.(.+)", path)
-    if not found:
+    if middle := re.fullmatch(r"middle_block\.([012])\.(.+)", path):
+        place = _MIDDLE_BACK[middle[1]]
+        return f"mid_block.{place}.{_resnet_back(place.split('.')[0], middle[2])}"
+    match = re.fullmatch(r"(input|output)_blocks\.(\d+)\.([012])\.(.+)", path)
+    if not match:
         raise ValueError(path)
-    down, number, place, rest = found[1] == "input", int(found[2]), int(found[3]), found[4]
+    down, number, place, rest = match[1] == "input", int(match[2]), int(match[3]), match[4]
     block, index = divmod(number - 1 if down else number, _PER_BLOCK)
     if down and rest == "op" and index == 2:
         return f"down_blocks.{block}.downsamplers.0.conv"
@@ -112,12 +108,12 @@ def diffusers_path(path: str) -> str:
 
 def _split(path: str) -> tuple[str, int, str, int, str]:
     """``down_blocks.1.attentions.0.proj_in`` → ("down_blocks", 1, "attentions", 0, "proj_in"); the mid block is 0."""
-    found = re.fullmatch(
+    match = re.fullmatch(
         r"(?:(down_blocks|up_blocks)\.(\d+)|(mid_block))\.(resnets|attentions|(?:down|up)samplers)\.(\d+)\.(.+)", path
     )
-    if not found:
+    if not match:
         raise ValueError(path)
-    return found[1] or found[3], int(found[2] or 0), found[4], int(found[5]), found[6]
+    return match[1] or match[3], int(match[2] or 0), match[4], int(match[5]), match[6]
 
 
 def _resnet(kind: str, rest: str) -> str:

@@ -103,7 +103,7 @@ def test_a_damaged_list_of_open_clip_is_refused(no_vocabulary: Path, open_clip: 
 def test_without_any_the_three_ways_are_named(no_vocabulary: Path, tmp_path: Path) -> None:
     for folder in (None, tmp_path):
         with pytest.raises(
-            BaseModelError, match=r"nowhere on this machine; .*model\.config.*hub's cache.*open_clip_torch"
+            BaseModelError, match=r"is not on this machine; .*model\.config.*hub's cache.*open_clip_torch"
         ):
             clip_tokenizer(folder)
 
