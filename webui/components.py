@@ -34,8 +34,9 @@ def side_by_side(fields: Callable[[], None], results: Callable[[], None]) -> Non
 
 def choice_with_rescan(elem_id: str, label: str, choices: Choices, **options: Any) -> tuple[gr.Dropdown, gr.Button]:
     """A list to choose from, and the button that reads its choices again."""
+    options = {"value": None, **options}
     with gr.Row(equal_height=True):
-        field = gr.Dropdown(choices, label=label, elem_id=elem_id, scale=5, **{"value": None, **options})
+        field = gr.Dropdown(choices, label=label, elem_id=elem_id, scale=5, **options)
         return field, button_beside("Rescan", f"{elem_id.partition('-')[0]}-refresh")
 
 

@@ -53,7 +53,7 @@ def _row(line: str, chosen: tuple[MixedAdapter, ...], site: Site) -> PreviewRow:
     unknown = sorted(name for name, paths in named.items() if not paths)
     if unknown:
         known = ", ".join(sorted(map(site.name_of, site.adapters().values()))[:5]) or "none"
-        raise ConfigError(f"no adapter is called {', '.join(unknown)}; known are {known}")
+        raise ConfigError(f"no adapter is called {', '.join(unknown)}; known: {known}")
     for name, paths in named.items():
         if len(paths) > 1:
             names = " or ".join(dict.fromkeys(map(site.name_of, paths[:5])))

@@ -180,7 +180,7 @@ def comfyui(shares: Sequence[Share], scene: Scene) -> Snippet:
     positive = node("CLIPTextEncode", "prompt", text=_encodable(scene.prompt), clip=[last, 1])
     negative = node("CLIPTextEncode", "negative prompt", text="", clip=[last, 1])
     latent = node("EmptyLatentImage", width=scene.size, height=scene.size, batch_size=1)
-    settings = {"seed": scene.seed, "steps": scene.steps, "cfg": scene.guidance}
+    settings: dict[str, Any] = {"seed": scene.seed, "steps": scene.steps, "cfg": scene.guidance}
     settings |= {"sampler_name": "ddim", "scheduler": "normal", "denoise": 1.0}
     links = {"model": [last, 0], "positive": [positive, 0], "negative": [negative, 0], "latent_image": [latent, 0]}
     picture = node("VAEDecode", samples=[node("KSampler", **settings, **links), 0], vae=[checkpoint, 2])

@@ -35,7 +35,7 @@ def browser() -> Iterator[Any]:
 
 
 def furnish(home: Path) -> Path:
-    """Make `home` hold an empty folder of runs, and a dataset of six captioned pictures called photos."""
+    """Create in `home` an empty folder of runs, and a dataset of six captioned pictures called photos."""
     write_captioned_folder(home / "data" / "photos", STYLES["woodcut"], demo_scenes()[:6])
     (home / "runs").mkdir()
     return home
@@ -67,7 +67,7 @@ _USABLE = """
 
 
 def first_visit(chromium: Any, address: str) -> tuple[float, float]:
-    """Seconds from asking for the page until it can be used, and bytes over the wire, for a browser that was never
+    """Seconds from requesting the page until it can be used, and bytes over the wire, for a browser that was never
     there. It is the browser that looks at its clock, as a program beside it hears of things late."""
     tab, got = Tab(chromium), list[float]()
     tab.page.add_init_script(_USABLE)
@@ -102,7 +102,7 @@ class Tab:
     def reload(self) -> None:
         self.page.reload()
         self.page.wait_for_selector("#tabs [role=tab]")
-        self.page.wait_for_timeout(1500)  # what the browser has kept is filled in
+        self.page.wait_for_timeout(1500)  # for the kept values to be filled in
 
     def close(self) -> None:
         self.context.close()
@@ -134,7 +134,7 @@ class Tab:
         expect(self.page.locator(f"#{field}")).to_contain_text(text, timeout=PATIENCE)
 
     def cell(self, text: str) -> Any:
-        """A cell of the table of adapters; what measures the columns holds its text too, unseen."""
+        """A cell of the table of adapters; the hidden row that measures the columns has its text too."""
         return self.page.locator("#adapters-table span.text", has_text=text).last
 
     def holds(self, field: str, value: str) -> None:

@@ -71,7 +71,7 @@ def served(runs: Path, *options: str, base: str = "tiny", env: dict[str, str] | 
 
 
 def post(client: httpx.Client, name: str, data: Sequence[Any]) -> Any:
-    """Call an endpoint directly; what it returns."""
+    """Call an endpoint directly; returns its result."""
     answer = client.post(f"/gradio_api/run/{name}", json={"data": list(data)})
     answer.raise_for_status()
     return answer.json()["data"][0]
@@ -116,7 +116,7 @@ class Visitor:
 
 
 def _patched(last: list[Any], change: list[Any]) -> list[Any]:
-    """Outputs after the differences that the queue sends from the second on."""
+    """Outputs after applying the differences that the queue sends from the second update on."""
     if not last:
         return change
     from gradio_client.utils import apply_diff

@@ -35,7 +35,7 @@ _PROMPTS = ("a red boat on the sea", "a small cup", "a house at night", "a cat")
 
 @dataclass
 class Soak:
-    """What came of it: calls, errors that no caller should see, and (calls, bytes) over time."""
+    """The result: calls, errors that no caller should see, and (calls, bytes) over time."""
 
     calls: int = 0
     refused: int = 0
@@ -65,7 +65,7 @@ class Soak:
 
 
 def soak(page: Served, seconds: float, temp: Path, *, seed: int = 0) -> Soak:
-    """Keep `page`, whose private folder is in `temp`, busy for `seconds`, then see that it still answers."""
+    """Keep `page`, whose private folder is in `temp`, busy for `seconds`, then check that it still answers."""
     with page.client() as client:
         for _ in range(_VISITORS):
             Visitor(client).press("preview-dice", 1, [])
@@ -110,7 +110,7 @@ def soak(page: Served, seconds: float, temp: Path, *, seed: int = 0) -> Soak:
 
 
 def once(client: httpx.Client, draw: random.Random, ids: Sequence[str]) -> bool:
-    """One thing that somebody does; whether it was refused, as it should be."""
+    """One random action of a visitor or program; returns whether it was refused, as it should be."""
     what = draw.random()
     adapters = draw.sample(list(ids), min(len(ids), draw.randrange(3)))
     data = [

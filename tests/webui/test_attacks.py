@@ -1,4 +1,4 @@
-"""What a hostile visitor tries: files outside, foreign hosts, routes without a login, uploads with odd names."""
+"""What a hostile visitor tries: files outside of the folders, foreign hosts, routes without a login, uploads with odd names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MARK = "the-secret-of-this-machine"
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A secret beside the runs, and one inside a run, where no visitor may read it in place."""
+    """A secret beside the runs, and one inside a run, which no visitor may read there."""
     home = tmp_path_factory.mktemp("attacked")
     for place in ("secret.txt", "runs/ink/config.toml", "runs/ink/log.jsonl", "data/photos/01.txt"):
         (home / place).parent.mkdir(parents=True, exist_ok=True)
@@ -57,7 +57,7 @@ def leaks(answer: httpx.Response) -> bool:
 
 
 def spellings(path: str) -> list[str]:
-    """One path in the ways in which guards have been passed."""
+    """One path in the spellings that have bypassed guards."""
     return [
         path, quote(path, safe=""), quote(quote(path, safe=""), safe=""), f"/.{path}", f"//{path.lstrip('/')}",
         f"file://{path}", f"{path}%00.png", f"{path}/.", path.replace("/", "\\"), f"/tmp/../..{path}",

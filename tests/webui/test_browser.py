@@ -35,7 +35,7 @@ def wood(home: Path) -> None:
 
 
 def with_wood(test: Callable[..., None]) -> Callable[..., None]:
-    """Of the second tier, where a trained run called wood is there."""
+    """In the second tier, with a trained run called wood."""
     return pytest.mark.slow(pytest.mark.usefixtures("wood")(test))
 
 
@@ -132,7 +132,7 @@ def draw_at_three_strengths(tab: Tab, home: Path) -> None:
     assert tab.pictures("preview-gallery", 3) == three
 
 
-# ---- what else is done in an afternoon
+# ---- what else can be done
 
 
 @with_wood
@@ -268,7 +268,7 @@ def test_a_reload_restores_the_fields(tab: Tab) -> None:
     tab.page.wait_for_function("document.querySelector('#train-trigger :is(textarea, input)').value == 'inky'")
     for field, value in {"dataset": "photos", "steps": "77", "preset": "style", "learning-rate": "0.0002"}.items():
         tab.holds(f"train-{field}", value)
-    tab.choose("train-preset", "default")  # it is still known what was changed by hand
+    tab.choose("train-preset", "default")  # what was changed by hand is still known
     tab.page.wait_for_function("document.querySelector('#train-learning-rate input').value == '0.004'")
     tab.holds("train-steps", "77")
     tab.open("Compare")
@@ -288,7 +288,10 @@ def test_a_reload_restores_the_fields(tab: Tab) -> None:
 
 @with_wood
 def test_a_run_outlives_the_page(chromium: Any, home: Path, lasting: Path) -> None:
-    folders, env = (home / "runs", "--data", str(home / "data")), {"TMPDIR": str(home)}  # what is killed leaves some
+    folders, env = (
+        (home / "runs", "--data", str(home / "data")),
+        {"TMPDIR": str(home)},
+    )  # a killed page leaves files there
     with served(*folders, env=env) as first:
         tab = Tab(chromium, first.address)
         tab.open("Train")
@@ -313,7 +316,7 @@ def test_a_run_outlives_the_page(chromium: Any, home: Path, lasting: Path) -> No
         tab.close()
 
 
-# ---- how it is
+# ---- properties
 
 
 @with_wood

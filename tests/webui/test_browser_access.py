@@ -1,4 +1,4 @@
-"""The page for everyone and anywhere: phones, dark rooms, keyboards, screen readers, machines without a network."""
+"""The page for everyone: phones, dark mode, keyboards, screen readers, machines without a network."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ SCHEMES = ("light", "dark")
 
 @pytest.fixture(scope="module")
 def reached(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the server notes which addresses beyond this machine it wanted."""
+    """Where the server notes connections to other machines."""
     return tmp_path_factory.mktemp("reached") / "hosts.txt"
 
 
@@ -180,6 +180,6 @@ def test_a_url_given_as_a_file_is_not_fetched(page: Served) -> None:
 
 
 def test_no_other_host_was_contacted(page: Served, reached: Path) -> None:
-    """After all that: the server opened no connection; each Tab saw to it that no browser did."""
+    """After all tests: the server opened no connection; each Tab checks that no browser did."""
     assert not reached.exists() or reached.read_text() == ""
     assert not any("Traceback" in line for line in page.printed), json.dumps(page.printed)

@@ -1,4 +1,4 @@
-"""What a browser has kept is taken back only as far as it still means something."""
+"""Values that a browser has kept are restored only if they are still valid."""
 
 from __future__ import annotations
 

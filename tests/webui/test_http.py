@@ -60,7 +60,7 @@ def page(runs: Path, random_sd_folder: Path) -> Iterator[Served]:
 
 
 def reference(base: Path, runs: Path, asks: list[Ask]) -> dict[Ask, list[bytes]]:
-    """The pixels of what is asked, drawn one after the other."""
+    """The pixels of the requested pictures, drawn one after the other."""
     service, drawn = PreviewService.open(str(base)), {}
     for ask in dict.fromkeys(asks):
         prompts, names, strengths, seed, steps = ask
@@ -93,13 +93,13 @@ def test_sixteen_callers_get_what_one_gets_alone(page: Served, runs: Path, rando
         number, (prompts, names, strengths, seed, steps) = numbered
         chosen, wanted = [ids[name] for name in names], expected[numbered[1]]
         with page.client() as client:
-            if number % 8 < 2:  # as a browser does, each visitor one press after the other
+            if number % 8 < 2:  # like browsers, each visitor pressing once at a time
                 visitor = Visitor(client)
                 fields = [chosen, "\n".join(prompts), strengths, seed, steps, 5.0, 16, 16, ""]
                 shown = visitor.press("preview-generate", 3, fields)
                 gallery = shown[1]["value"] if isinstance(shown[1], dict) else shown[1]
                 drawn = [visitor.picture(cell) for cell in gallery]
-                wanted = wanted if names else wanted[:: len(wanted) // len(prompts)]  # the base, once a prompt
+                wanted = wanted if names else wanted[:: len(wanted) // len(prompts)]  # the base model, once per prompt
             else:
                 data = [list(prompts), chosen, strengths, seed, steps, 5.0, 0, 0, ""]
                 drawn = [pixels(base64.b64decode(p["png"])) for p in post(client, "preview", data)["pictures"]]
@@ -138,13 +138,13 @@ def test_the_job_of_a_caller_that_leaves_is_stopped(page: Served) -> None:
         long = {"data": [["a long one " * n for n in range(1, 33)], [entry["id"]], "0-1[2]", 1, 150, 5.0, 32, 32, ""]}
         with pytest.raises(httpx.ReadTimeout):
             client.post("/gradio_api/run/preview", json=long, timeout=3)
-        # the long one would take minutes, and this one would not be waited for so long
+        # the long one would take minutes, longer than this call would wait
         assert post(client, "preview", [["a short one"], [], "1", 1, 1, 5.0, 0, 0, ""])["pictures"]
 
 
 @contextmanager
 def not_ignored(number: signal.Signals) -> Iterator[None]:
-    """What is started within does not ignore the signal, though this process may (`nohup`)."""
+    """Processes started within do not ignore the signal, even if this one does (`nohup`)."""
     before = signal.signal(number, lambda *_: None)
     try:
         yield
@@ -175,7 +175,7 @@ def test_nothing_is_left_of_a_page_that_is_ended_while_it_starts(
     )  # fmt: skip
     try:
         until(lambda: process.poll() is not None or list(tmp_path.glob("sd-lora-page-*")), PATIENCE)
-        time.sleep(0.05)  # the folder is there a moment before its end is seen to
+        time.sleep(0.05)  # the folder exists a moment before its deletion is arranged
         process.send_signal(number)
         printed, _ = process.communicate(timeout=PATIENCE)
     finally:

@@ -27,7 +27,7 @@ JOB = PreviewJob((PreviewRow("a cup"),), (1.0,))
 
 
 class Service:
-    """Draws grey pictures; ends as the real one does, also where it was stopped before the last one."""
+    """Draws grey pictures; ends like the real one, even if it is stopped before the last picture."""
 
     def __init__(self) -> None:
         self.jobs: list[PreviewJob] = []
@@ -42,7 +42,7 @@ class Service:
             if self.wrong:
                 raise AdapterError("it does not fit")
             yield PreviewCell(row, column, Image.new("L", (8, 8), column), hashes={Path("a"): "as drawn"})
-        stop.set()  # nobody wants more of it
+        stop.set()  # no more is needed
 
     def recipe(self, job: PreviewJob, row: int, column: int, *, hashes: Any) -> dict[str, Any]:
         return {"prompt": job.rows[row].prompt, "strength": job.columns[column], "adapters": [], "seed": 0, "steps": 1,
@@ -114,7 +114,7 @@ def test_a_pair_that_is_replaced_does_not_disturb_the_newer_one(pair: Any, event
     older = compared(pair)
     for _ in range(events):
         next(older)
-    if not events:  # stopped before it says anything
+    if not events:  # stopped before its first event
         pair.drawings.begin = lambda *_: stopped()
         assert list(older) == [(gr.skip(), gr.skip())]
         return

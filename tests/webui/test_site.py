@@ -1,4 +1,4 @@
-"""What the page sees of the disk: adapters, runs and datasets by id, and nothing outside of their folders."""
+"""What the page lists: adapters, runs and datasets by id, and nothing outside of their folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Snippets of a mix: what other programs make of them is what we draw, and no name or prompt breaks out of them."""
+"""Snippets of a mix: other programs draw what we draw, and no name or prompt breaks out of them."""
 
 from __future__ import annotations
 
@@ -130,7 +130,9 @@ def test_any_prompt_is_valid_in_python() -> None:
     text = diffusers([Share("a.b"), Share("a_b")], Scene(HOSTILE, 0, "o\"wner/na'me", 64)).text
     strings = [node.value for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Constant)]
     assert HOSTILE.replace("\ud800", "?") in strings
-    assert {"a.b.safetensors", "a_b", "a_b_2", "o\"wner/na'me"} <= set(strings)  # PEFT takes neither dots nor twins
+    assert {"a.b.safetensors", "a_b", "a_b_2", "o\"wner/na'me"} <= set(
+        strings
+    )  # PEFT accepts neither dots nor duplicates
     text.encode()
 
 

@@ -84,11 +84,11 @@ class _Tab:
     def facts(self) -> None:
         self.description = html_field("adapters-description")
         self.trigger = gr.Textbox(
-            label="What calls the style in a prompt",
+            label="Trigger phrase",
             interactive=False,
             buttons=["copy"],
             elem_id="adapters-trigger",
-            placeholder="nothing is recorded",
+            placeholder="none is recorded",
         )
         with gr.Row():
             can_use = self.preview is not None
@@ -114,8 +114,8 @@ class _Tab:
         options = [self.chosen, self.layout, self.dtype, self.kind]
         on([self.refresh.click, *tab_selected()], self.on_list, None, [self.table, self.hint])
         on(self.table.select, self.on_select, None, outputs, trigger_mode="always_last")
-        copied = on(self.download.click, self.on_download, self.chosen, self.ready)
-        on(copied.success, None, self.ready, js=_SAVE)
+        ready = on(self.download.click, self.on_download, self.chosen, self.ready)
+        on(ready.success, None, self.ready, js=_SAVE)
         on(self.convert.click, self.on_convert, options, self.result, concurrency_limit=1)
         if self.preview is not None:
             field = self.preview.adapter

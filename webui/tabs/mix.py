@@ -214,7 +214,7 @@ def _parts(summary: AdapterSummary) -> list[list[tuple[str, str]]]:
     has_text = any(part.startswith("text_encoder") for part in summary.parts)
     rows = [[("unet", "UNet"), *([("text_encoder", "Text encoder")] if has_text else [])]]
     if "unet" not in summary.parts:  # modules outside of the blocks cannot have strengths by block
-        rows.append([(side, side) for side in ("down", "mid", "up") if any(b.split(".")[0] == side for b in inner)])
+        rows.append([(side, side) for side in dict.fromkeys(block.partition(".")[0] for block in inner)])
         rows.append([(block, block.replace(".block", "")) for block in inner if "." in block])
     return rows
 

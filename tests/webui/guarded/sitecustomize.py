@@ -1,4 +1,4 @@
-"""On the path of a server, this notes and refuses every address beyond this machine that it or its children ask for.
+"""On the path of a server, this notes and refuses every connection to another machine, by it or its children.
 
 Notes go to the file ``SD_LORA_REACHED``.
 """
@@ -26,7 +26,7 @@ def _check(host: object) -> None:
     if not _is_here(host):
         with open(os.environ["SD_LORA_REACHED"], "a", encoding="utf-8") as notes:
             notes.write(f"{host}\n")
-        raise OSError(f"{host} is beyond this machine")
+        raise OSError(f"{host} is not this machine")
 
 
 class _Guarded(socket.socket):

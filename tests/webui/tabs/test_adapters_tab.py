@@ -29,7 +29,7 @@ ODD_IDS = ["", "nope", "../../etc/passwd", "/etc/passwd", "__class__", "0" * 12,
 
 @pytest.fixture
 def site(service: PreviewService, pipe: Any, tmp_path: Path, trained_adapter: Callable[..., Any]) -> Site:
-    """A run's adapter that fits, one of a stranger that fits too, one that does not, and one that is damaged."""
+    """A run's adapter that fits, an untrusted one that fits too, one that does not, and one that is damaged."""
     for folder in ("runs/mine", "lib", "work"):
         (tmp_path / folder).mkdir(parents=True)
     adapter = trained_adapter(pipe, "attn")
@@ -190,7 +190,7 @@ def test_a_deleted_file_is_reported(tab: Any, site: Site) -> None:
         selected(tab, gone)
 
 
-# ---- files to take away
+# ---- files to download
 
 
 def test_a_download_is_a_copy_under_a_harmless_name(tab: Any, site: Site) -> None:
@@ -241,7 +241,7 @@ def test_only_what_the_lists_offer_is_converted_to(tab: Any, site: Site, choice:
 
 
 def test_a_failed_conversion_is_reported_without_the_path(tab: Any, site: Site) -> None:
-    for name in ("damaged", "mine"):  # the other does not tell its kind
+    for name in ("damaged", "mine"):  # the second does not say its kind
         with pytest.raises(SdLoraError) as caught:
             tab.on_convert(id_of(site, name), "kohya", "", "")
         assert str(site.runs.parent) not in str(caught.value)

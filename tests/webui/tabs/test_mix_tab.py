@@ -148,7 +148,7 @@ def test_each_adapter_has_a_slider_for_what_it_has(tab: Any, site: Site) -> None
     assert all((slider.minimum, slider.maximum, slider.interactive) == (-1, 2, True) for slider in sliders.values())
     (changed,) = page.fns.values()
     parts = ["strength", "unet", "down", "mid", "up", "down.block_0", "up.block_1"]
-    assert changed.fn is None  # what was moved meanwhile would be undone by an answer of the server
+    assert changed.fn is None  # an answer of the server would undo what was moved meanwhile
     assert isinstance(changed.js, str)
     assert f"const parts = {json.dumps(parts)};" in changed.js
     assert f"...known, [{json.dumps(ink)}]" in changed.js

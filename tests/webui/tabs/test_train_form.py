@@ -245,7 +245,7 @@ def test_a_dataset_with_errors_is_not_trained_on(
     assert last[2]["value"] == site.id_of(site.runs / "new")
     assert started == [(site.runs / "new", train_run.MOST_RUNS)]
     check = checked("caption-missing")
-    assert "has started" in texts_of(list(handlers["on_start"](*asked))[-1])[0]  # by the check that was made just now
+    assert "has started" in texts_of(list(handlers["on_start"](*asked))[-1])[0]  # by the recent check
     assert "&lt;i&gt;.png" in texts_of(list(handlers["on_check"](*asked[1:]))[-1])[1]
     assert "not started" in texts_of(list(handlers["on_start"](*asked))[-1])[0]
     last = list(handlers["on_start"]("../evil", *asked[1:]))[-1]
@@ -302,7 +302,7 @@ def test_a_tick_sends_only_what_has_changed(site: Site, handlers: dict[str, Any]
     assert (stop["interactive"], resume["interactive"]) == (False, True)
     [(shown, caption)] = samples["value"]
     assert caption == "step 2"
-    assert Path(shown).is_relative_to(site.work)  # nothing of the run is handed out in place
+    assert Path(shown).is_relative_to(site.work)  # browsers get no file of the run itself
     assert Path(shown).read_bytes() == b"a picture"
     again = handlers["on_tick"](identity, seen)
     assert all(part == gr.skip() for part in (*again[:8], again[-1]))

@@ -53,7 +53,7 @@ class Captions:
     def _caption(self) -> None:
         self.name = gr.Textbox("", label="Picture", interactive=False, elem_id="dataset-picture-name")
         self.picture = ui.picture("dataset-picture", 280, label="Picture", show_label=False, format="jpeg")
-        options = {"elem_id": "dataset-caption", "max_length": _MOST_CAPTION}
+        options: dict[str, Any] = {"elem_id": "dataset-caption", "max_length": _MOST_CAPTION}
         self.caption = gr.Textbox("", label="Captions, one per line", lines=3, max_lines=12, **options)
         self.tokens = ui.html_field("dataset-tokens")
         with gr.Row():

@@ -108,7 +108,7 @@ class Desk:
     def text(self, name: str) -> tuple[str, str]:
         """The text of the field for an image, and a message. SdLoraError."""
         if self.editor is None:
-            return "\n".join(self.rows[self.existing(name)].captions), f"these captions can only be read: {self.why}"
+            return "\n".join(self.rows[self.existing(name)].captions), f"these captions are read-only: {self.why}"
         draft = self.drafts.get(self.existing(name))
         if draft is None or name not in self.bases:
             self.bases[name] = self.editor.read(name)
@@ -143,14 +143,15 @@ class Desk:
         """Undo the last save: the name of its image, empty if that is not shown, and a message."""
         editor = self._editing()
         name = editor.undo()
+        line = f"the last save of {name} is undone"
         if name not in self.rows:
-            return "", f"undone for {name}; check again to see that picture"
+            return "", f"{line}; check again to see that picture"
         draft = self.drafts.get(name)
         self._reread(name)
         if draft is not None and draft.text != self.bases[name]:
             self.drafts[name] = Draft(draft.text, self.bases[name])
-            return name, f"undone for {name}; your unsaved text is kept"
-        return name, f"undone for {name}"
+            return name, f"{line}; your unsaved text is kept"
+        return name, line
 
     def discard(self, name: str) -> str:
         """Drop a draft and read the caption again."""

@@ -62,7 +62,7 @@ class _Tab:
                 file_types=[*sorted(IMAGE_SUFFIXES), *TEXTS],
                 elem_id="dataset-upload",
             )
-            options = {"max_length": _LONGEST_NAME, "placeholder": "ink-drawings"}
+            options: dict[str, Any] = {"max_length": _LONGEST_NAME, "placeholder": "ink-drawings"}
             self.name = gr.Textbox("", label="Name of the new dataset", elem_id="dataset-name", **options)
             with gr.Row():
                 self.create = gr.Button("New dataset", elem_id="dataset-create")

@@ -36,7 +36,7 @@ class RunView:
         self.samples = gallery("train-samples", "Samples, the newest last", 2, visible=False)
         with gr.Row(equal_height=True, visible=False) as self.results:
             self.adapter = gr.Dropdown([], label="Adapter after", elem_id="train-adapter", min_width=150)
-            options = {"visible": preview is not None, "min_width": 150, "elem_classes": "beside"}
+            options: dict[str, Any] = {"visible": preview is not None, "min_width": 150, "elem_classes": "beside"}
             self.preview_button = gr.Button("Preview result", elem_id="train-preview", **options)
         self.log = gr.Textbox(
             "",

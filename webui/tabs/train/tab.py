@@ -67,7 +67,7 @@ class _Tab:
             "train-dataset", "Dataset", self.site.dataset_choices(), info=f"a folder of images in {self.site.data}"
         )
         with gr.Row(equal_height=True):
-            options = {"max_length": 200, "min_width": 150, "info": "the folder that the run creates"}
+            options: dict[str, Any] = {"max_length": 200, "min_width": 150, "info": "the folder that the run creates"}
             self.name = gr.Textbox("", label="Run name", elem_id="train-name", **options)
             presets, info = [("default", ""), *preset_names()], "fills the form; what you changed is kept"
             self.preset = gr.Dropdown(
@@ -97,8 +97,8 @@ class _Tab:
         with gr.Row(equal_height=True):
             for key in ("base", "revision", "config"):
                 info = setting_help().get(f"model.{key}") or "the base model that this page was opened on"
-                options = {"interactive": False, "elem_id": f"train-model-{key}", "min_width": 150, "info": info}
-                gr.Textbox(getattr(self.config.model, key), label=key.capitalize(), **options)
+                options: dict[str, Any] = {"elem_id": f"train-model-{key}", "min_width": 150, "interactive": False}
+                gr.Textbox(getattr(self.config.model, key), label=key.capitalize(), info=info, **options)
 
     def answers(self) -> None:
         """The buttons, with their message above them, as text below them would be out of sight."""

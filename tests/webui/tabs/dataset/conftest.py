@@ -41,7 +41,7 @@ def tab(one_tab: Any, site: Site) -> Any:
 
 @pytest.fixture
 def folder(captioned: Write, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Three captioned pictures in the dataset ``ink``, which checks look at without a base model."""
+    """Three captioned pictures in the dataset ``ink``, which is checked without a base model."""
 
     def look(config: RunConfig, *, thumbnails: bool, watch: Any) -> Check:
         listing = list_folder(config.data)

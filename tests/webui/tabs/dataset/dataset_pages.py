@@ -22,7 +22,7 @@ def count(text: str) -> tuple[int, int]:
 
 
 def opened(tab: Any, name: str = "ink") -> tuple[str, Visit, dict[Any, Any]]:
-    """A dataset checked: its id, the visit and the last updates."""
+    """A dataset is checked: its id, the visit and the last updates."""
     identity = dict(tab.site.dataset_choices())[name]
     visit = tab.on_choose(identity, Visit(), "", "", "")[tab.visit]
     *_, last = tab.on_check(identity, visit, "", "", "")

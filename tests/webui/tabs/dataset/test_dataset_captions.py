@@ -23,7 +23,7 @@ def test_drafts_are_not_lost(tab: Any, folder: Path, captioned: Write) -> None:
     second = value(shown[words.caption])
     shown = words.on_select(visit, "01.png", second, "", event)
     assert value(shown[words.caption]) == "a draft"
-    assert "value" not in shown[words.gallery]  # marks are as they were
+    assert "value" not in shown[words.gallery]  # the marks have not changed
     assert set(words.on_select(visit, "00.png", "typed since", "", event)) == {words.name}
     captioned("data/other", count=1, size=16)
     other = dict(tab.site.dataset_choices())["other"]
@@ -76,7 +76,7 @@ def test_a_second_check_keeps_typed_text_and_undo(tab: Any, folder: Path) -> Non
     words.on_save(visit, "00.png", "saved", "")
     (folder / "02.png").unlink()
     *_, shown = tab.on_check(identity, visit, "00.png", "typed", "")
-    assert words.caption not in shown  # the field stays, with what was typed meanwhile
+    assert words.caption not in shown  # the field keeps what was typed meanwhile
     assert words.name not in shown
     assert len(value(shown[words.gallery])) == 2
     assert words.on_next(visit, "00.png", "typed, longer", "")[words.name] == "01.png"

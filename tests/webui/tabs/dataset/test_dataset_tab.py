@@ -1,4 +1,4 @@
-"""The Dataset tab: names and captions are text, tokens are counted as trained, strange ids change nothing."""
+"""The Dataset tab: names and captions are text, tokens are counted as in training, unknown ids change nothing."""
 
 from __future__ import annotations
 
