@@ -1,4 +1,4 @@
-"""What a hostile visitor tries: files outside of the folders, foreign hosts, routes without a login, uploads with odd names."""
+"""What a hostile visitor tries: private files, foreign hosts, routes without a login, uploads with odd names."""
 
 from __future__ import annotations
 
