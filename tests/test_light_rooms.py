@@ -33,7 +33,7 @@ HEAVY = {
     "sd_lora.models.opening",
     "sd_lora.models.quantize",
     "sd_lora.models.timesteps",
-    "sd_lora.preview.adapter_shelf",
+    "sd_lora.preview.caches",
     "sd_lora.preview.painter",
     "sd_lora.preview.previewer",
     "sd_lora.preview.service",

@@ -24,7 +24,7 @@ _TRIES, _TRY_SECONDS = 5, 1.0
 @dataclass(frozen=True)
 class Cost:
     """What a step costs on a device: its `seconds`, the bytes that are `resident` beside it, the bytes that its
-    `activations` take for the backward pass, and on what the figures stand."""
+    `activations` take for the backward pass, and what the figures are based on."""
 
     seconds: float
     resident: int
@@ -39,7 +39,7 @@ class Cost:
 def measure(
     family: ModelFamily, pipe: Any, device: torch.device, schedule: Schedule, *, checkpointing: bool = False
 ) -> Cost:
-    """What a step of the base model costs on `device`, from steps here and now; with gradient `checkpointing`, if so.
+    """What a step of the base model costs on `device`, by timing some; with gradient `checkpointing` if that is set.
 
     A base that is large for a CPU is tried on fewer pixels and one picture, and the figures scaled: a rough estimate.
     """

@@ -1,4 +1,4 @@
-"""The dataset doctor: reads a folder wholly, looks at every picture and caption, and says what a run on it will be."""
+"""The dataset doctor: reads an entire folder, looks at every picture and caption, and says what a run on it will be."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any
 
 from PIL import ImageStat
@@ -14,7 +15,7 @@ from sd_lora.check.cost import measure
 from sd_lora.check.idle_settings import excessive_repeats, idle_settings
 from sd_lora.check.quality import Look, duplicates, look_at, thumbnail
 from sd_lora.check.result import Check, ImageRow, plan_for
-from sd_lora.check.wording import prior_wording, wording
+from sd_lora.check.wording import Reader, prior_wording, wording
 from sd_lora.config.schema import RunConfig
 from sd_lora.data.captions import PLACEHOLDER, has_placeholder
 from sd_lora.data.examples import Example, example_of, with_captions
@@ -31,7 +32,7 @@ Watch = Callable[[int, int], None]
 _MOST_THUMBNAILS = 500
 _MOST_CAPTIONS = 8
 _LEAST_MASK = 0.01
-#: what makes an image that is left out one that is trained on, if not repair
+#: how to train on an image that is left out, where repair is not the remedy
 _TO_TRAIN = {
     "image-unsupported": "save [it|them] as PNG to train on [it|them]",
     "image-oversized": "scale [it|them] down to train on [it|them]",
@@ -41,8 +42,8 @@ _TO_TRAIN = {
 
 @dataclass(frozen=True)
 class Examined:
-    """A folder examined for a base model: what is trained on, in which order, everything that was found, and the images
-    that are `held` out to measure the validation loss."""
+    """A folder examined for a base model: what is trained on, in which order, all findings, and the images that are
+    `held` out to measure the validation loss."""
 
     listing: Listing
     examples: list[Example]
@@ -55,8 +56,8 @@ class Examined:
 
 
 @dataclass(frozen=True)
-class _Seen:
-    """One entry looked at: an example and its look, or the findings that say why there is none."""
+class _Inspected:
+    """One entry, inspected: an example and its look, or the findings that say why it has neither."""
 
     entry: Entry
     example: Example | None
@@ -75,28 +76,22 @@ def check_folder(config: RunConfig, *, thumbnails: bool = False, watch: Watch | 
     check_colour(config.data.background)
     listing = list_folder(config.data)
     base = open_base(config.model)
-    found = examine(config, listing, base.family, base.pipe, thumbnails=thumbnails, watch=watch)
+    result = examine(config, listing, base.family, base.pipe, thumbnails=thumbnails, watch=watch)
     plan = None
-    if found.schedule is not None:
-        cost = measure(base.family, base.pipe, base.device, found.schedule).of(found.steps)
-        plan = plan_for(found.schedule, found.steps, cost)
-    order = {entry.name: number for number, entry in enumerate(listing.entries)}
-    times = exposures_of(found.schedule, found.steps) if found.schedule else [None] * len(found.examples)
-    seen = [*zip(found.examples, times, strict=True), *((example, None) for example in found.held)]
+    if result.schedule is not None:
+        cost = measure(base.family, base.pipe, base.device, result.schedule).of(result.steps)
+        plan = plan_for(result.schedule, result.steps, cost)
+    order, small = {entry.name: number for number, entry in enumerate(listing.entries)}, result.thumbnails
+    times = exposures_of(result.schedule, result.steps) if result.schedule else [None] * len(result.examples)
+    counted = [*zip(result.examples, times, strict=True), *((example, None) for example in result.held)]
     rows = [
-        ImageRow(
-            e.name,
-            tuple(dict.fromkeys(e.captions))[:_MOST_CAPTIONS],
-            e.width,
-            e.height,
-            found.thumbnails.get(e.name),
-            count,
-        )
-        for e, count in sorted(seen, key=lambda pair: order[pair[0].name])
+        ImageRow(e.name, tuple(dict.fromkeys(e.captions))[:_MOST_CAPTIONS], e.width, e.height, small.get(e.name), n)
+        for e, n in sorted(counted, key=lambda pair: order[pair[0].name])
     ]
-    left = sum(finding.code == "image-skipped" for finding in found.findings)
-    summary = f"{listing.summary}; {left} cannot be read and {'is' if left == 1 else 'are'} left out"
-    return Check(config.data.folder, listing.layout, summary if left else listing.summary, rows, found.findings, plan)
+    skipped = sum(finding.code == "image-skipped" for finding in result.findings)
+    summary = f"{listing.summary}; {skipped} cannot be read and {'is' if skipped == 1 else 'are'} left out"
+    summary = summary if skipped else listing.summary
+    return Check(config.data.folder, listing.layout, summary, rows, result.findings, plan)
 
 
 def examine(
@@ -110,11 +105,11 @@ def examine(
 ) -> Examined:
     """Decode and look at every entry of `listing`, read its captions as the base model will, and plan the exposures."""
     side, grain = config.data.resolution or family.native_size(pipe), family.grain(pipe)
-    seen = list(_look_at_all(listing.entries, config, (side, grain), thumbnails, watch))
-    good = [s for s in seen if s.example is not None and s.look is not None]
-    lost = {s.entry.name for s in seen} - {s.entry.name for s in good}  # no caption would help them
+    every = list(_look_at_all(listing.entries, config, (side, grain), thumbnails, watch))
+    good = [s for s in every if s.example is not None and s.look is not None]
+    lost = {s.entry.name for s in every} - {s.entry.name for s in good}  # no caption would help them
     listed = [f for f in listing.findings if f.file not in lost or f.code not in ("caption-missing", "caption-empty")]
-    findings = [*listed, *(finding for s in seen for finding in s.findings)]
+    findings = [*listed, *(finding for s in every for finding in s.findings)]
     examples = with_captions(
         [s.example for s in good if s.example is not None],
         [s.entry for s in good],
@@ -131,7 +126,7 @@ def examine(
     findings += [*idle_settings(config.data, listing.layout, entries, side), *excessive]
     examples, held = hold_out(examples, config.training.hold_out, config.training.seed)
     trained = [example for example in examples if not example.prior]
-    findings += _about_the_set(listing, trained, bool(seen))
+    findings += _about_the_set(listing, trained, bool(every))
     schedule = schedule_for(examples, config, side, grain) if trained and not excessive else None
     prior = len(trained) < len(examples)
     steps = config.training.steps or default_steps(max(1, len(trained)), config.training.batch_size, prior=prior)
@@ -141,7 +136,7 @@ def examine(
 
 
 def _unseen(schedule: Schedule | None, examples: Sequence[Example], steps: int) -> list[Finding]:
-    """What is to be said if the run ends before every image to learn from was seen."""
+    """A finding if the run ends before it has shown every image to learn from."""
     if schedule is None:
         return []
     times = [n for n, e in zip(exposures_of(schedule, steps), examples, strict=True) if not e.prior]
@@ -153,22 +148,22 @@ def _unseen(schedule: Schedule | None, examples: Sequence[Example], steps: int) 
 
 def _look_at_all(
     entries: Sequence[Entry], config: RunConfig, sizes: tuple[int, int], thumbnails: bool, watch: Watch | None
-) -> Iterator[_Seen]:
+) -> Iterator[_Inspected]:
     """Every entry looked at, in order; decoding releases the interpreter, so several at once."""
     wanted = set(range(_MOST_THUMBNAILS)) if thumbnails else set()
 
-    def look(numbered: tuple[int, Entry]) -> _Seen:
+    def look(numbered: tuple[int, Entry]) -> _Inspected:
         number, entry = numbered
         return _look(entry, config, sizes, number in wanted)
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for done, seen in enumerate(pool.map(look, enumerate(entries)), 1):
+        for done, inspected in enumerate(pool.map(look, enumerate(entries)), 1):
             if watch is not None:
                 watch(done, len(entries))
-            yield seen
+            yield inspected
 
 
-def _look(entry: Entry, config: RunConfig, sizes: tuple[int, int], pictured: bool) -> _Seen:
+def _look(entry: Entry, config: RunConfig, sizes: tuple[int, int], pictured: bool) -> _Inspected:
     """Decode one entry and look at it; whatever is wrong becomes a finding."""
     data, findings = config.data, list[Finding]()
     try:
@@ -179,11 +174,8 @@ def _look(entry: Entry, config: RunConfig, sizes: tuple[int, int], pictured: boo
                 findings.append(Finding("mask-empty", entry.name, f"{_little(share)} of it is learnt"))
     except PictureError as error:
         file = entry.name if error.code != "mask-size" else f"{entry.name} and its mask"
-        if data.skip_bad:
-            found = Finding("image-skipped", file, error.detail, _TO_TRAIN.get(error.code, ""))
-        else:
-            found = Finding(error.code, file, error.detail)
-        return _Seen(entry, None, None, "", (found,))
+        code, advice = ("image-skipped", _TO_TRAIN.get(error.code, "")) if data.skip_bad else (error.code, "")
+        return _Inspected(entry, None, None, "", (Finding(code, file, error.detail, advice),))
     view = views_of(*picture.image.size, *sizes, data)[0]
     look = look_at(picture.image, trained=view.size, jpeg_quality=picture.jpeg_quality)
     transparent = any(code in ("image-alpha", "image-transparent") for code, _ in picture.remarks)
@@ -194,40 +186,28 @@ def _look(entry: Entry, config: RunConfig, sizes: tuple[int, int], pictured: boo
     ]
     example = replace(example_of(entry, picture.image.size, data, transparent=transparent), digest=picture.digest)
     small = thumbnail(picture.image) if pictured else None
-    return _Seen(entry, example, look, picture.digest, tuple(findings), small)
+    return _Inspected(entry, example, look, picture.digest, tuple(findings), small)
 
 
 def _little(share: float) -> str:
     return f"{share:.1%}" if share >= 0.001 else "under 0.1%" if share else "nothing"
 
 
-class _Reader:
-    """A base model's tokenizers, as the checks of captions ask them."""
-
-    def __init__(self, family: ModelFamily, pipe: Any) -> None:
-        self._family, self._pipe, self.limit = family, pipe, family.token_limit(pipe)
-
-    def count(self, captions: Sequence[str]) -> list[int]:
-        return self._family.token_counts(self._pipe, captions)
-
-    def is_known(self, word: str) -> bool:
-        return self._family.is_known_word(self._pipe, word)
-
-
 def _words(examples: Sequence[Example], config: RunConfig, family: ModelFamily, pipe: Any) -> list[Finding]:
-    """What is to be said of captions and trigger word; regularisation images have captions of their own kind."""
-    trigger, reader = config.data.trigger, _Reader(family, pipe)
-    own, prior = ([(e.name, e.written) for e in examples if e.prior is kind] for kind in (False, True))
+    """Findings on captions and trigger word; regularisation images have captions of another kind."""
+    trigger = config.data.trigger
+    reader = Reader(family.token_limit(pipe), partial(family.token_counts, pipe), partial(family.is_known_word, pipe))
+    style, prior = ([(e.name, e.written) for e in examples if e.prior is kind] for kind in (False, True))
     unset = [e.name for e in examples if any(map(has_placeholder, e.written)) and (e.prior or not trigger)]
-    found = [Finding("trigger-unset", name, f"its caption holds {PLACEHOLDER}") for name in unset]
-    return [*found, *wording(own, trigger, reader), *prior_wording(prior, trigger, reader)]
+    findings = [Finding("trigger-unset", name, f"its caption has {PLACEHOLDER}") for name in unset]
+    return [*findings, *wording(style, trigger, reader), *prior_wording(prior, trigger, reader)]
 
 
 def _about_the_set(listing: Listing, trained: Sequence[Example], any_entry: bool) -> list[Finding]:
     if not trained:
         known = any(f.code == "no-images" for f in listing.findings)
-        left = "none of its images can be trained on" if any_entry else "it holds no images"
-        return [] if known else [Finding("no-images", None, left)]
+        why = "none of its images can be trained on" if any_entry else "it has no images"
+        return [] if known else [Finding("no-images", None, why)]
     if len(trained) < 4:
         count = "one image" if len(trained) == 1 else f"{len(trained)} images"
         return [Finding("set-small", None, f"{count} only: expect the adapter to copy as much as to learn")]

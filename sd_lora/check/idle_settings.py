@@ -1,4 +1,4 @@
-"""What settings have to know of the images at hand, and repeats that ask too much of them."""
+"""Settings that have no effect on these images, and repeats that make an epoch too long."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ _MOST_EXPOSURES = 300_000
 
 
 def idle_settings(data: DataConfig, layout: str, entries: Sequence[Entry], side: int) -> list[Finding]:
-    """What was set in `data` and changes nothing for `entries`, which are trained at `side` pixels first."""
-    if all(entry.prior for entry in entries):  # which is an error of its own
+    """Settings of `data` that change nothing for `entries`, which are trained at `side` pixels first."""
+    if all(entry.prior for entry in entries):  # which is an error already
         return []
     loose = [(_loose(caption, e.rules), e.rules) for e in entries for caption in e.captions if "," in caption]
     facts = ImageFacts(
@@ -32,15 +32,15 @@ def idle_settings(data: DataConfig, layout: str, entries: Sequence[Entry], side:
 
 
 def excessive_repeats(entries: Sequence[Entry]) -> list[Finding]:
-    """That an epoch of `entries`, with each as often as its repeats say, would be too long."""
-    found = []
+    """A finding if an epoch of `entries`, each as often as its repeats say, would be too long."""
+    findings = []
     for prior in (False, True):
         repeats = [entry.repeats for entry in entries if entry.prior is prior]
         exposures = sum(repeats) // (gcd(*repeats) or 1)
         if exposures > max(_MOST_EXPOSURES, len(repeats)):
             detail = f"{len(repeats)} images with their repeats make {exposures:,} exposures an epoch"
-            found.append(Finding("repeats-large", None, f"{detail}, and {_MOST_EXPOSURES:,} are the most"))
-    return found
+            findings.append(Finding("repeats-large", None, f"{detail}; at most {_MOST_EXPOSURES:,} are allowed"))
+    return findings
 
 
 def _loose(caption: str, rules: TagRules) -> int:

@@ -1,5 +1,5 @@
-"""What a decoded picture looks like to someone who is about to train on it: too small, blurred, compressed, bordered,
-blank, or there twice. Figures of how well: benchmarks/picture_findings.py."""
+"""What is wrong with a decoded picture for training: too small, blurred, compressed, bordered, blank or duplicated. How
+well this is recognised is measured by benchmarks/picture_findings.py."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Pixels = NDArray[np.uint8]
 _SIDE = 512
 _MOST_PIXELS = 40_000_000
 _MOST_AREAS = 16
-#: as many cost no time worth a word, however small they are trained
+#: this many take no time worth mentioning, however small they are trained
 _FEW_PIXELS = 4_000_000
 _MOST_CROPPED = 0.2
 #: how wide the sharpest edges of a blurred picture are at least: a share of its longer side, and pixels of the copy
@@ -45,8 +45,7 @@ _MIRRORED = np.tile(np.array([1, -1], dtype=np.float32), 32)
 
 @dataclass(frozen=True)
 class Look:
-    """What was seen in a picture: its perceptual hash of 64 bits (0 if there is nothing to compare), and remarks as
-    (code, detail)."""
+    """What a picture looks like: its perceptual hash of 64 bits (0 if there is none to compare), and remarks as (code, detail)."""
 
     phash: int
     remarks: tuple[Remark, ...]
@@ -57,7 +56,7 @@ def look_at(image: Image.Image, *, trained: tuple[int, int], jpeg_quality: float
     100 if its file is a JPEG.
 
     Blur means edges wider than about half a percent of the picture everywhere, so one thing in focus is enough. Heavy
-    compression is found in the file's own tables, or in the pixels of a JPEG that was saved anew as something else.
+    compression is found in the tables of the file, or in the pixels of a JPEG that was saved again in another format.
     """
     import imagehash
 
@@ -119,19 +118,19 @@ def _near(hashes: Sequence[int]) -> Iterator[tuple[int, int, str]]:
 
 
 def _fitted(image: Image.Image, side: int) -> Image.Image:
-    """`image` reduced so that it fits a square of `side` pixels; never enlarged."""
+    """`image` reduced so that it fits a square of `side` pixels; never upscaled."""
     scale = min(1.0, side / max(image.size))
     size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
     return image.resize(size, Image.Resampling.BICUBIC, reducing_gap=1.1)
 
 
 def _about_size(size: tuple[int, int], trained: tuple[int, int]) -> Iterator[Remark]:
-    """What the sizes (width, height) of a picture and of its training say of it."""
+    """Remarks on the size (width, height) of a picture and the size at which it is trained."""
     width, height = size
     scale = max(trained[0] / width, trained[1] / height)
     cropped = cropped_share(width, height, trained)
     if scale > 1.05:
-        yield "image-tiny" if scale > 2 else "image-small", f"{width} × {height}, enlarged {scale:.1f} times"
+        yield "image-tiny" if scale > 2 else "image-small", f"{width} × {height}, upscaled {scale:.1f} times"
     if width * height > max(_FEW_PIXELS, min(_MOST_PIXELS, _MOST_AREAS * trained[0] * trained[1])):
         yield "image-huge", f"{width} × {height}, trained at {trained[0]} × {trained[1]}"
     if cropped > _MOST_CROPPED:
@@ -158,7 +157,7 @@ def _blur(copy: Image.Image) -> float | None:
 
     if min(copy.size) < 8:  # no room for an edge
         return None
-    calm = gaussian_filter(np.asarray(copy.convert("L"), dtype=np.float32), 1.0)  # so that grain is no edge
+    calm = gaussian_filter(np.asarray(copy.convert("L"), dtype=np.float32), 1.0)  # so that grain is not an edge
     slope, softer = _slope(calm), _slope(gaussian_filter(calm, 2.0))
     strong = slope >= max(0.4 * np.quantile(slope, 0.998), 2.0)
     if strong.sum() < 30:
@@ -175,10 +174,10 @@ def _slope(grey: NDArray[Any]) -> NDArray[Any]:
 
 
 def _compression(image: Image.Image, quality: float | None) -> str | None:
-    """How heavily a JPEG was compressed, or None if it is none or well.
+    """How heavily a JPEG was compressed; None for a good one and for other pictures.
 
-    A JPEG's blocks of 8 × 8 pixels hold no frequency weaker than half a step of its table, which tells even once it
-    has been saved anew without loss.
+    A JPEG's blocks of 8 × 8 pixels have no frequency weaker than half a step of its table, which still shows after it
+    was saved again without loss.
     """
     from scipy.fft import dctn
 
@@ -186,9 +185,9 @@ def _compression(image: Image.Image, quality: float | None) -> str | None:
         return f"JPEG quality {quality:.0f} of 100"
     blocks = _blocks(image)
     low, high = blocks.min((1, 2)), blocks.max((1, 2))
-    # where a colour is at its end the decoder has cut something off
-    whole = (low > 0).all(-1) & (high < 255).all(-1) & (high - low > 4).any(-1)
-    grey = blocks[whole] @ np.array([0.299, 0.587, 0.114], dtype=np.float32)  # (n, 8, 8)
+    # where a colour is at its limit the decoder has clipped it
+    intact = (low > 0).all(-1) & (high < 255).all(-1) & (high - low > 4).any(-1)
+    grey = blocks[intact] @ np.array([0.299, 0.587, 0.114], dtype=np.float32)  # (n, 8, 8)
     if len(grey) < 16:
         return None
     strength = np.abs(np.asarray(dctn(grey, axes=(1, 2), norm="ortho")))
@@ -196,7 +195,7 @@ def _compression(image: Image.Image, quality: float | None) -> str | None:
     there = strength > 3
     weak = there & (strength < 1.2 * _JPEG_TABLE)
     if weak.sum() < 0.15 * there.sum():
-        return "the blocks of a JPEG of low quality, saved anew"
+        return "the blocks of a JPEG of low quality, saved again"
     return None
 
 

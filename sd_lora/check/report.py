@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import os
 import stat
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,13 +24,13 @@ _MOST_UNFOLDED = 8
 
 @dataclass(frozen=True)
 class Kind:
-    """All findings of one code; `title` says how many there are, or what the one is that is about no file."""
+    """All findings of one code; `title` says how many there are, or what a single one says that is about no file."""
 
     code: str
     severity: Severity
     title: str
     remedy: str
-    found: tuple[Finding, ...]
+    findings: tuple[Finding, ...]
 
 
 def write_report(check: Check, path: Path) -> None:
@@ -43,7 +44,7 @@ def write_report(check: Check, path: Path) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"base64": _base64, "duration": duration}
+    environment.filters |= {"base64": lambda content: base64.b64encode(content).decode("ascii"), "duration": duration}
     kinds, shown = _kinds(check.findings), list(check.images[:_MOST_IMAGES])
     page = environment.get_template("report.html.jinja").render(
         check=check,
@@ -56,7 +57,7 @@ def write_report(check: Check, path: Path) -> None:
         badges=_badges(kinds),
         unfolded=_MOST_UNFOLDED,
     )
-    # a file's name may hold bytes that are no text
+    # a file's name may have bytes that are not text
     write_atomically(path, page.encode("utf-8", "replace"))
 
 
@@ -67,7 +68,7 @@ def check_target(path: Path) -> None:
     elif not path.absolute().parent.is_dir():
         why = "its folder does not exist"
     elif os.path.lexists(path) and not stat.S_ISREG(path.lstat().st_mode):
-        why = "there is something else of that name"
+        why = "something else has that name"
     else:
         return
     raise ConfigError(f"{printable(str(path))} cannot be written: {why}; --report is a page, such as check.html")
@@ -78,30 +79,21 @@ def _kinds(findings: Iterable[Finding]) -> list[Kind]:
     of: dict[str, list[Finding]] = {}
     for finding in findings:
         of.setdefault(finding.code, []).append(finding)
-    kinds = []
-    for code, _ in grouped(findings):
-        found = of[code]
-        kinds.append(Kind(code, CODES[code].severity, headline(found), remedy_of(found), tuple(found)))
-    return kinds
+    each = ((code, tuple(of[code])) for code, _ in grouped(findings))
+    return [Kind(code, CODES[code].severity, headline(same), remedy_of(same), same) for code, same in each]
 
 
 def _counts(findings: Iterable[Finding]) -> list[tuple[Severity, str]]:
-    """How many findings there are of each severity, as (``error``, ``2 errors``), without those of which there are
-    none."""
-    severities = [finding.severity for finding in findings]
+    """How many findings there are of each severity, as (``error``, ``2 errors``), leaving out zeros."""
+    counts = Counter(finding.severity for finding in findings)
     order: tuple[Severity, ...] = ("error", "warning", "info")
-    counts = [(severity, severities.count(severity)) for severity in order]
-    return [(severity, f"{n} {severity}{'s' if n > 1 else ''}") for severity, n in counts if n]  # type: ignore[return-value]
+    return [(s, f"{counts[s]} {s}{'s' if counts[s] > 1 else ''}") for s in order if counts[s]]
 
 
 def _badges(kinds: Iterable[Kind]) -> dict[str, list[Kind]]:
     """The kinds of finding by the file they are about."""
     badges: dict[str, list[Kind]] = {}
     for kind in kinds:
-        for name in dict.fromkeys(finding.file for finding in kind.found if finding.file):
+        for name in dict.fromkeys(finding.file for finding in kind.findings if finding.file):
             badges.setdefault(name, []).append(kind)
     return badges
-
-
-def _base64(content: bytes) -> str:
-    return base64.b64encode(content).decode("ascii")

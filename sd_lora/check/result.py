@@ -1,4 +1,4 @@
-"""What a check of a folder says: its images, its findings, and the plan of a run on it."""
+"""The result of checking a folder: its images, its findings, and the plan of a run on it."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class BucketRow:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would be: `exposures` = `steps` · `batch_size`, and what it takes here, measured as `basis` says."""
+    """What a run would be: `exposures` = `steps` · `batch_size`, and what it takes, measured as `basis` says."""
 
     images: int
     exposures: int
@@ -51,11 +51,11 @@ class Plan:
 
 
 def plan_for(schedule: Schedule, steps: int, cost: tuple[float | None, int | None, str] = (None, None, "")) -> Plan:
-    """The plan of `steps` steps; `cost` is what `measure` gives for the whole run."""
-    seen = schedule.count(steps)
-    sizes = sorted({size for _, size in seen})
+    """The plan of `steps` steps; `cost` is what `measure` gives for the entire run."""
+    counts = schedule.count(steps)
+    sizes = sorted({size for _, size in counts})
     rows = tuple(
-        BucketRow(*size, sum(1 for _, s in seen if s == size), sum(n for (_, s), n in seen.items() if s == size))
+        BucketRow(*size, sum(s == size for _, s in counts), sum(n for (_, s), n in counts.items() if s == size))
         for size in sizes
     )
     return Plan(len(schedule.images), steps * schedule.batch_size, steps, schedule.batch_size, rows, *cost)
@@ -63,7 +63,7 @@ def plan_for(schedule: Schedule, steps: int, cost: tuple[float | None, int | Non
 
 @dataclass(frozen=True)
 class Check:
-    """A folder checked; `summary` says in one line what was understood. Without usable images there is no `plan`."""
+    """A folder checked; `summary` is one line. Without usable images there is no `plan`."""
 
     folder: str
     layout: str
@@ -77,7 +77,7 @@ class Check:
         return any(finding.severity == "error" for finding in self.findings)
 
     def to_json(self) -> dict[str, Any]:
-        """The check as what JSON can hold; `examples` have all their `captions` beside the first."""
+        """The check as JSON; `examples` have all their `captions` beside the first."""
         return {
             "folder": self.folder,
             "layout": self.layout,
@@ -93,7 +93,7 @@ class Check:
 
 
 def how_often(images: Sequence[ImageRow]) -> str:
-    """How often a run sees each image, by the folders they lie in if that differs: ``each image 80 times``."""
+    """How often a run sees each image, by folder if that differs: ``each image 80 times``."""
     folders: dict[str, list[int]] = {}
     for row in images:
         if row.exposures is not None:

@@ -1,11 +1,11 @@
-"""What captions and the trigger word will teach, and what of them the base model never reads."""
+"""What captions and the trigger word will teach, and which parts of them the base model never reads."""
 
 from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 
 from sd_lora.data.captions import PLACEHOLDER, has_placeholder, names_trigger, shortened, trigger_phrase, triggered
 from sd_lora.data.findings import Finding
@@ -27,19 +27,18 @@ fifth last another other number line text without some only also
 _STOP = frozenset(_STOP_WORDS.split())
 
 
-class Reader(Protocol):
-    """A base model's tokenizers: how many tokens captions have, ends included, how many are read, and which words have
-    a token of their own."""
+@dataclass(frozen=True)
+class Reader:
+    """A base model's tokenizers: how many tokens are read, how many captions have, ends included, and which words are a
+    token by themselves."""
 
     limit: int
-
-    def count(self, captions: Sequence[str]) -> list[int]: ...
-
-    def is_known(self, word: str) -> bool: ...
+    count: Callable[[Sequence[str]], list[int]]
+    is_known: Callable[[str], bool]
 
 
 def wording(captions: Captions, trigger: str, reader: Reader) -> list[Finding]:
-    """Findings on `captions` and on the `trigger` word; if that cannot be used, on nothing else."""
+    """Findings on `captions` and on the `trigger` word; if that cannot be used, only that finding."""
     return _unusable(trigger, reader) or [
         *_too_long(captions, trigger, reader),
         *_styles(captions, trigger),
@@ -51,11 +50,11 @@ def wording(captions: Captions, trigger: str, reader: Reader) -> list[Finding]:
 
 def prior_wording(captions: Captions, trigger: str, reader: Reader) -> list[Finding]:
     """Findings on the `captions` of regularisation images, which are trained without the `trigger` word."""
-    named = [
-        name for name, texts in captions if any(names_trigger(t, trigger) and not has_placeholder(t) for t in texts)
+    return [*_too_long(captions, "", reader)] + [
+        Finding("trigger-prior", name, f'its caption names "{trigger}"')
+        for name, texts in captions
+        if any(names_trigger(text, trigger) and not has_placeholder(text) for text in texts)
     ]
-    found = [Finding("trigger-prior", name, f'its caption names "{trigger}"') for name in named]
-    return [*_too_long(captions, "", reader), *found]
 
 
 def _too_long(captions: Captions, trigger: str, reader: Reader) -> Iterator[Finding]:
@@ -64,9 +63,9 @@ def _too_long(captions: Captions, trigger: str, reader: Reader) -> Iterator[Find
     counts = reader.count([triggered(text, trigger) for _, text in flat])
     for (name, text), count in zip(flat, counts, strict=True):
         if count > reader.limit:
-            _, lost = shortened(text, trigger, lambda whole: reader.count([whole])[0] <= reader.limit)
+            _, lost = shortened(text, trigger, lambda caption: reader.count([caption])[0] <= reader.limit)
             shown = lost if len(lost) <= 60 else f"{lost[:60].rsplit(' ', 1)[0]} …"
-            yield Finding("caption-long", name, f'{count} tokens of at most {reader.limit}; cut off is "{shown}"')
+            yield Finding("caption-long", name, f'{count} tokens of at most {reader.limit}; "{shown}" is cut off')
 
 
 def _styles(captions: Captions, trigger: str) -> Iterator[Finding]:
@@ -77,17 +76,18 @@ def _styles(captions: Captions, trigger: str) -> Iterator[Finding]:
 
 
 def _alike(captions: Captions) -> Iterator[Finding]:
-    """Captions that more than half of all images have, or of those in a folder, whose name may stand in for one."""
+    """Captions that more than half of all images have, or of those in a folder, whose name may be used as a caption."""
     folders: dict[str, list[tuple[str, ...]]] = {"": [texts for _, texts in captions]}
     for name, texts in captions:
         if folder := name.rpartition("/")[0]:
             folders.setdefault(folder, []).append(texts)
-    said = set[tuple[str, ...]]()
-    for folder, own in folders.items():
-        for texts, count in Counter(filter(any, own)).most_common(1):
-            if len(own) >= _FEWEST and count > len(own) / 2 and texts not in said:
-                said.add(texts)
-                what = f"{count} of {len(own)} images{f' in {folder}/' if folder else ''}"
+    reported = set[tuple[str, ...]]()
+    for folder, captions_in_it in folders.items():
+        images = len(captions_in_it)
+        for texts, count in Counter(filter(any, captions_in_it)).most_common(1):
+            if images >= _FEWEST and count > images / 2 and texts not in reported:
+                reported.add(texts)
+                what = f"{count} of {images} images{f' in {folder}/' if folder else ''}"
                 yield Finding("caption-same", None, f'{what} have the caption "{texts[0][:60]}"')
 
 
@@ -95,43 +95,43 @@ def _bias(captions: Captions, trigger: str) -> Iterator[Finding]:
     """Words that are in almost all captions."""
     if len(captions) < _FEWEST:
         return
-    own = set(_words(trigger))
-    seen = Counter(word for _, texts in captions for word in set(_words(" ".join(texts))) - own)
-    found = [(word, count) for word, count in seen.most_common() if count >= _BIASED * len(captions)]
-    for word, count in found[:_MOST_WORDS]:
+    words = (word for _, texts in captions for word in set(_words(" ".join(texts))) - set(_words(trigger)))
+    for word, count in Counter(words).most_common(_MOST_WORDS):
+        if count < _BIASED * len(captions):
+            return
         yield Finding("subject-bias", None, f'"{word}" is in the captions of {count} of {len(captions)} images')
 
 
 def _trigger(captions: Captions, trigger: str, reader: Reader) -> Iterator[Finding]:
     if not trigger and captions:
-        yield Finding("trigger-none", None, "no trigger word was given, so that the style is always on")
+        yield Finding("trigger-none", None, "no trigger word was given, so the style is always on")
     if not trigger:
         return
     if reader.is_known(trigger):
-        yield Finding("trigger-known", None, f'"{trigger}" is a word that the base model knows already')
-    own = [name for name, texts in captions if any(names_trigger(text, trigger) for text in texts)]
-    if own and len(own) < len(captions):
-        says = f'[trigger] or "{trigger}" is in {len(own)} of {len(captions)} captions, such as that of {own[0]}'
-        yield Finding("trigger-partly", None, f'{says}, and the others get ", {trigger_phrase(trigger)}"')
+        yield Finding("trigger-known", None, f'"{trigger}" is a word that the base model already knows')
+    named = [name for name, texts in captions if any(names_trigger(text, trigger) for text in texts)]
+    if named and len(named) < len(captions):
+        some = f'[trigger] or "{trigger}" is in {len(named)} of {len(captions)} captions, such as that of {named[0]}'
+        yield Finding("trigger-partly", None, f'{some}, and the others get ", {trigger_phrase(trigger)}"')
 
 
 def _unusable(trigger: str, reader: Reader) -> list[Finding]:
-    """Why the trigger word would not be trained as it is given."""
+    """Why the trigger word cannot be trained as given."""
     plain, why = tidy(trigger), ""
     if has_placeholder(trigger):
-        why = f"{PLACEHOLDER} stands for the trigger word and is none"
+        why = f"{PLACEHOLDER} is the placeholder for the trigger word"
     elif plain != trigger:
-        why = "the trigger word holds spaces or signs that are not seen"
+        why = "the trigger word has spaces or characters that are not visible"
         why += f'; "{plain[:60]}" does not' if plain else " and nothing else"
     elif _is_phrase(trigger):
-        why = f'captions would end ", {trigger_phrase(trigger)}", as "{trigger[:60]}" is no word of its own'
+        why = f'captions would end ", {trigger_phrase(trigger)}", as "{trigger[:60]}" is not a word by itself'
     elif trigger and (count := reader.count([trigger_phrase(trigger)])[0]) > reader.limit:
         why = f'"{trigger[:60]}…" alone has {count} tokens of at most {reader.limit}'
     return [Finding("trigger-unusable", None, why)] if why else []
 
 
 def _is_phrase(trigger: str) -> bool:
-    """Whether `trigger` holds what comes before or after it anyway."""
+    """Whether `trigger` has words that are put before or after it anyway."""
     words = trigger.lower().split()
     return bool(words) and (words[0] == "in" or words[-1] in ("style", "of"))
 

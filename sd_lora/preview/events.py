@@ -1,4 +1,4 @@
-"""What is said of a preview job while it is drawn, and the errors that end it."""
+"""Events of a preview job while it is drawn, and the errors that end it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sd_lora.errors import SdLoraError
 
 
 class PreviewBusy(SdLoraError):
-    """So many jobs wait already that another is not taken."""
+    """Too many jobs are waiting to take another."""
 
 
 class PreviewStopped(SdLoraError):
@@ -21,14 +21,14 @@ class PreviewStopped(SdLoraError):
 
 @dataclass(frozen=True)
 class PreviewWaiting:
-    """So many jobs come first."""
+    """How many jobs come first."""
 
     ahead: int
 
 
 @dataclass(frozen=True)
 class PreviewProgress:
-    """So many steps of the pictures from (row, column) on are done; `sketch` shows the first of them, now and then."""
+    """How many steps of the pictures from (row, column) on are done; now and then `sketch` shows the first of them."""
 
     row: int
     column: int
@@ -39,12 +39,11 @@ class PreviewProgress:
 
 @dataclass(frozen=True)
 class PreviewCell:
-    """A picture that is finished; `cached` if it had been drawn before. `hashes`: of the adapters' files as drawn."""
+    """A picture that is finished. `hashes`: of the adapters' files as drawn."""
 
     row: int
     column: int
     image: Image.Image
-    cached: bool = False
     hashes: Mapping[Path, str] = field(default_factory=dict)
 
 

@@ -1,4 +1,4 @@
-"""What a preview is asked for: rows of prompts with their adapters, columns of strengths; and what is too much."""
+"""A preview job: rows of prompts with their adapters, columns of strengths; and how much one may ask for."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 
 from sd_lora.errors import ConfigError
 
-#: a strength of its own: one number, or numbers by component and block (`strengths_by_module`)
+#: the strength of one adapter: one number, or numbers by component and block (`strengths_by_module`)
 OwnStrength = float | Mapping[str, Any]
 STRONGEST = 10.0
 
 
 @dataclass(frozen=True)
 class MixedAdapter:
-    """One adapter of a mix: its file, and its own strength, by which the strength of a column is multiplied."""
+    """One adapter of a mix: its file, and its own strength, which multiplies the strength of a column."""
 
     path: Path
     strength: OwnStrength = 1.0
@@ -35,7 +35,7 @@ class PreviewRow:
 
     prompt: str
     mix: tuple[MixedAdapter, ...] = ()
-    #: what stands beside the row on a sheet; empty: the prompt
+    #: shown beside the row on a sheet; empty: the prompt
     label: str = ""
 
     @property
@@ -90,7 +90,7 @@ class PreviewLimits:
     kept: int = 256 * 2**20
 
     def check(self, job: PreviewJob, grain: int, most_steps: int) -> None:
-        """ConfigError with everything in `job` that is too much or no number. Sizes are multiples of `grain` pixels;
+        """ConfigError with everything in `job` that is too much or not a number. Sizes are multiples of `grain` pixels;
         the base model has `most_steps` steps."""
         cells, most = len(job.rows) * len(job.columns), min(self.steps, most_steps)
         prompts = [*(row.prompt for row in job.rows), job.negative]
@@ -101,11 +101,11 @@ class PreviewLimits:
             (cells > self.cells, f"prompts × strengths are {len(job.rows)} × {len(job.columns)}, {cells} "
                 f"pictures; at most {self.cells} are drawn at once"),
             (any(len(prompt) > self.prompt for prompt in prompts), f"a prompt has at most {self.prompt} characters"),
-            (not all(math.isfinite(number) for number in numbers), "strengths and guidance must be finite numbers"),
-            (any(abs(s) > STRONGEST for s in job.strengths), f"strengths lie between -{STRONGEST:g} and {STRONGEST:g}"),
-            (not 0 <= job.guidance <= 100, "guidance lies between 0 and 100"),
-            (not 1 <= job.steps <= most, f"steps lie between 1 and {most}, but {job.steps} were asked for"),
-            (not 0 <= job.seed < 2**32, f"the seed lies between 0 and {2**32 - 1}"),
+            (not all(math.isfinite(number) for number in numbers), "strengths and guidance cannot be NaN or infinite"),
+            (any(abs(s) > STRONGEST for s in job.strengths), f"strengths are between -{STRONGEST:g} and {STRONGEST:g}"),
+            (not 0 <= job.guidance <= 100, "guidance is between 0 and 100"),
+            (not 1 <= job.steps <= most, f"steps are between 1 and {most}, but {job.steps} were asked for"),
+            (not 0 <= job.seed < 2**32, f"the seed is between 0 and {2**32 - 1}"),
             (job.width * job.height > self.pixels, f"{job.width} × {job.height} are more than {self.pixels:,} pixels"),
             (any(side < 0 or side % grain for side in (job.width, job.height)),
                 f"width and height are multiples of {grain}, but {job.width} × {job.height} was asked for"),

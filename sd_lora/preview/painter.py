@@ -19,9 +19,9 @@ from sd_lora.models.opening import family_of_pipe
 #: called after each denoising step with the number of the first of the columns being drawn, how many steps are done,
 #: and their latents; what it raises ends the drawing
 OnStep = Callable[[int, int, Tensor], None]
-#: adapters, and the strength of each by which the strengths of the row are multiplied
+#: adapters, each with the strength that multiplies the strengths of the row
 Mix = Sequence[tuple[Adapter, Any]]
-#: the share of the time of drawing that may go into pictures of what is not finished yet
+#: the share of the drawing time that may be spent on pictures of what is not finished yet
 _SKETCHING = 0.15
 
 
@@ -37,7 +37,7 @@ class Strokes:
 
 
 class Painter:
-    """Draws rows on `pipe`, at most `batch_size` pictures at once; fewer from then on, once memory was full."""
+    """Draws rows on `pipe`, at most `batch_size` pictures at once; fewer once memory has been full."""
 
     def __init__(self, pipe: Any, batch_size: int = 4) -> None:
         self.pipe, self.family, self.batch_size = pipe, family_of_pipe(pipe), batch_size
@@ -65,7 +65,15 @@ class Painter:
                 for adapter, _ in mix:
                     adapter.scale(factor)
                 try:
-                    images = self._draw(arguments(len(chunk)), noise, strokes, _after_step(on_step, done))
+                    images = self.pipe(
+                        **arguments(len(chunk)),
+                        **_watched(on_step, done),
+                        latents=noise.expand(len(chunk), -1, -1, -1),
+                        height=strokes.height,
+                        width=strokes.width,
+                        guidance_scale=strokes.guidance,
+                        num_inference_steps=strokes.steps,
+                    ).images
                 except Exception as error:
                     if len(chunk) == 1 or not is_out_of_memory(error):
                         raise
@@ -74,21 +82,6 @@ class Painter:
                     continue
                 yield from images
                 done += len(chunk)
-
-    def _draw(
-        self, arguments: Mapping[str, Any], noise: Tensor, strokes: Strokes, after: Callable[..., Any] | None
-    ) -> list[Image.Image]:
-        count = next(len(value) for value in arguments.values())
-        watched = {} if after is None else {"callback_on_step_end": after}
-        return self.pipe(
-            **arguments,
-            **watched,
-            latents=noise.expand(count, -1, -1, -1),
-            height=strokes.height,
-            width=strokes.width,
-            guidance_scale=strokes.guidance,
-            num_inference_steps=strokes.steps,
-        ).images
 
     def sketch(self, latents: Tensor) -> Image.Image | None:
         """The first of the unfinished pictures `latents` (n, c, h, w), or None if it is too early for another: sketches
@@ -104,7 +97,7 @@ class Painter:
 
 @contextmanager
 def _attached(pipe: Any, mix: Mix) -> Iterator[None]:
-    """The adapters of `mix` on the pipeline. One that is there already, in training, stays, with its own strength."""
+    """The adapters of `mix` on the pipeline. One that is injected already, in training, stays, as does its strength."""
     with ExitStack() as stack:
         for number, (adapter, strength) in enumerate(mix):
             if adapter.is_injected:
@@ -116,12 +109,13 @@ def _attached(pipe: Any, mix: Mix) -> Iterator[None]:
         yield
 
 
-def _after_step(on_step: OnStep | None, first: int) -> Callable[..., Any] | None:
+def _watched(on_step: OnStep | None, first: int) -> dict[str, Any]:
+    """The arguments with which a pipeline calls `on_step`; none without it."""
     if on_step is None:
-        return None
+        return {}
 
     def after(pipe: Any, step: int, timestep: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:  # noqa: ARG001
         on_step(first, step + 1, tensors["latents"])
         return tensors
 
-    return after
+    return {"callback_on_step_end": after}

@@ -48,7 +48,7 @@ class Previewer:
         model: ModelConfig | None = None,
     ) -> Self:
         """A previewer for an adapter file: loads `base`, or the embedded base if the adapter was trained on it. `model`
-        says more of how the base is loaded.
+        says in detail how the base is loaded.
 
         Raises AdapterError if the file is damaged, does not fit the base, or does not say which base it needs.
         """
@@ -69,7 +69,7 @@ class Previewer:
         """Pictures of every prompt at every strength. Strength 0, the base itself, always comes first.
 
         All strengths of a prompt start from the same noise, `batch_size` of them drawn at a time. Raises AdapterError
-        for a strength that is no finite number, before anything is drawn.
+        for a strength that is NaN or infinite, before anything is drawn.
         """
         if not prompts or not all(prompt.strip() for prompt in prompts):
             raise AdapterError("a preview needs at least one prompt that is not empty")

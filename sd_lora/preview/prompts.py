@@ -14,7 +14,7 @@ _MOST_BYTES = 120
 
 
 def parse_strengths(text: str) -> tuple[float, ...]:
-    """``0, 0.5, 1`` or a range: ``0-1.2(+0.4)`` in steps, ``0-1[5]`` so many; both may be mixed with commas.
+    """``0, 0.5, 1`` or a range: ``0-1.2(+0.4)`` in steps of 0.4, ``0-1[5]`` five of them; commas mix both.
 
     Raises ConfigError for anything else, and for more than 100 strengths.
     """
@@ -25,7 +25,7 @@ def parse_strengths(text: str) -> tuple[float, ...]:
         values = _range(part) if _RANGE.match(part) else _number(part)
         if values is None:
             raise ConfigError(
-                f'"{part[:40]}" is no strength; write numbers with commas, such as 0, 0.5, 1, or a range, such as '
+                f'"{part[:40]}" is not a strength; write numbers with commas, such as 0, 0.5, 1, or a range, such as '
                 "0-1.2(+0.4) or 0-1[5]"
             )
         strengths += values
@@ -58,7 +58,7 @@ def _range(part: str) -> list[float] | None:
 
 
 def plain_name(name: str) -> str:
-    """`name` as the name of a file, without an ending, that every program takes and no prompt misreads."""
+    """`name` as a file name, without an ending, that works in every program and in every prompt."""
     plain = re.sub(r"[^\w.-]+", "_", name).strip("._-") or "adapter"
     return plain.encode("utf-8", "ignore")[:_MOST_BYTES].decode("utf-8", "ignore").rstrip(".")
 
@@ -66,13 +66,13 @@ def plain_name(name: str) -> str:
 def split_tags(prompt: str) -> tuple[str, list[tuple[str, float]]]:
     """A prompt without its ``<lora:NAME:0.8>`` tags, and their names and strengths (1 if none is given).
 
-    Raises ConfigError for a tag whose strength is no number.
+    Raises ConfigError for a tag whose strength is not a number.
     """
     tags = []
     for name, strength in _TAG.findall(prompt):
         value = _number(strength or "1")
         if value is None:
-            raise ConfigError(f'"<lora:{name}:{strength}>" has no number as its strength; write <lora:{name}:0.8>')
+            raise ConfigError(f'the strength of "<lora:{name}:{strength}>" is not a number; write <lora:{name}:0.8>')
         tags.append((name.strip(), value[0]))
     plain = re.sub(r"\s+", " ", _TAG.sub("", prompt)).strip()
     if "<lora:" in plain:

@@ -6,7 +6,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from PIL import Image, UnidentifiedImageError
@@ -41,8 +41,8 @@ def recipe_of(job: PreviewJob, row: PreviewRow, strength: float, facts: Mapping[
 
 
 def a1111_line(recipe: Mapping[str, Any]) -> str:
-    """The recipe as AUTOMATIC1111 writes it, adapters by the names of their files there. Of strengths by block, for
-    which it has no form, the commonest is told."""
+    """The recipe as AUTOMATIC1111 writes it, adapters by the names of their files there. It has no form for strengths
+    by block, of which the commonest is written."""
     tags = [
         f" <lora:{plain_name(a['name'])}:{recipe['strength'] * _single(a['strength']):.6g}>" for a in recipe["adapters"]
     ]
@@ -80,7 +80,7 @@ def read_recipe(content: bytes) -> dict[str, Any]:
             image.load()  # text chunks may follow the pixels
             texts: dict[str, str] = {key: str(text)[:_MOST_TEXT] for key, text in getattr(image, "text", {}).items()}
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise DataError(f"that is no PNG that can be read ({error}); choose a picture drawn here") from error
+        raise DataError(f"that is not a readable PNG ({error}); choose a picture that was drawn here") from error
     settings: dict[str, Any] = {}
     if JSON_KEY in texts:
         settings = _from_json(texts[JSON_KEY])
@@ -98,26 +98,15 @@ def _from_json(text: str) -> dict[str, Any]:
         return {}
     if not isinstance(recipe, dict):
         return {}
-    settings: dict[str, Any] = {}
-    prompts = recipe.get("prompts", [recipe["prompt"]] if "prompt" in recipe else None)
-    if isinstance(prompts, list) and all(isinstance(p, str) for p in prompts):
-        settings["prompts"] = prompts
-    if isinstance(recipe.get("negative"), str):
-        settings["negative"] = recipe["negative"]
-    strengths = recipe.get("strengths", [recipe["strength"]] if "strength" in recipe else None)
-    if isinstance(strengths, list) and all(_is_number(s) for s in strengths):
-        settings["strengths"] = [float(s) for s in strengths]
-    if "inference_steps" in recipe:  # the sample sheets of a training
-        recipe = {**recipe, "steps": recipe["inference_steps"], "adapters": []}
-    for key in ("seed", "steps", "width", "height"):
-        if isinstance(recipe.get(key), int) and _is_number(recipe[key]):
-            settings[key] = recipe[key]
-    if _is_number(recipe.get("guidance")):
-        settings["guidance"] = float(recipe["guidance"])
-    if isinstance(recipe.get("adapters"), list):
-        settings["adapters"] = _adapters(recipe["adapters"])
-    by_row = recipe.get("adapters_by_row")
-    if isinstance(by_row, list) and len(by_row) == len(settings.get("prompts", ())):
+    if "inference_steps" in recipe:  # the sample sheets of a run
+        recipe |= {"steps": recipe["inference_steps"], "adapters": []}
+    for one, several in (("prompt", "prompts"), ("strength", "strengths")):
+        if one in recipe:
+            recipe.setdefault(several, [recipe[one]])
+    settings = {key: recipe[key] for key, fits in _FORMS.items() if key in recipe and fits(recipe[key])}
+    if "adapters" in settings:
+        settings["adapters"] = _adapters(settings["adapters"])
+    if len(by_row := settings.pop("adapters_by_row", ())) == len(settings.get("prompts", ())) > 0:
         settings["adapters_by_row"] = [_adapters(mix) if isinstance(mix, list) else [] for mix in by_row]
     return settings
 
@@ -134,9 +123,9 @@ def _adapters(mix: Sequence[Any]) -> list[dict[str, Any]]:
     ]
 
 
-def _strength(given: Any) -> Any:
-    """A strength in a form that it may have; 1 for what is none."""
-    return given if _is_number(given) or isinstance(given, Mapping | list) else 1.0
+def _strength(value: Any) -> Any:
+    """`value` if it has the form of a strength, else 1."""
+    return value if _is_number(value) or isinstance(value, Mapping | list) else 1.0
 
 
 def _from_line(text: str) -> dict[str, Any]:
@@ -174,16 +163,33 @@ def _numbers(strength: Any) -> list[float]:
     return [number for part in inner for number in _numbers(part)]
 
 
+def sheet_recipe(job: PreviewJob, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The recipe of an entire sheet: that of its pictures, with all prompts and strengths."""
+    recipes = [recipe_of(job, row, 0.0, facts) for row in job.rows]
+    mixes = [recipe["adapters"] for recipe in recipes]
+    acting = {"adapters": mixes[0]} if all(mix == mixes[0] for mix in mixes) else {"adapters_by_row": mixes}
+    rest = {key: value for key, value in recipes[0].items() if key not in ("prompt", "strength", "adapters")}
+    return {"prompts": [row.prompt for row in job.rows], "strengths": list(job.columns), **acting, **rest}
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12
 
 
-def sheet_recipe(job: PreviewJob, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe of a whole sheet: that of its pictures, with all prompts and strengths."""
-    one = recipe_of(job, job.rows[0], 0.0, facts)
-    prompts: Sequence[str] = [row.prompt for row in job.rows]
-    rest = {key: value for key, value in one.items() if key not in ("prompt", "strength", "adapters")}
-    mixes = [recipe_of(job, row, 0.0, facts)["adapters"] for row in job.rows]
-    same = all(mix == mixes[0] for mix in mixes)
-    acting = {"adapters": mixes[0]} if same else {"adapters_by_row": mixes}
-    return {"prompts": list(prompts), "strengths": list(job.columns), **acting, **rest}
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and _is_number(value)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)
+
+
+#: setting → whether a value of JSON can be one
+_FORMS: dict[str, Callable[[Any], bool]] = {
+    "prompts": lambda value: _is_list(value) and all(isinstance(item, str) for item in value),
+    "negative": lambda value: isinstance(value, str),
+    "strengths": lambda value: _is_list(value) and all(map(_is_number, value)),
+    "guidance": _is_number,
+    **dict.fromkeys(("seed", "steps", "width", "height"), _is_whole),
+    **dict.fromkeys(("adapters", "adapters_by_row"), _is_list),
+}

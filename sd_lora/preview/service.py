@@ -1,7 +1,7 @@
 """`PreviewService`: one base model, one thread that draws, any number of callers.
 
 Pipelines and injected adapters are shared state, so nothing but that one thread touches them; callers hand in jobs and
-read what becomes of them as events.
+read events about them.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Self
 
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from sd_lora.adapters.adapter import Adapter, base_name, modules_of
 from sd_lora.config.schema import ModelConfig
 from sd_lora.errors import AdapterError, SdLoraError
 from sd_lora.models.opening import open_base
-from sd_lora.preview.adapter_shelf import AdapterShelf
+from sd_lora.preview.caches import AdapterCache, PictureCache
 from sd_lora.preview.events import (
     PreviewBusy,
     PreviewCell,
@@ -33,7 +34,6 @@ from sd_lora.preview.events import (
 )
 from sd_lora.preview.job import PreviewJob, PreviewLimits, PreviewRow
 from sd_lora.preview.painter import Painter, Strokes
-from sd_lora.preview.picture_cache import CellCache
 from sd_lora.preview.recipe import recipe_of, sheet_recipe
 from sd_lora.preview.sheet import PreviewGrid
 from sd_lora.preview.ticket import Ticket, check_each_once
@@ -55,13 +55,16 @@ class PreviewService:
         self.limits = limits or PreviewLimits()
         self.base, self.scheduler = base_name(pipe), type(pipe.scheduler).__name__
         self._painter = Painter(pipe, batch_size or (1 if pipe.device.type == "cpu" else 4))
-        self.size, self.grain = self._painter.family.native_size(pipe), int(pipe.vae_scale_factor)
+        family = self._painter.family
+        self.size = family.native_size(pipe)
+        #: what sides of pictures are multiples of: the pixels of a latent
+        self.grain = self.size // family.latent_shape(pipe, (self.size, self.size))[-1]
         self.most_steps = int(pipe.scheduler.config.num_train_timesteps)
         self._pipe, self._modules = pipe, modules_of(pipe)
-        self._shelf, self._cells = AdapterShelf(), CellCache(self.limits.kept)
-        # a tokenizer remembers how it was last asked to cut, so the pipeline's own are the drawing thread's alone
-        tokenizers = (getattr(pipe, name, None) for name in ("tokenizer", "tokenizer_2"))
-        self._tokenizers = [copy.deepcopy(tokenizer) for tokenizer in tokenizers if tokenizer is not None]
+        self._adapters, self._pictures = AdapterCache(), PictureCache(self.limits.kept)
+        # A tokenizer remembers how it was last asked to cut, so the pipeline's are for the drawing thread alone.
+        parts = {n: p if isinstance(p, nn.Module) else copy.deepcopy(p) for n, p in pipe.components.items()}
+        self._counted = SimpleNamespace(**parts)
         self._counting = threading.Lock()
         self._waiting: list[Ticket] = []
         self._changed = threading.Condition()
@@ -77,19 +80,14 @@ class PreviewService:
         pipe.set_progress_bar_config(disable=True)
         return cls(pipe, limits=limits)
 
-    @property
-    def waiting(self) -> int:
-        """How many jobs are not finished."""
-        return len(self._waiting)
-
     def sha256(self, path: Path) -> str:
         """The hash of an adapter file, remembered while it does not change. Raises AdapterError."""
-        return self._shelf.sha256(path)
+        return self._adapters.sha256(path)
 
     def misfit(self, path: Path) -> str:
         """Why the adapter at `path` cannot act on this base model, or an empty string; waits for no drawing."""
         try:
-            problems = self._shelf.load(path)[1].misfits(self._pipe, self._modules)
+            problems = self._adapters.load(path)[1].misfits(self._pipe, self._modules)
         except AdapterError as error:
             return str(error)
         return "; ".join(problems)
@@ -97,21 +95,21 @@ class PreviewService:
     def token_count(self, text: str) -> tuple[int, int]:
         """How many tokens `text` has, ends included, in the tokenizer that needs the most, and how many are read; waits
         for no drawing."""
+        family = self._painter.family
         with self._counting:
-            counts = [len(each(text, truncation=False, verbose=False).input_ids) for each in self._tokenizers]
-        return max(counts), min(each.model_max_length for each in self._tokenizers)
+            return family.token_counts(self._counted, [text])[0], family.token_limit(self._counted)
 
     def draw(self, job: PreviewJob, stopped: threading.Event | None = None) -> Iterator[PreviewEvent]:
-        """The events of a job: every PreviewCell of it once, row by row, and between them how it goes.
+        """The events of a job: every PreviewCell of it once, row by row, and its progress between them.
 
-        Pictures that were drawn before come at once. Leaving the iterator ends the drawing after the step it is at; so
+        Pictures that were drawn before come at once. Leaving the iterator ends the drawing after the current step; so
         does setting `stopped`, with PreviewStopped. Raises SdLoraError, before anything is drawn, for a job that is too
         large, PreviewBusy if too many wait, AdapterError if an adapter does not fit. Adapters are read now; their files
         may change while the job waits.
         """
         job = self._sized(job)
         self.limits.check(job, self.grain, self.most_steps)
-        loaded = {path: self._shelf.load(path) for path in job.paths}
+        loaded = {path: self._adapters.load(path) for path in job.paths}
         hashes = {path: digest for path, (digest, _) in loaded.items()}
         check_each_once(job, hashes)
         adapters = {path: adapter for path, (_, adapter) in loaded.items()}
@@ -126,7 +124,7 @@ class PreviewService:
     def recipe(
         self, job: PreviewJob, row: int | None = None, column: int = 0, *, hashes: Mapping[Path, str] | None = None
     ) -> dict[str, Any]:
-        """How the picture at (row, column) is made; without a row, the whole sheet. `hashes`: of the adapters as they
+        """How the picture at (row, column) is made; without a row, the entire sheet. `hashes`: of the adapters as they
         were drawn, from a PreviewCell; by default, of the files as they are now."""
         job = self._sized(job)
         hashes = self._hashes(job) if hashes is None else hashes
@@ -178,7 +176,7 @@ class PreviewService:
             self._leave(ticket)
 
     def _leave(self, ticket: Ticket) -> None:
-        """Nobody wants the job any more; if it only waits, it is gone at once."""
+        """Nobody wants the job any more; if it only waits, it is removed at once."""
         ticket.stopped.set()
         with self._changed:
             if ticket in self._waiting[1:]:
@@ -215,8 +213,8 @@ class PreviewService:
             yield event
 
     def _cached(self, keys: list[list[Hashable]], hashes: Mapping[Path, str]) -> list[PreviewCell]:
-        images = ((r, c, self._cells.get(key)) for r, row in enumerate(keys) for c, key in enumerate(row))
-        return [PreviewCell(row, column, image, True, hashes) for row, column, image in images if image is not None]
+        images = ((r, c, self._pictures.get(key)) for r, row in enumerate(keys) for c, key in enumerate(row))
+        return [PreviewCell(row, column, image, hashes) for row, column, image in images if image is not None]
 
     def _sized(self, job: PreviewJob) -> PreviewJob:
         return replace(job, width=job.width or self.size, height=job.height or self.size)
@@ -239,7 +237,7 @@ class PreviewService:
             ended: BaseException | None = None
             try:
                 self._draw_all(ticket)
-            except BaseException as error:  # whatever it is, it is the caller's, and the next job is drawn
+            except BaseException as error:  # any error goes to the caller, and the next job is drawn
                 ended = error.with_traceback(None) if isinstance(error, SdLoraError) else error
             with self._changed:
                 self._waiting.remove(ticket)
@@ -252,20 +250,17 @@ class PreviewService:
         for number, row in enumerate(ticket.job.rows):
             missing: dict[Hashable, list[int]] = {}
             for column, key in enumerate(ticket.keys[number]):
-                image = self._cells.get(key)
+                image = self._pictures.get(key)
                 if image is None:
                     missing.setdefault(key, []).append(column)
                 else:
-                    ticket.events.put(ticket.cell(number, column, image, cached=True))
+                    ticket.events.put(PreviewCell(number, column, image, ticket.hashes))
             if missing:
                 self._draw_row(ticket, number, row, missing)
 
     def _check_fit(self, adapters: Mapping[Path, Adapter]) -> None:
-        wrong = []
-        for path, adapter in adapters.items():
-            problems = adapter.misfits(self._pipe, self._modules)
-            if problems:
-                wrong.append(f"{path.name} does not fit base model {self.base}: {'; '.join(problems)}")
+        problems = {path.name: adapter.misfits(self._pipe, self._modules) for path, adapter in adapters.items()}
+        wrong = [f"{n} does not fit base model {self.base}: {'; '.join(each)}" for n, each in problems.items() if each]
         if wrong:
             raise AdapterError("; ".join(wrong))
 
@@ -290,6 +285,6 @@ class PreviewService:
         strengths = [job.columns[column] for column in columns]
         with closing(self._painter.row(arguments, mix, strengths, strokes, on_step)) as pictures:
             for (key, same), image in zip(missing.items(), pictures, strict=True):
-                self._cells.put(key, image)
+                self._pictures.put(key, image)
                 for column in same:
-                    ticket.events.put(ticket.cell(number, column, image))
+                    ticket.events.put(PreviewCell(number, column, image, ticket.hashes))

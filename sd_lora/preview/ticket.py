@@ -1,4 +1,4 @@
-"""A job that is drawn or waits for it."""
+"""A job that is being drawn, or waits for that."""
 
 from __future__ import annotations
 
@@ -9,18 +9,16 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from PIL import Image
-
 from sd_lora.adapters.adapter import Adapter
 from sd_lora.errors import ConfigError
-from sd_lora.preview.events import PreviewCell, PreviewEvent
+from sd_lora.preview.events import PreviewEvent
 from sd_lora.preview.job import PreviewJob
 
 
 @dataclass(eq=False)
 class Ticket:
-    """What is asked for, with the hashes and adapters as they were then, what has been said of it, and whether anyone
-    still wants it. `keys`: what makes each picture, by row and column."""
+    """A job with the hashes and adapters as they were when it was asked for, its events, and whether anyone still wants
+    it. `keys`: what makes each picture, by row and column."""
 
     job: PreviewJob
     hashes: Mapping[Path, str]
@@ -28,10 +26,6 @@ class Ticket:
     keys: list[list[Hashable]]
     stopped: threading.Event
     events: queue.SimpleQueue[PreviewEvent | BaseException | None] = field(default_factory=queue.SimpleQueue)
-
-    def cell(self, row: int, column: int, image: Image.Image, *, cached: bool = False) -> PreviewCell:
-        """The event of a picture that is finished."""
-        return PreviewCell(row, column, image, cached, self.hashes)
 
 
 def check_each_once(job: PreviewJob, hashes: Mapping[Path, str]) -> None:

@@ -1,6 +1,6 @@
 """Runs in processes of their own: started, stopped and resumed. Imports no torch.
 
-Whoever asks may end at any time and a run hears nothing of it; `run_state` tells what became of it.
+A run does not notice when the process that started it ends; `sd_lora.runs.state` shows what became of it.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ from sd_lora.storage.atomic import remove, storing, write_atomically
 
 
 def start_run(config: RunConfig, folder: str | Path, *, most: int = 0) -> int:
-    """Train as `config` says in a process of its own, which makes the run folder `folder`; the process's number.
+    """Train as `config` says in a process of its own, which makes the run folder `folder`; returns its number.
 
-    ConfigError if the folder exists, or so many as `most` (0: any number) runs beside it were started and are at work.
-    What is wrong with the images or the base model is said by the process, and told by `read_run`.
+    ConfigError if the folder exists, or if `most` runs beside it (0: no limit) were started and are still running. What
+    is wrong with the images or the base model is reported by the process, and shown by `read_run`.
     """
     folder = absolute(folder)
     if not config.data.folder:
@@ -52,48 +52,48 @@ def start_run(config: RunConfig, folder: str | Path, *, most: int = 0) -> int:
     try:
         text = config.to_toml().encode()
     except UnicodeEncodeError as error:
-        raise ConfigError("a text of the config holds what is no character; write it anew") from error
+        raise ConfigError("a text of the config holds an invalid character; write it again") from error
     notes, images = Notes(folder), absolute(config.data.folder)
     with changing:
         if os.path.lexists(folder) or is_alive(folder):
             raise ConfigError(f"run {printable(folder.name)} exists in {folder.parent}; choose another name")
         _check_room(folder, most)
-        with storing(notes.home):
-            notes.home.mkdir(parents=True, exist_ok=True)
+        notes.make_home()
+        with storing(notes.log):
             remove(notes.log)
         write_atomically(notes.config, text)
         return _spawn(folder, ["train", f"--preset={notes.config}", f"--out={folder}", "--", str(images)])
 
 
 def resume_run(folder: str | Path, *, most: int = 0) -> int:
-    """Go on with a run that was stopped or killed, in a process of its own; the process's number. ConfigError as in
-    `start_run`, and if there is nothing to go on with."""
+    """Resume a run that was stopped or killed, in a process of its own; returns its number. ConfigError as in
+    `start_run`, and if there is nothing to resume."""
     folder = absolute(folder)
     with changing:
         if not (folder / "config.toml").is_file():
-            raise ConfigError(f"{printable(str(folder))} is no run: it has no config.toml; start a new one")
+            raise ConfigError(f"{printable(str(folder))} is not a run: it has no config.toml; start a new one")
         if lock_owner(folder) or is_alive(folder):
-            raise ConfigError(f"run {printable(folder.name)} is at work already; stop it first")
+            raise ConfigError(f"run {printable(folder.name)} is already running; stop it first")
         if RunFolder(folder).is_finished:
             raise ConfigError(f"run {printable(folder.name)} is finished; nothing is left to train")
         _check_room(folder, most)
-        with storing(Notes(folder).home):
-            Notes(folder).home.mkdir(exist_ok=True)
+        Notes(folder).make_home()
         return _spawn(folder, ["resume", "--", str(folder)])
 
 
 def stop_run(folder: str | Path) -> None:
-    """Ask a run to finish its step, save and end; one that has not begun yet just ends. To ask again changes nothing,
-    as a second signal would end it at once (Windows has no such signal: there a run ends like one that was killed).
+    """Ask a run to finish its step, save and end; one that has not begun yet just ends. Asking again changes nothing:
+    a second signal would end it at once (Windows has no such signal: there a run ends like one that was killed).
 
-    ConfigError if it does not run, or if what its lock names is not certainly this run.
+    ConfigError if it is not running, or if the process that its lock names may be another.
     """
     folder = absolute(folder)
     with changing:
-        owner, record = lock_owner(folder), read_record(Notes(folder).record)
+        notes = Notes(folder)
+        owner, record = lock_owner(folder), read_record(notes.record)
         target = owner or record
         if target is None or (owner is None and not is_alive(folder)):
-            raise ConfigError(f"run {printable(folder.name)} does not run; there is nothing to stop")
+            raise ConfigError(f"run {printable(folder.name)} is not running; there is nothing to stop")
         if not target.is_here:
             raise ConfigError(f"run {printable(folder.name)} runs on {printable(target.host)[:100]}; stop it there")
         if record and record.pid == target.pid and record.stopping:
@@ -101,12 +101,11 @@ def stop_run(folder: str | Path) -> None:
         process = is_run_of(target, folder, holds_lock=owner is not None)
         if process is None:
             raise ConfigError(
-                f"process {target.pid}, which {printable(str(folder / LOCK))} names, is not certainly this run and was "
-                "not stopped; stop it where it was started"
+                f"process {target.pid}, which {printable(str(folder / LOCK))} names, may not be this run and was not "
+                "stopped; stop it where it was started"
             )
-        with storing(Notes(folder).home):
-            Notes(folder).home.mkdir(exist_ok=True)
-        write_record(Notes(folder).record, replace(target, stopping=True))
+        notes.make_home()
+        write_record(notes.record, replace(target, stopping=True))
         with contextlib.suppress(psutil.NoSuchProcess):
             process.send_signal(signal.SIGTERM)
 
@@ -114,12 +113,12 @@ def stop_run(folder: str | Path) -> None:
 def _spawn(folder: Path, arguments: Sequence[str]) -> int:
     """Start the command line on `folder`, in a session of its own, so that nothing that ends this process ends it."""
     notes = Notes(folder)
-    command = [sys.executable, "-P", "-m", "sd_lora", *arguments]  # -P: this package, not one in the folder at hand
-    said = f"{MARK}{printable(shlex.join(arguments))}   ({datetime.now():%Y-%m-%d %H:%M:%S})\n"
+    command = [sys.executable, "-P", "-m", "sd_lora", *arguments]  # -P: this package, not one in the working folder
+    first_line = f"{MARK}{printable(shlex.join(arguments))}   ({datetime.now():%Y-%m-%d %H:%M:%S})\n"
     with storing(notes.log):
         output = notes.log.open("ab")
     with output:
-        output.write(said.encode("utf-8", "replace"))
+        output.write(first_line.encode("utf-8", "replace"))
         output.flush()
         try:
             process = subprocess.Popen(
@@ -131,7 +130,7 @@ def _spawn(folder: Path, arguments: Sequence[str]) -> int:
                 env=os.environ | {"PYTHONUNBUFFERED": "1"},
             )
         except (OSError, ValueError) as error:
-            raise ConfigError(f"no process for {printable(str(folder))} can be started: {error}") from error
+            raise ConfigError(f"the process for {printable(str(folder))} cannot be started: {error}") from error
     children.append(process)
     try:
         write_record(notes.record, Process(process.pid, socket.gethostname(), time.time()))
@@ -142,11 +141,11 @@ def _spawn(folder: Path, arguments: Sequence[str]) -> int:
 
 
 def _check_room(folder: Path, most: int) -> None:
-    if most:
-        names = [record.stem for record in glob_of(folder.parent / LOGS, "*.json")]
-        busy = sorted(name for name in names if is_alive(folder.with_name(name)))
-        if len(busy) >= most:
-            raise ConfigError(
-                f"{', '.join(busy)} {'is' if len(busy) == 1 else 'are'} at work, and no more than {most} "
-                "may be at once; wait until one ends, or stop it"
-            )
+    """ConfigError if `most` runs beside `folder` (0: no limit) are running."""
+    names = [record.stem for record in glob_of(folder.parent / LOGS, "*.json")] if most else []
+    busy = sorted(name for name in names if is_alive(folder.with_name(name)))
+    if busy and len(busy) >= most:
+        raise ConfigError(
+            f"{', '.join(busy)} {'is' if len(busy) == 1 else 'are'} running, and at most {most} may run at once; wait "
+            "until one ends, or stop it"
+        )

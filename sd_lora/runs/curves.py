@@ -22,62 +22,61 @@ _NAMES = ("least noise", "less", "more", "most noise")
 
 def draw(reports: Sequence[StepReport], path: Path) -> None:
     """Write the picture to `path`; nothing if there are no steps yet. StorageError if it cannot be written."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
     if not reports:
         return
     width = smoothing(len(reports))
-    figure = Figure(figsize=(8, 6.4), dpi=100, layout="constrained")
-    whole, parts = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    figure = _figure()
+    total, quarters = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     steps, losses = [r.step for r in reports], [r.loss for r in reports]
-    whole.plot(steps, losses, color=_RAW, linewidth=0.8, label="each step")
-    whole.plot(steps, smoothed(losses, width), color=_SMOOTH, linewidth=2, label=f"mean of {width} steps")
-    whole.set(ylabel="loss", title="Training loss", ylim=(0, None))
-    for quarter, colour in enumerate(_QUARTERS):
-        own = [(r.step, v) for r in reports if len(r.by_noise) > quarter and (v := r.by_noise[quarter]) is not None]
-        if own:
-            x, y = zip(*own, strict=True)
-            parts.plot(x, smoothed(y, width), color=colour, linewidth=1.5, label=_NAMES[quarter])
-    parts.set(xlabel="step", ylabel="unweighted loss", title="By noise level", ylim=(0, None))
-    parts.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    for axes in (whole, parts):
+    total.plot(steps, losses, color=_RAW, linewidth=0.8, label="each step")
+    total.plot(steps, smoothed(losses, width), color=_SMOOTH, linewidth=2, label=f"mean of {width} steps")
+    total.set(ylabel="loss", title="Training loss", ylim=(0, None))
+    for i, (colour, name) in enumerate(zip(_QUARTERS, _NAMES, strict=True)):
+        points = [(r.step, v) for r in reports if len(r.by_noise) > i and (v := r.by_noise[i]) is not None]
+        if points:
+            x, y = zip(*points, strict=True)
+            quarters.plot(x, smoothed(y, width), color=colour, linewidth=1.5, label=name)
+    quarters.set(xlabel="step", ylabel="unweighted loss", title="By noise level", ylim=(0, None))
+    _finish(figure, path)
+
+
+def draw_validation(reports: Sequence[ValidationReport], path: Path) -> None:
+    """The picture of the validation losses over the steps, and by noise level at the last. StorageError if it cannot be
+    written."""
+    figure, last = _figure(), reports[-1]
+    over, levels = figure.subplots(2, 1)
+    for name, colour, values, by_level in (
+        ("held out", "#9c2f4f", [r.held for r in reports], last.held_by_level),
+        ("trained", "#20478f", [r.trained for r in reports], last.trained_by_level),
+    ):
+        over.plot([r.step for r in reports], values, color=colour, marker=".", label=name)
+        levels.plot(range(1, LEVELS + 1), by_level, color=colour, marker=".", label=name)
+    over.set(xlabel="step", ylabel="loss", title="Validation loss")
+    levels.set(xlabel=f"noise level, from least (1) to most ({LEVELS})", ylabel="loss", ylim=(0, None))
+    levels.set_title(f"By noise level, after step {last.step}")
+    _finish(figure, path)
+
+
+def _figure() -> Figure:
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(8, 6.4), dpi=100, layout="constrained")
+
+
+def _finish(figure: Figure, path: Path) -> None:
+    """Write `figure` to `path`, with steps as whole numbers and a legend where lines have names."""
+    from matplotlib.ticker import MaxNLocator
+
+    for axes in figure.axes:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.spines[["top", "right"]].set_visible(False)
         if axes.get_legend_handles_labels()[0]:
             axes.legend(frameon=False, ncols=4, fontsize="small")
     write_figure(figure, path)
 
 
-def draw_validation(reports: Sequence[ValidationReport], path: Path) -> None:
-    """The picture of the validation losses over the steps, and by noise level at the last. StorageError if it cannot be
-    written."""
-    from matplotlib.figure import Figure
-    from matplotlib.ticker import MaxNLocator
-
-    figure = Figure(figsize=(8, 6.4), dpi=100, layout="constrained")
-    over, levels = figure.subplots(2, 1)
-    for name, colour, values, by_level in (
-        ("held out", "#9c2f4f", [r.held for r in reports], reports[-1].held_by_level),
-        ("trained", "#20478f", [r.trained for r in reports], reports[-1].trained_by_level),
-    ):
-        over.plot([r.step for r in reports], values, color=colour, marker=".", label=name)
-        levels.plot(range(1, LEVELS + 1), by_level, color=colour, marker=".", label=name)
-    over.set(xlabel="step", ylabel="loss", title="Validation loss")
-    levels.set(
-        xlabel=f"noise level, from least (1) to most ({LEVELS})",
-        ylabel="loss",
-        title=f"By noise level, after step {reports[-1].step}",
-        ylim=(0, None),
-    )
-    for axes in (over, levels):
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(frameon=False)
-    write_figure(figure, path)
-
-
 def write_figure(figure: Figure, path: Path) -> None:
-    """Write `figure` to `path` as PNG, whole or not at all. StorageError if it cannot be."""
+    """Write `figure` to `path` as PNG, completely or not at all. StorageError if it cannot be written."""
     content = BytesIO()
     figure.savefig(content, format="png")
     write_atomically(path, content.getvalue())

@@ -1,4 +1,4 @@
-"""The run folder: config, log, loss curve, sample grids and adapters, each written as it comes."""
+"""The run folder: config, log, loss curve, sample grids and adapters, each written as soon as there is one."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ Report = TypeVar("Report")
 
 class RunFolder:
     """Holds ``config.toml``, ``log.jsonl``, ``loss.png``, ``samples/``, ``checkpoints/``, ``adapters/``,
-    ``adapter.safetensors`` with its sidecars, ``diffusers/``, the same adapter for a hub, where it is measured
-    ``validation.jsonl`` and ``validation.png``, and where it began with an adapter ``init.safetensors``, a copy."""
+    ``adapter.safetensors`` with its sidecars, and ``diffusers/``, the same adapter for a hub; ``validation.jsonl`` and
+    ``validation.png`` if the validation loss is measured; ``init.safetensors``, a copy of the adapter it began with."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.adapter, self.export = path / "adapter.safetensors", path / "diffusers"
         self.checkpoints = path / "checkpoints"
         self.config, self.log, self.loss_curve = path / "config.toml", path / "log.jsonl", path / "loss.png"
-        self._init = path / "init.safetensors"
+        self._init, self._validation_log = path / "init.safetensors", path / "validation.jsonl"
         self._reports: list[StepReport] = []
         self._validations: list[ValidationReport] = []
 
@@ -43,7 +43,7 @@ class RunFolder:
         except OSError as error:
             raise ConfigError(f"output folder {path} cannot be made: {error.strerror}") from error
         if taken:
-            again = f'go on with it by "sd-lora resume {path}", ' if (path / "config.toml").is_file() else ""
+            again = f'resume it with "sd-lora resume {path}", ' if (path / "config.toml").is_file() else ""
             raise ConfigError(f"output folder {path} exists; {again}name a new one with --out, or remove it")
         parent = next(p for p in path.absolute().parents if p.exists())
         if not parent.is_dir():
@@ -54,7 +54,7 @@ class RunFolder:
     def create(self, config: RunConfig) -> None:
         """Make the folder with ``config.toml`` in it, and a copy of the adapter that it begins with.
 
-        ConfigError if it is there already, StorageError if it cannot be made."""
+        ConfigError if it exists, StorageError if it cannot be made."""
         self.check_free(self.path)
         init = _content(Path(config.lora.init)) if config.lora.init else None
         with storing(self.path):
@@ -65,8 +65,7 @@ class RunFolder:
 
     @property
     def is_finished(self) -> bool:
-        """Whether a run has come to its end here, with a whole adapter: the export is the last thing that is
-        written."""
+        """Whether the run is finished, with a complete adapter: the export is the last thing that is written."""
         with contextlib.suppress(AdapterError):
             return bool(read_header(self.adapter)) and (self.export / "README.md").is_file()
         return False
@@ -77,21 +76,20 @@ class RunFolder:
         return self._init if self._init.is_file() else None
 
     def read_config(self) -> RunConfig:
-        """The config of the run in this folder, wherever it lies now. ConfigError if there is none."""
+        """The config of the run in this folder, wherever that is now. ConfigError if there is none."""
         if not self.config.is_file():
-            raise ConfigError(f"{self.path} is no run: it has no config.toml; name the folder that --out made")
+            raise ConfigError(f"{self.path} is not a run: it has no config.toml; name the folder that --out made")
         config = read_config(self.config)
         return replace(config, output=replace(config.output, folder=str(self.path)))
 
     def rewind(self, step: int) -> None:
         """Forget the log of the steps after `step`, which are about to be trained again."""
         self._reports = [report for report in read_reports(self.log, StepReport) if report.step <= step]
-        write_atomically(self.log, "".join(_line(report) for report in self._reports).encode())
-        validations = read_reports(self.path / "validation.jsonl", ValidationReport)
-        self._validations = [report for report in validations if report.step <= step]
+        write_atomically(self.log, "".join(map(_line, self._reports)).encode())
+        self._validations = [r for r in read_reports(self._validation_log, ValidationReport) if r.step <= step]
 
     def sync(self) -> None:
-        """Have the log on disk, before a checkpoint of its last step is."""
+        """Make sure that the log is on disk before the checkpoint of its last step is."""
         with storing(self.log), contextlib.suppress(FileNotFoundError), self.log.open("rb") as file:
             os.fsync(file.fileno())
 
@@ -118,22 +116,21 @@ class RunFolder:
         """Write ``validation.jsonl`` and draw ``validation.png``."""
         from sd_lora.runs.curves import draw_validation
 
-        self._validations = [known for known in self._validations if known.step < report.step] + [report]
-        lines = [json.dumps(asdict(known)) + "\n" for known in self._validations]
-        write_atomically(self.path / "validation.jsonl", "".join(lines).encode())
+        self._validations = [r for r in self._validations if r.step < report.step] + [report]
+        write_atomically(self._validation_log, "".join(map(_line, self._validations)).encode())
         draw_validation(self._validations, self.path / "validation.png")
 
     def draw_loss(self) -> None:
-        """Write ``loss.png`` (`loss_curve.draw`)."""
+        """Write ``loss.png``."""
         from sd_lora.runs.curves import draw
 
         draw(self._reports, self.loss_curve)
 
 
 def read_reports(path: Path, kind: type[Report]) -> list[Report]:
-    """The reports in a file of lines; none if there is no such file. Lines that were cut short, or hold what no report
-    does, are left out."""
-    reports, known = [], TypeAdapter(kind)
+    """The reports in a file of lines; none if there is no such file. Lines that are not a complete report are left
+    out."""
+    reports, reader = [], TypeAdapter(kind)
     try:
         lines = path.read_bytes().splitlines()
     except FileNotFoundError:
@@ -142,7 +139,7 @@ def read_reports(path: Path, kind: type[Report]) -> list[Report]:
         raise StorageError(f"{path} cannot be read: {error.strerror}; allow it, or move it away") from error
     for line in lines:
         with contextlib.suppress(ValueError):
-            reports.append(known.validate_json(line, strict=True))
+            reports.append(reader.validate_json(line, strict=True))
     return reports
 
 
@@ -153,5 +150,5 @@ def _content(path: Path) -> bytes:
         raise AdapterError(f"{path} cannot be read: {error.strerror}; name an adapter file") from error
 
 
-def _line(report: StepReport) -> str:
+def _line(report: StepReport | ValidationReport) -> str:
     return json.dumps(asdict(report)) + "\n"

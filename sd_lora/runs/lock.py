@@ -1,4 +1,4 @@
-"""One process per run folder: a lock that the system gives back however its owner ends."""
+"""One process per run folder: a lock that the system releases however its owner ends."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK, errno.EINVAL}
 class RunLock:
     """Held inside ``with``: no other `RunLock` on `folder`, in any process, gets past its start.
 
-    ConfigError if another holds it, StorageError if the disk cannot lock. The file ``.lock`` stays behind and names its
-    owner while it is held, or if that was killed.
+    ConfigError if another holds it, StorageError if the disk cannot lock. The file ``.lock`` stays behind; it names the
+    owner while the lock is held, and after the owner was killed.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -34,7 +34,7 @@ class RunLock:
 
     def __enter__(self) -> RunLock:
         with storing(self.path):
-            os.stat(self.folder)  # the library would make it
+            os.stat(self.folder)  # the library would create a missing folder
             try:
                 self._lock.acquire()
             except Timeout as error:
@@ -64,7 +64,7 @@ def _sign(handle: int) -> None:
 
 
 def _described(path: Path) -> str:
-    """Who holds the lock, by what the file says; it may say nothing yet."""
+    """Who holds the lock, as far as the file names its owner yet."""
     owner = owner_named_in(path)
     if owner is None:
         return "another process"

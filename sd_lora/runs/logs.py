@@ -1,4 +1,4 @@
-"""What the files of a run say of it, read at a cost that does not grow with the run; needs no torch."""
+"""What the files of a run say about it, read at a cost that does not grow with the run; needs no torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-#: up to so many bytes a file of lines is read wholly; of a larger one so many lines are read, evenly spread
+#: a file of lines is read completely up to this many bytes; of a larger one this many lines are read, evenly spread
 _WHOLE, _SPREAD = 2**20, 3_000
 #: points of a curve, and bytes at the end of a log that are read
 _POINTS, _TAIL_BYTES = 800, 32 * 2**10
@@ -30,7 +30,7 @@ def lines_of(path: Path) -> list[dict[str, Any]]:
         with path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             raw = file.read().split(b"\n") if size <= _WHOLE else _spread(file, size)
-            return [found for line in raw if (found := _object(line)) is not None]
+            return [table for line in raw if (table := _object(line)) is not None]
     except OSError:
         return []
 
@@ -43,7 +43,7 @@ def losses_of(reports: Sequence[dict[str, Any]]) -> tuple[Loss, ...]:
 
 
 def smoothing(steps: int) -> int:
-    """How many losses are averaged, of so many: a twentieth, five at least."""
+    """Over how many of `steps` losses the mean is taken: a twentieth of them, at least five."""
     return max(5, steps // 20)
 
 
@@ -66,7 +66,7 @@ def thinned(points: Sequence[Loss]) -> tuple[Loss, ...]:
 
 
 def seconds_of(reports: Sequence[dict[str, Any]]) -> float | None:
-    """How long the last steps took each; the middle one's time, as one that drew samples says nothing."""
+    """Seconds per step: the median of the last steps, so that one that drew samples does not count."""
     times = sorted(r["seconds"] for r in reports[-_RECENT:] if _is_number(r.get("seconds")))
     return times[len(times) // 2] if times else None
 
@@ -77,12 +77,8 @@ def by_step(folder: Path, ending: str) -> tuple[tuple[int, Path], ...]:
         names = os.listdir(folder)
     except OSError:
         return ()
-    found = [
-        (int(m[1]), folder / m[0])
-        for name in names
-        if (m := re.fullmatch(rf"step-(\d{{6,18}}){re.escape(ending)}", name))
-    ]
-    return tuple(sorted(found))
+    matches = (re.fullmatch(rf"step-(\d{{6,18}}){re.escape(ending)}", name) for name in names)
+    return tuple(sorted((int(match[1]), folder / match[0]) for match in matches if match))
 
 
 def words_of(path: Path, mark: str) -> list[str]:
@@ -101,20 +97,20 @@ def words_of(path: Path, mark: str) -> list[str]:
 
 
 def error_in(lines: Sequence[str]) -> str:
-    """The sentence with which a process ended: its last ``error: …``, or what its traceback came to; "" if none.
+    """Why a process ended, as a sentence: its last ``error: …``, or the last line of its traceback; "" if neither.
 
-    An error's further lines belong to it, as those of a folder that cannot be trained on do.
+    Lines after an error belong to it, as they do when a folder cannot be trained on.
     """
     starts = [i for i, line in enumerate(lines) if line.startswith("error: ")]
     if starts:
         return " ".join(line.strip() for line in lines[starts[-1] :])[len("error: ") :][:_LONGEST]
     if any(line.startswith("Traceback (most recent call last)") for line in lines):
-        return f"the run ended by a fault of the program, {lines[-1].strip()[:300]}; please report it"
+        return f"the run ended because of a bug in the program, {lines[-1].strip()[:300]}; please report it"
     return ""
 
 
 def steps_in(config: Path) -> int:
-    """``training.steps`` of a run's config; 0 if it cannot be told."""
+    """``training.steps`` of a run's config; 0 if it is not known."""
     try:
         if not config.is_file() or config.stat().st_size > _LARGEST_CONFIG:
             return 0
@@ -125,9 +121,9 @@ def steps_in(config: Path) -> int:
 
 
 def last_number(reports: Sequence[dict[str, Any]], key: str) -> float | None:
-    """What the last of `reports` says of `key`."""
-    found = reports[-1].get(key) if reports else None
-    return found if _is_number(found) else None
+    """The value of `key` in the last of `reports`, if it is a number."""
+    value = reports[-1].get(key) if reports else None
+    return value if _is_number(value) else None
 
 
 def _spread(file: Any, size: int) -> Iterable[bytes]:
@@ -143,10 +139,10 @@ def _spread(file: Any, size: int) -> Iterable[bytes]:
 
 def _object(line: bytes) -> dict[str, Any] | None:
     try:
-        found = json.loads(line) if line.strip() else None
+        value = json.loads(line) if line.strip() else None
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    return value if isinstance(value, dict) else None
 
 
 def _is_number(value: object) -> bool:

@@ -1,4 +1,4 @@
-"""What a run reports: one record a step, one a validation; what `log.jsonl` and `validation.jsonl` hold."""
+"""What a run reports: a record per step and per validation, the lines of `log.jsonl` and `validation.jsonl`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ LEVELS = 16
 class StepReport:
     """What happened in one step: `step` counts from 1 to `steps`; `loss` is weighted, `by_noise` is without the weights
     of noise levels and regularisation images, in each quarter of the noise schedule, from little noise to much, where
-    the step had any; `memory` is in bytes, `seconds` is the step's own time; `alarms` are sentences for the user."""
+    the step had any; `memory` is in bytes, `seconds` is the step's time; `alarms` are sentences for the user."""
 
     step: int
     steps: int

@@ -1,4 +1,4 @@
-"""What a run is doing, told from its files and its process: for pages and programs that may come and go. No torch."""
+"""What a run is doing, by its files and its process, for pages and programs that may come and go. No torch."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import contextlib
 import os
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -29,20 +29,20 @@ from sd_lora.storage.atomic import remove
 
 Status = Literal["starting", "running", "stopped", "finished", "failed"]
 Point = files.Loss
-#: how the first line of what a process says begins
+#: how the first line of a process's output begins
 MARK = "$ sd-lora "
 _SHOWN_LINES = 40
 #: seconds for which a run that failed before it had a folder is listed
 _LISTED = 86_400.0
-_SILENT = "its process ended without a word before the run began; look at the log and start it again"
-_KILLED = "its process was killed, or the machine went down; what it had saved is whole, and it can be resumed"
+_SILENT = "its process ended without a message before the run began; look at the log and start it again"
+_KILLED = "its process was killed, or the machine went down; what it had saved is complete, and it can be resumed"
 
 
 @dataclass(frozen=True)
 class RunState:
-    """A run as its files tell it. `losses` are (step, loss, smoothed), `validation` (step, held out, trained), both
-    thinned; `seconds` is the time of a step, `eta` that of what is left, `memory` in bytes; `log` the last lines of its
-    process; `samples` and `adapters` (step, file), ascending."""
+    """A run as its files show it. `losses` are (step, loss, smoothed), `validation` (step, held out, trained), both
+    thinned; `seconds` is the time per step, `eta` that of the remaining steps, `memory` in bytes; `log` the last lines
+    that its process printed; `samples` and `adapters` (step, file), ascending."""
 
     name: str
     status: Status
@@ -55,12 +55,12 @@ class RunState:
     eta: float | None = None
     memory: int = 0
     log: str = ""
-    #: the sentence with which a run that failed ended
+    #: why a run failed, as a sentence
     error: str = ""
     samples: tuple[tuple[int, Path], ...] = ()
     adapters: tuple[tuple[int, Path], ...] = ()
     can_resume: bool = False
-    #: whether it was asked to stop, and goes on to the end of its step
+    #: whether it was asked to stop, and is finishing its step
     stopping: bool = False
 
     @property
@@ -71,93 +71,80 @@ class RunState:
 def list_runs(folder: str | Path) -> list[Path]:
     """The run folders in `folder`, the newest first, with those that were started and have not been made yet."""
     folder = absolute(folder)
-    found = {config.parent: _changed(config) for config in glob_of(folder, "*/config.toml")}
+    runs = {config.parent: _changed(config) for config in glob_of(folder, "*/config.toml")}
     for config in glob_of(folder / LOGS, "*.toml"):
         run, started = folder / config.stem, _changed(config)
-        if run not in found and time.time() - started < _LISTED:
-            found[run] = started
-    return sorted((run for run in found if not run.name.startswith(".")), key=lambda run: -found[run])
+        if run not in runs and time.time() - started < _LISTED:
+            runs[run] = started
+    return sorted((run for run in runs if not run.name.startswith(".")), key=lambda run: -runs[run])
 
 
 def run_status(folder: str | Path) -> Status:
-    """The status that `read_run` tells, at less cost."""
-    return _looked_at(absolute(folder)).status
+    """The status that `read_run` gives, at less cost."""
+    return _outline(absolute(folder)).status
 
 
 def read_run(folder: str | Path) -> RunState:
     """The run in `folder` as it is now; one that has vanished has failed."""
     folder = absolute(folder)
-    seen = _looked_at(folder)
-    reports = files.lines_of(folder / "log.jsonl")
+    state, reports = _outline(folder), files.lines_of(folder / "log.jsonl")
     step, steps = (int(files.last_number(reports, key) or 0) for key in ("step", "steps"))
-    steps = steps or files.steps_in(folder / "config.toml")
-    seconds, alive = files.seconds_of(reports), seen.status in ("starting", "running")
+    steps, seconds = steps or files.steps_in(folder / "config.toml"), files.seconds_of(reports)
     adapters = files.by_step(folder / "adapters", ".safetensors")
     if (final := folder / "adapter.safetensors").is_file():
         adapters = (*adapters, (steps, final))
-    return RunState(
-        folder.name,
-        seen.status,
-        step,
-        steps,
-        files.losses_of(reports),
-        files.validation_of(folder / "validation.jsonl"),
-        files.last_number(reports, "learning_rate"),
-        seconds,
-        eta=(steps - step) * seconds if alive and seconds is not None and steps else None,
+    return replace(
+        state,
+        step=step,
+        steps=steps,
+        losses=files.losses_of(reports),
+        validation=files.validation_of(folder / "validation.jsonl"),
+        learning_rate=files.last_number(reports, "learning_rate"),
+        seconds=seconds,
+        eta=(steps - step) * seconds if state.is_alive and seconds is not None and steps else None,
         memory=int(files.last_number(reports, "memory") or 0),
-        log="\n".join(seen.words[-_SHOWN_LINES:]),
-        error=seen.error,
         samples=files.by_step(folder / "samples", ".png"),
         adapters=adapters,
-        can_resume=not alive and seen.status != "finished" and (folder / "config.toml").is_file(),
-        stopping=seen.stopping,
+        can_resume=not state.is_alive and state.status != "finished" and (folder / "config.toml").is_file(),
     )
 
 
-@dataclass(frozen=True)
-class _Seen:
-    """A run's status, why it failed, the words of its process, and whether that was asked to stop."""
-
-    status: Status
-    error: str
-    words: list[str]
-    stopping: bool = False
-
-
-def _looked_at(folder: Path) -> _Seen:
+def _outline(folder: Path) -> RunState:
+    """What the process of the run in `folder` is doing: status, error, output, and whether it was asked to stop."""
     notes = Notes(folder)
     with changing:
         owner, record, alive = lock_owner(folder), read_record(notes.record), is_alive(folder)
-    words = files.words_of(notes.log, MARK)  # read only now: what a process that had ended by then said is all there
+    lines = files.words_of(notes.log, MARK)  # read only now: all output of a process that had ended by then is in it
+
+    def state(status: Status, error: str = "", *, stopping: bool = False) -> RunState:
+        return RunState(folder.name, status, log="\n".join(lines[-_SHOWN_LINES:]), error=error, stopping=stopping)
+
     if owner is None and alive and record is not None and _changed(folder / LOCK) < record.since:
-        return _Seen("starting", "", words, record.stopping)
+        return state("starting", stopping=record.stopping)
     if (folder / "config.toml").is_file():
         with contextlib.suppress(OSError):
             remove(notes.config)
     if owner is not None or alive:
-        stopping = record is not None and record.stopping and (owner is None or owner.pid == record.pid)
-        return _Seen("running", "", words, stopping)
-    if RunFolder(folder).is_finished:
-        return _Seen("finished", "", words)
-    return _Seen(*_ending(folder, words, record), words)
+        asked = record is not None and record.stopping and (owner is None or owner.pid == record.pid)
+        return state("running", stopping=asked)
+    return state("finished") if RunFolder(folder).is_finished else state(*_ending(folder, lines, record))
 
 
-def _ending(folder: Path, words: Sequence[str], record: Process | None) -> tuple[Status, str]:
-    """How a run that is not at its end ended: "stopped" or "failed", and by what."""
+def _ending(folder: Path, lines: Sequence[str], record: Process | None) -> tuple[Status, str]:
+    """How a run that is not finished ended: "stopped" or "failed", and why."""
     if _changed(Notes(folder).log) < _changed(folder / LOCK) - LEEWAY:  # another process worked on it since
-        words, record = (), None
+        lines, record = (), None
     stopped = record is not None and record.stopping
-    if any(line.startswith("stopped after step ") for line in words):
+    if any(line.startswith("stopped after step ") for line in lines):
         return "stopped", ""
-    if said := files.error_in(words):
-        return "failed", said
+    if error := files.error_in(lines):
+        return "failed", error
     if (folder / "config.toml").is_file():
-        # Processes that were started here say how they end; of others the lock tells whether they could.
+        # Processes that were started from here print how they end; of others the lock shows whether they could.
         killed = not stopped and (owner_named_in(folder / LOCK) is not None or record is not None)
         return ("failed", _KILLED) if killed else ("stopped", "")
     if record is None:
-        return "failed", f"{printable(str(folder))} is not there any more"
+        return "failed", f"{printable(str(folder))} no longer exists"
     return ("stopped", "") if stopped else ("failed", _SILENT)
 
 

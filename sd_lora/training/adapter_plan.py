@@ -38,7 +38,7 @@ def plan_adapter(config: RunConfig, family: ModelFamily, pipe: Any, kept: Path |
 
 
 def text_rate(config: RunConfig, adapter: Adapter, family: ModelFamily, steps: int) -> float | None:
-    """The learning rate of the text encoders in a run of `steps` steps; None if no layer of theirs is trained.
+    """The learning rate of the text encoders in a run of `steps` steps; None if none of their layers is trained.
 
     Raises ConfigError for settings of the text encoders that would have no effect, or leave nothing to train.
     """
@@ -61,12 +61,12 @@ def _is_text(name: str, family: ModelFamily) -> bool:
 
 
 def notes_on(adapter: Adapter, config: RunConfig, family: ModelFamily, pipe: Any) -> list[str]:
-    """What a user should know of the modules that are trained: where other programs differ, as sentences."""
+    """What a user should know about the modules that are trained: where other programs differ, as sentences."""
     names, notes = list(adapter.weights), []
     if config.lora.init:
         notes.append(
-            f"training goes on from {config.lora.init} (base {adapter.base or 'not recorded'}, now {base_name(pipe)}); "
-            "modules, ranks, alphas and variant are that file's, and lora.targets, rank and alpha are not used"
+            f"training continues from {config.lora.init} (base {adapter.base or 'not recorded'}, now {base_name(pipe)})"
+            "; modules, ranks, alphas and variant are that file's, and lora.targets, rank and alpha are not used"
         )
     notes += dict.fromkeys(w.row.note for w in adapter.weights.values() if w.row.note)
     odd = [name for name in names if family.part_of(name)[0] == (family.denoiser,)]  # outside of all blocks
@@ -74,7 +74,5 @@ def notes_on(adapter: Adapter, config: RunConfig, family: ModelFamily, pipe: Any
         notes.append(f"kohya's scripts never load {some(odd, 3)}; other programs do")
     marker = "".join(family.width_modules[:1])
     if marker and not any(name.endswith(marker) for name in names):
-        notes.append(
-            f"no {marker[1:]} is trained, by whose width InvokeAI tells the base model; it will not know this adapter's"
-        )
+        notes.append(f"no {marker[1:]} is trained, whose width shows InvokeAI which base model an adapter is for")
     return notes

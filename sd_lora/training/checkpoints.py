@@ -1,4 +1,4 @@
-"""Checkpoints of a run: all that resuming needs, each a folder that is whole or not there.
+"""Checkpoints of a run: all that resuming needs, each a folder that is complete or absent.
 
 A checkpoint is written under another name, synced, read back and only then renamed; older ones go after that.
 """
@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from safetensors.torch import save as save_bytes
 from torch import Tensor
 
@@ -31,7 +32,7 @@ from sd_lora.version import __version__
 SCHEMA = 1
 MANIFEST, STATE = "manifest.json", "state.json"
 MAX_JSON = 64 * 2**20
-#: a file holds about this much, so that memory stays flat and no file meets the caps of the header
+#: a file holds about this much, so that memory stays flat and no file reaches the limits on headers
 MAX_FILE, MAX_FILE_TENSORS = 256 * 2**20, 5_000
 
 
@@ -45,7 +46,7 @@ class State:
 
 
 class _InvalidError(Exception):
-    """Why a folder is no checkpoint."""
+    """Why a folder is not a checkpoint."""
 
 
 class Checkpoints:
@@ -53,7 +54,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int) -> None:
         self.folder, self.keep = folder, keep
-        #: what the last `newest` could not use, a sentence each
+        #: why the last `newest` could not use a checkpoint, a sentence each
         self.passed_over: list[str] = []
 
     def save(self, state: State) -> Path:
@@ -74,14 +75,14 @@ class Checkpoints:
             self._prune(state.step)
         return target
 
-    def newest(self, *, whole: bool = True) -> State | None:
-        """The newest valid checkpoint, without its tensors if it need not be `whole`; newer ones that are not valid are
+    def newest(self, *, tensors: bool = True) -> State | None:
+        """The newest valid checkpoint, without its `tensors` if they are not needed; newer ones that are not valid are
         named in `passed_over`."""
         self.passed_over = []
         for step in reversed(self._present()):
             path = self._path(step)
             try:
-                return _load(path, _verified(path, step), whole)
+                return _load(path, _verified(path, step), tensors)
             except _InvalidError as error:
                 self.passed_over.append(f"checkpoint {path} is passed over: {error}")
         return None
@@ -94,7 +95,7 @@ class Checkpoints:
         return self.folder / f"step-{step:06d}"
 
     def _present(self) -> list[int]:
-        """Steps by the names in the folder, ascending; what lies there may be anything."""
+        """Steps by the names in the folder, ascending; these may belong to anything."""
         try:
             names = os.listdir(self.folder)
         except FileNotFoundError:
@@ -133,8 +134,8 @@ class Checkpoints:
             raise
 
     def _prune(self, saved: int) -> None:
-        """Remove what is older than the newest `keep` valid ones. Damaged ones among those stay: a disk that cannot be
-        read for a moment would else cost a good checkpoint."""
+        """Remove what is older than the newest `keep` valid ones. Damaged ones among those stay: otherwise a disk that
+        cannot be read for a moment would cost a good checkpoint."""
         present = self._present()
         valid = (step for step in reversed(present) if step == saved or self._valid(step))
         kept = list(islice(valid, self.keep))
@@ -149,16 +150,16 @@ class Checkpoints:
         """Remove what this process or a dead one left behind."""
         for path in sorted(self.folder.glob(".tmp-*")):
             match = re.fullmatch(r"\.tmp-\d+-(\d{1,10})(-old)?", path.name)
-            # The next save tries again: no run should end over what is of no use.
+            # The next save tries again: no run should end over useless files.
             with contextlib.suppress(OSError):
                 if match and (
-                    (pid := int(match[1])) == os.getpid() or not Process(pid, "", os.lstat(path).st_mtime).found()
+                    (pid := int(match[1])) == os.getpid() or not Process(pid, "", os.lstat(path).st_mtime).running()
                 ):
                     remove_tree(path)
 
 
 def _document(target: Path, state: State) -> bytes:
-    """``state.json``; TrainingStopped if anything in `state` is not a finite number."""
+    """``state.json``; TrainingStopped if anything in `state` is NaN or infinite."""
     named = [(f"{stem}: {name}", tensor) for stem, tensors in state.tensors.items() for name, tensor in tensors.items()]
     wrong = [name for name, tensor in named if not _finite(tensor)]
     try:
@@ -168,7 +169,7 @@ def _document(target: Path, state: State) -> bytes:
         document = b""
     if wrong:
         raise TrainingStopped(
-            f"checkpoint {target} was not written: values in {some(wrong, 3)} are not finite numbers; "
+            f"checkpoint {target} was not written: values in {some(wrong, 3)} are NaN or infinite; "
             "lower optimizer.learning_rate"
         )
     return document
@@ -216,16 +217,16 @@ def _shares(tensors: Mapping[str, Tensor]) -> Iterator[dict[str, Tensor]]:
 
 
 def _sealed(manifest: dict[str, Any]) -> bytes:
-    """`manifest` with its own sha256, in the one spelling that is read."""
+    """`manifest` with its sha256, in the one spelling that is read."""
     digest = hashlib.sha256(json.dumps(manifest).encode()).hexdigest()
     return json.dumps({**manifest, "sha256": digest}, indent=1).encode()
 
 
 def _verified(folder: Path, step: int) -> dict[str, Any]:
-    """The manifest of the checkpoint in `folder`; _InvalidError unless its files are all there, whole and unchanged."""
+    """The manifest of the checkpoint in `folder`; _InvalidError unless its files are complete and unchanged."""
     try:
         if not stat.S_ISDIR(os.lstat(folder).st_mode):
-            raise _InvalidError("it is no folder")
+            raise _InvalidError("it is not a folder")
         manifest, content = _read_json(folder / MANIFEST)
         if manifest.get("schema") != SCHEMA:
             raise _InvalidError(f"{MANIFEST} has schema {manifest.get('schema')!r:.40}, this version reads {SCHEMA}")
@@ -234,12 +235,12 @@ def _verified(folder: Path, step: int) -> dict[str, Any]:
             raise _InvalidError(f"{MANIFEST} was changed")
         if manifest["step"] != step:
             raise _InvalidError(f"{MANIFEST} is of step {manifest['step']!r:.40}")
-        files, found = manifest["files"], _names(folder)
+        files, names = manifest["files"], _names(folder)
         weights = [*chain(*manifest["tensors"].values())]
         expected = {*files, *weights, MANIFEST, STATE}
-        if missing := sorted(expected - found):
+        if missing := sorted(expected - names):
             raise _InvalidError(f"{some(missing, 3)} is missing")
-        if extra := sorted(found - expected):
+        if extra := sorted(names - expected):
             raise _InvalidError(f"{some(extra, 3)} does not belong there")
         for name, facts in files.items():
             _check_file(folder / name, facts["size"], facts["sha256"])
@@ -250,18 +251,18 @@ def _verified(folder: Path, step: int) -> dict[str, Any]:
     except AdapterError as error:
         raise _InvalidError(str(error)) from error
     except (KeyError, TypeError, AttributeError) as error:
-        raise _InvalidError(f"{MANIFEST} is not what sd_lora writes ({error!r:.80})") from error
+        raise _InvalidError(f"{MANIFEST} is not as sd_lora writes it ({error!r:.80})") from error
     return manifest
 
 
 def _names(folder: Path) -> set[str]:
-    """What lies in `folder`, but for what file managers and network disks put there."""
+    """The files in `folder`, except those that file managers and network disks put there."""
     return {n for n in os.listdir(folder) if not n.startswith(".") and n.lower() not in ("thumbs.db", "desktop.ini")}
 
 
 def _check_file(path: Path, size: int, digest: str) -> None:
-    if (found := _size(path)) != size:
-        raise _InvalidError(f"{path.name} has {found} bytes instead of {size}")
+    if (actual := _size(path)) != size:
+        raise _InvalidError(f"{path.name} has {actual} bytes instead of {size}")
     with path.open("rb") as file:
         if hashlib.file_digest(file, "sha256").hexdigest() != digest:
             raise _InvalidError(f"{path.name} was changed")
@@ -270,7 +271,7 @@ def _check_file(path: Path, size: int, digest: str) -> None:
 def _size(path: Path) -> int:
     facts = os.lstat(path)
     if not stat.S_ISREG(facts.st_mode):  # a link may lead anywhere, and a pipe never ends
-        raise _InvalidError(f"{path.name} is no plain file")
+        raise _InvalidError(f"{path.name} is not a regular file")
     return facts.st_size
 
 
@@ -279,24 +280,21 @@ def _read_json(path: Path) -> tuple[dict[str, Any], bytes]:
         raise _InvalidError(f"{path.name} has more than {MAX_JSON // 2**20} MB")
     content = path.read_bytes()
     try:
-        found = json.loads(content)
+        table = json.loads(content)
     except (ValueError, RecursionError) as error:
-        raise _InvalidError(f"{path.name} is no JSON ({error})") from error
-    if not isinstance(found, dict):
-        raise _InvalidError(f"{path.name} is no table")
-    return found, content
+        raise _InvalidError(f"{path.name} is not JSON ({error})") from error
+    if not isinstance(table, dict):
+        raise _InvalidError(f"{path.name} is not a table")
+    return table, content
 
 
-def _load(folder: Path, manifest: dict[str, Any], whole: bool) -> State:
-    wanted = manifest["tensors"] if whole else {}
+def _load(folder: Path, manifest: dict[str, Any], with_tensors: bool) -> State:
+    tensors: dict[str, dict[str, Tensor]] = {}
     try:
         facts = _read_json(folder / STATE)[0]["facts"]
-        tensors: dict[str, dict[str, Tensor]] = {stem: {} for stem in wanted}
-        for stem, name in ((stem, name) for stem, names in wanted.items() for name in names):
-            with safe_open(folder / name, "pt") as file:
-                keys = file.keys()
-                # Cloned: what safetensors gives lies in the mapped file, which may go.
-                tensors[stem] |= {key: file.get_tensor(key).clone() for key in keys}
+        for stem, names in manifest["tensors"].items() if with_tensors else ():
+            # Copied: safetensors returns views of the mapped file, which may be removed.
+            tensors[stem] = {key: value.clone() for name in names for key, value in load_file(folder / name).items()}
     except (OSError, SafetensorError, KeyError) as error:
         raise _InvalidError(f"its files cannot be read ({error!r:.80})") from error
     return State(manifest["step"], tensors, facts)

@@ -1,4 +1,4 @@
-"""The one training loop. It yields a report a step; whoever consumes them draws, saves and counts."""
+"""The one training loop. It yields a report per step; whoever consumes them draws, saves and counts."""
 
 from __future__ import annotations
 
@@ -26,8 +26,7 @@ from sd_lora.training.checkpoints import State
 from sd_lora.training.guards import Guards, check_finite, stopped
 from sd_lora.training.memory import checkpoint_activations, too_large, used_memory
 from sd_lora.training.optimizer_state import optimizer_state, restore_optimizer, settle
-from sd_lora.training.optimizers import ParameterGroup, make_optimizer, set_rate
-from sd_lora.training.schedules import rate_share
+from sd_lora.training.optimizers import ParameterGroup, make_optimizer, rate_share, set_rate
 from sd_lora.training.step import QUARTERS, Computation, Material
 
 #: steps in a row that the gradient scaler of float16 may skip
@@ -49,7 +48,7 @@ class Trainer:
     """Trains the injected layers; `done` steps are behind it.
 
     Order, noise, timesteps, dropout and mirroring are pure functions of (seed, step); the global batch is shared out
-    among the processes, and within one into micro-batches. So a state restored goes on as if nothing had happened.
+    among the processes, and within one into micro-batches. So a restored state continues as if nothing had happened.
     """
 
     def __init__(
@@ -71,7 +70,7 @@ class Trainer:
         #: the signals that asked the processes to stop, added up; 0: none
         self.stopping = 0
         share = config.training.batch_size // accelerator.num_processes
-        self._mine = range(accelerator.process_index * share, (accelerator.process_index + 1) * share)
+        self._share = range(accelerator.process_index * share, (accelerator.process_index + 1) * share)
         self.micro_batch = min(config.training.micro_batch or share, share)
         self.checkpointing = bool(config.training.gradient_checkpointing)
         if self.checkpointing:
@@ -80,7 +79,7 @@ class Trainer:
         self.average = Average(trained.parameters, self.steps, config.training) if averages else None
 
     def run(self, stop: Callable[[], int] = lambda: 0) -> Iterator[StepReport]:
-        """Train the steps that remain, a report a step. `stop` gives the signal that asks this process to stop, or 0.
+        """Train the steps that remain, a report per step. `stop` gives the signal that asks this process to stop, or 0.
 
         Raises TrainingStopped when a loss, gradient or weight is NaN or infinite; `is_whole` then says whether the
         weights are those of the last good step. Raises OutOfMemory when a step does not fit even in the leanest way.
@@ -102,17 +101,9 @@ class Trainer:
                 alarms, self._alarms = [*self._alarms, *self._guards.look(self.done)], []
                 sums, counts = total[2 : 2 + QUARTERS].tolist(), total[2 + QUARTERS :].tolist()
                 by_noise = [s / n if n else None for s, n in zip(sums, counts, strict=True)]
-                yield StepReport(
-                    self.done,
-                    self.steps,
-                    loss,
-                    optimizer.learning_rate * share,
-                    time.perf_counter() - started,
-                    norm,
-                    by_noise,
-                    used_memory(self._accelerator.device),
-                    alarms,
-                )
+                rate, memory = optimizer.learning_rate * share, used_memory(self._accelerator.device)
+                seconds = time.perf_counter() - started
+                yield StepReport(self.done, self.steps, loss, rate, seconds, norm, by_noise, memory, alarms)
         finally:
             self._accelerator.free_memory()
 
@@ -132,14 +123,14 @@ class Trainer:
 
     @torch.no_grad()
     def restore(self, state: State) -> None:
-        """Go on from `state`, one of the same config. AdapterError if it is of other modules or ranks."""
-        saved, own = state.tensors["adapter"], self._trained.parameters
-        if {name: t.shape for name, t in saved.items()} != {name: p.shape for name, p in own.items()}:
+        """Continue from `state`, of the same config. AdapterError if it is of other modules or ranks."""
+        saved, parameters = state.tensors["adapter"], self._trained.parameters
+        if {name: t.shape for name, t in saved.items()} != {name: p.shape for name, p in parameters.items()}:
             raise AdapterError(
                 f"the checkpoint of step {state.step} is of other modules or ranks than config.toml asks for now; set "
                 "them back"
             )
-        for name, parameter in own.items():
+        for name, parameter in parameters.items():
             parameter.copy_(saved[name])
         restore_optimizer(self._optimizer, state.tensors["optimizer"], state.facts["optimizer"])
         if self.average is not None:
@@ -156,12 +147,12 @@ class Trainer:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the weights are those after step `done`: not if they were found to be no numbers."""
+        """Whether the weights are those after step `done`: not if they were found to be NaN or infinite."""
         return not self._broken
 
     @contextmanager
     def usable(self) -> Iterator[None]:
-        """For the length of a ``with`` block the weights are those to use: some optimizers train at another place."""
+        """For the length of a ``with`` block the weights are those to use: some optimizers train at another point."""
         with settle(self._optimizer):
             yield
 
@@ -174,7 +165,7 @@ class Trainer:
         total, names = torch.zeros(2 + 2 * QUARTERS, device=accelerator.device), list[str]()
         try:
             with self._dropouts(step):
-                for part in self.computation.parts(step, self._mine, self.micro_batch):
+                for part in self.computation.parts(step, self._share, self.micro_batch):
                     accelerator.backward(part.loss)
                     total[0] += part.loss.detach()
                     total[2:] += part.by_noise
@@ -207,7 +198,7 @@ class Trainer:
         """Move the weights by the gradients of `step`. TrainingStopped if `loss`, gradient or a weight is not finite.
 
         The scaler of float16 looks for its scale by overflowing now and then, and skips those steps; too many in a row
-        are no search."""
+        are an error."""
         if not math.isfinite(loss):
             raise stopped("the loss", step + 1, names)
         finite = norm is None or math.isfinite(norm)
@@ -234,7 +225,7 @@ class Trainer:
             yield
             return
         layers = self._trained.layers.values()
-        seed = generator_for(self._config.training.seed, step, f"dropout {self._mine.start}").initial_seed()
+        seed = generator_for(self._config.training.seed, step, f"dropout {self._share.start}").initial_seed()
         cuda = [self._accelerator.device] if self._accelerator.device.type == "cuda" else []
         with torch.random.fork_rng(cuda):
             torch.manual_seed(seed)

@@ -1,4 +1,4 @@
-"""What a step needs of memory, how the steps of a run are made to fit, and the error for one that does not."""
+"""How much memory a step needs, how the steps of a run are made to fit, and the error for one that does not."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sd_lora.check.cost import Cost
 from sd_lora.config.schema import TrainingConfig
 from sd_lora.errors import SdLoraError
 
-#: the share of the memory at hand that a run may take
+#: the share of the available memory that a run may take
 _MOST = 0.85
 
 
@@ -32,7 +32,7 @@ def used_memory(device: torch.device) -> int:
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that are to be had on `device` now."""
+    """Bytes that are available on `device` now."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
@@ -40,7 +40,7 @@ def free_memory(device: torch.device) -> int:
 
 
 def usable_memory(device: torch.device) -> int:
-    """Bytes that this process may have on `device` in all: what it holds and what is free."""
+    """Bytes that this process may use on `device` in all: those it has and those that are free."""
     if device.type == "cuda":
         return int(torch.cuda.memory_allocated(device)) + free_memory(device)
     return int(psutil.Process().memory_info().rss) + free_memory(device)
@@ -53,7 +53,7 @@ def checkpoint_activations(denoiser: nn.Module) -> None:
 
 def too_large(device: torch.device, step: int, micro_batch: int, *, checkpointing: bool) -> OutOfMemory:
     """The error for a step that did not fit with that `micro_batch`."""
-    used, free = (f"{number / 2**30:.1f} GB" for number in (used_memory(device), free_memory(device)))
+    used, free = _gb(used_memory(device)), _gb(free_memory(device))
     lean = micro_batch == 1 and checkpointing
     advice = (
         "lower data.resolution, choose model.dtype=bfloat16 or another device"
@@ -86,8 +86,8 @@ def choose_means(
     training: TrainingConfig, share: int, free: int, probe: Callable[[bool], Cost], *, given: str = "as set"
 ) -> Means:
     """Micro-batch and checkpointing for `share` images of a step in `free` bytes (with what is resident already), so
-    that as much as fits is computed at once; what `training` says itself is kept. `probe` measures a step of the whole
-    batch, with checkpointing or without. `given` is why what `training` says is so.
+    that as much as fits is computed at once; what `training` sets is kept. `probe` measures a step of the entire batch,
+    with checkpointing or without. `given` says where the settings of `training` are from.
     """
     asked, most = training.micro_batch, int(_MOST * free)
     checkpointing = training.gradient_checkpointing or False
@@ -97,7 +97,7 @@ def choose_means(
         checkpointing, leaner = True, probe(True)
         reasons.append(
             f"gradient checkpointing, because {_images(needed)} without it would take "
-            f"{_gb(_bytes(cost, needed, training.batch_size))} of the {_gb(free)} at hand"
+            f"{_gb(_bytes(cost, needed, training.batch_size))} of the {_gb(free)} available"
         )
         cost = leaner
     elif training.gradient_checkpointing is not None:
@@ -107,11 +107,11 @@ def choose_means(
     if asked:
         reasons.append(f"{_images(micro)} at once, {given}")
     elif micro == share:
-        reasons.append(f"all {share} images of a step at once, which fit" if share > 1 else "one image a step")
+        reasons.append(f"all {share} images of a step at once, which fit" if share > 1 else "one image per step")
     else:
         reasons.append(f"{_images(micro)} of {share} at once, as more would not fit into {_gb(free)}")
     memory = _bytes(cost, micro, training.batch_size)
-    reasons.append(f"about {_gb(memory)} of {_gb(free)} at hand, from {cost.basis}")
+    reasons.append(f"about {_gb(memory)} of {_gb(free)} available, from {cost.basis}")
     return Means(micro, checkpointing, cost.seconds, memory, reasons)
 
 

@@ -1,4 +1,4 @@
-"""An optimizer's exact state, as tensors and facts of a checkpoint and back, and the weights it would have one use."""
+"""An optimizer's exact state, as tensors and facts of a checkpoint and back, and the weights that are to be used."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _FROM_CONFIG = frozenset({"peak", "betas", "weight_decay", "foreach", "fused", "
 
 
 def optimizer_state(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The whole state, as copies: tensors on the CPU by flat names, and facts that go through JSON unchanged.
+    """The entire state, as copies: tensors on the CPU by flat names, and facts that JSON keeps unchanged.
 
-    The parameters are not in it. It fits those of the moment, outside of `settle`, in float32.
+    The parameters are not in it. It fits the current ones, outside of `settle`, in float32.
     """
     inner = _unwrapped(optimizer)
     state = inner.state_dict()["state"]
-    flat = dict(_flat({str(place): own for place, own in state.items()}))
+    flat = dict(_flat({str(place): values for place, values in state.items()}))
     tensors = {
         name: value.detach().to("cpu", copy=True).contiguous()
         for name, value in flat.items()
@@ -45,7 +45,7 @@ def restore_optimizer(
     optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], facts: Mapping[str, Any]
 ) -> None:
     """Put a state from `optimizer_state` into a fresh optimizer of the same groups: the next step is then the one that
-    would have been. Peak rates, betas and weight decay stay the optimizer's own.
+    would have been. Peak rates, betas and weight decay stay those of the optimizer.
 
     Raises AdapterError if the state is incomplete or of another optimizer or other weights.
     """
@@ -55,10 +55,10 @@ def restore_optimizer(
         state = _nested({**tensors, **{name: _from_json(value) for name, value in facts["state"].items()}})
         groups, first = [], 0
         for group, saved in zip(inner.param_groups, facts["groups"], strict=True):
-            own = {key: value for key, value in group.items() if key in _FROM_CONFIG}
+            fixed = {key: value for key, value in group.items() if key in _FROM_CONFIG}
             last = first + len(group["params"])
             restored = {key: _from_json(value) for key, value in saved.items()}
-            groups.append({**group, **restored, **own, "params": list(range(first, last))})
+            groups.append({**group, **restored, **fixed, "params": list(range(first, last))})
             first = last
     except (KeyError, TypeError, ValueError, AttributeError, StopIteration) as error:
         raise AdapterError(
@@ -79,9 +79,9 @@ def _check_fit(inner: torch.optim.Optimizer, tensors: Mapping[str, Tensor], fact
             f"the optimizer's state in the checkpoint is of {facts['optimizer']}, but this run's optimizer is "
             f"{type(inner).__name__}; resume with the optimizer.name it was made with"
         )
-    saved, own = facts["shapes"], _shapes(inner)
-    if saved != own:
-        counts = [f"{sum(map(len, shapes))} weights in {len(shapes)} groups" for shapes in (saved, own)]
+    saved, current = facts["shapes"], _shapes(inner)
+    if saved != current:
+        counts = [f"{sum(map(len, shapes))} weights in {len(shapes)} groups" for shapes in (saved, current)]
         clash = "of other shapes" if counts[0] == counts[1] else f"of {counts[0]}, but this run trains {counts[1]}"
         raise AdapterError(
             f"the optimizer's state in the checkpoint is {clash}; resume with the targets and ranks it was made with"
@@ -103,7 +103,7 @@ def _flat(tree: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]
 
 
 def _nested(flat: Mapping[str, Any]) -> dict[int, dict[str, Any]]:
-    """The reverse of `_flat`, with tensors of its own: an optimizer steps in place."""
+    """The reverse of `_flat`, with copies of the tensors: an optimizer steps in place."""
     tree: dict[int, dict[str, Any]] = {}
     for name, value in flat.items():
         place, *path, last = name.split(".")
@@ -136,8 +136,8 @@ def _from_json(value: Any) -> Any:
 
 @contextmanager
 def settle(optimizer: torch.optim.Optimizer) -> Iterator[None]:
-    """Inside, the parameters are those to save as an adapter and to draw with, which are schedule-free's average and
-    anyone else's as they are; after it they are what they were before, bit for bit."""
+    """For the length of a ``with`` block the parameters are those to save and draw with: schedule-free's average, any
+    other optimizer's as they are. Afterwards they are what they were before, bit for bit."""
     inner: Any = _unwrapped(optimizer)
     if not hasattr(inner, "eval"):
         yield

@@ -1,11 +1,12 @@
-"""What moves the layers: the optimizers, one row each.
+"""What moves the layers: the optimizers, one row each, and how their rate rises and falls.
 
-They are made for groups of parameters and driven by `set_rate`, from outside.
+They are made for groups of parameters; `set_rate` sets the share of the peak rate that `rate_share` gives a step.
 """
 
 from __future__ import annotations
 
 import importlib
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +32,7 @@ class ParameterGroup:
 
 @dataclass(frozen=True)
 class Optimizer(OptimizerFacts):
-    """`make` makes one of groups that bring their own rate, weight decay and, where they are given, betas; its first
+    """`make` makes one from groups that have their rate, weight decay and, where they are given, betas; its first
     argument is `package`, imported: torch, or one that `extra` of sd-lora installs."""
 
     make: Callable[[Any, Groups], torch.optim.Optimizer]
@@ -74,7 +75,7 @@ def make_optimizer(
     """The optimizer that `config` names, for those of `groups` that have parameters, ready to step. Each of its groups
     keeps its peak rate as ``peak``: up matrices' is `plus_ratio` times the others' (LoRA+, arXiv 2402.12354).
 
-    Betas at the config's default are the optimizer's own. Raises ConfigError for settings that cannot act with it.
+    Betas at the config's default are left to the optimizer. Raises ConfigError for settings that cannot act with it.
     """
     if problems := optimizer_problems(config, device.type):
         raise ConfigError("; ".join(problems))
@@ -110,3 +111,21 @@ def set_rate(optimizer: torch.optim.Optimizer, share: float) -> None:
     """Every group's rate becomes `share` of its peak."""
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * share
+
+
+#: name → the share of the peak rate at `progress` (0 to 1) through the steps after the warm-up
+SCHEDULES: dict[str, Callable[[float, OptimizerConfig], float]] = {
+    "cosine": lambda progress, c: c.final + (1 - c.final) * 0.5 * (1 + math.cos(math.pi * progress)),
+    "linear": lambda progress, c: c.final + (1 - c.final) * (1 - progress),
+    "polynomial": lambda progress, c: c.final + (1 - c.final) * (1 - progress) ** c.power,
+    "constant": lambda progress, c: 1.0,  # noqa: ARG005
+}
+
+
+def rate_share(step: int, steps: int, config: OptimizerConfig) -> float:
+    """Share of the peak rate at `step` (from 0): linear warm-up, then the schedule, down to ``final`` at the last step
+    unless it is constant."""
+    warm = round(config.warmup * steps)
+    if step < warm:
+        return (step + 1) / (warm + 1)
+    return SCHEDULES[config.schedule]((step - warm) / max(1, steps - 1 - warm), config)

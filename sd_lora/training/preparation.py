@@ -38,7 +38,7 @@ def prepare(config: RunConfig, *, on_look: Counter | None = None, resumed: bool 
     """Check every input and resolve every default of `config`; writes nothing.
 
     `on_look` is called with how many of how many images have been looked at. The run folder must be free, unless a run
-    goes on in it (`resumed`) or is only `planned`.
+    is `resumed` in it or only `planned`.
     """
     places = check_places(config, resumed=resumed, planned=planned)
     return plan_run(places, look_at_data(places, on_look))
@@ -47,7 +47,7 @@ def prepare(config: RunConfig, *, on_look: Counter | None = None, resumed: bool 
 @dataclass(frozen=True)
 class Places:
     """The files of a run, all of them there, and its `config`, with defaults still open; `kept_init` is the run's own
-    copy of ``lora.init``, `checkpoint` the state, without tensors, that it goes on from."""
+    copy of ``lora.init``, `checkpoint` the state, without tensors, that it continues from."""
 
     config: RunConfig
     path: Path
@@ -73,11 +73,11 @@ def check_places(config: RunConfig, *, resumed: bool = False, planned: bool = Fa
     check_cache(config.data.cache)
     config = replace(config, lora=_absolute(config.lora, "init"))
     images = _absolute_path(config.data.folder)
-    called = images.stem if os.path.isfile(images) else images.name
-    path = Path(os.path.expanduser(config.output.folder or f"runs/{called}"))
+    label = images.stem if os.path.isfile(images) else images.name
+    path = Path(os.path.expanduser(config.output.folder or f"runs/{label}"))
     folder, checkpoint, kept_init = RunFolder(path), None, None
     if resumed:
-        checkpoint, kept_init = Checkpoints(folder.checkpoints, 1).newest(whole=False), folder.kept_init
+        checkpoint, kept_init = Checkpoints(folder.checkpoints, 1).newest(tensors=False), folder.kept_init
     elif not planned:
         folder.check_free(path)
     if checkpoint is not None:
@@ -85,7 +85,7 @@ def check_places(config: RunConfig, *, resumed: bool = False, planned: bool = Fa
         check_unchanged(checkpoint.facts.get("run", {}), config, dtype, path)
     check_settings(config, kept_init)
     listing = list_folder(config.data)
-    name = _usable_name(config.output.name or config.data.trigger or called)
+    name = _usable_name(config.output.name or config.data.trigger or label)
     return Places(config, path, name, listing, kept_init, resumed, checkpoint)
 
 
@@ -156,20 +156,20 @@ def _resolved(places: Places, examined: Examined, rate: float | None, means: Mea
         resolved.to_toml().encode()
     except UnicodeEncodeError as error:
         raise ConfigError(
-            f"{printable(config.data.folder)} or another name of the run holds bytes that are no text, so that the "
-            "run could not be repeated or resumed; rename it"
+            f"{printable(config.data.folder)} or another name of the run holds bytes that are not text, so that "
+            "the run could not be repeated or resumed; rename it"
         ) from error
     return resolved
 
 
 def _usable(examined: Examined, config: RunConfig) -> Schedule:
-    """The schedule of a folder that can be trained on. DataError with all errors that were found, each on its line if
-    there are several."""
+    """The schedule of a folder that can be trained on. DataError with all errors, each on its line if there are
+    several."""
     errors = sentences(examined.findings, "error")
     if errors or examined.schedule is None:
         folder, again = shown(config.data.folder), printable(shlex.quote(config.data.folder))
         listed = f" {errors[0]}. " if len(errors) == 1 else "".join(f"\n  {error}" for error in errors) + "\n"
-        raise DataError(f"{folder} cannot be trained on:{listed}sd-lora check {again} shows all that was found")
+        raise DataError(f"{folder} cannot be trained on:{listed}sd-lora check {again} shows all findings")
     return examined.schedule
 
 
@@ -190,7 +190,7 @@ def _absolute(section: Any, *keys: str) -> Any:
 
 
 def _absolute_path(text: str) -> Path:
-    """Never fails, unlike pathlib's own: whether there is such a path is asked, and told, where it is read."""
+    """Never fails, unlike pathlib's: whether the path exists is checked where it is read."""
     return Path(os.path.abspath(os.path.expanduser(text)))
 
 

@@ -37,9 +37,9 @@ class Run:
     held: list[Example]
     #: how its steps are computed, and why
     means: Means
-    #: whether it goes on in a run folder that is there already
+    #: whether it continues in an existing run folder
     resumed: bool = False
-    #: the step of the checkpoint that it goes on from; None without one
+    #: the step of the checkpoint that it continues from; None without one
     resumed_from: int | None = None
 
     @property
@@ -50,8 +50,8 @@ class Run:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Examples to train on and, if any, `held` out ones; what draws the samples; and what identifies the `base` model,
-    as `parts_of_base` has it."""
+    """Examples to train on and, if any, `held` out ones; what draws the samples; and what identifies the `base` model
+    (`parts_of_base`)."""
 
     data: EncodedSet
     held: EncodedSet | None

@@ -1,4 +1,4 @@
-"""Whether a run can go on exactly: all that its result depends on must be what it was."""
+"""Whether a run can be resumed exactly: everything its result depends on must be what it was."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from sd_lora.errors import ConfigError, DataError, some
 if TYPE_CHECKING:
     from sd_lora.training.prepared import Encoded, Run
 
-#: settings that say where things lie, how a step is computed, or what is kept and shown of it; the precision is
-#: compared as it came out
+#: settings that say where things are, how a step is computed, or what is kept and shown; the precision that came of
+#: them is compared
 _FREE = frozenset({
     "model.base", "model.revision", "model.config", "model.device", "model.dtype", "data.folder",
     "data.regularisation", "data.cache", "lora.init", "training.micro_batch", "training.gradient_checkpointing",
@@ -28,7 +28,7 @@ _FREE = frozenset({
     "training.trackers",
 })  # fmt: skip
 _FREE_SECTIONS = ("preview", "output")
-#: parts of the base model by the facts that tell them
+#: parts of the base model by the facts that identify them
 _PARTS = {
     "base": "denoiser", "vae": "VAE", "text": "text encoder or tokenizer", "prediction": "prediction type",
     "noise": "noise schedule",
@@ -37,7 +37,7 @@ _PARTS = {
 _CLOSE = 1e-4
 #: what may differ, at the price of other last bits
 _SURROUNDINGS = ("device", "torch", "processes")
-_ANEW = "or train anew with --out"
+_ELSE = "or start over with --out"
 
 
 def settings_of(config: RunConfig) -> dict[str, Any]:
@@ -53,7 +53,7 @@ def modules_of(adapter: Adapter) -> dict[str, Any]:
 
 
 def parts_of_base(run: Run) -> dict[str, Any]:
-    """What tells the base model's parts; before it is trained, and while it has its text encoders."""
+    """What identifies the parts of the base model; to be called before training, while it has its text encoders."""
     family, pipe = run.family, run.pipe
     objective = family.objective(pipe)
     return {
@@ -84,11 +84,11 @@ def check_unchanged(then: Mapping[str, Any], config: RunConfig, dtype: torch.dty
     changed = [key for key in new if key in old and old[key] != new[key]]
     if changed:
         listed = ", ".join(f"{key} was {_shown(old[key])} and is {_shown(new[key])}" for key in changed)
-        raise ConfigError(f"{folder / 'config.toml'} has changed since the run began: {listed}; set that back, {_ANEW}")
+        raise ConfigError(f"{folder / 'config.toml'} has changed since the run began: {listed}; set that back, {_ELSE}")
     if then.get("dtype", precision) != precision:
         raise ConfigError(
-            f"{folder} was computed in {then['dtype']} and would go on in {precision}, to another result; set "
-            f"model.dtype={then['dtype']} in its config.toml, {_ANEW}"
+            f"{folder} was computed in {then['dtype']} and would continue in {precision}, with another result; set "
+            f"model.dtype={then['dtype']} in its config.toml, {_ELSE}"
         )
 
 
@@ -99,8 +99,8 @@ def check_modules(then: Mapping[str, Any], adapter: Adapter, folder: Path) -> No
     others = [name for name in before | now if before.get(name) != now.get(name)]
     if others:
         raise ConfigError(
-            f"{folder} cannot go on as it began: {len(others)} modules of its adapter are new, gone or of another "
-            f"rank, alpha or variant ({some(others, 3)}); put its init.safetensors and the base model back, {_ANEW}"
+            f"{folder} cannot be resumed: {len(others)} modules of its adapter are new, gone or of another "
+            f"rank, alpha or variant ({some(others, 3)}); put its init.safetensors and the base model back, {_ELSE}"
         )
 
 
@@ -113,16 +113,16 @@ def _by_todays_names(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def check_same(then: Mapping[str, Any], now: Mapping[str, Any], folder: Path) -> list[str]:
     """DataError if the base model or the examples have changed since; otherwise what else has, as sentences. Both are
-    `facts_of` a run; what an older checkpoint does not tell is not compared."""
+    `facts_of` a run; what an older checkpoint does not hold is not compared."""
     parts = [name for key, name in _PARTS.items() if key in then and not _same(then[key], now[key])]
     problems = [f"the base model has another {' and another '.join(parts)}"] if parts else []
     compare = _PARTS["vae"] not in parts  # else every image is encoded otherwise
     problems += _other_images(then["examples"], now["examples"], "", compare)
     problems += _other_images(then.get("held", now["held"]), now["held"], "held-out ", compare)
     if problems:
-        raise DataError(f"{folder} cannot go on as it began: {', '.join(problems)}; put them back, {_ANEW}")
+        raise DataError(f"{folder} cannot be resumed: {', '.join(problems)}; put them back, {_ELSE}")
     return [
-        f"the run goes on with {key} {now[key]} instead of {then[key]}: its result may differ in the last bits"
+        f"the run continues with {key} {now[key]} instead of {then[key]}: its result may differ in the last bits"
         for key in _SURROUNDINGS
         if then[key] != now[key]
     ]

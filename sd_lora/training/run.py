@@ -1,20 +1,21 @@
-"""One run from config to adapter: check everything, make the folder, train, save; or go on where it was stopped."""
+"""One run from config to adapter: check everything, make the folder, train, save; or resume where it was stopped."""
 
 from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 
 from sd_lora.adapters.adapter import Adapter
 from sd_lora.config.schema import RunConfig
 from sd_lora.errors import ConfigError
 from sd_lora.runs.folder import RunFolder
 from sd_lora.runs.lock import RunLock
-from sd_lora.training.accelerator import accelerator_for
 from sd_lora.training.encoding import encode
 from sd_lora.training.preparation import Counter, prepare
 from sd_lora.training.prepared import Run
@@ -33,9 +34,9 @@ def train(config: RunConfig, *, watch: Watcher | None = None) -> Adapter:
 
 
 def resume(folder: str | Path, *, watch: Watcher | None = None) -> Adapter:
-    """Go on with the run in `folder` from its newest checkpoint to the end, as if it had never been stopped.
+    """Resume the run in `folder` from its newest checkpoint to the end, as if it had never been stopped.
 
-    Raises SdLoraError if it is no run, is running, or its settings, images, captions or base model have changed.
+    Raises SdLoraError if it is not a run, is running, or its settings, images, captions or base model have changed.
     """
     files = RunFolder(Path(folder))
     config = files.read_config()
@@ -59,7 +60,7 @@ def run_training(
 
     `on_encode` is called with how many of how many images and captions have been encoded. When `stop` gives the number
     of a signal, the step is finished, the state saved, and RunInterrupted raised. `on_note` is called with what a user
-    should know of a run that goes on, as sentences.
+    should know meanwhile, as sentences.
     """
     trackers = run.config.training.trackers
     with accelerator_for(run.device, run.dtype, trackers, run.path) as accelerator:
@@ -73,6 +74,26 @@ def run_training(
             Session(run, encoded, accelerator, on_note).train(watch, stop)
             accelerator.wait_for_everyone()
     return Adapter.load(RunFolder(run.path).adapter)
+
+
+@contextlib.contextmanager
+def accelerator_for(
+    device: torch.device, dtype: torch.dtype, trackers: Sequence[str] = (), folder: Path | None = None
+) -> Iterator[Accelerator]:
+    """An accelerator for one run; its process-wide state is cleared afterwards so that the next may differ. `trackers`
+    write to `folder`."""
+    # The loop runs autocast itself; accelerate adds the gradient scaler that float16 needs.
+    mixed = "fp16" if dtype is torch.float16 else "no"
+    accelerator = Accelerator(
+        cpu=device.type == "cpu", mixed_precision=mixed, log_with=list(trackers) or None, project_dir=folder
+    )
+    if mixed == "fp16" and accelerator.num_processes > 1:
+        raise ConfigError("float16 trains in one process only; set model.dtype=bfloat16 for several")
+    try:
+        yield accelerator
+    finally:
+        if accelerator.num_processes == 1:
+            AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @contextlib.contextmanager

@@ -1,4 +1,4 @@
-"""A run at work: its adapter is trained, and what comes of it is saved and drawn on the way."""
+"""A run in progress: its adapter is trained, saved and drawn with on the way."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ Watcher = Callable[[StepReport], None]
 
 
 class Session:
-    """A run at work: the adapter is injected, and the newest checkpoint, if any, taken up. `note` is called with what a
-    user should know, as sentences."""
+    """A run in progress: the adapter is injected, and the newest checkpoint, if any, restored. `note` is called with
+    what a user should know, as sentences."""
 
     def __init__(self, run: Run, encoded: Encoded, accelerator: Accelerator, note: Callable[[str], None]) -> None:
         self._run, self._folder, self._leads = run, RunFolder(run.path), accelerator.is_main_process
@@ -53,7 +53,7 @@ class Session:
             start_trackers(accelerator, run.config)
 
     def _restore(self) -> None:
-        """Take up the newest checkpoint, and forget the steps behind it."""
+        """Restore the newest checkpoint, and forget the steps after it."""
         state = self._checkpoints.newest()
         notes = list(self._checkpoints.passed_over)
         if state is not None:
@@ -107,13 +107,13 @@ class Session:
             except Exception as error:  # what is trained is saved, and the run ends as it was asked to
                 self._note(f"{self._folder.loss_curve.name} could not be drawn: {error}")
         return RunInterrupted(
-            f"stopped after step {report.step} of {report.steps}, and saved; go on with: sd-lora resume "
+            f"stopped after step {report.step} of {report.steps}, and saved; resume with: sd-lora resume "
             f"{shlex.quote(str(self._run.path))}",
             self._trainer.stopping,
         )
 
     def _kept(self) -> str:
-        """Where the last good state is: that of the step before, if its weights are whole and it can be saved."""
+        """Where the last good state is: that of the step before, if its weights are intact and it can be saved."""
         if self._leads and self._trainer.is_whole and self._trainer.done:
             with contextlib.suppress(TrainingStopped, StorageError):
                 self._save_state()
@@ -139,7 +139,7 @@ class Session:
                 _save(run.adapter, path.with_name(f"{path.stem}-{run.config.training.average}.safetensors"), run.config)
 
     def _draw_samples(self, step: int) -> PreviewGrid | None:
-        """Draw the losses and the sample grid; a picture that cannot be drawn is told, and ends nothing."""
+        """Draw the losses and the sample grid; if that fails, the run continues with a note."""
         run = self._run
         try:
             self._folder.draw_loss()
@@ -148,14 +148,14 @@ class Session:
                 grid = self._previewer.grid(run.config.preview.prompts)
             grid.save(self._folder.sample_sheet(step))
             return grid
-        except Exception as error:  # whatever it is, the training is worth more
+        except Exception as error:  # whatever it is, training must not end for it
             self._note(f"the samples of step {step} could not be drawn: {error}")
         finally:
             run.pipe.vae.to("cpu")
         return None
 
     def _finish(self) -> None:
-        """Save and draw what is left at the end; the adapter first, so that no failure can cost the training."""
+        """Save and draw what remains at the end; the adapter first, so that no failure can lose it."""
         run, folder, steps = self._run, self._folder, self._trainer.steps
         self._save_adapter(folder.adapter, steps)
         grid = self._draw_samples(steps)
@@ -168,7 +168,7 @@ class Session:
 
 
 def _trainer_of(run: Run, encoded: Encoded, accelerator: Accelerator) -> Trainer:
-    """Inject the adapter, and give what trains it."""
+    """Inject the adapter, and return its trainer."""
     config, pipe, family = run.config, run.pipe, run.family
     denoiser = getattr(pipe, family.denoiser).to(accelerator.device)
     if config.training.compile:

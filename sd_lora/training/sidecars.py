@@ -1,4 +1,4 @@
-"""What lies beside an adapter in its run folder: the sidecars other programs read, and the export for diffusers."""
+"""The files beside an adapter in its run folder: sidecars for other programs, and the export for diffusers."""
 
 from __future__ import annotations
 

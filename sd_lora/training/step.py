@@ -15,7 +15,7 @@ from sd_lora.models.families.base import Conditioning, ModelFamily
 from sd_lora.models.noise import draw_noise
 from sd_lora.models.objectives import Denoising
 
-#: parts of the noise schedule whose losses are told apart
+#: parts of the noise schedule whose losses are reported separately
 QUARTERS = 4
 
 
@@ -50,10 +50,10 @@ class Computation:
     training: TrainingConfig
     device: torch.device
 
-    def parts(self, step: int, mine: range, micro_batch: int) -> Iterator[Part]:
-        """The images of `step` (from 0) whose places in its batch are `mine`, at most `micro_batch` at once.
+    def parts(self, step: int, share: range, micro_batch: int) -> Iterator[Part]:
+        """The images of `step` (from 0) whose places in its batch are in `share`, at most `micro_batch` at once.
 
-        Their losses add up to the mean over `mine`: each image counts the same, whatever its size. All is drawn for
+        Their losses add up to the mean over `share`: each image counts the same, whatever its size. All is drawn for
         the whole batch, so that neither processes nor micro-batches change what an image is shown with.
         """
         training, objective, data = self.training, self.material.objective, self.material.data
@@ -62,14 +62,14 @@ class Computation:
         noises = [draw_noise(len(g.places), data.shape(g.size), training, generator) for g in groups]
         timesteps = objective.sample_timesteps(training.batch_size, training, generator)
         for group, noise in zip(groups, noises, strict=True):
-            rows = [row for row, place in enumerate(group.places) if place in mine]
+            rows = [row for row, place in enumerate(group.places) if place in share]
             for start in range(0, len(rows), micro_batch):
                 some = rows[start : start + micro_batch]
                 places = [group.places[row] for row in some]
                 batch = data.batch(group, step, training.caption_dropout, places)
                 dice = [generator_for(training.seed, step, f"perturbation {place}") for place in places]
                 losses, by_noise = self.losses(step, batch, (noise[some], timesteps[places], dice))
-                yield Part(losses.mean() * (len(some) / len(mine)), by_noise, batch.names)
+                yield Part(losses.mean() * (len(some) / len(share)), by_noise, batch.names)
 
     def losses(
         self, step: int, batch: Batch, drawn: tuple[Tensor, Tensor, list[torch.Generator]]

@@ -1,6 +1,6 @@
 """The validation loss: always the same noise at the same levels, on images held out and on as many trained ones.
 
-It tells overfitting; it does not choose a checkpoint.
+It shows overfitting; it does not choose a checkpoint.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ class Validation:
 
     def _levels(self, data: EncodedSet) -> list[float]:
         timesteps = self._computation.material.objective.levels(LEVELS)
-        own = [i for i, example in enumerate(data.examples) if not example.prior][: self._count]
+        images = [i for i, example in enumerate(data.examples) if not example.prior][: self._count]
         losses = torch.zeros(LEVELS)
-        for image in own:
+        for image in images:
             group = Group(data.schedule.images[image].views[0][0].size, (0,), (Exposure(image, 0, 0, 0, 0, 0),))
             batch = data.batch(group, 0, 0.0, (0,))
             for level, timestep in enumerate(timesteps):
@@ -42,4 +42,4 @@ class Validation:
                 noise = torch.randn(batch.latents.shape, generator=generator)
                 _, by_noise = self._computation.losses(0, batch, (noise, timestep[None], [generator]))
                 losses[level] += float(by_noise[:QUARTERS].sum())  # the plain loss
-        return (losses / len(own)).tolist()
+        return (losses / len(images)).tolist()

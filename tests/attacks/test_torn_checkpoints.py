@@ -73,19 +73,19 @@ def deleted(path: Path) -> str:
 def a_folder(path: Path) -> str:
     path.unlink()
     path.mkdir()
-    return f"{path.name} is no plain file"
+    return f"{path.name} is not a regular file"
 
 
 def a_link_to_its_copy(path: Path) -> str:
     path.rename(path.parents[2] / path.name)
     path.symlink_to(path.parents[2] / path.name)
-    return f"{path.name} is no plain file"
+    return f"{path.name} is not a regular file"
 
 
 def a_pipe(path: Path) -> str:
     path.unlink()
     os.mkfifo(path)
-    return f"{path.name} is no plain file"
+    return f"{path.name} is not a regular file"
 
 
 def of_the_other(path: Path) -> str:

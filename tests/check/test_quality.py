@@ -72,7 +72,7 @@ DESERVED: dict[str, tuple[str, Change]] = {
     "blurred, then sent as a JPEG": ("image-blurred", lambda i: jpeg(i.filter(ImageFilter.GaussianBlur(6)), 75)),
     "blurred, under grain": ("image-blurred", lambda i: grainy(i.filter(ImageFilter.GaussianBlur(6)), 2)),
     "enlarged eight times": ("image-blurred", lambda i: i.resize((64, 64)).resize((512, 512))),
-    "a JPEG of quality 10, saved anew": ("image-compressed", lambda i: jpeg(grainy(i), 10)),
+    "a JPEG of quality 10, saved again": ("image-compressed", lambda i: jpeg(grainy(i), 10)),
     "a JPEG of quality 20, then one of 95": ("image-compressed", lambda i: jpeg(jpeg(grainy(i), 20), 95)),
     "a white frame": ("image-bordered", lambda i: ImageOps.expand(i, 24, "white")),
     "black bars above and below": ("image-bordered", lambda i: ImageOps.expand(i, (0, 60), "black")),
@@ -122,9 +122,9 @@ def test_a_picture_without_edges_is_not_called_blurred() -> None:
     [
         ((512, 512), (512, 512), None, ""),
         ((490, 490), (512, 512), None, ""),  # 4 % more: nobody sees it
-        ((400, 400), (512, 512), "image-small", "400 × 400, enlarged 1.3 times"),
-        ((255, 270), (512, 512), "image-tiny", "255 × 270, enlarged 2.0 times"),
-        ((100, 100), (512, 512), "image-tiny", "100 × 100, enlarged 5.1 times"),
+        ((400, 400), (512, 512), "image-small", "400 × 400, upscaled 1.3 times"),
+        ((255, 270), (512, 512), "image-tiny", "255 × 270, upscaled 2.0 times"),
+        ((100, 100), (512, 512), "image-tiny", "100 × 100, upscaled 5.1 times"),
         ((2048, 2048), (512, 512), None, ""),
         ((2100, 2100), (512, 512), "image-huge", "2100 × 2100, trained at 512 × 512"),
         ((1024, 512), (512, 512), "image-aspect", "1024 × 512, of which 50% is cropped away"),

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
 from rows import every_row
 
-from sd_lora.check.wording import prior_wording, wording
+from sd_lora.check.wording import Reader, prior_wording, wording
 from sd_lora.data.findings import Finding
 
-
-class Words:
-    """A tokenizer with a token a word and one at each end."""
-
-    limit = 10
-    known = ("boat", "sketch")
-
-    def count(self, captions: Sequence[str]) -> list[int]:
-        return [len(caption.split()) + 2 for caption in captions]
-
-    def is_known(self, word: str) -> bool:
-        return word in self.known
+#: a token per word and one at each end
+WORDS = Reader(10, lambda captions: [len(caption.split()) + 2 for caption in captions], {"boat", "sketch"}.__contains__)
 
 
 def found(*captions: str | tuple[str, ...], trigger: str = "zwq") -> list[Finding]:
     texts = [(caption,) if isinstance(caption, str) else caption for caption in captions]
-    return wording([(f"{i}.png", own) for i, own in enumerate(texts)], trigger, Words())
+    return wording([(f"{i}.png", own) for i, own in enumerate(texts)], trigger, WORDS)
 
 
 def codes(findings: list[Finding]) -> list[str]:
@@ -46,9 +34,9 @@ def test_long_captions_name_the_words_that_are_lost() -> None:
     """Eight words fit; the trigger's phrase has three."""
     (finding,) = found("one two three four five six seven", "one two three four five")
     assert (finding.code, finding.file) == ("caption-long", "0.png")
-    assert finding.detail == '12 tokens of at most 10; cut off is "six seven"'
+    assert finding.detail == '12 tokens of at most 10; "six seven" is cut off'
     (finding,) = found(("short", "one two three four five six seven eight nine"), trigger="")[:1]
-    assert 'cut off is "nine"' in finding.detail
+    assert '"nine" is cut off' in finding.detail
     assert found("one two three four five six seven eight", trigger="")[0].code == "trigger-none"
 
 
@@ -75,7 +63,7 @@ def test_captions_that_are_all_the_same_in_a_folder() -> None:
     """As where the word of kohya's folder stands in for each."""
     captions = [(f"3_a/{i}.png", (text,)) for i, text in enumerate((*DIFFERENT, "a boat out"))]
     captions += [(f"5_other/{i}.png", ("other woodcut",)) for i in range(4)]
-    (finding,) = wording(captions, "zwq", Words())
+    (finding,) = wording(captions, "zwq", WORDS)
     assert (finding.code, finding.detail) == (
         "caption-same", '4 of 4 images in 5_other/ have the caption "other woodcut"'
     )  # fmt: skip
@@ -117,7 +105,7 @@ def test_trigger_words() -> None:
     "trigger, told",
     [
         (" zwq", '"zwq" does not'), ("zwq ", '"zwq" does not'), ("z\0wq", '"z wq" does not'), ("z  wq", '"z wq" does'),
-        ("\u200b", "not seen and nothing else"), ("[trigger]", "stands for"), ("[ Trigger ]", "stands for"),
+        ("\u200b", "not visible and nothing else"), ("[trigger]", "is the placeholder"), ("[ Trigger ]", "is the placeholder"),
         ("in the style of", ", in in the style of style"), ("zwq style", ", in zwq style style"),
         ("zwq " * 6 + "zwq", "11 tokens of at most 10"), ("zwq " * 89 + "zwq", "94 tokens of at most 10"),
     ],
@@ -138,12 +126,12 @@ def test_captions_of_regularisation_images() -> None:
         ("0.png", ("a house",)), ("1.png", ("a zwq house",)), ("2.png", ("a very very very very very very old house",)),
         ("3.png", ("[trigger] house",)),
     ]  # fmt: skip
-    assert [(f.code, f.file) for f in prior_wording(captions, "zwq", Words())] == [
+    assert [(f.code, f.file) for f in prior_wording(captions, "zwq", WORDS)] == [
         ("caption-long", "2.png"), ("trigger-prior", "1.png"),
     ]  # fmt: skip
-    assert codes(prior_wording(captions, "", Words())) == ["caption-long"]
+    assert codes(prior_wording(captions, "", WORDS)) == ["caption-long"]
 
 
 def test_two_images_of_one_name_are_both_looked_at() -> None:
     captions = [("a.png", ("one two three four five six seven",)), ("a.png", ("a cat",))]
-    assert "caption-long" in codes(wording(captions, "zwq", Words()))
+    assert "caption-long" in codes(wording(captions, "zwq", WORDS))

@@ -77,15 +77,15 @@ def test_a_tag_without_a_number_is_told() -> None:
         ({"rows": (PreviewRow("x" * 2001),)}, "2000 characters"),
         ({"negative": "x" * 2001}, "2000 characters"),
         ({"strengths": tuple(float(s) / 100 for s in range(100))}, "100 pictures; at most 64"),
-        ({"strengths": (math.nan,)}, "finite"),
-        ({"strengths": (math.inf,)}, "finite"),
+        ({"strengths": (math.nan,)}, "NaN or infinite"),
+        ({"strengths": (math.inf,)}, "NaN or infinite"),
         ({"strengths": (11.0,)}, "between -10 and 10"),
-        ({"guidance": -1.0}, "guidance lies"),
-        ({"guidance": math.nan}, "finite"),
-        ({"steps": 0}, "steps lie"),
+        ({"guidance": -1.0}, "guidance is"),
+        ({"guidance": math.nan}, "NaN or infinite"),
+        ({"steps": 0}, "steps are"),
         ({"steps": 151}, "between 1 and 150"),
-        ({"seed": -1}, "seed lies"),
-        ({"seed": 2**32}, "seed lies"),
+        ({"seed": -1}, "seed is"),
+        ({"seed": 2**32}, "seed is"),
         ({"width": 4096, "height": 4096}, "pixels"),
         ({"width": 63}, "multiples of 8"),
         ({"height": -8}, "multiples of 8"),
@@ -97,7 +97,7 @@ def test_limits_name_what_is_too_much(change: dict[str, object], said: str) -> N
 
 
 def test_limits_name_everything_at_once_and_let_the_rest_pass() -> None:
-    with pytest.raises(ConfigError, match=r"steps lie.*; the seed lies"):
+    with pytest.raises(ConfigError, match=r"steps are.*; the seed is"):
         PreviewLimits().check(replace(JOB, steps=0, seed=-1), 8, 1000)
     with pytest.raises(ConfigError, match="between 1 and 20,"):
         PreviewLimits().check(replace(JOB, steps=21), 8, 20)

@@ -56,14 +56,14 @@ def test_whoever_leaves_or_is_stopped_waits_no_longer(service: PreviewService, f
     left = service.draw(job_of(files[1]))
     assert isinstance(next(left), PreviewWaiting)
     left.close()
-    assert service.waiting == 1
+    assert len(service._waiting) == 1
     stop = threading.Event()
     stopped = service.draw(job_of(files[1]), stop)
     next(stopped)
     stop.set()
     with pytest.raises(PreviewStopped):
         next(stopped)
-    assert service.waiting == 1
+    assert len(service._waiting) == 1
     service.stop()
     thread.join(60)
 
@@ -102,7 +102,7 @@ def test_when_too_many_wait_the_next_is_refused_with_their_number(random_sd: Any
     threads = [threading.Thread(target=read, args=(events,), daemon=True) for events in held]
     for number, thread in enumerate(threads, 1):
         thread.start()
-        until(lambda n=number: service.waiting == n)
+        until(lambda n=number: len(service._waiting) == n)
     with pytest.raises(PreviewBusy, match="busy, 2 waiting"):
         next(service.draw(job_of(files[0], seed=9)))
     service.close()
@@ -122,7 +122,7 @@ def test_stop_acts_within_two_steps_and_the_next_job_is_right(
                     stop.set()
                     then = len(steps)  # events may be behind what is drawn
         assert len(steps) - then <= 2
-        until(lambda: service.waiting == 0)
+        until(lambda: len(service._waiting) == 0)
         fresh = job_of(files[1], strengths=(1.0,), seed=200 + number)
         assert pictures(service, fresh)[0][1] != expected[0][1]
         assert pictures(service, job_of(files[1], strengths=(1.0,))) == expected
@@ -132,7 +132,7 @@ def test_whoever_leaves_stops_the_drawing(service: PreviewService, files: list[P
     drawing = service.draw(job_of(files[0], **LONG))
     assert next(drawing)
     drawing.close()
-    until(lambda: service.waiting == 0, 20)
+    until(lambda: len(service._waiting) == 0, 20)
     assert len(pictures(service, job_of(files[0]))[0]) == 3
 
 

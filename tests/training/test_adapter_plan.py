@@ -138,7 +138,7 @@ def test_training_goes_on_from_an_adapter(sd1: Path, image_folder: Path, tmp_pat
          "training.steps=1", "preview.inference_steps=1", "training.batch_size=1", "optimizer.learning_rate=1e-6"],
     )  # fmt: skip
     assert run.exit_code == 0, run.output
-    assert "training goes on from" in run.stderr
+    assert "training continues from" in run.stderr
     after = Adapter.load(tmp_path / "second/adapter.safetensors")
     assert config.lora.rank == 2
     assert set(after.weights) == set(begun.weights)

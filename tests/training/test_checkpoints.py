@@ -122,7 +122,7 @@ def test_values_that_are_not_finite_are_refused_before_a_byte(tmp_path: Path, va
     bad = torch.ones(4)
     bad[2] = value
     store = Checkpoints(tmp_path / "none", 2)
-    with pytest.raises(TrainingStopped, match=r"values in average: a are not finite numbers; "):
+    with pytest.raises(TrainingStopped, match=r"values in average: a are NaN or infinite; "):
         store.save(state_after(1, average={"a": bad.to(kind)}))
     assert not store.folder.exists()
 

@@ -20,10 +20,9 @@ from sd_lora.data.seeds import generator_for
 from sd_lora.errors import TrainingStopped
 from sd_lora.models.objectives import Objective
 from sd_lora.runs.reports import StepReport
-from sd_lora.training.accelerator import accelerator_for
 from sd_lora.training.loop import Trained, Trainer
-from sd_lora.training.optimizers import ParameterGroup
-from sd_lora.training.schedules import rate_share
+from sd_lora.training.optimizers import ParameterGroup, rate_share
+from sd_lora.training.run import accelerator_for
 from sd_lora.training.step import Material
 
 ALPHAS = torch.cumprod(1 - torch.linspace(1e-3, 2e-2, 1000), dim=0)

@@ -83,7 +83,7 @@ def test_the_command_says_what_a_run_will_be_and_writes_nothing(random_sd_folder
     asked = ["plan", str(images), "--base", str(random_sd_folder), "--trigger", "zwq"]
     done = CliRunner().invoke(app, asked, catch_exceptions=False)
     assert done.exit_code == 0
-    for said in ("3 images", "exposures", "at once", "at hand", "float32", "about"):
+    for said in ("3 images", "exposures", "at once", "available", "float32", "about"):
         assert said in done.stdout
     facts = json.loads(CliRunner().invoke(app, [*asked, "--json", "training.steps=5"]).stdout)
     assert facts["steps"] == 5

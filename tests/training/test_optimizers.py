@@ -16,10 +16,17 @@ from torch import Tensor, nn
 from sd_lora.config.schema import OptimizerConfig
 from sd_lora.errors import AdapterError, ConfigError
 from sd_lora.lora.variants import new_layer
-from sd_lora.training.accelerator import accelerator_for
 from sd_lora.training.optimizer_state import optimizer_state, restore_optimizer, settle
-from sd_lora.training.optimizers import OPTIMIZERS, ParameterGroup, make_optimizer, optimizer_problems, set_rate
-from sd_lora.training.schedules import SCHEDULES, rate_share
+from sd_lora.training.optimizers import (
+    OPTIMIZERS,
+    SCHEDULES,
+    ParameterGroup,
+    make_optimizer,
+    optimizer_problems,
+    rate_share,
+    set_rate,
+)
+from sd_lora.training.run import accelerator_for
 
 CPU = torch.device("cpu")
 #: name → settings with which it learns the toy problem

@@ -240,7 +240,7 @@ def test_the_command_resumes_says_what_is_finished_and_what_is_no_run(
     assert done.exit_code == 0
     assert "finished" in done.output
     assert {file: file.stat().st_mtime_ns for file in run.rglob("*")} == before
-    with pytest.raises(ConfigError, match="is no run"):
+    with pytest.raises(ConfigError, match="is not a run"):
         call.invoke(app, ["resume", str(images)], catch_exceptions=False)
     with pytest.raises(ConfigError, match="sd-lora resume"):
         go(config)

@@ -84,7 +84,7 @@ def test_settings_that_were_edited_are_refused_all_at_once_with_both_values(work
     work.edit(*(f"{key}={now}" for key, (_, now) in EDITS.items()))
     said = work.refused()
     assert said.startswith(f"{work.config} has changed since the run began: ")
-    assert said.endswith("; set that back, or train anew with --out")
+    assert said.endswith("; set that back, or start over with --out")
     for key, (was, now) in EDITS.items():
         assert f"{key} was {was} and is {now}" in said
 
@@ -123,7 +123,7 @@ def test_a_run_of_before_weighting_was_a_setting_goes_on(work: Work, monkeypatch
 def test_another_precision_is_refused_by_its_own_name(work: Work) -> None:
     work.edit("model.dtype=bfloat16")
     said = work.refused()
-    assert "was computed in float32 and would go on in bfloat16" in said
+    assert "was computed in float32 and would continue in bfloat16" in said
     assert "set model.dtype=float32 in its config.toml" in said
     work.edit("model.dtype=float32")  # "auto" until now
     resumed(work.run)
@@ -141,7 +141,9 @@ def test_an_older_checkpoint_that_tells_less_is_not_refused(work: Work) -> None:
     now = {**older, "settings": {"training.seed": 1}, "modules": {"unet.a": [1, 1.0, "lora"]}, "held": {"b": "2"},
            "vae": "v", "text": "t", "prediction": "epsilon", "noise": [1.0]}  # fmt: skip
     assert check_same(older, now, work.run) == []
-    assert check_same({**older, "torch": "1"}, now, work.run)[0].startswith("the run goes on with torch 2 instead of 1")
+    assert check_same({**older, "torch": "1"}, now, work.run)[0].startswith(
+        "the run continues with torch 2 instead of 1"
+    )
 
 
 @pytest.mark.slow
@@ -288,7 +290,7 @@ def test_a_new_run_goes_on_nowhere(random_sd_folder: Path, tmp_path: Path) -> No
 
 def test_a_checkpoint_is_looked_at_without_its_tensors(work: Work) -> None:
     store = Checkpoints(work.run / "checkpoints", 2)
-    light, whole = store.newest(whole=False), store.newest()
+    light, whole = store.newest(tensors=False), store.newest()
     assert light is not None
     assert whole is not None
     assert (light.step, light.facts, light.tensors) == (whole.step, whole.facts, {})

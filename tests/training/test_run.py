@@ -252,7 +252,7 @@ def test_captions_the_text_encoder_cuts_are_noted(random_sd_folder: Path, tmp_pa
     images = write_images(tmp_path / "long", 2)
     (images / "1.txt").write_text("a red house and " * 60, "utf-8")
     notes = prepare(config_for(random_sd_folder, images, tmp_path / "out")).notes
-    assert any("1.png (" in note and "cut off is" in note and "0.png" not in note for note in notes)
+    assert any("1.png (" in note and "is cut off" in note and "0.png" not in note for note in notes)
 
 
 @pytest.mark.slow

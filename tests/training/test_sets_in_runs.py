@@ -171,7 +171,7 @@ def test_all_errors_of_a_folder_are_told_at_once_a_line_each(short: Short, folde
     assert first.endswith("cannot be trained on:")
     told = ["  2 files cannot be read as images", "  1 image has no caption"]
     assert [error.partition(":")[0] for error in errors] == told
-    assert hint == f"sd-lora check {folder} shows all that was found"
+    assert hint == f"sd-lora check {folder} shows all findings"
     for word in ("1.png", "3.png", "4.png", "2 files cannot be read", "data.default_caption"):
         assert word in str(caught.value)
     assert not (tmp_path / "run").exists()

@@ -116,8 +116,8 @@ def test_sixteen_callers_get_what_one_gets_alone(page: Served, runs: Path, rando
     [
         ([["a"], ["../../etc/passwd"], "1", 0, 2, 5.0, 0, 0, ""], "no longer exists"),
         ([[], [], "1", 0, 2, 5.0, 0, 0, ""], "at least one prompt"),
-        ([["a"], [], "much", 0, 2, 5.0, 0, 0, ""], "is no strength"),
-        ([["a"], [], "1", 0, 100_000, 5.0, 0, 0, ""], "steps lie between"),
+        ([["a"], [], "much", 0, 2, 5.0, 0, 0, ""], "is not a strength"),
+        ([["a"], [], "1", 0, 100_000, 5.0, 0, 0, ""], "steps are between"),
         ([["a"], [], "1", 0, 2, 5.0, 100_000, 100_000, ""], "pixels"),
         ([["a <lora:none:1>"], [], "1", 0, 2, 5.0, 0, 0, ""], "no adapter is called none"),
         ([["a"], [], "1", 0.5, 2, 5.0, 0, 0, ""], "seed must be a whole number"),

@@ -112,7 +112,7 @@ def test_the_service_counts_as_training_does() -> None:
         texts = ["", "a red house", "漢字 😀 " * 40]
         assert [service.token_count(text)[0] for text in texts] == family.token_counts(pipe, texts)
         assert service.token_count("")[1] == family.token_limit(pipe)
-        assert service._tokenizers[0] is not pipe.tokenizer  # that one is the drawing thread's
+        assert service._counted.tokenizer is not pipe.tokenizer  # that one is the drawing thread's
     finally:
         service.close()
 
