@@ -52,7 +52,7 @@ def measure(folder: Path, cache: Path) -> dict[str, float]:
     """Check `folder`, then encode it twice; seconds of each, and the peak memory of this process in MB."""
     import sd_lora
     from sd_lora.check.doctor import examine
-    from sd_lora.commands.quiet import quiet_libraries
+    from sd_lora.commands.console import quiet_libraries
     from sd_lora.data.cache import Cache
     from sd_lora.data.encoded import EncodedSet, Encoders
     from sd_lora.data.folders.listing import list_folder

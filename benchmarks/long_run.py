@@ -18,7 +18,7 @@ import psutil
 import torch
 
 from sd_lora import StepReport, load_config, train
-from sd_lora.commands.quiet import quiet_libraries
+from sd_lora.commands.console import quiet_libraries
 from sd_lora.tinybase.folder import TRIGGER, demo_scenes, write_captioned_folder
 
 

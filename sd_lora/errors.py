@@ -24,7 +24,7 @@ class DataError(SdLoraError):
 
 
 class BaseModelError(SdLoraError):
-    """A base model that cannot be loaded or is of no known family."""
+    """A base model that cannot be loaded or belongs to no known family."""
 
 
 class AdapterError(SdLoraError):
@@ -32,7 +32,7 @@ class AdapterError(SdLoraError):
 
 
 class TrainingStopped(SdLoraError):
-    """Training that had to stop: a loss, gradient or weight that is not a finite number."""
+    """Training that had to stop: a loss, gradient or weight that is NaN or infinite."""
 
     exit_code = 6
 
@@ -62,11 +62,11 @@ def some(names: Sequence[str], most: int = 5) -> str:
 
 
 def shown(name: str) -> str:
-    """`name` on one line; what is no character or would break the line is escaped, so that names stay different."""
+    """`name` on one line; what is not a character or would break the line is escaped, so that names stay different."""
     if name.isprintable() and "\\" not in name:
         return name
     odd = {"Cc", "Cs", "Zl", "Zp"}
-    escape = "\\" if os.sep == "/" else ""  # elsewhere it parts folders, and no name holds it
+    escape = "\\" if os.sep == "/" else ""  # elsewhere it separates folders, and no name has it
     return "".join(
         c.encode("unicode_escape").decode() if c == escape or unicodedata.category(c) in odd else c for c in name
     )

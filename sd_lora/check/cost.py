@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -56,17 +55,15 @@ def measure(
     slower = family.work(pipe, largest.size) * schedule.batch_size / (family.work(pipe, probe.size) * batch)
     for part in family.parts(pipe):
         part.to(device)
-    saved = _Saved()
-    _step(family, pipe, device, probe, 1, saved)  # the first call of its kind is slow
+    _step(family, pipe, device, probe, 1)  # the first call of its kind is slow
     if checkpointing:
         denoiser.enable_gradient_checkpointing()
     try:
-        began, seconds = time.perf_counter(), list[float]()
+        began, saved, seconds = time.perf_counter(), 0, list[float]()
         # cheap steps are timed more than once: on a busy machine any one may be slow
         while not seconds or (len(seconds) < _TRIES and time.perf_counter() - began < _TRY_SECONDS):
-            saved.forget()
             started = time.perf_counter()
-            _step(family, pipe, device, probe, batch, saved)
+            saved = _step(family, pipe, device, probe, batch)
             seconds.append(time.perf_counter() - started)
     finally:
         if checkpointing:
@@ -74,39 +71,27 @@ def measure(
     resident = torch.cuda.memory_allocated() if device.type == "cuda" else psutil.Process().memory_info().rss
     how = "a step of the base model, timed here"
     how += f" at {probe.size[0]} × {probe.size[1]} px and scaled by {scale:.0f}" if scale > 1 else ""
-    return Cost(min(seconds) * slower, int(resident), int(saved.bytes * scale), how)
+    return Cost(min(seconds) * slower, int(resident), int(saved * scale), how)
 
 
-class _Saved:
-    """Counts the bytes that autograd keeps for the backward pass."""
-
-    def __init__(self) -> None:
-        self.bytes = 0
-        self._known: set[int] = set()
-
-    def forget(self) -> None:
-        self.bytes = 0
-        self._known.clear()
-
-    def pack(self, tensor: Tensor) -> Tensor:
-        if not isinstance(tensor, torch.nn.Parameter) and tensor.data_ptr() not in self._known:
-            self._known.add(tensor.data_ptr())
-            self.bytes += tensor.nbytes
-        return tensor
-
-
-def _step(family: ModelFamily, pipe: Any, device: torch.device, view: View, batch: int, saved: _Saved) -> None:
-    """One forward and backward pass, as a step has it, without layers."""
-    denoiser = getattr(pipe, family.denoiser)
+def _step(family: ModelFamily, pipe: Any, device: torch.device, view: View, batch: int) -> int:
+    """One forward and backward pass, as in a step, without layers; the bytes that autograd kept for the latter."""
+    denoiser, kept = getattr(pipe, family.denoiser), dict[int, int]()
     conditioning = {}
     with torch.no_grad():
         conditioning.update(family.encode_captions(pipe, [""] * batch))
     framing = [view.framing(*view.size)] * batch
     conditioning |= {key: rows.to(device) for key, rows in family.encode_framing(framing).items()}
-    keep: Callable[[Tensor], Tensor] = saved.pack
+
+    def keep(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, torch.nn.Parameter):
+            kept.setdefault(tensor.data_ptr(), tensor.nbytes)
+        return tensor
+
     noisy = torch.cat([family.noise(pipe, view.size, 0)] * batch).requires_grad_()
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         prediction = family.denoise(denoiser, noisy, torch.zeros(batch, dtype=torch.long, device=device), conditioning)
     prediction.float().square().mean().backward()
     if device.type == "cuda":
         torch.cuda.synchronize()
+    return sum(kept.values())

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import count
 from typing import Any
 
 from PIL import ImageStat
@@ -45,7 +46,6 @@ class Examined:
     """A folder examined for a base model: what is trained on, in which order, all findings, and the images that are
     `held` out to measure the validation loss."""
 
-    listing: Listing
     examples: list[Example]
     findings: list[Finding]
     schedule: Schedule | None
@@ -132,7 +132,7 @@ def examine(
     steps = config.training.steps or default_steps(max(1, len(trained)), config.training.batch_size, prior=prior)
     findings += _unseen(schedule, examples, steps)
     pictures = {s.entry.name: s.thumbnail for s in good if s.thumbnail is not None}
-    return Examined(listing, examples, findings, schedule, steps, side, pictures, held)
+    return Examined(examples, findings, schedule, steps, side, pictures, held)
 
 
 def _unseen(schedule: Schedule | None, examples: Sequence[Example], steps: int) -> list[Finding]:
@@ -150,14 +150,12 @@ def _look_at_all(
     entries: Sequence[Entry], config: RunConfig, sizes: tuple[int, int], thumbnails: bool, watch: Watch | None
 ) -> Iterator[_Inspected]:
     """Every entry looked at, in order; decoding releases the interpreter, so several at once."""
-    wanted = set(range(_MOST_THUMBNAILS)) if thumbnails else set()
 
-    def look(numbered: tuple[int, Entry]) -> _Inspected:
-        number, entry = numbered
-        return _look(entry, config, sizes, number in wanted)
+    def look(entry: Entry, number: int) -> _Inspected:
+        return _look(entry, config, sizes, thumbnails and number < _MOST_THUMBNAILS)
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for done, inspected in enumerate(pool.map(look, enumerate(entries)), 1):
+        for done, inspected in enumerate(pool.map(look, entries, count()), 1):
             if watch is not None:
                 watch(done, len(entries))
             yield inspected
@@ -209,6 +207,6 @@ def _about_the_set(listing: Listing, trained: Sequence[Example], any_entry: bool
         why = "none of its images can be trained on" if any_entry else "it has no images"
         return [] if known else [Finding("no-images", None, why)]
     if len(trained) < 4:
-        count = "one image" if len(trained) == 1 else f"{len(trained)} images"
-        return [Finding("set-small", None, f"{count} only: expect the adapter to copy as much as to learn")]
+        images = "one image" if len(trained) == 1 else f"{len(trained)} images"
+        return [Finding("set-small", None, f"{images} only: expect the adapter to copy as much as to learn")]
     return []

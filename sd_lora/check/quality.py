@@ -45,7 +45,7 @@ _MIRRORED = np.tile(np.array([1, -1], dtype=np.float32), 32)
 
 @dataclass(frozen=True)
 class Look:
-    """What a picture looks like: its perceptual hash of 64 bits (0 if there is none to compare), and remarks as (code, detail)."""
+    """What a picture looks like: its perceptual hash of 64 bits (0: nothing to compare), and remarks (code, detail)."""
 
     phash: int
     remarks: tuple[Remark, ...]

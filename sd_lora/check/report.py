@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import os
 import stat
-from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +48,6 @@ def write_report(check: Check, path: Path) -> None:
     page = environment.get_template("report.html.jinja").render(
         check=check,
         name=Path(check.folder).absolute().name or check.folder,
-        counts=_counts(check.findings),
         kinds=kinds,
         images=shown,
         more=len(check.images) - len(shown),
@@ -81,13 +79,6 @@ def _kinds(findings: Iterable[Finding]) -> list[Kind]:
         of.setdefault(finding.code, []).append(finding)
     each = ((code, tuple(of[code])) for code, _ in grouped(findings))
     return [Kind(code, CODES[code].severity, headline(same), remedy_of(same), same) for code, same in each]
-
-
-def _counts(findings: Iterable[Finding]) -> list[tuple[Severity, str]]:
-    """How many findings there are of each severity, as (``error``, ``2 errors``), leaving out zeros."""
-    counts = Counter(finding.severity for finding in findings)
-    order: tuple[Severity, ...] = ("error", "warning", "info")
-    return [(s, f"{counts[s]} {s}{'s' if counts[s] > 1 else ''}") for s in order if counts[s]]
 
 
 def _badges(kinds: Iterable[Kind]) -> dict[str, list[Kind]]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from sd_lora.data.findings import Finding
+from sd_lora.data.findings import Finding, Severity
 from sd_lora.errors import some
 
 if TYPE_CHECKING:
@@ -73,8 +74,15 @@ class Check:
     plan: Plan | None
 
     @property
+    def counts(self) -> dict[Severity, int]:
+        """How many findings there are of each severity that occurs, the gravest first."""
+        counts = Counter(finding.severity for finding in self.findings)
+        order: tuple[Severity, ...] = ("error", "warning", "info")
+        return {severity: counts[severity] for severity in order if counts[severity]}
+
+    @property
     def has_errors(self) -> bool:
-        return any(finding.severity == "error" for finding in self.findings)
+        return "error" in self.counts
 
     def to_json(self) -> dict[str, Any]:
         """The check as JSON; `examples` have all their `captions` beside the first."""

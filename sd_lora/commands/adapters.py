@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from sd_lora.commands.console import print_json, print_written, progress_bar, rank_range
+from sd_lora.commands.console import print_json, print_written, progress_bar, quiet_libraries, rank_range
 from sd_lora.commands.options import (
     BASE_HELP,
     AdapterPath,
@@ -22,7 +22,6 @@ from sd_lora.commands.options import (
     model_config,
     numbers,
 )
-from sd_lora.commands.quiet import quiet_libraries
 from sd_lora.errors import ConfigError
 
 
@@ -70,7 +69,7 @@ def convert(
     out: Out,
     layout: Annotated[str, typer.Option(help="kohya (every program reads it) or diffusers.")] = "kohya",
     dtype: SameDtype = "",
-    kind: Annotated[str, typer.Option(help="sd1, sd2, sd2-v or sdxl, if the file does not say.")] = "",
+    kind: Annotated[str, typer.Option(help="Base model: sd1, sd2, sd2-v or sdxl; default: as the file says.")] = "",
     overwrite: Overwrite = False,
 ) -> None:
     """Convert an adapter to another key layout or data type."""

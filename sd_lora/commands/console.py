@@ -1,10 +1,13 @@
-"""What verbs print: results as lines, tables or JSON, and a progress bar."""
+"""What verbs print: results as lines, tables or JSON, and a progress bar; and no messages of libraries."""
 
 from __future__ import annotations
 
 import json
+import logging
+import os
 import shlex
-from collections.abc import Callable, Iterable, Iterator
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +22,17 @@ if TYPE_CHECKING:
     from sd_lora.commands.demo import DemoResult
     from sd_lora.config.schema import RunConfig
     from sd_lora.training.prepared import Run
+
+
+def quiet_libraries() -> None:
+    """Turn off progress bars, advice and deprecations of the libraries; before they are imported."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
+    for name in ("torchao", "torch.utils._pytree"):  # kernels of other devices do not concern the user
+        logging.getLogger(name).setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", category=FutureWarning)
 
 
 def print_json(value: Any) -> None:
@@ -45,7 +59,7 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
 
 
 def print_plan(run: Run) -> None:
-    """What was understood of the images, what the run will be, and why."""
+    """How the images were read, what the run will be, and why."""
     from sd_lora.check.result import duration
 
     facts, (_, count) = plan_of(run), processes()
@@ -94,17 +108,17 @@ def print_run(folder: Path, config: RunConfig) -> None:
     adapter, trigger = folder / "adapter.safetensors", config.data.trigger
     prompt = f"your prompt, in {trigger} style" if trigger else "your prompt"
     base = "" if config.model.base == "tiny" else f" --base {shlex.quote(config.model.base)}"
-    written = {
-        "averaged": folder / f"adapter-{config.training.average}.safetensors",
-        "intermediate": folder / "adapters",
-        "loss curve": folder / "loss.png",
-        "validation": folder / "validation.png",
-        "samples": folder / "samples",
-    }
-    print(f"\n{'adapter':<15}  {adapter}  {_size(adapter)}")
-    for name, path in written.items():
-        if path.exists():
-            print(f"{name:<15}  {path}")
+    print()
+    _print_files(
+        {
+            "adapter": adapter,
+            "averaged": folder / f"adapter-{config.training.average}.safetensors",
+            "intermediate": folder / "adapters",
+            "loss curve": folder / "loss.png",
+            "validation": folder / "validation.png",
+            "samples": folder / "samples",
+        }
+    )
     print(f"\nNext: sd-lora preview {shlex.quote(str(adapter))}{base} --prompt {shlex.quote(prompt)}")
     print(_snippet(config.model.base, adapter, prompt))
 
@@ -119,14 +133,20 @@ def print_demo(result: DemoResult) -> None:
         closed = f"{row.closed:.2f}"
         table.add_row(f"{row.strength:g}", f"{row.distance:.4f}", closed, f"{row.subject:.0%}", f"{row.background:.0%}")
     Console().print(table)
-    print(f"strength sheet  {result.sheet}")
-    print(f"adapter         {result.adapter}  {_size(result.adapter)}")
-    print(f"loss curve      {result.folder / 'run' / 'loss.png'}")
-    print(f"config          {result.folder / 'run' / 'config.toml'}")
-    prompt = "a big red boat on the sea, in xlora style"
+    run, prompt = result.folder / "run", "a big red boat on the sea, in xlora style"
+    files = {"strength sheet": result.sheet, "adapter": result.adapter}
+    _print_files(files | {"loss curve": run / "loss.png", "config": run / "config.toml"})
     print(f"\nNext: sd-lora preview {shlex.quote(str(result.adapter))} --prompt {shlex.quote(prompt)}")
     print("      sd-lora train YOUR_FOLDER --base tiny --trigger WORD")
     print(_snippet("tiny", result.adapter, prompt))
+
+
+def _print_files(files: Mapping[str, Path]) -> None:
+    """Those of `files` that exist, adapters with their size."""
+    for name, path in files.items():
+        if path.exists():
+            size = f"  ({path.stat().st_size / 1024:,.0f} kB)" if path.suffix == ".safetensors" else ""
+            print(f"{name:<14}  {path}{size}")
 
 
 def print_written(path: Path) -> None:
@@ -144,10 +164,6 @@ def rank_range(ranks: Iterable[int]) -> str:
     """``rank 4`` or ``rank 2 to 8``."""
     low, *_, high = sorted([*ranks] * 2)
     return f"rank {low}" + (f" to {high}" if low < high else "")
-
-
-def _size(file: Path) -> str:
-    return f"({file.stat().st_size / 1024:,.0f} kB)"
 
 
 def _snippet(base: str, adapter: Path, prompt: str) -> str:

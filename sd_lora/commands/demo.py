@@ -11,9 +11,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sd_lora.commands.console import print_demo
+from sd_lora.commands.console import print_demo, quiet_libraries
 from sd_lora.commands.options import Overrides
-from sd_lora.commands.quiet import quiet_libraries
 from sd_lora.errors import ConfigError, SdLoraError, nearest
 from sd_lora.tinybase.world import HELD_OUT_STYLES
 
@@ -70,9 +69,8 @@ def demo_config(out: Path, overrides: Sequence[str] = ()) -> RunConfig:
     taken = [text for text in overrides if text.partition("=")[0].strip() in fixed]
     if taken:
         raise ConfigError(f"the demo sets {', '.join(fixed)} itself; leave out {', '.join(taken)}")
-    paths = {"data.folder": out / "images", "output.folder": out / "run"}
-    given = [f"{key}={json.dumps(str(path), ensure_ascii=False)}" for key, path in paths.items()]
-    return load_config("tiny-style", *given, f"data.trigger={TRIGGER}", *overrides)
+    data = {"folder": str(out / "images"), "trigger": TRIGGER}
+    return load_config("tiny-style", *overrides, options={"data": data, "output": {"folder": str(out / "run")}})
 
 
 def train_demo(out: Path, style: str, overrides: Sequence[str] = (), watch: Watcher | None = None) -> Path:

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from sd_lora.commands.console import print_check, print_json, progress_bar
+from sd_lora.commands.console import print_check, print_json, progress_bar, quiet_libraries
 from sd_lora.commands.options import AsJson, Base, ImageFolder, Overrides, Preset, Trigger, images_config
-from sd_lora.commands.quiet import quiet_libraries
 from sd_lora.errors import DataError, printable, some
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ def check(
 
 
 def caption(
-    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Images; those with captions are left alone.")],
+    folder: Annotated[Path, typer.Argument(metavar="FOLDER", help="Images; those with captions are not changed.")],
     model: Annotated[
         str, typer.Option(help="A folder or hub id of a BLIP, BLIP-2, Florence-2, GIT or similar model.")
     ] = "",

@@ -21,7 +21,7 @@ import typer
 from sd_lora.config.old_spellings import OldSpelling
 from sd_lora.errors import SdLoraError
 
-#: click's, wherever this typer keeps it
+#: click's class, wherever this version of typer has it
 _UsageError: Any = typer.BadParameter.__base__
 #: seconds that the first of several processes has before another prints its error
 _GRACE = 10.0
@@ -49,7 +49,7 @@ def run(app: typer.Typer) -> NoReturn:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-    """What was written as it was called before is a sentence for the user; other warnings keep their place."""
+    """A former name is reported to the user as a sentence; other warnings are shown as usual."""
     if issubclass(category, OldSpelling):
         typer.echo(f"warning: {message}", err=True)
     else:
@@ -66,7 +66,7 @@ def processes() -> tuple[int, int]:
 
 def _fail(sentence: str, code: int, number: int) -> NoReturn:
     """Print an error and exit. Most errors occur in every process, so only the first prints them; another prints
-    its own if the first has not ended the run meanwhile. All processes get signals."""
+    its error if the first has not ended the run by then. All processes get signals."""
     signalled = code >= 128
     if number and not signalled:
         _wait_for_the_first(code)

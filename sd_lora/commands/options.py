@@ -49,34 +49,26 @@ SameDtype = Annotated[str, typer.Option(help="float16, bfloat16 or float32; defa
 Trigger = Annotated[str, typer.Option(help='Captions become "<caption>, in TRIGGER style".')]
 
 
-def run_config(preset: str, given: Mapping[str, str], overrides: Sequence[str] | None) -> RunConfig:
-    """The config of a run from `given` options (``section.key`` → value, empty if left out) and overrides.
-
-    Raises ConfigError if one of them is given twice."""
-    from sd_lora.config.presets import load_config
-
-    twice = [text for text in overrides or () if given.get(text.partition("=")[0].strip())]
-    if twice:
-        raise ConfigError(f"{', '.join(twice)} was given twice, as an option and as an override; leave one out")
-    options: dict[str, dict[str, str]] = {}
-    for name, value in given.items():
-        section, _, key = name.partition(".")
-        if value:
-            options.setdefault(section, {})[key] = value
-    return load_config(preset, *(overrides or ()), options=options)
-
-
 def images_config(
     folder: Path | None, preset: str, given: Mapping[str, str], overrides: Sequence[str] | None
 ) -> RunConfig:
-    """As `run_config`, on the images in `folder`, or in the preset's own. ConfigError if neither is given."""
-    from sd_lora.config.presets import settings_named
+    """The config of a run on the images in `folder`, or in the preset's own, from `given` options (``section.key`` →
+    value, empty if left out) and overrides. ConfigError without images, and for a setting that is given twice."""
+    from sd_lora.config.presets import load_config, settings_named
 
     settings, place = list(overrides or ()), str(folder or "")
     key, equals, _ = place.partition("=")
-    if equals and settings_named(key) and not os.path.exists(place):  # no folder, and the first setting in its place
+    if equals and settings_named(key) and not os.path.exists(place):  # the folder was left out
         settings, place = [place, *settings], ""
-    config = run_config(preset, {**given, "data.folder": place}, settings)
+    chosen = {name: value for name, value in {**given, "data.folder": place}.items() if value}
+    twice = [text for text in settings if text.partition("=")[0].strip() in chosen]
+    if twice:
+        raise ConfigError(f"{', '.join(twice)} was given twice, as an option and as an override; leave one out")
+    options: dict[str, dict[str, str]] = {}
+    for name, value in chosen.items():
+        section, _, key = name.partition(".")
+        options.setdefault(section, {})[key] = value
+    config = load_config(preset, *settings, options=options)
     if not config.data.folder:
         raise ConfigError("no images are given; name their FOLDER, or a --preset FILE.toml that has data.folder")
     return config

@@ -9,9 +9,8 @@ from typing import Annotated, Optional
 
 import typer
 
-from sd_lora.commands.console import progress_bar
+from sd_lora.commands.console import progress_bar, quiet_libraries
 from sd_lora.commands.options import AdapterPath, Base
-from sd_lora.commands.quiet import quiet_libraries
 from sd_lora.errors import ConfigError
 
 PreviewOverrides = Annotated[
@@ -81,7 +80,7 @@ def webui(
 ) -> None:
     """Serve the page: preview and mix adapters, train, and edit folders of images in a browser."""
     quiet_libraries()
-    # the page is a room above this one, so it is opened by name
+    # the page is a room above this one, so it is imported by name
     try:
         page = import_module("sd_lora.webui.app")
     except ModuleNotFoundError as error:
@@ -90,7 +89,7 @@ def webui(
         raise ConfigError(
             "the page is not part of the source folder that `python -m` runs from; run `sd-lora webui`"
         ) from error
-    page.check_address(host, auth)  # before a large base model is opened in vain
+    page.check_address(host, auth)  # before a large base model is opened
     site = page.open_site(base, runs, data=data or "", libraries=adapters or (), kept_mb=keep_mb)
     page.end_at_signals(site)
     page.launch(site, host=host, port=port, auth=auth)

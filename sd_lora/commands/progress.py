@@ -9,7 +9,6 @@ import time
 from collections import deque
 from math import fsum
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console
@@ -34,7 +33,7 @@ class TrainingProgress:
 
     def __init__(self, log: Path | None = None) -> None:
         self._console, self._log = Console(), log
-        figures = TextColumn("{task.fields[figures]}", table_column=Column())  # the one that wraps if space is short
+        figures = TextColumn("{task.fields[figures]}", table_column=Column())  # only this one wraps if space is short
         columns = (TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn(), figures)
         self._bar = Progress(*columns, console=self._console)
         self._task = self._bar.add_task("training", total=None, figures="")
@@ -48,14 +47,12 @@ class TrainingProgress:
             self._bar.start()
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._console.is_terminal:
             self._bar.stop()
 
     def encoding(self, done: int, total: int) -> None:
-        """Consume how many of how many images and captions have been encoded."""
+        """Show how many of how many images and captions have been encoded."""
         now = time.monotonic()
         if self._console.is_terminal:
             rate = max(done, 1) / max(now - self._started, 1e-9)
@@ -70,12 +67,12 @@ class TrainingProgress:
         self._print(f"warning: {text}")
 
     def stopping(self, number: int) -> None:
-        """Answer the first signal, from its handler; another thread prints, as this one may be in the midst of it."""
+        """Answer the first signal, from its handler; another thread prints, as this one may be printing already."""
         again = "; press Ctrl-C again to stop at once" if number == signal.SIGINT else ""
         threading.Thread(target=self._print, args=(self._stage + again,)).start()
 
     def show(self, report: StepReport) -> None:
-        """Consume one report."""
+        """Show the report of a step."""
         if not self._seconds:
             self._losses.extend(_losses_before(report.step, self._log))
             self._printed_at = time.monotonic()

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def summary(run: Run) -> str:
-    """What was understood of the folder, and what is about to be trained: two lines."""
+    """How the folder was read, and what is about to be trained: two lines."""
     from sd_lora.adapters.adapter import base_name
 
     held = f" of {run.images + len(run.held)} images, {len(run.held)} held out," if run.held else " images"
@@ -24,16 +24,19 @@ def summary(run: Run) -> str:
     )
 
 
-def going_on(run: Run) -> str:
-    """Where a run that is resumed goes on; nothing for a new one."""
-    steps = run.config.training.steps or 0
+def resuming(run: Run) -> str:
+    """Where a resumed run continues; nothing for a new one."""
     if not run.resumed:
         return ""
     if run.resumed_from is None:
         return "no complete checkpoint found; starting over"
-    if run.resumed_from >= steps:
-        return f"all {steps} steps are done: saving what is left"
-    return f"going on after step {run.resumed_from} of {steps}"
+    steps = run.config.training.steps or 0
+    finished = run.resumed_from >= steps
+    return (
+        f"all {steps} steps are done; saving the rest"
+        if finished
+        else f"resuming after step {run.resumed_from} of {steps}"
+    )
 
 
 def plan_of(run: Run) -> dict[str, Any]:
@@ -61,7 +64,7 @@ def plan_of(run: Run) -> dict[str, Any]:
 
 
 def _at_the_end_only(run: Run) -> list[str]:
-    """What never comes up in so few steps; a preset may have set it, so that it is no error."""
+    """Settings that take effect only after the last step; a preset may have set them, so they are not errors."""
     training, steps = run.config.training, run.config.training.steps or 0
     settings = {
         "training.save_every": training.save_every,
@@ -69,7 +72,7 @@ def _at_the_end_only(run: Run) -> list[str]:
         "preview.every": run.config.preview.every,
     }
     rare = [f"{key}={value}" for key, value in settings.items() if value > steps]
-    return [f"{' and '.join(rare)} in {steps} steps: after the last one only"] if rare else []
+    return [f"{' and '.join(rare)} in {steps} steps: only after the last one"] if rare else []
 
 
 def _precision(run: Run) -> str:

@@ -1,4 +1,4 @@
-"""The verbs that train, or say what a training would be."""
+"""The verbs that train, or show what a run would be."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from sd_lora.commands.console import print_json, print_plan, print_run, progress_bar
+from sd_lora.commands.console import print_json, print_plan, print_run, progress_bar, quiet_libraries
 from sd_lora.commands.options import AsJson, Base, ImageFolder, Overrides, Preset, Trigger, images_config
-from sd_lora.commands.quiet import quiet_libraries
-from sd_lora.commands.run_plan import going_on, plan_of
+from sd_lora.commands.run_plan import plan_of, resuming
 from sd_lora.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -80,7 +79,7 @@ def plan(
 def _further(folder: RunFolder, config: RunConfig, settings: Sequence[str]) -> str:
     """How to train the adapter of a finished run further, with other `settings`."""
     given = ["--preset", str(folder.config), "--init", str(folder.adapter), "--out", "NEW", *settings]
-    if config.lora.variant != "lora":  # the adapter has a variant of its own
+    if config.lora.variant != "lora":  # the adapter brings its variant
         given.append("lora.variant=lora")
     return f"to train its adapter further: {shlex.join(['sd-lora', 'train', *given])}"
 
@@ -95,7 +94,7 @@ def _train(config: RunConfig, *, resumed: bool = False) -> None:
     with progress_bar("looking at the images") as look:
         run = prepare(config, on_look=look, resumed=resumed)
     print_plan(run)
-    if where := going_on(run):
+    if where := resuming(run):
         typer.echo(where)
     for note in run.notes:
         typer.echo(f"warning: {note}", err=True)

@@ -1,5 +1,5 @@
-"""Settings that cannot act, or not beside the others: the one place that judges them. Each is an error, so that none
-passes in silence. What other rooms know comes in as plain values."""
+"""Settings that cannot act, alone or beside the others: the one place that judges them. Each is an error, so that none
+is ignored silently. What other rooms know comes in as plain values."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from sd_lora.config.schema import DataConfig, OptimizerConfig, RunConfig, TrainingConfig
 
-#: where a base model is: the embedded one or a folder here, a checkpoint file here, or on the hub
+#: where a base model is: in a local folder (as the embedded one is), in a local checkpoint file, or on the hub
 Place = Literal["folder", "file", "hub"]
+#: whether a setting cannot act, and the sentence for that
+Rows = list[tuple[bool, str]]
 
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerFacts:
-    """What settings have to know of an optimizer."""
+    """What settings depend on in an optimizer."""
 
-    #: it has one rate for all parameters, which it finds itself
+    #: it has one rate for all parameters, which it finds by itself
     one_rate: bool = False
     #: its weights are an average already
     averages: bool = False
@@ -28,7 +30,7 @@ class OptimizerFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Facts:
-    """What is known before a byte of the base model is read or fetched; None: it will be known when it is open."""
+    """What is known before the base model is read or fetched; None: known only when it is open."""
 
     place: Place
     optimizer: OptimizerFacts
@@ -43,7 +45,7 @@ class Facts:
 
 @dataclass(frozen=True, kw_only=True)
 class ImageFacts:
-    """What settings have to know of the images at hand, which are trained at `side` pixels first."""
+    """What settings depend on in the images, which are trained at `side` pixels first."""
 
     side: int
     #: there are regularisation images
@@ -61,21 +63,21 @@ class ImageFacts:
 
 def conflicts(config: RunConfig) -> list[str]:
     """What the config alone shows, a sentence each."""
-    return [
-        *_of_data(config.data), *_of_rate(config.optimizer), *_of_training(config.training), *_of_objective(config),
-        *text_conflicts(config), *_of_init(config),
-    ]  # fmt: skip
+    rows = _of_data(config.data) + _of_rate(config.optimizer) + _of_training(config.training) + _of_objective(config)
+    if config.lora.init and config.lora.variant != "lora":
+        rows.append((True, "lora.variant has no effect with lora.init: the file decides; leave one out"))
+    return [*(sentence for wrong, sentence in rows if wrong), *text_conflicts(config)]
 
 
 def conflicts_with(config: RunConfig, facts: Facts) -> list[str]:
-    """What `facts` show besides, a sentence each; to be asked before a byte of the base model is read or fetched."""
+    """What `facts` show besides, a sentence each; to be called before the base model is read or fetched."""
     optimizer, training = config.optimizer, config.training
     adapter = config.lora.init or f"lora.variant={config.lora.variant}"
     problems = [
         (optimizer.max_norm > 0 and not facts.caps_norm,
             f"optimizer.max_norm cannot act on {adapter}; leave it out"),
         (config.model.quantize != "none" and facts.needs_base,
-            f"{adapter} needs the base's weights whole; leave model.quantize out"),
+            f"{adapter} needs the full weights of the base model; leave model.quantize out"),
         (training.average != "none" and facts.optimizer.averages,
             f"training.average={training.average} cannot act with {optimizer.name}, which averages already; leave it "
             "out"),
@@ -94,7 +96,7 @@ def place_conflicts(base: str, revision: str, config: str, place: Place) -> list
     """Settings of the base model that cannot act where it is."""
     problems = [
         (revision and place != "hub",
-            f'model.revision is "{revision}", but base model "{base}" lies here; only hub models have one'),
+            f'model.revision is "{revision}", but base model "{base}" is a local one; only hub models have revisions'),
         (config and place != "file",
             f'model.config is "{config}", but base model "{base}" has its own configs; remove it'),
     ]  # fmt: skip
@@ -109,7 +111,7 @@ def optimizer_conflicts(config: OptimizerConfig, facts: OptimizerFacts, device: 
             f"optimizer.name={name} needs a CUDA device, not {device}; set optimizer.name=adamw"),
         (betas and not facts.betas, f"optimizer.betas has no effect with {name}; leave it out"),
         (facts.one_rate and rate < 0.1,
-            f"optimizer.learning_rate multiplies the rate that {name} finds itself; set it to 1, but {rate:g} was "
+            f"optimizer.learning_rate multiplies the rate that {name} finds by itself; set it to 1, but {rate:g} was "
             "given"),
         (facts.one_rate and config.text_learning_rate not in (None, rate),
             f"optimizer.text_learning_rate must be {rate:g}, as {name} has one rate for all layers, but "
@@ -130,8 +132,8 @@ def optimizer_conflicts(config: OptimizerConfig, facts: OptimizerFacts, device: 
 
 
 def text_conflicts(config: RunConfig, *, text: bool | None = None, more: bool = True) -> list[str]:
-    """Settings of the text encoders that cannot act where `text` says whether a layer of theirs is trained (None: not
-    known yet) and `more` whether another one is. To be asked again when the number of steps has been derived."""
+    """Settings of the text encoders that cannot act; `text` says whether any of their layers is trained (None: not yet
+    known), `more` whether another layer is. To be called again when the number of steps has been derived."""
     steps, until, rate = config.training.steps or 0, config.training.text_steps or 0, "optimizer.text_learning_rate"
     idle = [rate] * (config.optimizer.text_learning_rate is not None) + ["training.text_steps"] * bool(until)
     much = "more than the" if until > steps else "no less than the"
@@ -149,7 +151,7 @@ def text_conflicts(config: RunConfig, *, text: bool | None = None, more: bool = 
 
 
 def image_conflicts(data: DataConfig, facts: ImageFacts) -> list[str]:
-    """What changes nothing for the images at hand."""
+    """Settings that change nothing for these images."""
     plain, why_tags = type(data)(), "no tag of any caption is free for it" if facts.commas else "no caption has commas"
     table = facts.from_table and not data.regularisation
     problems = [
@@ -165,9 +167,9 @@ def image_conflicts(data: DataConfig, facts: ImageFacts) -> list[str]:
     return [f"data.{key} has no effect because {why}" for key, wrong, why in problems if wrong]
 
 
-def _of_data(data: DataConfig) -> list[str]:
+def _of_data(data: DataConfig) -> Rows:
     varied = data.shuffle_tags or data.tag_dropout > 0
-    problems = [
+    return [
         (not varied and data.keep_tags > 0,
             "data.keep_tags has no effect alone; set data.shuffle_tags or data.tag_dropout"),
         (varied and data.caption_variants == 1,
@@ -175,12 +177,11 @@ def _of_data(data: DataConfig) -> list[str]:
         (len(set(data.more_resolutions)) < len(data.more_resolutions),
             "data.more_resolutions names a size twice; leave one out"),
     ]  # fmt: skip
-    return [sentence for wrong, sentence in problems if wrong]
 
 
-def _of_rate(config: OptimizerConfig) -> list[str]:
+def _of_rate(config: OptimizerConfig) -> Rows:
     plain, schedule = type(config)(), config.schedule
-    problems = [
+    return [
         (config.warmup == 1 and schedule != "constant",
             f"optimizer.warmup=1 leaves no step to the {schedule} schedule; lower it or set "
             "optimizer.schedule=constant"),
@@ -190,11 +191,10 @@ def _of_rate(config: OptimizerConfig) -> list[str]:
             f"optimizer.power has no effect with a {schedule} schedule; leave it out or set "
             "optimizer.schedule=polynomial"),
     ]  # fmt: skip
-    return [sentence for wrong, sentence in problems if wrong]
 
 
-def _of_training(training: TrainingConfig) -> list[str]:
-    problems = [
+def _of_training(training: TrainingConfig) -> Rows:
+    return [
         (training.average != "ema" and training.ema_decay != type(training)().ema_decay,
             "training.ema_decay has no effect unless training.average=ema"),
         (bool(training.hold_out) and not training.validate_every,
@@ -205,14 +205,13 @@ def _of_training(training: TrainingConfig) -> list[str]:
             f"training.micro_batch is {training.micro_batch}, more than training.batch_size, {training.batch_size}; "
             "lower it or leave it out"),
     ]  # fmt: skip
-    return [sentence for wrong, sentence in problems if wrong]
 
 
-def _of_objective(config: RunConfig) -> list[str]:
+def _of_objective(config: RunConfig) -> Rows:
     training, plain = config.training, type(config.training)()
     low, high = training.timestep_range
     idle = [k for k in ("log_snr_mean", "log_snr_std") if getattr(training, k) != getattr(plain, k)]
-    problems = [
+    return [
         *((training.timesteps == "uniform",
             f"training.{key} has no effect with uniform timesteps; set training.timesteps=mixed") for key in idle),
         (training.loss != "huber" and training.huber_threshold != plain.huber_threshold,
@@ -229,9 +228,3 @@ def _of_objective(config: RunConfig) -> list[str]:
             f"training.zero_terminal_snr has no effect with training.weighting={training.weighting}, which gives the "
             "end of the schedule no weight; leave one out"),
     ]  # fmt: skip
-    return [sentence for wrong, sentence in problems if wrong]
-
-
-def _of_init(config: RunConfig) -> list[str]:
-    wrong = config.lora.init and config.lora.variant != "lora"
-    return ["lora.variant has no effect with lora.init: the file decides; leave one out"] if wrong else []

@@ -1,4 +1,4 @@
-"""Settings and presets by the names they had before: read as they were, with a warning that says what to write now."""
+"""Settings and presets by their former names: still read, with a warning that says what to write now."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 from sd_lora.errors import ConfigError
 
-#: section → setting that there is no more → its type
+#: section → former setting → its type
 OLD_SETTINGS: Mapping[str, Mapping[str, str]] = {"training": {"debiased": "bool"}}
-#: preset that there is no more → the one that has taken its place
+#: former preset → the one that replaced it
 OLD_PRESETS = {"sd15-style": "style", "sd21-style": "style", "sdxl-style": "style"}
 
 
 class OldSpelling(UserWarning):
-    """Something was written as it was called before."""
+    """Something was written by its former name."""
 
 
 def preset_now(name: str) -> str:

@@ -34,13 +34,13 @@ def preset_text(name: str) -> str:
 
 def preset_summary(name: str) -> str:
     """The first comment line of a preset."""
-    found = re.match(r"#\s*(.+)", preset_text(name))
-    return found[1] if found else ""
+    comment = re.match(r"#\s*(.+)", preset_text(name))
+    return comment[1] if comment else ""
 
 
 def all_settings(name: str, comments: Mapping[str, str]) -> str:
-    """Every setting of preset `name` as TOML, each under its comment (by ``section.key``) and the words it may be;
-    what is not set is commented out."""
+    """Every setting of preset `name` as TOML, each under its comment (by ``section.key``) and its choices; settings
+    without a value are commented out."""
     config, lines = load_config(name), [f"# {preset_summary(name)}"]
     for section, kind in SECTIONS.items():
         values, hints = getattr(config, section), get_type_hints(kind)
@@ -65,7 +65,7 @@ def _toml(value: Any) -> str:
 
 
 def settings_named(key: str) -> list[str]:
-    """The settings, as ``section.key``, that `key` may mean, which may lack its section."""
+    """The settings, as ``section.key``, that `key`, with or without its section, may mean."""
     known = [f"{section}.{field.name}" for section, kind in SECTIONS.items() for field in fields(kind)]
     return [name for name in known if key.strip() in (name, name.partition(".")[2])]
 
@@ -108,7 +108,7 @@ def load_config(preset: str = "", *overrides: str, options: Mapping[str, Mapping
     """A run config from a preset name or a TOML file, then `options` (section → key → value), then
     ``section.key=value`` overrides.
 
-    An empty `preset` takes the one that belongs to the base model.
+    An empty `preset` means the one that belongs to the base model.
 
     >>> load_config("tiny-style", "lora.rank=4", "data.folder=photos").lora.rank
     4
@@ -129,7 +129,7 @@ def _refuse_bare(overrides: Sequence[str]) -> None:
     """ConfigError for overrides such as ``steps=20``, which lack their section."""
     pairs = [text.partition("=") for text in overrides]
     wrong = [
-        f'"{key}={value}" is no override; {suggestion}'
+        f'"{key}={value}" is not an override; {suggestion}'
         for key, equals, value in pairs
         if equals and "." not in key and (suggestion := suggested_setting(key, value))
     ]

@@ -48,9 +48,9 @@ def parse_config(tables: Sequence[tuple[str, Mapping[str, Any]]], overrides: Seq
     return config
 
 
-def read_config(path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a TOML config file, then apply `overrides`."""
-    return parse_config([(Path(path).name, read_toml(path))], overrides)
+def read_config(path: str | Path) -> RunConfig:
+    """The config in a TOML file."""
+    return parse_config([(Path(path).name, read_toml(path))])
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
@@ -68,14 +68,14 @@ def _adapter() -> TypeAdapter[RunConfig]:
 
 
 def _known(label: str, section: str, content: Mapping[str, Any], problems: list[str]) -> dict[str, Any]:
-    """The settings of `content` that there are; what is wrong with the others goes to `problems`."""
+    """The settings in `content` that exist; what is wrong with the others goes to `problems`."""
     types = {f.name: f.type for f in fields(SECTIONS[section])}
     known = {**types, **OLD_SETTINGS.get(section, {})}
     for key, value in content.items():
         if key not in known:
             problems.append(f'{label}: unknown key "{section}.{key}"; {_suggest(section, key, list(types))}')
         elif isinstance(value, bool) and known[key] not in ("bool", "bool | None"):
-            problems.append(f"{label}: {section}.{key} takes no true or false")
+            problems.append(f"{label}: {section}.{key} is not true or false")
     return {key: value for key, value in content.items() if key in known}
 
 
@@ -83,7 +83,7 @@ def _override(text: str, problems: list[str]) -> tuple[str, dict[str, Any]]:
     path, equals, value = text.partition("=")
     section, dot, key = path.strip().partition(".")
     if not equals or not dot or not key:
-        problems.append(f'"{text}" is no override; write section.key=value, such as lora.rank=8')
+        problems.append(f'"{text}" is not an override; write section.key=value, such as lora.rank=8')
         return text, {}
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
@@ -102,6 +102,6 @@ def _suggest(section: str, key: str, known: list[str]) -> str:
 def _sentence(detail: Any) -> str:
     place = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "string_unicode":
-        return f"{place} holds bytes that are no text: {detail['input']!r} was given"
+        return f"{place} has bytes that are not text: {detail['input']!r} was given"
     message = str(detail["msg"]).removeprefix("Input ").removeprefix("Value ")
     return f"{place} {message[:1].lower()}{message[1:]}, but {detail['input']!r} was given"

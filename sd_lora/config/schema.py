@@ -62,7 +62,7 @@ class DataConfig:
     folder: str = ""
     """a folder of images, or kohya's dataset TOML"""
     layout: Literal["auto", "metadata", "kohya-toml", "kohya", "sidecars", "bare"] = "auto"
-    """how the folder is laid out; auto: found out, and told"""
+    """how the folder is laid out; auto: recognised, and printed"""
     resolution: Annotated[int, Field(ge=0, le=4096, multiple_of=8)] = 0
     """side in pixels of the square whose area every training picture has; 0: the base model's own size"""
     more_resolutions: Sizes = ()
@@ -70,7 +70,7 @@ class DataConfig:
     buckets: bool = True
     """train images in their own shape; false: crop all to squares"""
     upscale: bool = True
-    """enlarge images that are smaller than trained; false: train them at their own size"""
+    """upscale images that are smaller than trained; false: train them at their own size"""
     crops: Annotated[int, Field(ge=1, le=64)] = 4
     """positions from which an image that must be cropped is seen in turn"""
     flip: bool = True
@@ -126,7 +126,7 @@ class LoraConfig:
     rank_dropout: Decay = 0.0
     """share of a layer's ranks that is left out at random in each step"""
     init: str = ""
-    """an adapter file to go on from; its modules, ranks, alphas and variant then take the place of all the above"""
+    """an adapter file to train further; its modules, ranks, alphas and variant then replace all the above"""
 
 
 @dataclass(frozen=True, config=_STRICT)
@@ -140,8 +140,8 @@ class OptimizerConfig:
     text_learning_rate: Positive | None = None
     """of the text encoders' layers; absent: half of `learning_rate`"""
     betas: Annotated[tuple[Decay, Decay], BeforeValidator(_listed)] = (0.9, 0.999)
-    """how much of the averages of gradients and of their squares stays in each step; as it is here: the optimizer's
-    own"""
+    """how much of the averages of gradients and of their squares stays in each step; default: what the optimizer has
+    itself"""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
     """share of each weight, times the rate, that is taken away in each step"""
     clip_norm: Positive = 1.0
@@ -177,7 +177,7 @@ class TrainingConfig:
     compile: bool = False
     """compile the denoiser with torch.compile"""
     text_steps: Count | None = None
-    """the text encoders' layers stay as they are after so many steps; absent: they are trained to the end"""
+    """train the text encoders' layers for this many steps only; absent: to the end"""
     save_every: Annotated[int, Field(ge=0)] = 0
     """keep an adapter every n steps (0: only the last)"""
     checkpoint_every: Annotated[int, Field(ge=0)] = 100
@@ -195,7 +195,7 @@ class TrainingConfig:
     timesteps: Literal["uniform", "mixed"] = "uniform"
     """uniform, or half uniform and half log-SNR ~ N(mean, std)"""
     timestep_range: Annotated[tuple[Share, Share], BeforeValidator(_listed)] = (0.0, 1.0)
-    """the share of the noise schedule that is trained, from no noise (0) to nothing else (1)"""
+    """the share of the noise schedule that is trained, from no noise (0) to only noise (1)"""
     log_snr_mean: float = -3.0
     """for mixed timesteps: the middle of the noise levels that are drawn more often, as the log of signal to noise"""
     log_snr_std: Positive = 2.0
@@ -209,7 +209,7 @@ class TrainingConfig:
     noise_offset: Annotated[float, Field(ge=0)] = 0.0
     """noise of a constant level added to each picture's noise, for darker and brighter pictures"""
     multires_noise: Decay = 0.0
-    """coarser noises added to the noise, each weighing so much of the one before; 0: none"""
+    """coarser noises added to the noise, each with this share of the weight of the one before; 0: none"""
     input_perturbation: Annotated[float, Field(ge=0)] = 0.0
     """perturb the noise that goes into the picture, not the one that is learnt (arXiv 2301.11706)"""
     average: Literal["none", "ema", "tail"] = "none"
@@ -221,7 +221,7 @@ class TrainingConfig:
     validate_every: Annotated[int, Field(ge=0)] = 0
     """measure the validation loss every n steps and after the last (0: never)"""
     trackers: Trackers = ()
-    """where else losses go: tensorboard, wandb, trackio"""
+    """other places to send losses to: tensorboard, wandb, trackio"""
 
 
 @dataclass(frozen=True, config=_STRICT)

@@ -37,19 +37,19 @@ class StyleMeasure:
 def unseen_scenes(count: int, first: int = _PROMPT_SEED) -> list[Scene]:
     """`count` scenes of different captions whose (subject, colour, background) neither the base nor an adapter was
     ever trained on."""
-    found: dict[str, Scene] = {}
+    scenes: dict[str, Scene] = {}
     for seed in range(first, first + 100 * count):
         scene = sample_scene(seed, held_out=True)
-        found.setdefault(scene.caption, scene)
-        if len(found) == count:
+        scenes.setdefault(scene.caption, scene)
+        if len(scenes) == count:
             break
-    return list(found.values())
+    return list(scenes.values())
 
 
 def generate(
     pipe: Any, prompts: Sequence[str], *, seed: int = 0, guidance: float = 4.0, steps: int = 20, batch: int = 16
 ) -> list[Image.Image]:
-    """One picture a prompt; picture i starts from noise that depends on (seed, i) alone."""
+    """One picture per prompt; picture i starts from noise that depends on (seed, i) alone."""
     images: list[Image.Image] = []
     family = family_of_pipe(pipe)
     side = family.native_size(pipe)
@@ -61,7 +61,7 @@ def generate(
 
 
 def obedience(pipe: Any, scenes: Sequence[Scene], guidance: float) -> dict[str, float]:
-    """Share of pictures in which subject, colour and background are recognised, one picture a scene."""
+    """Share of pictures in which subject, colour and background are recognised, one picture per scene."""
     images = generate(pipe, [scene.caption for scene in scenes], guidance=guidance)
     return recognised(load_judge(), images, scenes)
 
@@ -100,6 +100,6 @@ def measure_style(
             images = generate(pipe, prompts)
         distance = style_distance(images, references)
         closed = share_closed(rows[0].distance, distance, floor) if rows else 0.0
-        seen = recognised(judge, images, scenes)
-        rows.append(StyleMeasure(float(strength), distance, closed, seen["subject"], seen["background"]))
+        shares = recognised(judge, images, scenes)
+        rows.append(StyleMeasure(float(strength), distance, closed, shares["subject"], shares["background"]))
     return rows

@@ -81,11 +81,7 @@ def read_recipe(content: bytes) -> dict[str, Any]:
             texts: dict[str, str] = {key: str(text)[:_MOST_TEXT] for key, text in getattr(image, "text", {}).items()}
     except (OSError, SyntaxError, ValueError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise DataError(f"that is not a readable PNG ({error}); choose a picture that was drawn here") from error
-    settings: dict[str, Any] = {}
-    if JSON_KEY in texts:
-        settings = _from_json(texts[JSON_KEY])
-    if not settings and LINE_KEY in texts:
-        settings = _from_line(texts[LINE_KEY])
+    settings = _from_json(texts.get(JSON_KEY, "")) or _from_line(texts.get(LINE_KEY, ""))
     if not settings:
         raise DataError("that picture carries no settings; choose a PNG that was drawn here, by A1111 or by Forge")
     return settings
@@ -176,20 +172,12 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12
 
 
-def _is_whole(value: Any) -> bool:
-    return isinstance(value, int) and _is_number(value)
-
-
-def _is_list(value: Any) -> bool:
-    return isinstance(value, list)
-
-
 #: setting → whether a value of JSON can be one
 _FORMS: dict[str, Callable[[Any], bool]] = {
-    "prompts": lambda value: _is_list(value) and all(isinstance(item, str) for item in value),
+    "prompts": lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value),
     "negative": lambda value: isinstance(value, str),
-    "strengths": lambda value: _is_list(value) and all(map(_is_number, value)),
+    "strengths": lambda value: isinstance(value, list) and all(map(_is_number, value)),
     "guidance": _is_number,
-    **dict.fromkeys(("seed", "steps", "width", "height"), _is_whole),
-    **dict.fromkeys(("adapters", "adapters_by_row"), _is_list),
+    **dict.fromkeys(("seed", "steps", "width", "height"), lambda value: isinstance(value, int) and _is_number(value)),
+    **dict.fromkeys(("adapters", "adapters_by_row"), lambda value: isinstance(value, list)),
 }

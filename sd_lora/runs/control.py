@@ -57,8 +57,7 @@ def start_run(config: RunConfig, folder: str | Path, *, most: int = 0) -> int:
     with changing:
         if os.path.lexists(folder) or is_alive(folder):
             raise ConfigError(f"run {printable(folder.name)} exists in {folder.parent}; choose another name")
-        _check_room(folder, most)
-        notes.make_home()
+        _make_room(folder, most)
         with storing(notes.log):
             remove(notes.log)
         write_atomically(notes.config, text)
@@ -76,8 +75,7 @@ def resume_run(folder: str | Path, *, most: int = 0) -> int:
             raise ConfigError(f"run {printable(folder.name)} is already running; stop it first")
         if RunFolder(folder).is_finished:
             raise ConfigError(f"run {printable(folder.name)} is finished; nothing is left to train")
-        _check_room(folder, most)
-        Notes(folder).make_home()
+        _make_room(folder, most)
         return _spawn(folder, ["resume", "--", str(folder)])
 
 
@@ -140,8 +138,8 @@ def _spawn(folder: Path, arguments: Sequence[str]) -> int:
     return process.pid
 
 
-def _check_room(folder: Path, most: int) -> None:
-    """ConfigError if `most` runs beside `folder` (0: no limit) are running."""
+def _make_room(folder: Path, most: int) -> None:
+    """Make the hidden folder of run `folder`; ConfigError if `most` runs beside it (0: no limit) are running."""
     names = [record.stem for record in glob_of(folder.parent / LOGS, "*.json")] if most else []
     busy = sorted(name for name in names if is_alive(folder.with_name(name)))
     if busy and len(busy) >= most:
@@ -149,3 +147,4 @@ def _check_room(folder: Path, most: int) -> None:
             f"{', '.join(busy)} {'is' if len(busy) == 1 else 'are'} running, and at most {most} may run at once; wait "
             "until one ends, or stop it"
         )
+    Notes(folder).make_home()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sd_lora.runs.logs import smoothed, smoothing
 from sd_lora.runs.reports import LEVELS, StepReport, ValidationReport
@@ -25,8 +25,7 @@ def draw(reports: Sequence[StepReport], path: Path) -> None:
     if not reports:
         return
     width = smoothing(len(reports))
-    figure = _figure()
-    total, quarters = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+    figure, (total, quarters) = _two_charts(sharex=True, height_ratios=(3, 2))
     steps, losses = [r.step for r in reports], [r.loss for r in reports]
     total.plot(steps, losses, color=_RAW, linewidth=0.8, label="each step")
     total.plot(steps, smoothed(losses, width), color=_SMOOTH, linewidth=2, label=f"mean of {width} steps")
@@ -43,8 +42,7 @@ def draw(reports: Sequence[StepReport], path: Path) -> None:
 def draw_validation(reports: Sequence[ValidationReport], path: Path) -> None:
     """The picture of the validation losses over the steps, and by noise level at the last. StorageError if it cannot be
     written."""
-    figure, last = _figure(), reports[-1]
-    over, levels = figure.subplots(2, 1)
+    last, (figure, (over, levels)) = reports[-1], _two_charts()
     for name, colour, values, by_level in (
         ("held out", "#9c2f4f", [r.held for r in reports], last.held_by_level),
         ("trained", "#20478f", [r.trained for r in reports], last.trained_by_level),
@@ -57,10 +55,12 @@ def draw_validation(reports: Sequence[ValidationReport], path: Path) -> None:
     _finish(figure, path)
 
 
-def _figure() -> Figure:
+def _two_charts(**shape: Any) -> tuple[Figure, Any]:
+    """A figure, and its two charts one above the other."""
     from matplotlib.figure import Figure
 
-    return Figure(figsize=(8, 6.4), dpi=100, layout="constrained")
+    figure = Figure(figsize=(8, 6.4), dpi=100, layout="constrained")
+    return figure, figure.subplots(2, 1, **shape)
 
 
 def _finish(figure: Figure, path: Path) -> None:

@@ -1,1 +1,1 @@
-"""Files that are written whole or not at all, and the header of a safetensors file."""
+"""Files that are written completely or not at all, and the header of a safetensors file."""

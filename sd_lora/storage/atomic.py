@@ -1,4 +1,4 @@
-"""Write files whole or not at all, and so that they outlive a power cut."""
+"""Write files completely or not at all, so that they survive a power cut."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _NO_SYNC = {errno.EINVAL, errno.ENOSYS, errno.ENOTSUP, errno.EBADF}
 
 
 def write_atomically(path: Path, content: bytes, check: Callable[[Path], None] | None = None) -> None:
-    """Write `content` beside `path`, fsync, `check` it there, then rename and fsync the folder: `path` is whole or as
-    it was. StorageError if it cannot be."""
-    # Two threads may write one path; a file of our own numbers can only be left by a process that was killed.
+    """Write `content` beside `path`, fsync, `check` it there, then rename and fsync the folder: `path` is complete
+    or as it was. StorageError if it cannot be written."""
+    # Two threads may write one path; a file with our numbers can only be left by a process that was killed.
     partial = path.with_name(f".{path.name[:50]}.{os.getpid()}-{threading.get_native_id()}.partial")
     with storing(path):
         try:
@@ -103,7 +103,7 @@ def remove(path: Path) -> None:
 
 
 def remove_tree(path: Path) -> None:
-    """Remove the file, link or folder `path` with all that is in it, never what a link leads to. OSError."""
+    """Remove the file, link or folder `path` with all that is in it, never the target of a link. OSError."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path)
     else:
@@ -111,7 +111,7 @@ def remove_tree(path: Path) -> None:
 
 
 def open_to_others(path: Path) -> None:
-    """Give `path` the permissions of any new file; safetensors writes files that their owner alone may read."""
+    """Give `path` the permissions of any new file; safetensors writes files that only their owner may read."""
     mask = os.umask(0o077)
     os.umask(mask)
     path.chmod(0o666 & ~mask)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +26,7 @@ class Average:
 
     @torch.no_grad()
     def update(self, step: int) -> None:
-        """Take in the weights after `step` (from 0)."""
+        """Add the weights after `step` (from 0) to the average."""
         count = step - self._first
         if count < 0:
             return
@@ -38,17 +38,15 @@ class Average:
         for name, parameter in self._parameters.items():
             self.tensors[name].lerp_(parameter.detach(), share)
 
-    @contextmanager
-    def applied(self) -> Iterator[None]:
+    def applied(self) -> AbstractContextManager[None]:
         """The average in place of the weights, for the length of a ``with`` block."""
-        with replaced(self._parameters, self.tensors):
-            yield
+        return replaced(self._parameters, self.tensors)
 
 
 @contextmanager
 @torch.no_grad()
-def replaced(parameters: Mapping[str, nn.Parameter], tensors: Mapping[str, Tensor]) -> Iterator[None]:
-    """`tensors` in place of the values of `parameters`, which are the same bits again afterwards."""
+def replaced(parameters: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> Iterator[None]:
+    """`tensors` in place of the values of `parameters`, which are as before afterwards, bit for bit."""
     before = {name: parameter.detach().clone() for name, parameter in parameters.items()}
     try:
         for name, tensor in tensors.items():

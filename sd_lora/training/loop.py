@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -150,11 +150,9 @@ class Trainer:
         """Whether the weights are those after step `done`: not if they were found to be NaN or infinite."""
         return not self._broken
 
-    @contextmanager
-    def usable(self) -> Iterator[None]:
+    def usable(self) -> AbstractContextManager[None]:
         """For the length of a ``with`` block the weights are those to use: some optimizers train at another point."""
-        with settle(self._optimizer):
-            yield
+        return settle(self._optimizer)
 
     def _gradients(self, step: int, stop: Callable[[], int]) -> tuple[Tensor, list[str], float | None] | None:
         """Leave the gradients of `step` in the parameters, clipped; None if it does not fit into memory as it is.

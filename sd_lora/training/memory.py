@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -76,11 +75,6 @@ class Means:
     memory: int
     reasons: list[str]
 
-    def applied(self, training: TrainingConfig) -> TrainingConfig:
-        return dataclasses.replace(
-            training, micro_batch=self.micro_batch, gradient_checkpointing=self.gradient_checkpointing
-        )
-
 
 def choose_means(
     training: TrainingConfig, share: int, free: int, probe: Callable[[bool], Cost], *, given: str = "as set"
@@ -102,8 +96,8 @@ def choose_means(
         cost = leaner
     elif training.gradient_checkpointing is not None:
         reasons.append(f"{'gradient' if checkpointing else 'no gradient'} checkpointing, {given}")
-    micro = asked or _largest(cost, share, training.batch_size, most)
-    micro = min(micro, share)
+    fitting = (micro for micro in range(share, 1, -1) if _bytes(cost, micro, training.batch_size) <= most)
+    micro = min(asked or next(fitting, 1), share)
     if asked:
         reasons.append(f"{_images(micro)} at once, {given}")
     elif micro == share:
@@ -117,10 +111,6 @@ def choose_means(
 
 def _bytes(cost: Cost, images: int, batch_size: int) -> int:
     return cost.resident + cost.activations * images // batch_size
-
-
-def _largest(cost: Cost, share: int, batch_size: int, most: int) -> int:
-    return next((micro for micro in range(share, 1, -1) if _bytes(cost, micro, batch_size) <= most), 1)
 
 
 def _images(count: int) -> str:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from sd_lora.errors import AdapterError, some
+from sd_lora.training.averages import replaced
 
 #: what a group has from the config and its device, and never from a checkpoint
 _FROM_CONFIG = frozenset({"peak", "betas", "weight_decay", "foreach", "fused", "capturable", "differentiable"})
@@ -142,15 +143,12 @@ def settle(optimizer: torch.optim.Optimizer) -> Iterator[None]:
     if not hasattr(inner, "eval"):
         yield
         return
-    kept = [(parameter, parameter.detach().clone()) for parameter in _parameters(inner)]
-    inner.eval()
-    try:
-        yield
-    finally:
-        inner.train()
-        with torch.no_grad():
-            for parameter, weight in kept:
-                parameter.copy_(weight)
+    with replaced({str(number): parameter for number, parameter in enumerate(_parameters(inner))}, {}):
+        inner.eval()
+        try:
+            yield
+        finally:
+            inner.train()
 
 
 def _unwrapped(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:

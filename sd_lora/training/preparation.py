@@ -41,7 +41,7 @@ def prepare(config: RunConfig, *, on_look: Counter | None = None, resumed: bool 
     is `resumed` in it or only `planned`.
     """
     places = check_places(config, resumed=resumed, planned=planned)
-    return plan_run(places, look_at_data(places, on_look))
+    return plan_run(places, *look_at_data(places, on_look))
 
 
 @dataclass(frozen=True)
@@ -56,15 +56,6 @@ class Places:
     kept_init: Path | None
     resumed: bool
     checkpoint: State | None
-
-
-@dataclass(frozen=True)
-class LookedAt:
-    """The base model, opened, and the images as it will see them, with the order in which they are trained."""
-
-    base: OpenBase
-    examined: Examined
-    schedule: Schedule
 
 
 def check_places(config: RunConfig, *, resumed: bool = False, planned: bool = False) -> Places:
@@ -89,8 +80,8 @@ def check_places(config: RunConfig, *, resumed: bool = False, planned: bool = Fa
     return Places(config, path, name, listing, kept_init, resumed, checkpoint)
 
 
-def look_at_data(places: Places, on_look: Counter | None = None) -> LookedAt:
-    """Open the base model and examine the images for it. DataError if they cannot be trained on."""
+def look_at_data(places: Places, on_look: Counter | None = None) -> tuple[OpenBase, Examined, Schedule]:
+    """Open the base model, examine the images for it, and put them in order. DataError if they cannot be trained on."""
     config = places.config
     base = open_base(config.model)
     family, pipe = base.family, base.pipe
@@ -98,13 +89,12 @@ def look_at_data(places: Places, on_look: Counter | None = None) -> LookedAt:
     if config.preview.inference_steps > pipe.scheduler.config.num_train_timesteps:
         raise ConfigError(f"preview.inference_steps is {config.preview.inference_steps}, more than the base model has")
     examined = examine(config, places.listing, family, pipe, watch=on_look)
-    return LookedAt(base, examined, _usable(examined, config))
+    return base, examined, _usable(examined, config)
 
 
-def plan_run(places: Places, data: LookedAt) -> Run:
+def plan_run(places: Places, base: OpenBase, examined: Examined, schedule: Schedule) -> Run:
     """Plan the adapter and how its steps are computed, and resolve the config."""
-    config, base, examined, schedule = places.config, data.base, data.examined, data.schedule
-    family, pipe, checkpoint = base.family, base.pipe, places.checkpoint
+    config, family, pipe, checkpoint = places.config, base.family, base.pipe, places.checkpoint
     adapter = plan_adapter(config, family, pipe, places.kept_init)
     rate = text_rate(config, adapter, family, examined.steps)
     if checkpoint is not None:
@@ -143,12 +133,13 @@ def plan_run(places: Places, data: LookedAt) -> Run:
 def _resolved(places: Places, examined: Examined, rate: float | None, means: Means) -> RunConfig:
     """The config with every default filled in. ConfigError for names that config.toml cannot hold."""
     config = places.config
+    computed = {"micro_batch": means.micro_batch, "gradient_checkpointing": means.gradient_checkpointing}
     resolved = replace(
         config,
         model=replace(_absolute(config.model, "config"), base=_absolute_base(config.model.base)),
         data=replace(_absolute(config.data, "folder", "regularisation", "cache"), resolution=examined.side),
         optimizer=replace(config.optimizer, text_learning_rate=rate),
-        training=replace(means.applied(config.training), steps=examined.steps),
+        training=replace(config.training, **computed, steps=examined.steps),
         preview=replace(config.preview, prompts=config.preview.prompts or _prompts(examined.examples)),
         output=replace(config.output, folder=str(places.path), name=places.name),
     )

@@ -117,10 +117,10 @@ class Session:
         if self._leads and self._trainer.is_whole and self._trainer.done:
             with contextlib.suppress(TrainingStopped, StorageError):
                 self._save_state()
-        steps = self._checkpoints.steps()
-        if not steps:
-            return "nothing was kept"
-        return f"the state after step {steps[-1]} is kept in {self._folder.checkpoints}"
+        state = self._checkpoints.newest(tensors=False)
+        return (
+            f"the state after step {state.step} is kept in {self._checkpoints.folder}" if state else "nothing was kept"
+        )
 
     def _save_state(self) -> None:
         state = self._trainer.state()

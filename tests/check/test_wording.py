@@ -42,7 +42,7 @@ def test_long_captions_name_the_words_that_are_lost() -> None:
 
 def test_much_lost_text_is_shown_in_part() -> None:
     (finding,) = found("a " * 8 + "word " * 100)
-    assert finding.detail.endswith(' …"')
+    assert ' …" is cut off' in finding.detail
     assert len(finding.detail) < 120
 
 
@@ -105,7 +105,7 @@ def test_trigger_words() -> None:
     "trigger, told",
     [
         (" zwq", '"zwq" does not'), ("zwq ", '"zwq" does not'), ("z\0wq", '"z wq" does not'), ("z  wq", '"z wq" does'),
-        ("\u200b", "not visible and nothing else"), ("[trigger]", "is the placeholder"), ("[ Trigger ]", "is the placeholder"),
+        ("\u200b", "not visible and nothing else"), ("[trigger]", "placeholder"), ("[ Trigger ]", "placeholder"),
         ("in the style of", ", in in the style of style"), ("zwq style", ", in zwq style style"),
         ("zwq " * 6 + "zwq", "11 tokens of at most 10"), ("zwq " * 89 + "zwq", "94 tokens of at most 10"),
     ],

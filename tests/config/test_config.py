@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from rows import every_row
 
-from sd_lora.commands.options import run_config
+from sd_lora.commands.options import images_config
 from sd_lora.config.presets import load_config, preset_names
 from sd_lora.config.reading import parse_config, read_config
 from sd_lora.config.schema import RunConfig
@@ -154,7 +154,7 @@ def test_every_kind_of_value_survives_toml(tmp_path: Path) -> None:
     file = tmp_path / "config.toml"
     file.write_text(config.to_toml(), "utf-8")
     assert read_config(file) == config
-    assert read_config(file, ["lora.rank=3"]) == replace(config, lora=replace(config.lora, rank=3))
+    assert load_config(str(file), "lora.rank=3") == replace(config, lora=replace(config.lora, rank=3))
 
 
 @pytest.mark.parametrize("content", [b"lora = [", b"\xff\xfe\x00", b"[lora]\nrank = 1\nrank = 2\n"])
@@ -191,7 +191,7 @@ def test_a_list_may_be_written_with_commas() -> None:
 
 @pytest.mark.parametrize("override", ["lora.rank=true", "training.steps=true", "optimizer.learning_rate=false"])
 def test_true_is_no_number(override: str) -> None:
-    with pytest.raises(ConfigError, match="takes no true or false"):
+    with pytest.raises(ConfigError, match="is not true or false"):
         parse_config([], [override])
     assert parse_config([], ["data.flip=false"]).data.flip is False
 
@@ -226,11 +226,11 @@ def test_options_that_cannot_act_are_refused(overrides: tuple[str, ...]) -> None
 @every_row("text", ["d\x7f", 'a "b"', "C:\\x", "[1]", "true", "a\nb", "\udcff"])
 def test_options_are_taken_as_they_are(text: str) -> None:
     assert load_config("", options={"data": {"folder": text}}).data.folder == text
-    assert run_config("", {"data.folder": text, "data.trigger": ""}, ["lora.rank=3"]).data.folder == text
+    assert images_config(Path(text), "", {"data.trigger": ""}, ["lora.rank=3"]).data.folder == text
 
 
 def test_an_option_of_bytes_that_are_no_text_is_told_so() -> None:
-    with pytest.raises(ConfigError, match=r"data\.trigger holds bytes that are no text"):
+    with pytest.raises(ConfigError, match=r"data\.trigger has bytes that are not text"):
         load_config("", options={"data": {"trigger": "\udcff"}})
 
 

@@ -131,7 +131,7 @@ def test_the_list_is_aligned() -> None:
 
 
 def test_a_setting_without_its_section_is_named_in_full() -> None:
-    with pytest.raises(ConfigError, match=r'"rank=8" is no override; did you mean "lora\.rank=8"'):
+    with pytest.raises(ConfigError, match=r'"rank=8" is not an override; did you mean "lora\.rank=8"'):
         load_config("tiny-style", "rank=8")
     with pytest.raises(ConfigError, match=r'did you mean "model.dtype=float32" or "output.dtype=float32"'):
         load_config("tiny-style", "dtype=float32")

@@ -104,7 +104,7 @@ def test_without_torchao_the_error_says_what_to_install(monkeypatch: Patch) -> N
 
 @pytest.mark.slow
 def test_dora_is_refused_on_it(images: Path, tmp_path: Path, let_in: None) -> None:
-    with pytest.raises(ConfigError, match=r"lora\.variant=dora needs the base's weights whole; leave model\.quantize"):
+    with pytest.raises(ConfigError, match=r"lora\.variant=dora needs the full weights of the base model; leave"):
         prepare(config_of(Path("tiny"), images, tmp_path / "run", "model.quantize=int8", "lora.variant=dora"))
     go(config_of(Path("tiny"), images, tmp_path / "dora", "lora.variant=dora"))
     dora = Adapter.load(tmp_path / "dora" / "adapter.safetensors")

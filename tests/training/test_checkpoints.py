@@ -128,7 +128,7 @@ def test_values_that_are_not_finite_are_refused_before_a_byte(tmp_path: Path, va
 
 
 def test_facts_that_are_not_finite_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(TrainingStopped, match="values in facts are not"):
+    with pytest.raises(TrainingStopped, match="values in facts are NaN"):
         Checkpoints(tmp_path / "none", 2).save(State(1, {}, {"loss": float("nan")}))
     assert not (tmp_path / "none").exists()
 

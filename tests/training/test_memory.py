@@ -71,10 +71,10 @@ def test_a_run_keeps_what_was_chosen(random_sd_folder: Path, tmp_path: Path, mon
 def test_what_comes_at_the_end_only_is_said(random_sd_folder: Path, tmp_path: Path) -> None:
     images = write_images(tmp_path / "images")
     plain = plan_of(prepare(config_of(random_sd_folder, images, tmp_path / "run", "preview.every=0")))["reasons"]
-    assert not any("after the last one only" in reason for reason in plain)
+    assert not any("only after the last one" in reason for reason in plain)
     rare = ("training.save_every=8", "preview.every=9")
     reasons = plan_of(prepare(config_of(random_sd_folder, images, tmp_path / "run", *rare)))["reasons"]
-    assert reasons[-1] == "training.save_every=8 and preview.every=9 in 7 steps: after the last one only"
+    assert reasons[-1] == "training.save_every=8 and preview.every=9 in 7 steps: only after the last one"
 
 
 def test_the_command_says_what_a_run_will_be_and_writes_nothing(random_sd_folder: Path, tmp_path: Path) -> None:

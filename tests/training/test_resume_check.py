@@ -14,9 +14,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from small_runs import STEPS, body_of, config_of, go, interrupted, resumed, write_images
 
-from sd_lora.commands.run_plan import going_on, plan_of, summary
+from sd_lora.commands.run_plan import plan_of, resuming, summary
 from sd_lora.config.old_spellings import OldSpelling
-from sd_lora.config.reading import read_config
+from sd_lora.config.presets import load_config
 from sd_lora.errors import AdapterError, ConfigError, DataError
 from sd_lora.runs.folder import RunFolder
 from sd_lora.training.checkpoints import Checkpoints
@@ -34,7 +34,7 @@ class Work:
         return self.home / name
 
     def edit(self, *overrides: str) -> None:
-        self.config.write_text(read_config(self.config, overrides).to_toml(), "utf-8")
+        self.config.write_text(load_config(str(self.config), *overrides).to_toml(), "utf-8")
 
     @property
     def config(self) -> Path:
@@ -269,22 +269,22 @@ def test_an_adapter_that_vanishes_before_the_run_begins_leaves_no_folder(tmp_pat
 @pytest.mark.slow
 def test_a_run_says_where_it_goes_on_and_what_was_held_out(work: Work) -> None:
     run = prepare(RunFolder(work.run).read_config(), resumed=True)
-    assert (run.resumed_from, going_on(run)) == (2, f"going on after step 2 of {STEPS}")
+    assert (run.resumed_from, resuming(run)) == (2, f"resuming after step 2 of {STEPS}")
     assert "3 of 5 images, 2 held out, at " in summary(run)
     reasons = " ".join(plan_of(run)["reasons"])
     assert "2 images at once, as the run began" in reasons
     assert "as the run began; the rule gives" in reasons
     assert "as set" not in reasons
     resumed(work.run)
-    assert going_on(prepare(RunFolder(work.run).read_config(), resumed=True)).startswith(f"all {STEPS} steps are done")
+    assert resuming(prepare(RunFolder(work.run).read_config(), resumed=True)).startswith(f"all {STEPS} steps are done")
     shutil.rmtree(work.run / "checkpoints")
     run = prepare(RunFolder(work.run).read_config(), resumed=True)
-    assert (run.resumed_from, going_on(run)) == (None, "no complete checkpoint found; starting over")
+    assert (run.resumed_from, resuming(run)) == (None, "no complete checkpoint found; starting over")
 
 
 def test_a_new_run_goes_on_nowhere(random_sd_folder: Path, tmp_path: Path) -> None:
     run = prepare(config_of(random_sd_folder, write_images(tmp_path / "images"), tmp_path / "run"))
-    assert (run.resumed_from, going_on(run)) == (None, "")
+    assert (run.resumed_from, resuming(run)) == (None, "")
     assert "3 images at" in summary(run)
 
 

@@ -215,7 +215,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(short: Calla
 
 @pytest.mark.slow
 def test_a_run_from_its_own_config_is_the_same_run(done: Done, tmp_path: Path) -> None:
-    again = read_config(done.path / "config.toml", [f"output.folder={tmp_path / 'again'}"])
+    again = load_config(str(done.path / "config.toml"), f"output.folder={tmp_path / 'again'}")
     train(again)
     assert body_of(tmp_path / "again" / "adapter.safetensors") == body_of(done.path / "adapter.safetensors")
 
