@@ -13,6 +13,7 @@ from sd_lora.runs.folder import RunFolder
 from sd_lora.runs.reports import StepReport
 from sd_lora.tinybase.styles import render
 from sd_lora.tinybase.world import sample_scene
+from sd_lora.training.checkpoints import Checkpoints
 from sd_lora.training.preparation import prepare
 from sd_lora.training.run import run_training
 from sd_lora.training.stopping import RunInterrupted
@@ -79,3 +80,8 @@ def body_of(file: Path) -> bytes:
     """The bytes of a file's tensors: all that follows the header."""
     content = file.read_bytes()
     return content[8 + struct.unpack("<Q", content[:8])[0] :]
+
+
+def valid_steps(store: Checkpoints) -> list[int]:
+    """The steps of all valid checkpoints, ascending; a run needs only the newest."""
+    return [step for step in store._present() if store._valid(step)]

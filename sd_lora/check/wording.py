@@ -117,23 +117,17 @@ def _trigger(captions: Captions, trigger: str, reader: Reader) -> Iterator[Findi
 
 def _unusable(trigger: str, reader: Reader) -> list[Finding]:
     """Why the trigger word cannot be trained as given."""
-    plain, why = tidy(trigger), ""
+    plain, why, words = tidy(trigger), "", trigger.lower().split()
     if has_placeholder(trigger):
         why = f"{PLACEHOLDER} is the placeholder for the trigger word"
     elif plain != trigger:
         why = "the trigger word has spaces or characters that are not visible"
         why += f'; "{plain[:60]}" does not' if plain else " and nothing else"
-    elif _is_phrase(trigger):
+    elif words and (words[0] == "in" or words[-1] in ("style", "of")):  # what captions put around it anyway
         why = f'captions would end ", {trigger_phrase(trigger)}", as "{trigger[:60]}" is not a word by itself'
     elif trigger and (count := reader.count([trigger_phrase(trigger)])[0]) > reader.limit:
         why = f'"{trigger[:60]}…" alone has {count} tokens of at most {reader.limit}'
     return [Finding("trigger-unusable", None, why)] if why else []
-
-
-def _is_phrase(trigger: str) -> bool:
-    """Whether `trigger` has words that are put before or after it anyway."""
-    words = trigger.lower().split()
-    return bool(words) and (words[0] == "in" or words[-1] in ("style", "of"))
 
 
 def _words(text: str) -> list[str]:

@@ -19,8 +19,8 @@ from sd_lora.commands.run_plan import plan_of, summary
 
 if TYPE_CHECKING:
     from sd_lora.check.result import Check
-    from sd_lora.commands.demo import DemoResult
     from sd_lora.config.schema import RunConfig
+    from sd_lora.evaluation.tiny_measures import StyleMeasure
     from sd_lora.training.prepared import Run
 
 
@@ -123,22 +123,22 @@ def print_run(folder: Path, config: RunConfig) -> None:
     print(_snippet(config.model.base, adapter, prompt))
 
 
-def print_demo(result: DemoResult) -> None:
+def print_demo(folder: Path, measures: Iterable[StyleMeasure]) -> None:
     """What the demo measured, where its files are, and what to do next."""
     from rich.console import Console
     from rich.table import Table
 
     table = Table("strength", "style distance", "closed", "subject kept", "background kept")
-    for row in result.measures:
+    for row in measures:
         closed = f"{row.closed:.2f}"
         table.add_row(f"{row.strength:g}", f"{row.distance:.4f}", closed, f"{row.subject:.0%}", f"{row.background:.0%}")
     Console().print(table)
-    run, prompt = result.folder / "run", "a big red boat on the sea, in xlora style"
-    files = {"strength sheet": result.sheet, "adapter": result.adapter}
+    run, prompt = folder / "run", "a big red boat on the sea, in xlora style"
+    files = {"strength sheet": folder / "strengths.png", "adapter": (adapter := run / "adapter.safetensors")}
     _print_files(files | {"loss curve": run / "loss.png", "config": run / "config.toml"})
-    print(f"\nNext: sd-lora preview {shlex.quote(str(result.adapter))} --prompt {shlex.quote(prompt)}")
+    print(f"\nNext: sd-lora preview {shlex.quote(str(adapter))} --prompt {shlex.quote(prompt)}")
     print("      sd-lora train YOUR_FOLDER --base tiny --trigger WORD")
-    print(_snippet("tiny", result.adapter, prompt))
+    print(_snippet("tiny", adapter, prompt))
 
 
 def _print_files(files: Mapping[str, Path]) -> None:

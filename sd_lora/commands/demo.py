@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,16 +24,6 @@ if TYPE_CHECKING:
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 
 
-@dataclass(frozen=True)
-class DemoResult:
-    """The files that were written, and what was measured."""
-
-    folder: Path
-    adapter: Path
-    sheet: Path
-    measures: list[StyleMeasure]
-
-
 def demo(
     overrides: Overrides = None,
     out: Annotated[Path, typer.Option(help="The folder to create.")] = Path("sd-lora-demo"),
@@ -48,7 +38,7 @@ def demo(
     with TrainingProgress() as progress:
         train_demo(out, style, overrides or (), progress.show)
     typer.echo("Drawing the strength sheet and measuring on prompts that were not used in training …")
-    print_demo(measure_demo(out, style))
+    print_demo(out, measure_demo(out, style))
 
 
 def check_demo(out: Path, style: str) -> None:
@@ -90,19 +80,18 @@ def train_demo(out: Path, style: str, overrides: Sequence[str] = (), watch: Watc
     return out / "run" / "adapter.safetensors"
 
 
-def measure_demo(out: Path, style: str) -> DemoResult:
-    """Draw the strength sheet of prompts the adapter has never seen, and measure it."""
+def measure_demo(out: Path, style: str) -> list[StyleMeasure]:
+    """Draw the strength sheet of prompts the adapter has never seen, and measure its style at each strength."""
     from sd_lora.adapters.adapter import Adapter
     from sd_lora.evaluation.tiny_measures import measure_style, unseen_scenes
     from sd_lora.models.opening import load_base
     from sd_lora.preview.previewer import Previewer
     from sd_lora.tinybase.folder import TRIGGER
 
-    file = out / "run" / "adapter.safetensors"
-    adapter, suffix = Adapter.load(file), f", in {TRIGGER} style"
+    adapter, suffix = Adapter.load(out / "run" / "adapter.safetensors"), f", in {TRIGGER} style"
     pipe, _ = load_base("tiny")
     prompts = [scene.caption + suffix for scene in unseen_scenes(4, first=8_000_000)]
-    sheet = Previewer(pipe, adapter).grid(prompts, STRENGTHS).save(out / "strengths.png")
+    Previewer(pipe, adapter).grid(prompts, STRENGTHS).save(out / "strengths.png")
     measures = measure_style(pipe, adapter, style, suffix, count=24)
     (out / "measures.json").write_text(json.dumps([asdict(m) for m in measures], indent=2) + "\n", "utf-8")
-    return DemoResult(out, file, sheet, measures)
+    return measures

@@ -219,7 +219,7 @@ def _of_objective(config: RunConfig) -> Rows:
         (training.weighting != "min-snr" and training.min_snr_gamma != plain.min_snr_gamma,
             f"training.min_snr_gamma has no effect with training.weighting={training.weighting}; set "
             "training.weighting=min-snr"),
-        (low >= high, f"training.timestep_range is {low:g} to {high:g}, which holds nothing; the first is the smaller"),
+        (low >= high, f"training.timestep_range is {low:g} to {high:g}, which is empty; put the smaller number first"),
         (training.zero_terminal_snr and config.model.prediction_type == "epsilon",
             "training.zero_terminal_snr cannot act on a base that predicts epsilon; leave it out"),
         (training.zero_terminal_snr and high < 1,

@@ -87,10 +87,6 @@ class Checkpoints:
                 self.passed_over.append(f"checkpoint {path} is passed over: {error}")
         return None
 
-    def steps(self) -> list[int]:
-        """The steps of the valid checkpoints, ascending; reads every file."""
-        return [step for step in self._present() if self._valid(step)]
-
     def _path(self, step: int) -> Path:
         return self.folder / f"step-{step:06d}"
 

@@ -65,7 +65,9 @@ class Trainer:
         self._optimizer = make_optimizer(trained.groups, config.optimizer, accelerator.device)
         self._prepared: Any = accelerator.prepare(self._optimizer)
         self._guards = Guards(trained.layers, trained.targets)
-        self._skipped, self._broken, self._alarms = 0, False, list[str]()
+        self._skipped, self._alarms = 0, list[str]()
+        #: whether the weights are those after step `done`: not if they were found to be NaN or infinite
+        self.intact = True
         self.steps, self.done = config.training.steps or 0, 0
         #: the signals that asked the processes to stop, added up; 0: none
         self.stopping = 0
@@ -81,7 +83,7 @@ class Trainer:
     def run(self, stop: Callable[[], int] = lambda: 0) -> Iterator[StepReport]:
         """Train the steps that remain, a report per step. `stop` gives the signal that asks this process to stop, or 0.
 
-        Raises TrainingStopped when a loss, gradient or weight is NaN or infinite; `is_whole` then says whether the
+        Raises TrainingStopped when a loss, gradient or weight is NaN or infinite; `intact` then says whether the
         weights are those of the last good step. Raises OutOfMemory when a step does not fit even in the leanest way.
         """
         optimizer = self._config.optimizer
@@ -145,11 +147,6 @@ class Trainer:
             self.checkpointing = True
             checkpoint_activations(self._denoiser)
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether the weights are those after step `done`: not if they were found to be NaN or infinite."""
-        return not self._broken
-
     def usable(self) -> AbstractContextManager[None]:
         """For the length of a ``with`` block the weights are those to use: some optimizers train at another point."""
         return settle(self._optimizer)
@@ -209,7 +206,7 @@ class Trainer:
             cap_norms(list(self._trained.layers.values()), self._config.optimizer.max_norm)
         parameters = [parameter.detach() for parameter in self._trained.parameters.values()]
         if not math.isfinite(float(torch.stack(torch._foreach_norm(parameters)).sum())):
-            self._broken = True
+            self.intact = False
             raise stopped("a weight", step + 1, names)
         if self.average is not None:
             self.average.update(step)

@@ -114,7 +114,7 @@ class Session:
 
     def _kept(self) -> str:
         """Where the last good state is: that of the step before, if its weights are intact and it can be saved."""
-        if self._leads and self._trainer.is_whole and self._trainer.done:
+        if self._leads and self._trainer.intact and self._trainer.done:
             with contextlib.suppress(TrainingStopped, StorageError):
                 self._save_state()
         state = self._checkpoints.newest(tensors=False)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from small_runs import valid_steps
 from storage_faults import End, Faults, in_a_child, same, state_after
 
 from sd_lora.errors import StorageError
@@ -56,7 +57,7 @@ class Bench:
         with Faults():
             self.step = setting(self._master)
         found = Checkpoints(self._master, KEEP)
-        self.old, self.new, self.before = found.newest(), state_after(self.step), found.steps()
+        self.old, self.new, self.before = found.newest(), state_after(self.step), valid_steps(found)
         checkpoints = self.laid_out()
         self.whole = not (self.folder / f"step-{self.step:06d}").exists()
         with Faults() as counted:
@@ -72,7 +73,7 @@ class Bench:
     def check(self, where: str, end: End) -> None:
         """The old or the new state is there, as many as before, and the next saves leave no rubbish."""
         checkpoints = Checkpoints(self.folder, KEEP)
-        steps = checkpoints.steps()
+        steps = valid_steps(checkpoints)
         if self.whole and end not in POWER_CUTS:
             assert steps == [int(p.name[5:]) for p in sorted(self.folder.glob("step-*"))], where
         assert len(steps) >= min(KEEP, len(self.before)), where

@@ -149,11 +149,10 @@ def test_the_end_of_a_run_names_what_is_there_and_quotes_it(tmp_path: Path, caps
 
 
 def test_the_end_of_the_demo_quotes_paths(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    adapter = tmp_path / "my demo" / "adapter.safetensors"
-    adapter.parent.mkdir()
+    adapter = tmp_path / "my demo" / "run" / "adapter.safetensors"
+    adapter.parent.mkdir(parents=True)
     adapter.touch()
-    result: Any = SimpleNamespace(measures=[], sheet=tmp_path / "s.png", adapter=adapter, folder=tmp_path)
-    print_demo(result)
+    print_demo(tmp_path / "my demo", [])
     (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("Next: "))
     assert shlex.split(line)[3] == str(adapter)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 from safetensors.torch import load_file
-from small_runs import body_of, config_of, go, write_images
+from small_runs import body_of, config_of, go, valid_steps, write_images
 
 from sd_lora.config.schema import RunConfig
 from sd_lora.runs.folder import RunFolder
@@ -56,7 +56,7 @@ def test_two_processes_train_what_one_does_and_resume_after_a_kill(
     run = tmp_path / "killed"
     process = start(config_of(random_sd_folder, images, run, *PLAIN), tmp_path)
     until = time.monotonic() + 200
-    while not Checkpoints(run / "checkpoints", 2).steps() and time.monotonic() < until and process.poll() is None:
+    while not valid_steps(Checkpoints(run / "checkpoints", 2)) and time.monotonic() < until and process.poll() is None:
         time.sleep(0.02)
     kill_all(process)
     assert not RunFolder(run).is_finished
