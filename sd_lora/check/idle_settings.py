@@ -10,7 +10,7 @@ from sd_lora.config.schema import DataConfig
 from sd_lora.data.findings import Finding
 from sd_lora.data.folders.entries import Entry, TagRules
 
-#: exposures in an epoch, all of which are put in order at once
+#: the most exposures in an epoch, which are put in order together
 _MOST_EXPOSURES = 300_000
 
 

@@ -240,7 +240,7 @@ def _depth(side: Pixels, colour: NDArray[np.floating]) -> int:
 
 
 def _ends_sharply(side: Pixels, colour: NDArray[np.floating], depth: int) -> bool:
-    """Whether most columns of `side` leave the border's colour at one and the same row, and at once."""
+    """Whether most columns of `side` leave the border's colour at the same row, and abruptly."""
     rows = side[: depth + 10].astype(np.int16)  # JPEG's ringing may have frayed the last 8 rows of the border
     other = np.abs(rows - colour).max(-1) > _SAME
     ends = np.where(other.any(0), other.argmax(0), len(rows))

@@ -142,10 +142,10 @@ def print_demo(folder: Path, measures: Iterable[StyleMeasure]) -> None:
 
 
 def _print_files(files: Mapping[str, Path]) -> None:
-    """Those of `files` that exist, adapters with their size."""
+    """Those of `files` that exist, the adapter with its size."""
     for name, path in files.items():
         if path.exists():
-            size = f"  ({path.stat().st_size / 1024:,.0f} kB)" if path.suffix == ".safetensors" else ""
+            size = f"  ({path.stat().st_size / 1024:,.0f} kB)" if name == "adapter" else ""
             print(f"{name:<14}  {path}{size}")
 
 

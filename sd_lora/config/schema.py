@@ -82,7 +82,7 @@ class DataConfig:
     caption_suffixes: Suffixes = (".txt", ".caption")
     """endings of caption files, the preferred one first"""
     caption_lines: Literal["each", "joined"] = "each"
-    """each: every line of a caption file is a caption of its own, one chosen per exposure; joined: all lines are one"""
+    """each: every line of a caption file is a separate caption, one chosen per exposure; joined: all lines are one"""
     shuffle_tags: bool = False
     """shuffle comma-separated tags"""
     tag_dropout: Decay = 0.0
@@ -143,7 +143,7 @@ class OptimizerConfig:
     """how much of the averages of gradients and of their squares stays in each step; default: what the optimizer has
     itself"""
     weight_decay: Annotated[float, Field(ge=0)] = 1e-2
-    """share of each weight, times the rate, that is taken away in each step"""
+    """in each step every weight shrinks by this share of it, times the rate"""
     clip_norm: Positive = 1.0
     """gradients are scaled down to this norm where theirs is larger"""
     warmup: Share = 0.05
@@ -211,9 +211,9 @@ class TrainingConfig:
     multires_noise: Decay = 0.0
     """coarser noises added to the noise, each with this share of the weight of the one before; 0: none"""
     input_perturbation: Annotated[float, Field(ge=0)] = 0.0
-    """perturb the noise that goes into the picture, not the one that is learnt (arXiv 2301.11706)"""
+    """perturb the noise that goes into the picture, not the noise that is learnt (arXiv 2301.11706)"""
     average: Literal["none", "ema", "tail"] = "none"
-    """also average the adapter over its steps: ema, or the plain mean of the last quarter (tail); a file of its own"""
+    """also average the adapter over its steps: ema, or the plain mean of the last quarter (tail); in a separate file"""
     ema_decay: Decay = 0.99
     """how much of the moving average stays in each step"""
     hold_out: Decay = 0.0

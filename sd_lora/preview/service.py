@@ -1,7 +1,7 @@
 """`PreviewService`: one base model, one thread that draws, any number of callers.
 
-Pipelines and injected adapters are shared state, so nothing but that one thread touches them; callers hand in jobs and
-read events about them.
+Pipelines and injected adapters are shared state, so nothing but that one thread touches them; callers submit jobs
+and read events about them.
 """
 
 from __future__ import annotations
@@ -102,10 +102,10 @@ class PreviewService:
     def draw(self, job: PreviewJob, stopped: threading.Event | None = None) -> Iterator[PreviewEvent]:
         """The events of a job: every PreviewCell of it once, row by row, and its progress between them.
 
-        Pictures that were drawn before come at once. Leaving the iterator ends the drawing after the current step; so
-        does setting `stopped`, with PreviewStopped. Raises SdLoraError, before anything is drawn, for a job that is too
-        large, PreviewBusy if too many wait, AdapterError if an adapter does not fit. Adapters are read now; their files
-        may change while the job waits.
+        Pictures that were drawn before are not drawn again. Leaving the iterator ends the drawing after the current
+        step; so does setting `stopped`, with PreviewStopped. Raises SdLoraError, before anything is drawn, for a job
+        that is too large, PreviewBusy if too many wait, AdapterError if an adapter does not fit. Adapters are read now;
+        their files may change while the job waits.
         """
         job = self._sized(job)
         self.limits.check(job, self.grain, self.most_steps)

@@ -104,7 +104,7 @@ class Session:
         if self._leads:
             try:
                 self._folder.draw_loss()
-            except Exception as error:  # what is trained is saved, and the run ends as it was asked to
+            except Exception as error:  # the state is saved, and the run ends as requested
                 self._note(f"{self._folder.loss_curve.name} could not be drawn: {error}")
         return RunInterrupted(
             f"stopped after step {report.step} of {report.steps}, and saved; resume with: sd-lora resume "
@@ -148,7 +148,7 @@ class Session:
                 grid = self._previewer.grid(run.config.preview.prompts)
             grid.save(self._folder.sample_sheet(step))
             return grid
-        except Exception as error:  # whatever it is, training must not end for it
+        except Exception as error:  # no failure to draw may end the training
             self._note(f"the samples of step {step} could not be drawn: {error}")
         finally:
             run.pipe.vae.to("cpu")

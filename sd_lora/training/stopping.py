@@ -12,7 +12,7 @@ from sd_lora.errors import SdLoraError
 
 
 class RunInterrupted(SdLoraError):
-    """A run that was asked to stop, and has saved its state; `exit_code` is 128 and the signal."""
+    """A run that was asked to stop and has saved its state; `exit_code` is 128 plus the signal."""
 
     def __init__(self, message: str, number: int) -> None:
         super().__init__(message)
@@ -20,8 +20,8 @@ class RunInterrupted(SdLoraError):
 
 
 class StopSignals:
-    """While it is entered, the first SIGINT or SIGTERM is kept in `received` (0: none); the second acts as it would
-    without it. Only the main thread hears signals, so in any other nothing is changed. `on_first` is called with the
+    """For the length of a ``with`` block the first SIGINT or SIGTERM is kept in `received` (0: none), and the second acts
+    as usual. Only the main thread receives signals, so nothing changes in any other. `on_first` is called with the
     first, from the signal handler."""
 
     _SIGNALS = (signal.SIGINT, signal.SIGTERM)
@@ -32,13 +32,13 @@ class StopSignals:
 
     def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
-            self._before = {number: signal.signal(number, self._hear) for number in self._SIGNALS}
+            self._before = {number: signal.signal(number, self._receive) for number in self._SIGNALS}
         return self
 
     def __exit__(self, *_: object) -> None:
         self._restore()
 
-    def _hear(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+    def _receive(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
         self.received = number
         self._restore()
         if self._on_first is not None:
