@@ -20,7 +20,7 @@ class RunInterrupted(SdLoraError):
 
 
 class StopSignals:
-    """For the length of a ``with`` block the first SIGINT or SIGTERM is kept in `received` (0: none), and the second acts
+    """For the length of a ``with`` block the first SIGINT or SIGTERM is kept in `received` (0: none); the second acts
     as usual. Only the main thread receives signals, so nothing changes in any other. `on_first` is called with the
     first, from the signal handler."""
 
