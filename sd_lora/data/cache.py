@@ -23,7 +23,7 @@ from sd_lora.storage.atomic import open_to_others
 if TYPE_CHECKING:
     from torch import Tensor
 
-#: changes whenever entries are made in another way, so that old ones are not taken for new ones
+#: changes whenever entries are made in another way, so that old ones are not used
 SCHEMA = 1
 _DIGEST = 32
 _ABANDONED = 24 * 3600.0
@@ -37,14 +37,14 @@ _ADVICE = {
 class Cache:
     """A folder of entries; an entry is a few tensors under a key made from everything that they depend on.
 
-    A file is the SHA-256 of the rest, then safetensors; one that was cut short or changed is made again. Entries get
+    A file is the SHA-256 of the rest, then safetensors; one that was truncated or changed is made again. Entries get
     their name once they are complete, so several runs may write to one cache. Recently used ones are kept in memory,
     up to `memory` bytes.
     """
 
     def __init__(self, folder: Path, memory: int = 256 * 2**20) -> None:
         self.folder = folder
-        #: how many entries were made, and how many were there already
+        #: how many entries were made, and how many existed already
         self.made = self.reused = 0
         self._recent: LRUCache[str, dict[str, Tensor]] = LRUCache(
             memory, getsizeof=lambda tensors: sum(tensor.nbytes for tensor in tensors.values())
@@ -57,7 +57,7 @@ class Cache:
             raise _unwritable(folder, error) from error
 
     def ensure(self, key: str, make: Callable[[], Mapping[str, Tensor]]) -> None:
-        """Make the entry `key` unless it is there and complete."""
+        """Make the entry `key` unless it exists and is complete."""
         from safetensors.torch import save
 
         if self._read(key) is not None:
@@ -67,7 +67,7 @@ class Cache:
         self.made += 1
 
     def load(self, key: str) -> dict[str, Tensor]:
-        """The entry `key`. Raises DataError if it is no longer there or damaged."""
+        """The entry `key`. Raises DataError if it no longer exists or is damaged."""
         if key in self._recent:
             return self._recent[key]
         tensors = self._read(key)
@@ -103,7 +103,7 @@ class Cache:
         try:
             path.parent.mkdir(exist_ok=True)
             descriptor, partial = tempfile.mkstemp(prefix=".partial-", dir=path.parent)
-            with os.fdopen(descriptor, "wb") as file:  # no fsync: what a crash cuts short is seen by its checksum
+            with os.fdopen(descriptor, "wb") as file:  # no fsync: the checksum shows what a crash truncated
                 file.write(hashlib.sha256(body).digest())
                 file.write(body)
             open_to_others(Path(partial))  # other users may share the cache
@@ -117,7 +117,7 @@ class Cache:
                     os.unlink(partial)
 
     def _in_the_way(self, key: str, error: OSError) -> str:
-        """Why the entry `key` can be neither read nor made."""
+        """Why the entry `key` can neither be read nor written."""
         path = self.path(key)
         if path.is_dir():
             return f"{shown(str(path))} is a folder where an entry of the cache belongs"
@@ -126,7 +126,7 @@ class Cache:
         return f"{shown(str(path))} cannot be read: {reason(error)}"
 
     def _sweep(self) -> None:
-        """Remove what a killed run left half written long ago."""
+        """Remove incomplete files of runs that were killed long ago."""
         for partial in self.folder.glob("??/.partial-*"):
             with suppress(OSError):
                 if time.time() - partial.stat().st_mtime > _ABANDONED:
@@ -142,7 +142,7 @@ def cache_folder(configured: str, run: Path) -> Path:
 
 
 def check_cache(configured: str) -> None:
-    """DataError if the folder that data.cache names cannot hold a cache; writes nothing. Empty is the run's own."""
+    """DataError if the folder that data.cache names cannot hold a cache; writes nothing. "" is the run's own."""
     if configured:
         _check(cache_folder(configured, Path()))
 
@@ -150,18 +150,18 @@ def check_cache(configured: str) -> None:
 def _check(folder: Path) -> None:
     place = folder
     try:
-        while not (found := _status(place)) and place != place.parent:
+        while not (status := _status(place)) and place != place.parent:
             place = place.parent
     except (OSError, ValueError) as error:
         raise _unusable(folder, reason(error) if isinstance(error, OSError) else "its name holds a NUL") from error
-    if found and not stat.S_ISDIR(found.st_mode):
+    if status and not stat.S_ISDIR(status.st_mode):
         raise _unusable(folder, f"{'it' if place == folder else shown(str(place))} is a file")
     if not os.access(place, os.W_OK | os.X_OK):
         raise _unusable(folder, f"writing to {'it' if place == folder else shown(str(place))} is not allowed")
 
 
 def _status(place: Path) -> os.stat_result | None:
-    """What `place` is, None if there is nothing."""
+    """The status of `place`, None if it does not exist."""
     try:
         return place.stat()
     except (FileNotFoundError, NotADirectoryError):

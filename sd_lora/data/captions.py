@@ -13,9 +13,9 @@ from sd_lora.data.folders.entries import TagRules
 PLACEHOLDER = "[trigger]"
 _PLACE = re.compile(r"\[\s*trigger\s*\]", re.IGNORECASE)
 _SIDED = re.compile(r"\b(left|right|text|letters?|words?|writing|sign)\b", re.IGNORECASE)
-#: a longer one is text that is written without spaces, and may be cut anywhere
+#: a longer one is text written without spaces, which may be cut anywhere
 _LONGEST_WORD = 30
-#: characters; of longer captions the beginning is tried first, as to count all their tokens takes long
+#: characters; of longer captions the beginning is tried first, as counting all their tokens takes long
 LONG = 2000
 _SPLIT = re.compile(r"[\s,;]")
 _LOOSE = " ,;，、；"
@@ -39,7 +39,7 @@ def triggered(caption: str, trigger: str) -> str:
 
 
 def has_placeholder(caption: str) -> bool:
-    """Whether ``[trigger]`` is in `caption`, however it is spelt."""
+    """Whether ``[trigger]`` is in `caption`, in any case and with any spaces."""
     return _PLACE.search(caption) is not None
 
 
@@ -52,7 +52,7 @@ def names_trigger(caption: str, trigger: str) -> bool:
 
 
 def is_sided(caption: str, trigger: str = "") -> bool:
-    """Whether the caption names a side or writing, which a mirrored picture would belie; the trigger word may."""
+    """Whether the caption, apart from the trigger word, names a side or writing, which mirroring would make wrong."""
     return _SIDED.search(_composed(caption).removesuffix(trigger_phrase(trigger))) is not None
 
 
@@ -60,8 +60,8 @@ def versions(caption: str, rules: TagRules, count: int, seed: tuple[int, ...]) -
     """The versions in which a caption of comma-separated tags is trained, a pure function of `seed`. Captions that do
     not vary have one.
 
-    Shuffled ones are different, the first as written. Where tags are left out there are `count`, the fullest first, and
-    one is there as often as it was drawn: over all of them a tag is left out as often as `rules` say.
+    Shuffled ones are all different, the first is as written. Where tags are left out there are `count`, the longest
+    first, each as often as it was drawn: over all of them a tag is left out as often as `rules` say.
     """
     head, separated, tail = caption.partition(rules.separator) if rules.separator else ("", "", caption)
     tags = [tag for part in (head, tail) for tag in _tags(part)]
@@ -84,28 +84,28 @@ def versions(caption: str, rules: TagRules, count: int, seed: tuple[int, ...]) -
 
 def shortened(caption: str, trigger: str, fits: Callable[[str], bool]) -> tuple[str, str]:
     """`caption` with its trigger, without the last words that do not fit, and those words (empty if all fit)."""
-    whole = triggered(caption, trigger)
-    if len(caption) <= LONG and fits(whole):
-        return whole, ""
+    complete = triggered(caption, trigger)
+    if len(caption) <= LONG and fits(complete):
+        return complete, ""
 
-    def is_read(length: int) -> bool:
+    def is_short_enough(length: int) -> bool:
         return fits(triggered(_beginning(caption, length), trigger))
 
-    low, high = 0, 64  # characters; doubled first, as what is read may be a small part of the caption
-    while high < len(caption) and is_read(high):
+    low, high = 0, 64  # characters; doubled first, as a small part of the caption may be all that fits
+    while high < len(caption) and is_short_enough(high):
         low, high = high, 2 * high
-    if len(caption) > LONG and high >= len(caption) and fits(whole):
-        return whole, ""
+    if len(caption) > LONG and high >= len(caption) and fits(complete):
+        return complete, ""
     high = min(high, len(caption)) - 1
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if is_read(middle) else (low, middle - 1)
+        low, high = (middle, high) if is_short_enough(middle) else (low, middle - 1)
     kept = _beginning(caption, low)
     return triggered(kept, trigger), caption[len(kept) :].lstrip(_LOOSE)
 
 
 def _beginning(caption: str, length: int) -> str:
-    """The first `length` characters, without the word that ends within, unless it is too long for one."""
+    """The first `length` characters, without a word that is cut, unless it is too long for one."""
     before = _SPLIT.split(caption[max(0, length - _LONGEST_WORD) : length])[-1]
     after = _SPLIT.split(caption[length : length + _LONGEST_WORD])[0]
     if after and len(before + after) <= _LONGEST_WORD:
@@ -116,7 +116,7 @@ def _beginning(caption: str, length: int) -> str:
 
 
 def _composed(text: str) -> str:
-    """`text` with accents spelt in one way."""
+    """`text` with accents encoded in one way."""
     return unicodedata.normalize("NFC", text)
 
 

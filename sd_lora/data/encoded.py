@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -15,12 +14,12 @@ from torch import Tensor
 from sd_lora.data.cache import Cache, key_of
 from sd_lora.data.examples import Example
 from sd_lora.data.exposures import Group, Schedule
-from sd_lora.data.pictures.decode import decode, decode_mask, read_bytes
+from sd_lora.data.pictures.decode import decode, decode_mask, digest_of, read_bytes
 from sd_lora.data.pictures.views import Framing, Size, View
 from sd_lora.data.seeds import generator_for
 from sd_lora.errors import DataError, TrainingStopped
 
-#: called with how many of how many images and captions are done
+#: called with how many images and captions are done, and how many there are
 Watch = Callable[[int, int], None]
 
 
@@ -38,8 +37,8 @@ class Batch:
 
 @dataclass(frozen=True)
 class Encoders:
-    """How pictures, captions and framings become tensors, and by which key results can be told apart from those of
-    other weights or types. Without `captions` they are left to the training loop."""
+    """How pictures, captions and framings become tensors, and the keys that distinguish results from those of other
+    weights or types. Without `captions` the training loop encodes them."""
 
     images: Callable[[Tensor], Tensor]
     captions: Callable[[Sequence[str]], dict[str, Tensor]] | None
@@ -49,7 +48,7 @@ class Encoders:
 
 
 class _NotFiniteError(Exception):
-    """Latents that are no numbers."""
+    """Latents that are NaN or infinite."""
 
 
 class EncodedSet:
@@ -72,18 +71,18 @@ class EncodedSet:
 
     def encode(self, share: tuple[int, int] = (0, 1), watch: Watch | None = None) -> None:
         """Make what the cache lacks. With `share` (k, n) only every n-th example from the k-th on, for n processes that
-        help one another; a last call without it then finds everything made."""
+        share the work; a last call without it then finds everything in the cache."""
         first, step = share
-        mine = range(first, len(self.examples), step)
-        captions = sorted({caption for i in mine for caption in self.examples[i].captions} | {""})
-        total = len(mine) + (len(captions) if self._encoders.captions is not None else 0)
-        for done, index in enumerate(mine, 1):
+        indices = range(first, len(self.examples), step)
+        captions = sorted({caption for i in indices for caption in self.examples[i].captions} | {""})
+        total = len(indices) + (len(captions) if self._encoders.captions is not None else 0)
+        for done, index in enumerate(indices, 1):
             self._encode_image(index)
             if watch is not None:
                 watch(done, total)
         if self._encoders.captions is None:
             return
-        for done, caption in enumerate(captions, len(mine) + 1):
+        for done, caption in enumerate(captions, len(indices) + 1):
             self.cache.ensure(self._caption_key(caption), lambda text=caption: self._encoders.captions([text]))  # type: ignore[misc]
             if watch is not None:
                 watch(done, total)
@@ -103,9 +102,9 @@ class EncodedSet:
         return self._shapes[size]
 
     def batch(self, group: Group, step: int, caption_dropout: float, among: Collection[int]) -> Batch:
-        """Those exposures of `group`, which is one of `step`, whose places are `among` those given, of which it has
-        some. A pure function of its arguments and the schedule's seed."""
-        dice = torch.rand(self.schedule.batch_size, generator=generator_for(self.schedule.seed, step, "captions"))
+        """The exposures of `group`, which belongs to `step`, whose places are `among` those given (at least one is).
+        A pure function of its arguments and the schedule's seed."""
+        draws = torch.rand(self.schedule.batch_size, generator=generator_for(self.schedule.seed, step, "captions"))
         latents, weights, captions, names, states, framings = [], [], [], [], [], []
         for place, exposure in zip(group.places, group.exposures, strict=True):
             if place not in among:
@@ -115,7 +114,7 @@ class EncodedSet:
             latents.append(tensors["latents"][exposure.view, exposure.mirrored])
             if self._weighted:
                 weights.append(self._weight(example, tensors, latents[-1], exposure.view, exposure.mirrored))
-            caption = "" if dice[place] < caption_dropout else example.captions[exposure.caption]
+            caption = "" if draws[place] < caption_dropout else example.captions[exposure.caption]
             captions.append(caption)
             names.append(example.name)
             framing = self.schedule.view(exposure).framing(example.width, example.height, bool(exposure.mirrored))
@@ -125,16 +124,16 @@ class EncodedSet:
         conditioning = dict(self._encoders.framing(framings))
         for key in states[0] if states else ():
             conditioning[key] = torch.cat([state[key] for state in states])
-        rows = torch.stack(latents).contiguous(memory_format=torch.channels_last)  # as convolutions like them
+        rows = torch.stack(latents).contiguous(memory_format=torch.channels_last)  # fastest for convolutions
         return Batch(rows, conditioning, captions, names, torch.stack(weights) if weights else None)
 
     def _encode_image(self, index: int) -> None:
         example, seen = self.examples[index], self.schedule.images[index]
         content = read_bytes(example.file)
-        digest = _digest(content)
+        digest = digest_of(content)
         if example.digest not in ("", digest):
             raise DataError(f"{example.name} was changed while the run was prepared; start again")
-        # once, as what is hashed here must be what is decoded
+        # read once, as the bytes that are hashed must be those that are decoded
         masked = read_bytes(example.mask) if example.mask is not None else None
 
         @functools.cache  # at most once, and only if something must be made
@@ -145,7 +144,7 @@ class EncodedSet:
             key = key_of(
                 kind="latents",
                 image=digest,
-                mask=_digest(masked),
+                mask=digest_of(masked) if masked is not None else "",
                 background=example.background,
                 size=[example.width, example.height],
                 flips=seen.flips,
@@ -154,10 +153,10 @@ class EncodedSet:
             )
             self._latents[index, resolution] = key
             try:
-                self.cache.ensure(key, lambda own=views: self._latents_of(*decoded(), own, seen.flips))
+                self.cache.ensure(key, lambda shown=views: self._latents_of(*decoded(), shown, seen.flips))
             except _NotFiniteError as error:
                 raise TrainingStopped(
-                    f"the VAE gives no finite numbers for {example.name}; set model.dtype=float32"
+                    f"the latents of {example.name} are NaN or infinite; set model.dtype=float32"
                 ) from error
             size = views[0].size
             if size not in self._shapes:
@@ -192,12 +191,8 @@ class EncodedSet:
         return key_of(kind="caption", caption=caption, encoder=self._encoders.captions_key)
 
 
-def _digest(content: bytes | None) -> str:
-    return hashlib.sha256(content).hexdigest() if content is not None else ""
-
-
 def _decoded(example: Example, content: bytes, masked: bytes | None) -> tuple[Image.Image, Image.Image | None]:
-    """The picture and its mask. DataError if it is not of the size that its views and framings were made for."""
+    """The picture and its mask. DataError if its size is not the one that its views and framings were made for."""
     picture = decode(content, example.name, example.background or "white").image
     if picture.size != (example.width, example.height):
         raise DataError(
@@ -218,4 +213,4 @@ def _stacked(pictures: Iterable[Image.Image], white: float, black: float = 0) ->
     """Pictures of one size as (n, channels, h, w): levels divided by `white`, plus `black`."""
     rows = np.stack([np.asarray(picture) for picture in pictures]).astype(np.float32) / white + black
     tensor = torch.from_numpy(rows[:, None] if rows.ndim == 3 else rows.transpose(0, 3, 1, 2))
-    return tensor.clone()  # memory of torch's own: kernels round otherwise where numpy's is aligned otherwise
+    return tensor.clone()  # in torch's memory: kernels round differently if numpy's is aligned differently

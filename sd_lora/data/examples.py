@@ -1,4 +1,4 @@
-"""An image that has been decoded once and found good, with the captions it is trained with."""
+"""An image that has been decoded once without errors, with the captions it is trained with."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from sd_lora.data.folders.entries import Entry
 @dataclass(frozen=True)
 class Example:
     """One image of the set. `width` and `height` are in pixels, upright; `written` are its captions as the user wrote
-    them, `captions` as they are trained, each as often as it is drawn. `background` lies behind it, empty if it is
-    opaque. `digest` is that of the image's bytes, empty if it was not looked at."""
+    them, `captions` as they are trained, each as often as it is drawn. `background` is the colour behind
+    it, empty if it is opaque. `digest` is that of the image's bytes, empty if it was not read."""
 
     file: Path
     name: str
@@ -75,14 +75,13 @@ def with_captions(
         for entry in entries
     ]
     triggers = ["" if entry.prior else config.trigger for entry in entries]
-    whole = [tuple(triggered(body, t) for body in own) for own, t in zip(bodies, triggers, strict=True)]
-    flat = [(i, k) for i, own in enumerate(whole) for k in range(len(own))]
-    short = [(i, k) for i, k in flat if len(bodies[i][k]) <= LONG]
-    doubtful = [short[position] for position in overlong([whole[i][k] for i, k in short])]
-    for i, k in [*doubtful, *(set(flat) - set(short))]:
-        cut, _ = shortened(bodies[i][k], triggers[i], lambda text: not overlong([text]))
-        whole[i] = (*whole[i][:k], cut, *whole[i][k + 1 :])
-    found = [
-        own if entry.rules.dropout else tuple(dict.fromkeys(own)) for own, entry in zip(whole, entries, strict=True)
+    captions = [[triggered(body, t) for body in texts] for texts, t in zip(bodies, triggers, strict=True)]
+    places = [(i, k) for i, texts in enumerate(captions) for k in range(len(texts))]
+    short = [(i, k) for i, k in places if len(bodies[i][k]) <= LONG]
+    doubtful = [short[position] for position in overlong([captions[i][k] for i, k in short])]
+    for i, k in [*doubtful, *(set(places) - set(short))]:
+        captions[i][k], _ = shortened(bodies[i][k], triggers[i], lambda text: not overlong([text]))
+    return [
+        replace(example, captions=tuple(texts if entry.rules.dropout else dict.fromkeys(texts)))
+        for example, entry, texts in zip(examples, entries, captions, strict=True)
     ]
-    return [replace(example, captions=own) for example, own in zip(examples, found, strict=True)]

@@ -15,8 +15,8 @@ from sd_lora.data.seeds import generator_for
 
 @dataclass(frozen=True)
 class Seen:
-    """How one image may be seen: `views` (one tuple a resolution), `flips` (1, or 2 with its mirror image), the number
-    of `captions`, how many times an epoch has it (`repeats`), and whether it is a regularisation image."""
+    """How one image may be seen: `views` (a tuple per resolution), `flips` (1, or 2 with its mirror image), the number
+    of `captions`, how often it is in an epoch (`repeats`), and whether it is a regularisation image."""
 
     views: tuple[tuple[View, ...], ...]
     flips: int = 1
@@ -51,15 +51,15 @@ class Schedule:
     """The order of all exposures of a run.
 
     An epoch has every image as often as its `repeats` say, relative to the others, and if there are regularisation
-    images as many exposures of those, in turn and as often as their own repeats say. Steps are cut from the row of
-    epochs: none is smaller than the others and no image is left out. Within an epoch images of one size stand together
-    as far as they fill whole batches.
+    images as many exposures of those, in turn and as often as their repeats say. Steps are cut from the sequence of
+    epochs: all have the same size and no image is left out. Within an epoch images of one size are together as far as
+    they fill complete batches.
     """
 
     def __init__(self, images: Sequence[Seen], batch_size: int, seed: int) -> None:
         self.images, self.batch_size, self.seed = tuple(images), batch_size, seed
         self._slots, self._priors = _slots_of(images, prior=False), _slots_of(images, prior=True)
-        self._priors.sort(key=lambda slot: (2 * slot[1] + 1) / slot[2])  # an epoch may have a part of them only
+        self._priors.sort(key=lambda slot: (2 * slot[1] + 1) / slot[2])  # an epoch may have only some of them
         self._orders: dict[int, list[Exposure]] = {}
 
     @property
@@ -74,11 +74,11 @@ class Schedule:
 
     def groups(self, step: int) -> list[Group]:
         """The exposures of `step` (from 0), those of one size together, in the order of their first place."""
-        found: dict[Size, list[tuple[int, Exposure]]] = {}
+        by_size: dict[Size, list[tuple[int, Exposure]]] = {}
         for place in range(self.batch_size):
             exposure = self.exposure(step * self.batch_size + place)
-            found.setdefault(self.view(exposure).size, []).append((place, exposure))
-        return [Group(size, *zip(*own, strict=True)) for size, own in found.items()]
+            by_size.setdefault(self.view(exposure).size, []).append((place, exposure))
+        return [Group(size, *zip(*placed, strict=True)) for size, placed in by_size.items()]
 
     def view(self, exposure: Exposure) -> View:
         return self.images[exposure.image].views[exposure.resolution][exposure.view]
@@ -110,31 +110,31 @@ class Schedule:
 
             shuffled = torch.randperm(self.epoch_size, generator=generator_for(self.seed, epoch, "order")).tolist()
             exposures = [self._exposure(epoch, slot) for slot in shuffled]
-            if len(self._orders) > 1:  # a step lies in two epochs at most, unless it is larger than one
+            if len(self._orders) > 1:  # a step is in two epochs at most, unless it is larger than one
                 self._orders.pop(next(iter(self._orders)))
             self._orders[epoch] = self._arranged(exposures, -epoch * self.epoch_size % self.batch_size)
         return self._orders[epoch]
 
     def _arranged(self, exposures: list[Exposure], missing: int) -> list[Exposure]:
-        """`exposures` so that as many steps as can be have one size only; `missing` are taken by the step that the
-        epoch before has begun."""
+        """`exposures` in an order that gives as many steps as possible a single size; the first `missing` complete the
+        last step of the epoch before."""
         sizes: dict[Size, list[Exposure]] = {}
         for exposure in exposures:
             sizes.setdefault(self.view(exposure).size, []).append(exposure)
         if len(sizes) == 1:
             return exposures
         batch = self.batch_size
-        whole = [own[k : k + batch] for own in sizes.values() for k in range(0, len(own) - batch + 1, batch)]
-        rest = [exposure for own in sizes.values() for exposure in own[len(own) // batch * batch :]]
+        full = [alike[k : k + batch] for alike in sizes.values() for k in range(0, len(alike) - batch + 1, batch)]
+        rest = [exposure for alike in sizes.values() for exposure in alike[len(alike) // batch * batch :]]
         place = {exposure: number for number, exposure in enumerate(exposures)}
-        whole.sort(key=lambda piece: place[piece[0]])  # in the shuffled order, not size after size
-        if len(rest) < missing and whole:
-            rest += whole.pop()
-        return [*rest[:missing], *(exposure for piece in whole for exposure in piece), *rest[missing:]]
+        full.sort(key=lambda step: place[step[0]])  # in the shuffled order, not size after size
+        if len(rest) < missing and full:
+            rest += full.pop()
+        return [*rest[:missing], *(exposure for step in full for exposure in step), *rest[missing:]]
 
     def _exposure(self, epoch: int, slot: int) -> Exposure:
-        """How the image of `slot` is seen in `epoch`: resolutions, mirror images and views in turn, so that each
-        combination is as frequent as any other; captions in a new order each time round."""
+        """How the image of `slot` is seen in `epoch`: resolutions, mirror images and views in turn, so that all
+        combinations are equally frequent; captions in a new order each time round."""
         if slot < len(self._slots):
             image, repeat, repeats = self._slots[slot]
             visit = epoch * repeats + repeat
@@ -153,7 +153,7 @@ class Schedule:
 
 
 def _slots_of(images: Sequence[Seen], *, prior: bool) -> list[tuple[int, int, int]]:
-    """An epoch's slots: image, the how many-th of its exposures in an epoch, and of how many."""
+    """An epoch's slots: image, the number of the exposure among its exposures in the epoch, and how many those are."""
     repeats = {i: seen.repeats for i, seen in enumerate(images) if seen.prior is prior}
     common = gcd(*repeats.values()) or 1
     return [(i, repeat, times // common) for i, times in repeats.items() for repeat in range(times // common)]

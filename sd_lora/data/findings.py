@@ -1,6 +1,6 @@
-"""What is wrong, or worth knowing, about a folder of images: one table of codes, each with its severity and remedy.
+"""What is wrong, or worth knowing, about a folder of images: a table of codes, each with its severity and remedy.
 
-Every code has a section of its own in docs/findings.md.
+Every code has a section in docs/findings.md.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class Code:
 CODES: dict[str, Code] = {
     # the folder
     "no-images": Code("error", "[folder holds|folders hold] no images", "name the folder that holds them"),
-    "layout-mixed": Code("warning", "[image lies|images lie] beside kohya's folders",
+    "layout-mixed": Code("warning", "[image is|images are] beside kohya's folders",
         "move [it|them] into a folder such as 10_style"),
     "layout-number": Code("info", "[folder has a number|folders have numbers] that [is|are] not read as repeats",
         "rename [it|them] like 10_style if repeats are meant"),
@@ -56,25 +56,25 @@ CODES: dict[str, Code] = {
         "save [it|them] as PNG, or set data.skip_bad=true"),
     "image-oversized": Code("error", "[image is|images are] too large, with over 100 megapixels",
         "scale [it|them] down, or set data.skip_bad=true"),
-    "image-extension": Code("info", "[image has|images have] another format's ending", "rename [it|them]"),
+    "image-extension": Code("info", "[image has|images have] the extension of another format", "rename [it|them]"),
     "image-animated": Code("warning", "[image is|images are] animated; only the first frame is read",
         "save the frame you mean"),
     "image-alpha": Code("warning", "[image is|images are] partly transparent",
         "choose another colour with data.background"),
-    "image-transparent": Code("warning", "[image is|images are] almost wholly transparent",
+    "image-transparent": Code("warning", "[image is|images are] almost completely transparent",
         "remove [its|their] alpha channel"),
     "image-profile": Code("warning", "[image has|images have] a colour profile that cannot be used",
         "save [it|them] in sRGB"),
     "image-skipped": Code("warning", "[image|images] cannot be read and [is|are] left out",
         "repair [it|them] to train on [it|them]"),
-    "mask-size": Code("error", "[mask has|masks have] another shape than [its|their] image",
+    "mask-size": Code("error", "[mask has|masks have] a different shape from [its|their] image",
         "save [it|them] in the size of the image"),
     "mask-empty": Code("warning", "[mask leaves|masks leave] almost nothing to learn from",
-        "white is what is learnt"),
+        "white parts are learnt"),
     # picture quality
-    "image-tiny": Code("warning", "[image is|images are] far too small and much enlarged",
+    "image-tiny": Code("warning", "[image is|images are] far too small and greatly upscaled",
         "use [a larger original|larger originals]"),
-    "image-small": Code("warning", "[image is|images are] enlarged",
+    "image-small": Code("warning", "[image is|images are] upscaled",
         "use [a larger original|larger originals] or set data.upscale=false"),
     "image-huge": Code("info", "[image is|images are] far larger than trained", "scale [it|them] down to save time"),
     "image-blurred": Code("warning", "[image is|images are] blurred",
@@ -86,7 +86,7 @@ CODES: dict[str, Code] = {
     "image-blank": Code("warning", "[image shows|images show] next to nothing", "remove [it|them]"),
     "image-aspect": Code("warning", "[image is|images are] so long that much is cropped away",
         "crop [it|them] yourself"),
-    "image-duplicate": Code("warning", "[image is|images are] there more than once",
+    "image-duplicate": Code("warning", "[image is|images are] duplicated",
         "remove the [copy, or it counts|copies, or they count] double"),
     "image-near-duplicate": Code("warning", "[image is|images are] almost the same as another",
         "keep one of each, or they count double"),
@@ -140,7 +140,7 @@ class Finding:
 
     def __post_init__(self) -> None:
         if self.code not in CODES:
-            raise KeyError(f'"{self.code}" is no code of a finding')
+            raise KeyError(f'"{self.code}" is not a code of a finding')
 
     @property
     def severity(self) -> Severity:
@@ -163,8 +163,8 @@ class Finding:
 
 
 def grouped(findings: Iterable[Finding]) -> list[tuple[str, str]]:
-    """The findings as (code, sentence), all of a kind in one sentence: errors, then warnings, then what is worth
-    knowing, each in the order of the table."""
+    """The findings as (code, sentence), all of a kind in one sentence: errors, then warnings, then infos, each in the
+    order of the table."""
     kinds: dict[str, list[Finding]] = {}
     for finding in findings:
         kinds.setdefault(finding.code, []).append(finding)
@@ -179,25 +179,24 @@ def sentences(findings: Iterable[Finding], severity: Severity) -> list[str]:
 
 
 def numbered(text: str, count: int) -> str:
-    """`text` of the table for so many findings: of ``[it|them]`` one or the other."""
-    return _NUMBER.sub(lambda found: found[1 if count == 1 else 2], text)
+    """`text` of the table for `count` findings: of ``[it|them]`` the one or the other."""
+    return _NUMBER.sub(lambda match: match[1 if count == 1 else 2], text)
 
 
-def remedy_of(found: Sequence[Finding]) -> str:
-    """What to do about findings of one code; all that, if it is not the same for each."""
-    texts = dict.fromkeys(numbered(f.advice or CODES[f.code].remedy, len(found)) for f in found)
-    return "; ".join(texts)
+def remedy_of(findings: Sequence[Finding]) -> str:
+    """What to do about findings of one code; each remedy once."""
+    return "; ".join(dict.fromkeys(numbered(f.advice or CODES[f.code].remedy, len(findings)) for f in findings))
 
 
-def headline(found: Sequence[Finding]) -> str:
-    """What findings of one code have in common: ``2 images are blurred``. One about no file says so itself."""
-    if len(found) == 1 and not found[0].file:
-        return found[0].detail
-    return f"{len(found)} {numbered(CODES[found[0].code].about, len(found))}"
+def headline(findings: Sequence[Finding]) -> str:
+    """What findings of one code have in common: ``2 images are blurred``. A single one without a file is its detail."""
+    if len(findings) == 1 and not findings[0].file:
+        return findings[0].detail
+    return f"{len(findings)} {numbered(CODES[findings[0].code].about, len(findings))}"
 
 
-def _sentence(found: Sequence[Finding]) -> str:
-    title = headline(found)
-    named = [f"{f.file} ({f.detail})" if f.file and f.detail not in title else f.file or f.detail for f in found]
-    listed = "" if len(found) == 1 and not found[0].file else f": {some(named)}"
-    return printable(f"{title}{listed}; {remedy_of(found)}")
+def _sentence(findings: Sequence[Finding]) -> str:
+    title = headline(findings)
+    named = [f"{f.file} ({f.detail})" if f.file and f.detail not in title else f.file or f.detail for f in findings]
+    listed = "" if len(findings) == 1 and not findings[0].file else f": {some(named)}"
+    return printable(f"{title}{listed}; {remedy_of(findings)}")

@@ -1,4 +1,4 @@
-"""What a run on these images will be: its steps, the images held out, and in which order the others are seen."""
+"""The plan of a run: its steps, the images held out, and the order in which the others are seen."""
 
 from __future__ import annotations
 
@@ -18,30 +18,28 @@ def default_exposures(images: int, *, prior: bool = False) -> int:
 
 
 def default_steps(images: int, batch_size: int, *, prior: bool = False) -> int:
-    """The steps of `batch_size` that come nearest to the default exposures."""
+    """The number of steps of `batch_size` closest to the default exposures."""
     return max(1, round(default_exposures(images, prior=prior) / batch_size))
 
 
 def hold_out(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
-    """`examples` that are trained on, and about that `share` of them that is not: at least one, if any, and never a
-    regularisation image. ConfigError if fewer than two would be left."""
-    own = [i for i, example in enumerate(examples) if not example.prior]
-    if not share or not own:
+    """`examples` that are trained on, and about the `share` of them that is not: at least one, if any, and never a
+    regularisation image. ConfigError if fewer than two would remain."""
+    images = [i for i, example in enumerate(examples) if not example.prior]
+    if not share or not images:
         return list(examples), []
-    count = max(1, round(share * len(own)))
-    if len(own) - count < 2:
-        raise ConfigError(
-            f"training.hold_out is {share:g}, which leaves {len(own) - count} of {len(own)} images; lower it"
-        )
+    count = max(1, round(share * len(images)))
+    if (remaining := len(images) - count) < 2:
+        raise ConfigError(f"training.hold_out is {share:g}, which leaves {remaining} of {len(images)} images; lower it")
     import torch
 
-    order = torch.randperm(len(own), generator=generator_for(seed, 0, "held out")).tolist()
-    held = {own[i] for i in order[:count]}
+    order = torch.randperm(len(images), generator=generator_for(seed, 0, "held out")).tolist()
+    held = {images[i] for i in order[:count]}
     return [e for i, e in enumerate(examples) if i not in held], [examples[i] for i in sorted(held)]
 
 
 def schedule_for(examples: Sequence[Example], config: RunConfig, side: int, grain: int) -> Schedule:
-    """In which order, views and captions `examples` are seen in the run."""
+    """The order, views and captions in which `examples` are seen in the run."""
     data = config.data
     sides = dict.fromkeys((side, *data.more_resolutions))
     seen = [

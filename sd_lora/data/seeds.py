@@ -1,4 +1,4 @@
-"""Randomness as a pure function of (seed, step, purpose), so that any step can be drawn again."""
+"""Randomness as a pure function of (seed, step, purpose), so that any step can be repeated."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def generator_for(seed: int, step: int, purpose: str) -> torch.Generator:
-    """A CPU generator that depends on its arguments alone."""
+    """A CPU generator that depends only on its arguments."""
     import torch
 
     mixed = np.random.SeedSequence([seed, step, *purpose.encode()]).generate_state(2, np.uint32)

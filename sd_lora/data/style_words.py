@@ -1,8 +1,8 @@
 """Words of a caption that name a style or a medium, which the trigger word should learn instead: found and taken out.
 
-A word counts only where it stands for the picture itself: before "of" at the head of a phrase ("a painting of a cat"),
+A word counts only where it means the picture itself: before "of" at the head of a phrase ("a painting of a cat"),
 as a phrase of its own ("a cat, oil painting"), with "style", after "in", or before a noun ("a cartoon cat"). "A woman
-painting", "a painting on the wall" and "a photo frame" are content. A picture in the picture cannot be told from it: "a
+painting", "a painting on the wall" and "a photo frame" are content. A picture in the picture is not recognised: "a
 painting of a horse hangs on the wall" loses its painting. What captioning models begin with, "the image shows" and "a
 picture of", names no style but is taken out as well.
 """
@@ -12,14 +12,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-_STYLE = (  # names a style wherever it stands
+_STYLE = (  # names a style anywhere
     r"(?:pixel|voxel|line|vector|digital|concept|fan|pop|op|ascii|clip)[- ]?art|low[- ]poly|cel[- ]shad(?:ed|ing)"
     r"|3-?d[- ]render(?:s|ed|ing|ings)?|cgi|claymation|ukiyo-e|art nouveau|art deco|cubis[mt]|pointillis[mt]|fauvis[mt]"
     r"|(?:(?:post-?|neo-?)?impression|expression|surreal|(?:photo|hyper)[- ]?real)is(?:m|ts?|tic)|monochrom(?:e|atic)"
     r"|gr[ea]y-?scale|sepia(?:[- ]toned?)?|chiaroscuro|half-?tone|cross-?hatch(?:ed|ing)|stippling"
     r"|impasto|anime|chibi|vaporwave|cartoonish|cartoony|hand[- ]drawn|ink wash|pen and ink"
 )
-_MEDIUM = (  # names a medium where it stands for the picture
+_MEDIUM = (  # names a medium where it means the picture
     r"paintings?|drawings?|sketch(?:es)?|doodles?|illustrations?|photos?|photographs?|photography|snapshots?|polaroids?"
     r"|renders?|renderings?|watercolou?rs?|aquarelles?|gouaches?|pastels?|etchings?|engravings?|woodcuts?|linocuts?"
     r"|lithographs?|cyanotypes?|daguerreotypes?|(?:wood-?block|wood block|lino|screen|art) prints?|cartoons?|comics?"
@@ -44,7 +44,7 @@ _PRAISE = (
     r"|whimsical|intricate|traditional|minimalist|abstract|digital|flat|vintage|old"
 )
 _KNOWN = rf"(?:{_STYLE}|{_BLACK_WHITE}|{_BEFORE_NOUN}|{_ARTIST}|{_MATERIAL}|comic(?:[- ]book)?|storybook|sketch|line)"
-_THINGS = (  # what follows a medium that is a thing: paint, a book, or the place where it lies
+_THINGS = (  # what follows a medium that is a thing: paint, a book, or the place where it is
     r"(?:paints?|sets?|box(?:es)?|brush(?:es)?|palettes?|paper|pads?|kits?|books?|magazines?|volumes?|shelf|shops?"
     r"|stores?|collections?|channels?|on|in|at|of|by|and|or|to|with|from|hangs?|hanging|is|are|lies|near|under|over)\b"
 )
@@ -71,7 +71,7 @@ _LEAD = re.compile(
     rf"|{_IN_THIS},? (?:we (?:can )?see|there (?:is|are))) (?=\w)",
     re.IGNORECASE,
 )
-#: a whole phrase that tells nothing but the style, or nothing
+#: a complete phrase that says nothing but the style, or nothing
 _WHOLE = re.compile(
     rf"(?!\w++(?<=s)$)(?:{_THIS_IS})?(?:in |as )?(?:{_ARTICLE})?"
     rf"(?:(?:(?:very |highly )?(?:{_PRAISE})|{_KNOWN})(?:,| and| &)? ){{0,5}}"
@@ -100,18 +100,18 @@ _SENTENCE_END = r"[.!?]++(?= |$)"
 _SEPARATOR = re.compile(
     rf"((?<!beautiful)(?<!detailed)(?<!colorful)(?<!vivid)(?<!stunning)(?<!whimsical),(?!\d)|;|{_SENTENCE_END})"
 )
-#: stands where a word was taken out
+#: where a word was taken out
 _MARK = "\0"
 _ARTICLE_BEFORE_MARK = re.compile(rf"\b(?P<article>an?) ?(?:{_MARK} ?)+(?P<next>\w{{0,6}})", re.IGNORECASE)
 _VOWEL = re.compile(r"(?!uni(?!n|m)|use|eu|one)[aeiouáéíóúäöü]|hour|heir|honest", re.IGNORECASE)
-#: what is left once a word is out may name a style itself
+#: what remains without a word may name a style again
 _ROUNDS = 5
 _DANGLING = frozenset(["a", "an", "and", "as", "by", "in", "is", "of", "on", "the", "with"])
 
 
 @dataclass
 class _Phrase:
-    """What stands between two signs, and the sign that ends it."""
+    """The text between two punctuation marks, and the mark that ends it."""
 
     text: str
     end: str
@@ -155,9 +155,8 @@ def _filtered(text: str) -> tuple[str, list[str]]:
 
 def _without(phrase: str, words: list[str]) -> str:
     """One phrase without its style words, which are added to `words`."""
-    whole = _WHOLE.fullmatch(phrase)
-    if whole:
-        if not whole["bare"]:
+    if complete := _WHOLE.fullmatch(phrase):
+        if not complete["bare"]:
             words.append(phrase)
         return ""
     start = 0
@@ -166,25 +165,25 @@ def _without(phrase: str, words: list[str]) -> str:
             words.append(lead["word"])
         start = lead.end()
 
-    def mark(found: re.Match[str]) -> str:
-        words.append(found["word"])
-        return (found["article"] or "") + _MARK
+    def mark(match: re.Match[str]) -> str:
+        words.append(match["word"])
+        return (match["article"] or "") + _MARK
 
     rest = _INSIDE.sub(mark, phrase[start:])
     rest = _ARTICLE_BEFORE_MARK.sub(_agree, rest).replace(_MARK, "")
     if rest == phrase:
         return phrase
-    left = rest.split()
-    while left and left[-1].lower() in _DANGLING:
-        left.pop()
-    result = " ".join(left)
+    remaining = rest.split()
+    while remaining and remaining[-1].lower() in _DANGLING:
+        remaining.pop()
+    result = " ".join(remaining)
     return _capital(result) if phrase[:1].isupper() else result
 
 
-def _agree(found: re.Match[str]) -> str:
+def _agree(match: re.Match[str]) -> str:
     """The article for the word that now follows it."""
-    article = "an" if _VOWEL.match(found["next"]) else "a"
-    return f"{_capital(article) if found['article'][0] == 'A' else article} {found['next']}"
+    article = "an" if _VOWEL.match(match["next"]) else "a"
+    return f"{_capital(article) if match['article'][0] == 'A' else article} {match['next']}"
 
 
 def _capital(text: str) -> str:

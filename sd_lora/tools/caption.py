@@ -1,4 +1,4 @@
-"""Draft captions for the images of a folder that have none; what the user has written is never touched."""
+"""Draft captions for the images of a folder that have none; what the user has written is never changed."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 
 _SUFFIXES = DataConfig().caption_suffixes
 _TABLES = {
-    "metadata": "the captions of {} stand in its metadata table, which is never rewritten; add rows to it, or take the "
+    "metadata": "the captions of {} are in its metadata table, which is never rewritten; add rows to it, or move the "
     "table out of the folder",
-    "kohya-toml": "{} is described by a dataset file, which says where captions lie; caption the folders that it "
+    "kohya-toml": "{} is described by a dataset file, which says where captions are; caption the folders that it "
     "names, one by one",
 }
 
 
 @dataclass
 class CaptionReport:
-    """What was done, by image name (relative to the folder): what was `written` (or would be), which images `kept` the
-    caption they had, which were `refused` and why, and the style words `removed` from drafts."""
+    """What was done, by image name (relative to the folder): the captions `written` (or that would be), the images that
+    `kept` their caption, those `refused` and why, and the style words `removed` from drafts."""
 
     written: list[tuple[str, str]] = field(default_factory=list)
     kept: list[str] = field(default_factory=list)
@@ -68,8 +68,8 @@ def caption_folder(
     """Write NAME.txt beside each image of `folder` that has no caption file, as the captioning `model` describes it.
 
     Words that name a style are left out unless `keep_style`, so that the trigger word learns them; `prefix` comes
-    before every draft. Nothing is ever overwritten. `watch` is told how many of how many images are done. An image that
-    cannot be read or described, or whose caption cannot be written, is refused and the others go on. Raises
+    before every draft. Nothing is ever overwritten. `watch` is called with (images done, images in all). An image that
+    cannot be read or described, or whose caption cannot be written, is refused, the others are not. Raises
     ConfigError, DataError or BaseModelError.
     """
     if not model:
@@ -80,7 +80,7 @@ def caption_folder(
     settings = parse_config([("options", {"model": {"device": device}})]).model
     entries = _entries(folder)
     report = CaptionReport(dry_run=dry_run)
-    waiting = [(entry, new) for entry, there, new in _caption_files(entries) if _lacks(entry, there, report)]
+    waiting = [(entry, new) for entry, files, new in _caption_files(entries) if _lacks(entry, files, report)]
     if not waiting:
         return report
     from sd_lora.models.captioner import Captioner
@@ -91,11 +91,11 @@ def caption_folder(
     for number, (entry, new) in enumerate(waiting, 1):
         try:
             caption = _draft(captioner, entry, prefix, None if keep_style else report.removed)
-            new_one = dry_run or _write_new(new, caption)
+            is_new = dry_run or _write_new(new, caption)
         except DataError as error:
             report.refused.append((entry.name, error.detail if isinstance(error, PictureError) else str(error)))
         else:
-            if new_one:
+            if is_new:
                 report.written.append((entry.name, caption))
             else:
                 report.kept.append(entry.name)
@@ -105,7 +105,7 @@ def caption_folder(
 
 
 def _entries(folder: str | Path) -> tuple[Entry, ...]:
-    """The images of the folder; DataError if there are none, or if their captions are kept elsewhere."""
+    """The images of the folder; DataError if there are none, or if their captions are not in files beside them."""
     listing = list_folder(DataConfig(folder=str(folder)))
     if listing.layout in _TABLES:
         raise DataError(_TABLES[listing.layout].format(shown(str(folder))))
@@ -118,23 +118,23 @@ def _entries(folder: str | Path) -> tuple[Entry, ...]:
 
 
 def _caption_files(entries: tuple[Entry, ...]) -> Iterator[tuple[Entry, list[Path], Path]]:
-    """Each image with the caption files that it has, and the one to write if it has none.
+    """Each image with its caption files, and the one to write if it has none.
 
-    Images that differ in their ending only get ``cat.png.txt`` and ``cat.jpg.txt``, as ``cat.txt`` would be both's.
+    Images that differ only in their suffix get ``cat.png.txt`` and ``cat.jpg.txt``, as ``cat.txt`` would be both's.
     """
     stems = Counter((entry.file.parent, key(entry.file.stem)) for entry in entries)
     names = {parent: {key(name): name for name in os.listdir(parent)} for parent, _ in stems}
     for entry in entries:
         parent, name, stem = entry.file.parent, entry.file.name, entry.file.stem
-        there = (names[parent].get(key(base + suffix)) for base in (name, stem) for suffix in _SUFFIXES)
+        files = (names[parent].get(key(base + suffix)) for base in (name, stem) for suffix in _SUFFIXES)
         new = name if stems[parent, key(stem)] > 1 else stem
-        yield entry, [parent / found for found in there if found], parent / (new + _SUFFIXES[0])
+        yield entry, [parent / file for file in files if file], parent / (new + _SUFFIXES[0])
 
 
-def _lacks(entry: Entry, there: list[Path], report: CaptionReport) -> bool:
-    """Whether the image is to be captioned; if not, the report says what becomes of it."""
+def _lacks(entry: Entry, files: list[Path], report: CaptionReport) -> bool:
+    """Whether the image needs a caption; if not, the report says why."""
     reasons = []
-    for file in there:
+    for file in files:
         try:
             if read_caption_file(file).captions:
                 report.kept.append(entry.name)
@@ -149,29 +149,28 @@ def _lacks(entry: Entry, there: list[Path], report: CaptionReport) -> bool:
 
 def _draft(captioner: Captioner, entry: Entry, prefix: str, removed: dict[str, list[str]] | None) -> str:
     """The caption of one image; its style words go to `removed`, if that is given. DataError if there is none."""
-    said = caption = tidy(captioner.describe([read_picture(entry.file).image])[0])
+    description = caption = tidy(captioner.describe([read_picture(entry.file).image])[0])
     if removed is not None:
-        caption = without_style_words(said)
-        words = style_words_in(said)
-        if words:
+        caption = without_style_words(description)
+        if words := style_words_in(description):
             removed[entry.name] = words
     if not caption:
-        but = f' but "{said}"' if said else ""
+        but = f' but "{description}"' if description else ""
         raise DataError(f"the model says nothing{but}; write a caption yourself")
     return tidy(f"{prefix} {caption}")
 
 
 def _write_new(file: Path, caption: str) -> bool:
-    """Write a caption file whole; False, and nothing changed, if there is one by now. DataError if it cannot be."""
+    """Write a caption file completely; False, and nothing written, if it exists by now. DataError if that fails."""
     content = f"{caption}\n".encode()
     partial = file.with_name(f".{file.name[:50]}.{os.getpid()}.partial")
     try:
         partial.write_bytes(content)
         try:
-            os.link(partial, file)  # unlike a rename, a link never takes the place of a file
+            os.link(partial, file)  # unlike a rename, a link never replaces a file
         except FileExistsError:
             return False
-        except OSError:  # memory cards know no links
+        except OSError:  # memory cards have no links
             with file.open("xb") as out:
                 out.write(content)
     except FileExistsError:

@@ -188,7 +188,7 @@ def test_the_text_names_layout_findings_and_plan(folder: Path, tmp_path: Path) -
     lines = done.stdout.splitlines()
     assert "5 images" in lines[0]
     assert lines[1].startswith("error    caption-missing: 1 image has no caption: 2.png;")
-    assert any(line.startswith("warning  image-small: 1 image is enlarged: 0.png") for line in lines)
+    assert any(line.startswith("warning  image-small: 1 image is upscaled: 0.png") for line in lines)
     assert "plan for base model tiny" in done.stdout
     assert "64 × 64" in done.stdout
     page = report.read_text("utf-8")

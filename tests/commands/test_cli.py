@@ -109,7 +109,7 @@ def test_train_names_a_truncated_picture(refused: Refused, image_folder: Path) -
     whole = (image_folder / "02.png").read_bytes()
     (image_folder / "02.png").write_bytes(whole[: len(whole) // 2])
     error = refused("train", image_folder, "--base", "tiny")
-    assert "02.png (the file is cut short" in error
+    assert "02.png (the file is truncated" in error
     assert "data.skip_bad=true" in error
 
 

@@ -1,8 +1,7 @@
-"""Write captions where training reads them, and take that back: one file or one row at a time, nothing else touched."""
+"""Write captions where training reads them, and undo that: one file or one row at a time, nothing else is changed."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 import shutil
 import threading
@@ -13,32 +12,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sd_lora.config.schema import DataConfig
-from sd_lora.data.editing.stores import Beside, Held, Table
+from sd_lora.data.editing.stores import Beside, Held, Table, bytes_of
 from sd_lora.data.findings import sentences
 from sd_lora.data.folders import metadata
 from sd_lora.data.folders.caption_files import MAX_CAPTIONS, tidy
 from sd_lora.data.folders.entries import Listing
 from sd_lora.data.folders.listing import list_folder
 from sd_lora.data.folders.tree import Notes, suffix_of, walk
-from sd_lora.errors import DataError, reason, shown
+from sd_lora.data.pictures.decode import digest_of, read_picture
+from sd_lora.errors import DataError, shown
 from sd_lora.storage.atomic import remove, storing, sync_folder, write_atomically
 
 if TYPE_CHECKING:
     from PIL import Image
 
-#: how many changes can be taken back
+#: how many changes can be undone
 _MOST_CHANGES = 1000
-#: two threads that write one file would each lose what the other wrote
+#: of two threads that write one file each would lose the changes of the other
 _writing = threading.RLock()
 
 
 class CaptionChanged(DataError):
-    """A caption that something else has changed since it was read."""
+    """A caption that was changed elsewhere since it was read."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """A file as it was before a caption was written: of the bytes from `at` on, `new` took the place of `old`."""
+    """A file as it was before a caption was written: from byte `at` on, `new` replaced `old`."""
 
     name: str
     file: str
@@ -46,7 +46,7 @@ class Change:
     at: int
     old: bytes
     new: bytes
-    #: SHA-256 of the whole file before (None: there was none) and after
+    #: SHA-256 of the complete file before (None: there was none) and after
     before: str | None
     after: str
 
@@ -71,7 +71,7 @@ class CaptionEditor:
         self.refresh()
 
     def refresh(self) -> None:
-        """Look at the folder again; what was read and written here is still known."""
+        """Read the folder again; what was read and written here is still known."""
         listing = list_folder(DataConfig(folder=str(self.folder)))
         with _writing:
             self.layout = listing.layout
@@ -84,11 +84,6 @@ class CaptionEditor:
         """The images, by their names relative to the folder."""
         return tuple(self._images)
 
-    @property
-    def undoable(self) -> int:
-        """How many changes can be taken back."""
-        return len(self._changes)
-
     def read(self, name: str) -> str:
         """The captions of an image as they are written, one a line; empty if it has none. DataError."""
         with _writing:
@@ -99,45 +94,50 @@ class CaptionEditor:
     def write(self, name: str, text: str) -> bool:
         """Give an image other captions, one a line; whether that changes anything.
 
-        Raises CaptionChanged, and writes nothing, if they were changed by others since they were read here, DataError
-        if they cannot be kept where this folder keeps them, StorageError if the disk takes nothing.
+        Raises CaptionChanged, and writes nothing, if they were changed elsewhere since they were read here, DataError
+        if this folder's layout cannot hold them, StorageError if the disk cannot be written.
         """
         self._file(name)
         captions = tuple(clean for line in text.splitlines() if (clean := tidy(line)))
         if len(captions) > MAX_CAPTIONS:
-            raise DataError(f"{name} is given {len(captions)} captions, and {MAX_CAPTIONS} are read; leave some out")
+            raise DataError(
+                f"{name} was given {len(captions)} captions, but only {MAX_CAPTIONS} are read; leave some out"
+            )
         with _writing:
             held = self._held(name)
             if self._seen.get(name, held.stamp) != held.stamp:
                 raise CaptionChanged(
-                    f"the caption of {name} in {held.file} was changed by something else since it was read here; read "
-                    "it again before you write"
+                    f"the caption of {name} in {held.file} was changed elsewhere since it was read here; read it again "
+                    "before you write"
                 )
             if captions == held.captions and (held.content is not None or not captions):
                 return False
             if not self._images[name].is_file():
-                raise DataError(f"the image {name} is gone; look at the folder again")
+                raise DataError(f"the image {name} no longer exists; refresh the folder")
             content = self._store.rewritten(name, held, captions)
-            _put(held, content)
+            if held.content is None and os.path.lexists(held.path):
+                raise DataError(f"{held.file} cannot be written, as there is something else of that name; rename that")
+            _write(held.path, content)
             self._changes.append(_change(name, held, content))
             self._seen[name] = self._held(name).stamp
         return True
 
     def undo(self) -> str:
-        """Bring back, byte for byte, what the last change left behind; the name of its image.
+        """Undo the last change, byte for byte; returns the name of its image.
 
-        Raises DataError if there is nothing to take back, or if the file was changed by something else since: then it
-        stays, and the change is forgotten.
+        Raises DataError if there is nothing to undo, or if the file was changed elsewhere since: then it stays as it
+        is, and the change is forgotten.
         """
         with _writing:
             if not self._changes:
-                raise DataError("nothing was written here that could be taken back")
+                raise DataError("nothing was written here that could be undone")
             change = self._changes.pop()
-            content = _content(change.path, change.file)
-            if content is None or _digest(content) != change.after or os.path.realpath(change.path) != str(change.path):
+            exists = os.path.isfile(change.path) and os.path.realpath(change.path) == str(change.path)
+            content = bytes_of(change.path, change.file) if exists else None
+            if content is None or digest_of(content) != change.after:
                 raise DataError(
-                    f"{change.file} was changed by something else since the caption of {change.name} was written, and "
-                    "stays as it is; mend it by hand"
+                    f"{change.file} was changed elsewhere since the caption of {change.name} was written, and stays "
+                    "as it is; fix it by hand"
                 )
             if change.before is None:
                 with storing(change.path):
@@ -151,12 +151,8 @@ class CaptionEditor:
 
     def picture(self, name: str, side: int = 512) -> Image.Image:
         """The image, upright, in sRGB and reduced to fit a square of `side` pixels. DataError if it cannot be read."""
-        from PIL import Image
-
-        from sd_lora.data.pictures.decode import read_picture
-
         picture = read_picture(self._file(name)).image
-        picture.thumbnail((side, side), Image.Resampling.BICUBIC)
+        picture.thumbnail((side, side))
         return picture
 
     def _file(self, name: str) -> Path:
@@ -169,14 +165,12 @@ class CaptionEditor:
         held = self._store.held(name)
         root = os.path.join(os.path.realpath(self.folder), "")
         if not str(held.path).startswith(root):
-            raise DataError(
-                f"the caption of {name} is outside the folder, at the end of a link; copy it into the folder"
-            )
+            raise DataError(f"the caption of {name} is outside the folder, behind a link; copy it into the folder")
         return held
 
 
 def _store_of(folder: Path, listing: Listing) -> Beside | Table:
-    """Where the captions of a folder are. DataError for one in which they cannot be edited."""
+    """Where the captions of a folder are kept. DataError if they cannot be edited there."""
     name = shown(folder.name)
     if listing.layout == "kohya-toml":
         raise DataError(
@@ -187,7 +181,7 @@ def _store_of(folder: Path, listing: Listing) -> Beside | Table:
         return Beside({entry.name: entry.file for entry in listing.entries}, folder)
     place = metadata.file_in(walk(folder, Notes()))
     if place is None:
-        raise DataError(f"the metadata file of {name} is gone; look at the folder again")
+        raise DataError(f"the metadata file of {name} no longer exists; refresh the folder")
     home, file = place
     if suffix_of(file.name) == ".parquet":
         raise DataError(f"the captions of {name} are in {file.name}, which is not text; save it as metadata.jsonl")
@@ -196,14 +190,8 @@ def _store_of(folder: Path, listing: Listing) -> Beside | Table:
     return Table(home, file)
 
 
-def _put(held: Held, content: bytes) -> None:
-    if held.content is None and os.path.lexists(held.path):
-        raise DataError(f"{held.file} cannot be written, as there is something else of that name; rename that")
-    _write(held.path, content)
-
-
 def _write(path: Path, content: bytes) -> None:
-    """Write a file whole, with the permissions that it had."""
+    """Write a file completely or not at all, with the permissions that it had."""
 
     def keep_mode(partial: Path) -> None:
         if path.exists():
@@ -216,17 +204,9 @@ def _change(name: str, held: Held, new: bytes) -> Change:
     old = held.content or b""
     start = _same(old, new)
     end = _same(old[start:][::-1], new[start:][::-1])
-    before = None if held.content is None else _digest(old)
-    return Change(
-        name,
-        held.file,
-        held.path,
-        start,
-        old[start : len(old) - end],
-        new[start : len(new) - end],
-        before,
-        _digest(new),
-    )
+    replaced, replacement = old[start : len(old) - end], new[start : len(new) - end]
+    before = None if held.content is None else digest_of(old)
+    return Change(name, held.file, held.path, start, replaced, replacement, before, digest_of(new))
 
 
 def _same(one: bytes, other: bytes) -> int:
@@ -236,16 +216,3 @@ def _same(one: bytes, other: bytes) -> int:
         middle = (low + high + 1) // 2
         low, high = (middle, high) if one[low:middle] == other[low:middle] else (low, middle - 1)
     return low
-
-
-def _content(path: Path, file: str) -> bytes | None:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise DataError(f"{file} cannot be read: {reason(error)}; allow it") from error
-
-
-def _digest(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

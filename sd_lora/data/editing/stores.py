@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
@@ -18,6 +17,7 @@ from sd_lora.data.folders.metadata_rows import MAX_BYTES as MAX_TABLE
 from sd_lora.data.folders.metadata_rows import read_rows
 from sd_lora.data.folders.sidecars import Subset, in_order
 from sd_lora.data.folders.tree import File, Folder, Notes, key, relative, stem_of, suffix_of
+from sd_lora.data.pictures.decode import digest_of
 from sd_lora.errors import DataError, reason
 
 _SUFFIXES = DataConfig().caption_suffixes
@@ -25,8 +25,8 @@ _SUFFIXES = DataConfig().caption_suffixes
 
 @dataclass(frozen=True)
 class Held:
-    """The `captions` of an image, and the `file` in which they are written: its `path`, its `content` (None: there is
-    no such file) and `stamp`, which tells whether the captions were changed by others."""
+    """The `captions` of an image, and the `file` that holds them: its `path`, its `content` (None: it does not exist)
+    and `stamp`, which shows whether the captions were changed elsewhere."""
 
     path: Path
     file: str
@@ -51,9 +51,9 @@ class Beside:
         if not files:
             return self._new(new, (), ())
         read, captions = self._read(files)
-        content = _bytes(read, self._name(read))
-        stamp = (str(read), hashlib.sha256(content).hexdigest())
-        if shared and key(stem_of(read.name)) != key(image.name):  # it is others' caption too
+        content = bytes_of(read, self._name(read))
+        stamp = (str(read), digest_of(content))
+        if shared and key(stem_of(read.name)) != key(image.name):  # it is also the caption of other images
             return self._new(new, captions, stamp)
         return Held(Path(os.path.realpath(read)), self._name(read), captions, content, stamp)
 
@@ -62,7 +62,7 @@ class Beside:
         content = rewritten_lines(held.content, captions)
         if len(content) > MAX_BYTES:
             raise DataError(
-                f"the caption of {name} takes {len(content) / 1000:.0f} kB, and {MAX_BYTES // 1000} kB are read; "
+                f"the caption of {name} has {len(content) / 1000:.0f} kB, but only {MAX_BYTES // 1000} kB are read; "
                 "shorten it"
             )
         return content
@@ -74,7 +74,7 @@ class Beside:
         return relative(file, self._folder)
 
     def _read(self, files: Sequence[Path]) -> tuple[Path, tuple[str, ...]]:
-        """The first file that says something, else the first that can be read, and its captions."""
+        """The first file with a caption, else the first that can be read, and its captions."""
         read: list[tuple[Path, tuple[str, ...]]] = []
         refused = ""
         for file in files:
@@ -89,16 +89,16 @@ class Beside:
     def _files(self, image: Path) -> list[Path]:
         """The caption files of an image in the order in which training looks for them."""
         try:
-            with os.scandir(image.parent) as found:
-                there = {entry.name for entry in found if not entry.is_dir()}
+            with os.scandir(image.parent) as entries:
+                names = {entry.name for entry in entries if not entry.is_dir()}
         except OSError as error:
             raise DataError(f"{self._name(image.parent) or '.'} cannot be read: {reason(error)}; allow it") from error
         alike: dict[str, list[str]] = {}
-        for name in sorted(there):
+        for name in sorted(names):
             alike.setdefault(key(name), []).append(name)
 
         def find(name: str) -> list[Path]:
-            return [image.parent / n for n in ([name] if name in there else alike.get(key(name), []))]
+            return [image.parent / n for n in ([name] if name in names else alike.get(key(name), []))]
 
         return in_order(image.name, _SUFFIXES, find, shared=self._stems[_stem(image)] > 1)
 
@@ -108,8 +108,8 @@ def _stem(image: Path) -> tuple[Path, str]:
 
 
 def rewritten_lines(content: bytes | None, captions: Sequence[str]) -> bytes:
-    """A caption file of `captions`, one a line, with the mark, encoding and line ends of its old `content`; in UTF-8 if
-    that encoding does not hold them or could not be recognised from them."""
+    """A caption file of `captions`, one per line, with the mark, encoding and line ends of its old `content`; in UTF-8
+    if that encoding cannot hold them or would not be recognised."""
     text, encoding, _ = decode_text(content or b"")
     mark = _mark(content or b"", text, encoding) or b""
     end = "\r\n" if "\r\n" in text else "\r" if "\r" in text and "\n" not in text else "\n"
@@ -124,7 +124,7 @@ def rewritten_lines(content: bytes | None, captions: Sequence[str]) -> bytes:
 
 
 def _mark(content: bytes, text: str, encoding: str) -> bytes | None:
-    """What stands before the `text` in the `content` it was decoded from; None if not every byte is a letter's."""
+    """The mark before the `text` in the `content` it was decoded from; None if some bytes are not part of a letter."""
     body = text.encode(encoding or "utf-8", "replace")
     mark = content[: len(content) - len(body)]
     return mark if content == mark + body and mark in (b"", *MARKS) else None
@@ -164,7 +164,7 @@ class Table:
         rows = self._rows(name, table)
         if len(rows) > 1 and len(captions) != len(held.captions):
             raise DataError(
-                f"{name} has {len(rows)} rows in {held.file} with {len(held.captions)} captions, and {len(captions)} "
+                f"{name} has {len(rows)} rows in {held.file} with {len(held.captions)} captions, but {len(captions)} "
                 "lines were given; keep their number, or edit the table itself"
             )
         changes, rest = {}, captions
@@ -175,18 +175,22 @@ class Table:
             rest = rest[count:]
         longest = max(map(len, captions), default=0)
         if longest > MAX_BYTES:
-            raise DataError(f"the caption of {name} has {longest} characters, and {MAX_BYTES} are read; shorten it")
+            raise DataError(
+                f"the caption of {name} has {longest} characters, but only {MAX_BYTES} are read; shorten it"
+            )
         try:
             content = self._encoded(table, changes)
         except ValueError as error:
             raise DataError(f"the caption of {name} cannot be written to {held.file}: {error}") from error
         if len(content) > MAX_TABLE:
-            raise DataError(f"{held.file} would be over {MAX_TABLE // 1_000_000} MB, which are read; shorten captions")
+            raise DataError(
+                f"{held.file} would be over {MAX_TABLE // 1_000_000} MB, the most that is read; shorten captions"
+            )
         return content
 
     def _encoded(self, table: _Content, changes: Mapping[str, Sequence[str]]) -> bytes:
-        """The table with these captions; ValueError, in a clause, if its encoding does not hold them."""
-        escaped = table.text.isascii() and "\\u" in table.text  # then all foreign letters are, and stay so
+        """The table with these captions; ValueError, in a clause, if its encoding cannot hold them."""
+        escaped = table.text.isascii() and "\\u" in table.text  # then all foreign letters are escaped, and stay so
         for plain_ascii in (escaped, True):
             text = with_captions(table.text, changes, table.rows, plain_ascii=plain_ascii)
             with contextlib.suppress(ValueError):
@@ -194,12 +198,12 @@ class Table:
                 if decode_text(content)[0] == text and self._is_as_meant(table, changes, text):
                     return content
         raise ValueError(
-            f"its encoding, {table.encoding or 'UTF-8'}, does not hold that, or would not be recognised; save the "
+            f"its encoding, {table.encoding or 'UTF-8'}, cannot hold it or would not be recognised; save the "
             "file as UTF-8"
         )
 
     def _is_as_meant(self, table: _Content, changes: Mapping[str, Sequence[str]], text: str) -> bool:
-        """Whether a new text says the same but for the changes; lines may be fewer, as a caption is one."""
+        """Whether a new text is the same apart from the changes; it may have fewer lines, as a caption takes one."""
         pairs = list(zip(table.rows.items(), text_rows(text, is_csv=self._is_csv).values(), strict=False))
         return len(pairs) == len(table.rows) and all(
             new.captions == tuple(changes[place]) if place in changes else new.raw == old.raw
@@ -210,12 +214,12 @@ class Table:
         places = table.images.get(name, [])
         rows = [table.rows[place] for place in places if place in table.rows]
         if not places:
-            raise DataError(f"{name} is no longer listed in {self._file.name}; look at the folder again")
+            raise DataError(f"{name} is no longer listed in {self._file.name}; refresh the folder")
         if len(rows) < len(places):
-            lost = next(place for place in places if place not in table.rows)
+            place = next(place for place in places if place not in table.rows)
             raise DataError(
-                f"{name} has no place for a caption in {self._file.name}, {lost}; add a column text, or edit the table "
-                "itself"
+                f"{name} has no place for a caption in {self._file.name}, {place}; add a column text, or edit the "
+                "table itself"
             )
         return rows
 
@@ -223,35 +227,38 @@ class Table:
         """The table as it is now, read again if it has changed. DataError."""
         path, name = self._file.path, self._file.name
         last, state = self._last, _state(path)
-        if last is not None and path.is_file() and state[0] == len(last.content) and _bytes(path, name) == last.content:
+        if (
+            last is not None
+            and path.is_file()
+            and state[0] == len(last.content)
+            and bytes_of(path, name) == last.content
+        ):
             return last
         try:
-            found = read_rows(path)  # looks at kind and size before it reads anything
+            read = read_rows(path)  # checks kind and size before it reads anything
         except DataError as error:
             raise DataError(f"{name} cannot be read: {error}; correct it") from error
-        content = _bytes(path, name)
+        content = bytes_of(path, name)
         if _state(path) != state:
-            raise DataError(f"{name} is being changed by something else; try again")
+            raise DataError(f"{name} is just being changed elsewhere; try again")
         text, encoding, _ = decode_text(content)
         mark = _mark(content, text, encoding)
         if mark is None:
-            raise DataError(f"{name} is in no known encoding throughout; save it as UTF-8")
+            raise DataError(f"{name} is not completely in a known encoding; save it as UTF-8")
         rows = text_rows(text, is_csv=self._is_csv)
-        wrong = [
-            row.place for row in found.rows if row.place in rows and rows[row.place].captions != (row.captions or ())
-        ]
-        if wrong:
-            raise DataError(f"{name} cannot be edited here, as {wrong[0]} is read in two ways; edit it by hand")
-        # which image a row is of is found out as for training; a row's number stands in for its captions
-        numbered = [replace(row, captions=(str(i),)) for i, row in enumerate(found.rows)]
+        for row in read.rows:
+            if row.place in rows and rows[row.place].captions != (row.captions or ()):
+                raise DataError(f"{name} cannot be edited here, as {row.place} is read in two ways; edit it by hand")
+        # the image of each row is found as for training, with its number in place of its captions
+        numbered = [replace(row, captions=(str(i),)) for i, row in enumerate(read.rows)]
         entries, _ = entries_of(numbered, self._home, Subset.of(DataConfig()), Notes())
-        images = {entry.name: [found.rows[int(i)].place for i in entry.captions] for entry in entries}
+        images = {entry.name: [read.rows[int(i)].place for i in entry.captions] for entry in entries}
         self._last = _Content(content, text, mark, encoding, rows, images)
         return self._last
 
 
 def _state(file: Path) -> tuple[int, int, int]:
-    """Size, time of change and identity of a file; zeros if there is none."""
+    """Size, time of change and identity of a file; zeros if it does not exist."""
     try:
         status = file.stat()
     except OSError:
@@ -259,7 +266,8 @@ def _state(file: Path) -> tuple[int, int, int]:
     return status.st_size, status.st_mtime_ns, status.st_ino
 
 
-def _bytes(file: Path, name: str) -> bytes:
+def bytes_of(file: Path, name: str) -> bytes:
+    """The content of a file; DataError, which calls it `name`, if it cannot be read."""
     try:
         return file.read_bytes()
     except OSError as error:

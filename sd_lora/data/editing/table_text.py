@@ -1,18 +1,17 @@
-"""Where in the text of a ``metadata.jsonl`` or ``.csv`` each row's captions stand, and the text with others there.
+"""Where each row's captions are in the text of a ``metadata.jsonl`` or ``.csv``, and the text with other captions.
 
-Nothing but those values changes: what else is in a row, and every other row, stays as it was written."""
+Only these values change: the rest of a row, and every other row, stays as it was written."""
 
 from __future__ import annotations
 
 import contextlib
-import csv
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sd_lora.data.folders.metadata_rows import DELIMITERS, TEXTS, columns_of, is_blank, texts_of
+from sd_lora.data.folders.metadata_rows import DELIMITERS, TEXTS, columns_of, csv_records, is_blank, texts_of
 
 _BLANK = " \t\r\n"
 _DECODER = json.JSONDecoder()
@@ -43,7 +42,7 @@ class TextRow:
             value = one if self.form == "text" and len(captions) < 2 else list(captions)
             return self.before + json.dumps(value, ensure_ascii=plain_ascii)
         if len(captions) > 1:
-            raise ValueError(f"a row of a CSV file holds one caption, and {len(captions)} lines were given; write one")
+            raise ValueError(f"a row of a CSV file holds one caption, but {len(captions)} lines were given; write one")
         text = "".join(captions)
         if self.quoted or any(c in text for c in (self.form, '"')):
             text = '"' + text.replace('"', '""') + '"'
@@ -52,14 +51,13 @@ class TextRow:
 
 def text_rows(text: str, *, is_csv: bool) -> dict[str, TextRow]:
     """The rows of a table's `text` that can be rewritten, by the place that `read_rows` gives them."""
-    found = _csv_rows(text) if is_csv else _json_rows(text)
-    return {row.place: row for row in found}
+    return {row.place: row for row in (_csv_rows(text) if is_csv else _json_rows(text))}
 
 
 def with_captions(
     text: str, changes: Mapping[str, Sequence[str]], rows: Mapping[str, TextRow], *, plain_ascii: bool = False
 ) -> str:
-    """`text` with other captions in the rows at these places; `plain_ascii`: JSON escapes all other letters.
+    """`text` with other captions in the rows at these places; `plain_ascii`: in JSON all other letters are escaped.
 
     ValueError, in a clause, if a row cannot hold them.
     """
@@ -79,17 +77,17 @@ def _json_rows(text: str) -> Iterator[TextRow]:
 
 
 def _json_row(place: str, line: str, offset: int) -> TextRow:
-    """The row in a line of JSON. ValueError if it is no object."""
+    """The row in a line of JSON. ValueError if it is not an object."""
     pairs = list(_members(line))
     given = [(key.strip().lower(), value) for key, value, _, _ in pairs]
-    said = _read_of(given)
-    if said is None:  # null, or no text at all
+    column = _column_read(given)
+    if column is None:  # null, or no text at all
         empty = next((i for name in TEXTS for i, (key, _) in enumerate(given) if key == name), None)
         if empty is None:
             last = pairs[-1][3]
             return TextRow(place, line, (), offset + last, offset + last, "text", ', "text": ')
-        said = empty
-    _, value, start, end = pairs[said]
+        column = empty
+    _, value, start, end = pairs[column]
     form = "list" if isinstance(value, list) else "text"
     return TextRow(place, line, texts_of(value) or (), offset + start, offset + end, form)
 
@@ -116,46 +114,40 @@ def _after_blanks(line: str, at: int) -> int:
     return at
 
 
-def _read_of(given: Sequence[tuple[str, Any]]) -> int | None:
-    """Which of the columns (name, value) is read as the caption: the first that is filled, else the first blank one;
-    None if there are none or all are null."""
-    there = [i for name in TEXTS for i, (column, value) in enumerate(given) if column == name and value is not None]
-    return min(there, key=lambda i: is_blank(given[i][1]), default=None)
+def _column_read(given: Sequence[tuple[str, Any]]) -> int | None:
+    """Which of the columns (name, value) is read as the caption: the first that is not blank, else the first;
+    None if there is none or all are null."""
+    texts = [i for name in TEXTS for i, (column, value) in enumerate(given) if column == name and value is not None]
+    return min(texts, key=lambda i: is_blank(given[i][1]), default=None)
 
 
 def _csv_rows(text: str) -> Iterator[TextRow]:
     lines = _Lines(text)
     delimiter, columns = columns_of(lines.header)
-    reader = csv.reader(lines, delimiter=delimiter, strict=True)
-    while True:
-        place, start = f"line {reader.line_num + 2}", lines.at
-        try:
-            values = next(reader, None)
-        except csv.Error:
-            continue
-        if values is None:
-            return
-        if any(values) and len(values) <= len(columns):
+    start = lines.at
+    for place, values in csv_records(lines, delimiter):
+        if not isinstance(values, str) and any(values) and len(values) <= len(columns):
             with contextlib.suppress(ValueError):
                 yield _csv_row((place, text[start : lines.at], start), delimiter, columns, values)
+        start = lines.at
 
 
-def _csv_row(found: tuple[str, str, int], delimiter: str, columns: Sequence[str], values: Sequence[str]) -> TextRow:
-    """The row of `values` that was `found` as (place, raw text, offset). ValueError if it has no column of text."""
-    place, raw, offset = found
+def _csv_row(record: tuple[str, str, int], delimiter: str, columns: Sequence[str], values: Sequence[str]) -> TextRow:
+    """The row of `values` in a `record` (place, raw text, offset). ValueError if it has no column of text."""
+    place, raw, offset = record
     spans = _spans(raw, delimiter)
     if [_plain(raw[start:end]) for start, end in spans] != list(values):
         raise ValueError("its values are not where they should be")
-    said = _read_of(list(zip(columns, values, strict=False)))
-    if said is None:  # the row ends before its column
-        said = next((i for name in TEXTS for i, column in enumerate(columns) if column == name), None)
-        if said is None:
+    column = _column_read(list(zip(columns, values, strict=False)))
+    if column is None:  # the row ends before its column
+        column = next((i for text in TEXTS for i, name in enumerate(columns) if name == text), None)
+        if column is None:
             raise ValueError("it has no column of text")
         end = offset + spans[-1][1]
-        return TextRow(place, raw, (), end, end, delimiter, delimiter * (said - len(values) + 1))
-    start, end = spans[said]
+        return TextRow(place, raw, (), end, end, delimiter, delimiter * (column - len(values) + 1))
+    start, end = spans[column]
     quoted = raw[start : start + 1] == '"'
-    return TextRow(place, raw, texts_of(values[said]) or (), offset + start, offset + end, delimiter, quoted=quoted)
+    return TextRow(place, raw, texts_of(values[column]) or (), offset + start, offset + end, delimiter, quoted=quoted)
 
 
 def _spans(raw: str, delimiter: str) -> list[tuple[int, int]]:

@@ -1,4 +1,4 @@
-"""Read kohya's dataset TOML: folders of images, each with settings that come down from [general] and [[datasets]]."""
+"""Read kohya's dataset TOML: folders of images, each with settings inherited from [general] and [[datasets]]."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _WITHOUT = frozenset({
 
 
 class _Settings(BaseModel):
-    """Kohya's settings that are read, with kohya's names; None: as this program's config says."""
+    """Kohya's settings that are read, by kohya's names; None: as this program's config says."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
@@ -62,7 +62,7 @@ class _Settings(BaseModel):
     is_reg: bool = False
 
     def subset(self, config: DataConfig) -> Subset:
-        """What these settings, and `config` where they say nothing, make of a folder."""
+        """How a folder is read by these settings, and by `config` where they say nothing."""
         of = Subset.of(config, self.class_tokens, self.is_reg)
         given = {
             "shuffle": self.shuffle_caption, "keep": self.keep_tokens, "dropout": self.caption_tag_dropout_rate,
@@ -71,19 +71,12 @@ class _Settings(BaseModel):
         rules = replace(of.rules, **{name: value for name, value in given.items() if value is not None})
         ending = self.caption_extension
         suffixes = (ending if ending.startswith(".") else f".{ending}",) if ending else of.suffixes
-        return replace(
-            of,
-            suffixes=suffixes,
-            rules=rules,
-            repeats=self.num_repeats,
-            may_flip=self.flip_aug,
-            prefix=self.caption_prefix,
-            suffix=self.caption_suffix,
-        )
+        affixes = {"prefix": self.caption_prefix, "suffix": self.caption_suffix}
+        return replace(of, suffixes=suffixes, rules=rules, repeats=self.num_repeats, may_flip=self.flip_aug, **affixes)
 
 
 def _looks_like_one(path: Path) -> bool:
-    """Whether a file that is no TOML was meant to be a dataset."""
+    """Whether a file that is not TOML was meant to be a dataset."""
     try:
         with path.open("rb") as file:
             return b"[datasets" in file.read(_MAX_BYTES)
@@ -93,27 +86,27 @@ def _looks_like_one(path: Path) -> bool:
 
 def read(source: Source) -> Reading | None:
     """What the one dataset TOML in the folder names; None if there is none, or more than one."""
-    found = []
+    files = []
     for name, file in source.folder.files.items():
         if suffix_of(name) == ".toml":
             try:
-                found += [file] * ("datasets" in _load(file.path))
+                files += [file] * ("datasets" in _load(file.path))
             except DataError as error:
                 if _looks_like_one(file.path):
                     source.notes.add("dataset-broken", file.name, clipped(str(error.__cause__)))
-    if len(found) != 1:
+    if len(files) != 1:
         return None
-    reading, seen = _read(found[0].path, source)
+    reading, seen = _read(files[0].path, source)
     for folder in source.folder.below():  # what was read there is noted already
         if os.path.realpath(folder.path) in seen:
             folder.files.clear()
         folder.files = {name: file for name, file in folder.files.items() if os.path.realpath(file.path) not in seen}
-    note_rest(source.folder, (), {found[0].path}, source.notes, "name [its|their] folder in a subset")
+    note_rest(source.folder, (), {files[0].path}, source.notes, "name [its|their] folder in a subset")
     return reading
 
 
 def read_file(file: Path, source: Source) -> Reading:
-    """The images that a dataset TOML names. DataError if it is no TOML."""
+    """The images that a dataset TOML names. DataError if it is not TOML."""
     return _read(file, source)[0]
 
 
@@ -145,13 +138,13 @@ def _read(file: Path, source: Source) -> tuple[Reading, set[str]]:
 
 
 def _image_folder(settings: _Settings, file: Path, seen: set[str], notes: Notes) -> Folder | None:
-    """The walk of a subset's image_dir, which is added to `seen`; None, with a note, if there is none to read."""
+    """The walk of a subset's image_dir, which is added to `seen`; None, with a note, if it cannot be read."""
     where = _place(settings.image_dir or "", file.parent)
     given = f"image_dir {clipped(settings.image_dir or '')}"
     if not settings.image_dir or not os.path.isdir(where):
         likely = likely_folder(where) if settings.image_dir else None
         guess = f", did you mean {relative(likely, file.parent) or '.'}?" if likely else ""
-        what = f"{given} is no folder{guess}" if settings.image_dir else "a subset has no image_dir"
+        what = f"{given} is not a folder{guess}" if settings.image_dir else "a subset has no image_dir"
         notes.add("no-images", shown(file.name), what, "name the folder that holds the images in image_dir")
         return None
     real = os.path.realpath(where)
@@ -180,7 +173,7 @@ def _images(settings: _Settings, folder: Folder, base: Path, source: Source) -> 
         if not isinstance(content, dict):
             raise RowsError(f"{kind_of(content)}, not an object")
     except (RowsError, ValueError, RecursionError) as error:
-        notes.add("entry-broken", label, f"no metadata in JSON: {clipped(str(error))}")
+        notes.add("entry-broken", label, f"not metadata in JSON: {clipped(str(error))}")
         return []
     rows = _rows(content, folder, label, notes)
     entries, met = entries_of(rows, folder, subset, notes, by_stem=True)
@@ -197,28 +190,28 @@ def _rows(content: Mapping[str, Any], folder: Folder, label: str, notes: Notes) 
         try:
             if not isinstance(values, dict):
                 raise ValueError(f"{kind_of(values)}, not an object")
-            said = [texts_of(values.get(key)) for key in ("caption", "tags")]
+            captions_and_tags = [texts_of(values.get(key)) for key in ("caption", "tags")]
         except ValueError as error:
             broken.append(("entry-broken", label, f"{clipped(name)}: {error}"))
             continue
-        caption = ", ".join(text for texts in said for text in texts or ())
-        captions = (caption,) if caption else None if said == [None, None] else ()
+        caption = ", ".join(text for texts in captions_and_tags for text in texts or ())
+        captions = (caption,) if caption else None if captions_and_tags == [None, None] else ()
         rows.append(Row(label, name.removeprefix(top), captions))
     note_rows(broken, notes)
     return rows
 
 
 def _subsets(content: Mapping[str, Any], name: str, notes: Notes) -> Iterator[_Settings]:
-    """The settings of every subset, what comes down to it included; what cannot be used is noted once."""
-    said: set[str] = set()
+    """The settings of every subset, including inherited ones; what cannot be used is noted once."""
+    noted: set[str] = set()
 
     def note(detail: str, advice: str = "") -> None:
-        if detail not in said:
-            said.add(detail)
+        if detail not in noted:
+            noted.add(detail)
             notes.add("setting-unknown", name, detail, advice)
 
     for key in content.keys() - {"general", "datasets"}:
-        note(f"[{clipped(key)}] is no part of a dataset file")
+        note(f"[{clipped(key)}] does not belong in a dataset file")
     general = _table(content.get("general", {}), "[general]", note)
     for number, dataset in enumerate(_tables(content.get("datasets"), "[[datasets]]", note), 1):
         subsets = _tables(dataset.get("subsets"), "[[datasets.subsets]]", note)
@@ -238,7 +231,7 @@ def _settings(given: dict[str, Any], note: Callable[..., None]) -> _Settings:
         elif key not in _WITHOUT:
             close = difflib.get_close_matches(key, [*_Settings.model_fields, *_ELSEWHERE, *_WITHOUT], n=1)
             guess = f", did you mean {close[0]}?" if close else ""
-            note(f"{shown_value} is no setting of kohya's{guess}", "correct or remove [it|them]")
+            note(f"{shown_value} is not a setting of kohya's{guess}", "correct or remove [it|them]")
         elif value:  # what is switched off is not missed
             note(f"{shown_value} is not known here", "remove [it|them]")
     try:
@@ -277,10 +270,10 @@ def _place(path: str, base: Path) -> Path:
 
 
 def _load(file: Path) -> dict[str, Any]:
-    """The content of a TOML file; DataError if it is none."""
+    """The content of a TOML file; DataError if it is not one."""
     try:
         if not file.is_file() or file.stat().st_size > _MAX_BYTES:
-            raise ValueError(f"no regular file of up to {_MAX_BYTES // 1000} kB")
+            raise ValueError(f"not a regular file of up to {_MAX_BYTES // 1000} kB")
         text = decode_text(file.read_bytes())[0]
         if any(line.count(".") > _MAX_DOTS for line in text.splitlines()):
             raise ValueError(f"over {_MAX_DOTS} dots in one line")

@@ -1,4 +1,4 @@
-"""What a layout says of each image before any image is opened."""
+"""What a layout says about each image before any image is opened."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Entry:
     """One image as its layout describes it; `captions` are as written by the user, one is chosen per exposure.
 
     `name` is the path relative to the folder, with ``/``. `repeats` says how often it is seen relative to others.
-    `mask` is a picture whose white parts are learnt. `prior` marks a regularisation image, which is to keep the base as
-    it is and is trained without the trigger word.
+    `mask` is a picture whose white parts are learnt. `prior` marks a regularisation image, which is trained without
+    the trigger word to preserve the base.
     """
 
     file: Path
@@ -44,8 +44,8 @@ class Entry:
 
 @dataclass(frozen=True)
 class Listing:
-    """A folder understood: the `layout`'s name, `summary` (one line for the user), its entries sorted by name, and what
-    was found on the way."""
+    """A folder that was read: the `layout`'s name, `summary` (one line for the user), its entries sorted by name, and
+    the findings."""
 
     layout: str
     summary: str

@@ -1,4 +1,4 @@
-"""Read kohya's folders: ``10_style`` holds images that are seen ten times as often, captioned "style" if by nothing."""
+"""Read kohya's folders: ``10_style`` holds images seen ten times as often, with the default caption "style"."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _PRIOR = frozenset({"reg"})
 
 @dataclass(frozen=True)
 class Part:
-    """A part of the images that has repeats of its own."""
+    """A group of images with the same repeats."""
 
     name: str
     count: int
@@ -37,7 +37,7 @@ class _Leaf:
 def read(source: Source) -> Reading | None:
     """The folders named so in the folder, in its ``img`` and ``reg`` (whose images are prior), or the folder itself.
 
-    None if there are none. Where they lie deeper, no image is read and a finding names the likely folder.
+    None if there are none. If they are deeper, no image is read and a finding names the likely folder.
     """
     leaves = _leaves(source)
     if not leaves:
@@ -55,7 +55,7 @@ def read(source: Source) -> Reading | None:
         else:
             found = read_leaf(folder, Subset.of(config, prior=source.prior or id(folder) in in_reg), notes)
             for entry in found:
-                notes.add("layout-mixed", entry.name, "lies beside kohya's folders and is read with repeats 1")
+                notes.add("layout-mixed", entry.name, "it is beside kohya's folders and read with repeats 1")
             if found and folder is not source.folder:
                 note_number(folder, notes)
         entries += found
@@ -90,7 +90,7 @@ def note_number(folder: Folder, notes: Notes) -> None:
         notes.add(
             "layout-number",
             f"{folder.name}/",
-            "it lies too deep for its number to be repeats",
+            "it is too deep for its number to be read as repeats",
             f"give {above} as the folder if they are meant",
         )
     else:
@@ -100,16 +100,16 @@ def note_number(folder: Folder, notes: Notes) -> None:
 def unread(source: Source) -> str:
     """A clause on the folders whose number is not read as repeats; empty if there are none."""
     names = [f.name for f in source.folder.below() if _NUMBERED.fullmatch(f.path.name) and not repeats_of(f.path.name)]
-    why = "numbers such as a year, or with a leading zero, are no repeats"
+    why = "years and numbers with a leading zero are not repeats"
     return f" ({some(names)} does not count: {why})" if names else ""
 
 
 def repeats_of(name: str) -> tuple[int, str] | None:
-    """``10_style`` → 10, "style". Leading zeros, years and what is too large for repeats are no repeats."""
-    found = _NUMBERED.fullmatch(name)
-    if not found or len(found[1]) > 4 or found[1][0] == "0" or 1900 <= int(found[1]) <= 2100:
+    """``10_style`` → 10, "style". None for leading zeros, years and numbers of more than four digits."""
+    match = _NUMBERED.fullmatch(name)
+    if not match or len(match[1]) > 4 or match[1][0] == "0" or 1900 <= int(match[1]) <= 2100:
         return None
-    return int(found[1]), shown(found[2])
+    return int(match[1]), shown(match[2])
 
 
 def _leaves(source: Source) -> list[_Leaf]:
@@ -129,7 +129,7 @@ def _called(folder: Folder, names: frozenset[str]) -> bool:
 
 
 def _too_deep(source: Source) -> Reading | None:
-    """A reading of nothing if all images lie in kohya's folders, but too deep."""
+    """A reading of nothing if all images are in kohya's folders, but too deep."""
     likely: list[tuple[Folder, Folder]] = []
     waiting = [(source.folder, source.folder)]
     while waiting:

@@ -1,4 +1,4 @@
-"""Understand a folder of images, whatever its layout: which images, which captions, what is odd about them.
+"""List a folder of images of any layout: which images, which captions, what is wrong with them.
 
 The first step of reading data; it opens no image."""
 
@@ -23,8 +23,8 @@ _BARE = "give a trigger word (--trigger WORD), or write captions, which sd-lora 
 def list_folder(config: DataConfig) -> Listing:
     """The images of ``config.folder`` and ``config.regularisation`` with their captions.
 
-    The first layout that the folder is of is read, or the one ``config.layout`` names. Raises DataError if a folder is
-    not there or cannot be read; all else that is wrong is a finding.
+    The first layout that fits the folder is read, or the one ``config.layout`` names. Raises DataError if a folder does
+    not exist or cannot be read; everything else that is wrong is a finding.
     """
     given, notes = Path(os.path.expanduser(config.folder)), Notes()
     is_file = suffix_of(given.name) == ".toml" and os.path.isfile(given)
@@ -43,45 +43,45 @@ def list_folder(config: DataConfig) -> Listing:
     if all(entry.prior for entry in entries) and not any(finding.severity == "error" for finding in notes.findings):
         notes.add("no-images", None, f"no images to learn from in {shown(config.folder)} or below it")
     if prior:
-        found = _prior(config, prior, top, notes)
-        _refuse_shared(config, entries, found.entries)
-        entries, summary = [*entries, *found.entries], f"{summary}; regularisation: {found.summary}"
+        priors = _prior(config, prior, top, notes)
+        _refuse_shared(config, entries, priors.entries)
+        entries, summary = [*entries, *priors.entries], f"{summary}; regularisation: {priors.summary}"
     masks = sum(entry.mask is not None for entry in entries)
     summary += f"; {masks} with masks" if masks else ""
     return Listing(layout, summary, tuple(sorted(entries, key=lambda entry: entry.name)), notes.all())
 
 
 def _understood(source: Source, layout: str) -> tuple[str, Reading]:
-    """The layout that the folder is of, or the one asked for, and what it reads."""
+    """The layout that fits the folder, or the one asked for, and what it reads."""
     for name, (read, sought) in LAYOUTS.items():
         if layout in ("auto", name) and (reading := read(source)):
             return name, reading
         if layout == name:
             unread = kohya.unread(source) if name == "kohya" else ""
-            what = f"data.layout={name} needs {sought}, and there is none{unread}"
+            what = f"data.layout={name} needs {sought}, but there is none{unread}"
             if not any(finding.code == "dataset-broken" for finding in source.notes.findings):
                 source.notes.add("no-images", None, what)
     return layout, Reading([], "no images")
 
 
 def _prior(config: DataConfig, folder: Path, top: Path, notes: Notes) -> Reading:
-    own = Notes()
-    tree = _walked("data.regularisation", folder, own, relative(folder, top), leave_out=top)
-    source = Source(replace(config, layout="auto"), tree, own, prior=True)
+    inner = Notes()
+    tree = _walked("data.regularisation", folder, inner, relative(folder, top), leave_out=top)
+    source = Source(replace(config, layout="auto"), tree, inner, prior=True)
     reading = kohya.read(source) or _beside(source) or _bare(source)
-    if not reading.entries and not own.findings:
-        own.add("no-images", None, f"no images in data.regularisation {shown(str(folder))}")
-    notes.findings += own.findings
-    notes.not_read += own.not_read
+    if not reading.entries and not inner.findings:
+        inner.add("no-images", None, f"no images in data.regularisation {shown(str(folder))}")
+    notes.findings += inner.findings
+    notes.not_read += inner.not_read
     return reading
 
 
 def _refuse_shared(config: DataConfig, entries: list[Entry], priors: list[Entry]) -> None:
-    own = {os.path.realpath(entry.file) for entry in entries}
-    both = [entry.name for entry in priors if os.path.realpath(entry.file) in own]
+    files = {os.path.realpath(entry.file) for entry in entries}
+    both = [entry.name for entry in priors if os.path.realpath(entry.file) in files]
     if both:
         raise DataError(
-            f"data.regularisation {shown(config.regularisation)} holds images that are read from data.folder too "
+            f"data.regularisation {shown(config.regularisation)} holds images that are also read from data.folder "
             f"({some(both)}); name a folder of other images"
         )
 
@@ -91,10 +91,10 @@ def _beside(source: Source) -> Reading | None:
         return None
     entries, where = _everywhere(source, _plain(source))
     counts = source.notes.captioned
-    own = sum(count for suffix, count in counts.items() if suffix)
+    with_file = sum(count for suffix, count in counts.items() if suffix)
     kinds = ", ".join(suffix for suffix in counts if suffix)
-    some_of = "" if own == len(entries) else f", {own}"
-    beside = f"{some_of} with captions beside them ({kinds})" if own else " without captions"
+    some_of = "" if with_file == len(entries) else f", {with_file}"
+    beside = f"{some_of} with captions beside them ({kinds})" if with_file else " without captions"
     return Reading(entries, f"{plural(len(entries))}{beside}{_by_default(source)}{where}")
 
 
@@ -114,21 +114,21 @@ def _by_default(source: Source) -> str:
 
 
 def _everywhere(source: Source, subset: Subset) -> tuple[list[Entry], str]:
-    """All images of the folder, and a clause on how many lie in folders within."""
+    """All images of the folder, and a clause on how many are in subfolders."""
     entries: list[Entry] = []
     inside: list[str] = []
     for folder in source.folder.below():
-        found = read_leaf(folder, subset, source.notes)
-        entries += found
-        if found and folder is not source.folder:
-            inside.append(f"{len(found)} of them in {folder.name}/")
+        images = read_leaf(folder, subset, source.notes)
+        entries += images
+        if images and folder is not source.folder:
+            inside.append(f"{len(images)} of them in {folder.name}/")
             if source.config.layout == "auto":
                 note_number(folder, source.notes)
     return entries, f", {some(inside)}" if inside else ""
 
 
 def _existing(setting: str, given: str) -> Path:
-    """The folder that a setting names; DataError, with the likely one, if there is none."""
+    """The folder that a setting names; DataError, with the likely one, if it does not exist."""
     path = Path(os.path.expanduser(given))
     if given and os.path.isdir(path):
         return path

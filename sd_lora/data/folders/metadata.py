@@ -1,4 +1,4 @@
-"""Read a folder with ``metadata.jsonl``, ``.csv`` or ``.parquet``, from whose rows no path leads out of the folder."""
+"""Read a folder with ``metadata.jsonl``, ``.csv`` or ``.parquet``; a row cannot name a file outside of the folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from sd_lora.data.folders.sidecars import Reading, Source, Subset, masks_of, wit
 from sd_lora.data.folders.tree import File, Folder, Notes, key, stem_of
 
 FILES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
-#: rows of one kind that cannot be used; more are counted
+#: rows of one kind that are named if they cannot be used; more are counted
 _MOST_NAMED = 50
 
 
@@ -66,8 +66,8 @@ def _read(home: Folder, file: File, source: Source) -> Reading:
 def entries_of(
     rows: Iterable[Row], home: Folder, subset: Subset, notes: Notes, by_stem: bool = False
 ) -> tuple[list[Entry], set[Path]]:
-    """The images of `rows`, looked for in `home`; rows of one image are its captions. Also all files that are
-    named, used or not. What cannot be used is noted.
+    """The images of `rows`, searched in `home`; rows of one image are its captions. Also all files that are named, used
+    or not. What cannot be used is noted.
 
     `by_stem`: a row may leave out the ending of its image.
     """
@@ -116,8 +116,8 @@ def note_rows(refused: Sequence[tuple[str, str, str]], notes: Notes) -> None:
 
 
 def note_rest(top: Folder, entries: Iterable[Entry], known: set[Path], notes: Notes, advice: str = "") -> None:
-    """Note the images in or below `top` that are in no entry as unlisted, with `advice` if rows are none, and all other
-    files as not read."""
+    """Note the images in or below `top` that are in no entry as unlisted, with `advice` instead of adding rows, and all
+    other files as not read."""
     known = known | {entry.file for entry in entries} | {entry.mask for entry in entries if entry.mask}
     for folder in top.below():
         pictures = {file.path for file in without_masks(folder, masks_of(folder)).values()}
@@ -155,7 +155,7 @@ class _Finder:
                     self.alike[key(inner + stem_of(name))].append(file)
 
     def find(self, name: str) -> File:
-        """The file; RowError if it is not there or not in the folder."""
+        """The file; RowError if it does not exist or is not in the folder."""
         parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".")]
         plain = "/".join(parts)
         file = self.files.get(name)

@@ -7,7 +7,7 @@ import csv
 import io
 import json
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,19 +20,19 @@ from sd_lora.errors import DataError, SdLoraError, reason, shown, some
 NAMES = ("file_name", "image", "file", "filename", "path")
 TEXTS = ("text", "caption", "prompt", "description")
 MASKS = ("mask",)
-#: of text; a Parquet file may hold more that is not read
+#: of text; a Parquet file may hold other columns that are not read
 MAX_BYTES = 32_000_000
 MAX_PARQUET = 256_000_000
 MAX_ROWS = 100_000
 DELIMITERS = ",;\t"
-#: columns and what they hold; a column may be there twice
+#: columns and what they hold; a column may occur twice
 Values = Sequence[tuple[str, Any]]
 #: a place, and the values there or why there are none
 Found = tuple[str, Values | str]
 
 
 class RowsError(DataError):
-    """A metadata file of which nothing can be used, in a clause."""
+    """Why nothing of a metadata file can be used, in a clause."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +47,8 @@ class Row:
 
 @dataclass
 class Rows:
-    """The rows of one file, those that cannot be used (place, why), in how many a column is `unread` as another one is
-    read in its place, and the encoding if it had to be guessed."""
+    """The rows of one file, those that cannot be used (place, why), in how many rows a column is `unread` because
+    another one is read, and the encoding if it was guessed."""
 
     rows: list[Row] = field(default_factory=list)
     broken: list[tuple[str, str]] = field(default_factory=list)
@@ -82,10 +82,10 @@ def read_rows(file: Path) -> Rows:
 
 
 def read_text(file: Path) -> tuple[str, str]:
-    """The text of `file` and its encoding if that was guessed; RowsError if it is too large or none."""
+    """The text of `file` and its encoding if that was guessed; RowsError if it is too large or not text."""
     try:
         if not file.is_file():
-            raise RowsError("no regular file")
+            raise RowsError("not a regular file")
         if file.stat().st_size > MAX_BYTES:
             raise RowsError(f"over {MAX_BYTES // 1_000_000} MB")
         text, encoding, guessed = decode_text(file.read_bytes())
@@ -106,7 +106,7 @@ def texts_of(value: object) -> tuple[str, ...] | None:
         raise ValueError(f"its caption is {kind_of(wrong[0])}, not text")
     longest = max(map(len, texts), default=0)
     if longest > MAX_CAPTION:
-        raise ValueError(f"its caption has {longest} characters, and {MAX_CAPTION} are read at most")
+        raise ValueError(f"its caption has {longest} characters, but only {MAX_CAPTION} are read")
     return tuple(clean for text in texts if (clean := tidy(text)))
 
 
@@ -118,35 +118,35 @@ def kind_of(value: object) -> str:
 def _row(place: str, values: Values | str, unread: Counter[str]) -> Row:
     if isinstance(values, str):
         raise ValueError(values)
-    names, masks, texts = (_said(values, columns) for columns in (NAMES, MASKS, TEXTS))
-    name, mask, text = (said[0][1] if said else None for said in (names, masks, texts))
+    names, masks, texts = (_in_columns(values, columns) for columns in (NAMES, MASKS, TEXTS))
+    name, mask, text = (pairs[0][1] if pairs else None for pairs in (names, masks, texts))
     if name is None or name == "":
         raise ValueError(f"it names no image ({NAMES[0]})")
     wrong = [value for value in (name, mask) if not isinstance(value, str | None)]
     if wrong:
         raise ValueError(f"a file's name is {kind_of(wrong[0])}, not text")
     captions = texts_of(text)
-    # a dataset's own path beside file_name is nothing that is missed; a second file_name is
-    rivals = [said[1:] for said in (texts, [pair for pair in names if pair[0] == names[0][0]], masks)]
+    # another path beside file_name is not missed; a second file_name is
+    rivals = [pairs[1:] for pairs in (texts, [pair for pair in names if pair[0] == names[0][0]], masks)]
     unread.update({column for pairs in rivals for column, value in pairs if not is_blank(value)})
     return Row(place, name.strip(), captions, mask or None)
 
 
-def _said(values: Values, columns: Sequence[str]) -> Values:
-    """What is said in `columns`: what is read, and what else is not the same. Blanks come last."""
+def _in_columns(values: Values, columns: Sequence[str]) -> Values:
+    """The pairs of `columns`: the one that is read, then those with another value. Blank ones come last."""
     given = [(column.strip().lower(), value) for column, value in values]
-    found = [(name, value) for column in columns for name, value in given if name == column and value is not None]
-    found.sort(key=lambda pair: is_blank(pair[1]))
-    return found[:1] + [pair for pair in found if pair[1] != found[0][1]]
+    pairs = [(name, value) for column in columns for name, value in given if name == column and value is not None]
+    pairs.sort(key=lambda pair: is_blank(pair[1]))
+    return pairs[:1] + [pair for pair in pairs if pair[1] != pairs[0][1]]
 
 
 def is_blank(value: object) -> bool:
-    """Whether a text, or each text of a list, holds nothing that is seen."""
+    """Whether a text, or each text of a list, holds nothing visible."""
     return all(isinstance(v, str) and not tidy(v) for v in (value if isinstance(value, list) else [value]))
 
 
 def _json_lines(text: str) -> Iterator[Found]:
-    for number, line in enumerate(text.split("\n"), 1):  # other line ends may stand within a JSON text
+    for number, line in enumerate(text.split("\n"), 1):  # a JSON text may hold other line ends
         if line.strip():
             yield f"line {number}", _json(line)
 
@@ -155,33 +155,41 @@ def _json(line: str) -> Values | str:
     outer: list[tuple[str, Any]] = []
 
     def keep(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        outer[:] = pairs  # the outermost object is made last
+        outer[:] = pairs  # the outermost object comes last
         return dict(pairs)
 
     try:
         values = json.loads(line, object_pairs_hook=keep)
     except (ValueError, RecursionError) as error:
-        return f"no JSON: {str(error).partition(':')[0].lower()}"
+        return f"not JSON: {str(error).partition(':')[0].lower()}"
     return outer if isinstance(values, dict) else f"{kind_of(values)}, not an object"
 
 
 def _csv(text: str) -> Iterator[Found]:
     lines = io.StringIO(text.lstrip("\r\n"), newline="")
     delimiter, columns = columns_of(lines.readline())
+    for place, values in csv_records(lines, delimiter):
+        if isinstance(values, str):
+            yield place, values
+        elif len(values) > len(columns):
+            yield place, f"{len(values)} values for {len(columns)} columns; a caption with {delimiter!r} needs quotes"
+        elif any(values):
+            yield place, list(zip(columns, values, strict=False))
+
+
+def csv_records(lines: Iterable[str], delimiter: str) -> Iterator[tuple[str, list[str] | str]]:
+    """The records below the first line of a CSV file: a place, and the values there or why there are none."""
     reader = csv.reader(lines, delimiter=delimiter, strict=True)
     while True:
         place = f"line {reader.line_num + 2}"
         try:
             values = next(reader, None)
         except csv.Error as error:
-            yield place, f"no CSV: {error}"
+            yield place, f"not CSV: {error}"
             continue
         if values is None:
             return
-        if len(values) > len(columns):
-            yield place, f"{len(values)} values for {len(columns)} columns; a caption with {delimiter!r} needs quotes"
-        elif any(values):
-            yield place, list(zip(columns, values, strict=False))
+        yield place, values
 
 
 def columns_of(header: str) -> tuple[str, list[str]]:
@@ -201,7 +209,7 @@ def _parquet(file: Path) -> Iterator[Found]:
     except ImportError as error:
         raise DataError(f'{shown(str(file))} needs pyarrow; pip install "sd-lora[parquet]"') from error
     if not file.is_file():
-        raise RowsError("no regular file")
+        raise RowsError("not a regular file")
     if file.stat().st_size > MAX_PARQUET:
         raise RowsError(f"over {MAX_PARQUET // 1_000_000} MB")
     row = size = 0
@@ -209,7 +217,7 @@ def _parquet(file: Path) -> Iterator[Found]:
         with file.open("rb") as content, parquet.ParquetFile(content) as table:
             columns = _parquet_columns(table)
             for batch in table.iter_batches(batch_size=4096, columns=columns):
-                for index in range(batch.num_rows):  # a short file may stand for much text: row by row
+                for index in range(batch.num_rows):  # row by row, as a short file may unpack to much text
                     values = [(name, batch[name][index].as_py()) for name in columns]
                     row += 1
                     size += sum(_length(value) for _, value in values)
@@ -218,12 +226,12 @@ def _parquet(file: Path) -> Iterator[Found]:
                     yield f"row {row}", values
     except (OSError, SdLoraError):
         raise
-    except Exception as error:  # a damaged file raises errors of a dozen types
-        raise RowsError(f"no Parquet: {clipped(str(error))}") from error
+    except Exception as error:  # a damaged file raises a dozen types of errors
+        raise RowsError(f"not Parquet: {clipped(str(error))}") from error
 
 
 def _parquet_columns(table: Any) -> list[str]:
-    """The columns that are needed, after a look at their types and sizes."""
+    """The columns that are needed, once their types and sizes are checked."""
     import pyarrow
 
     schema, meta = table.schema_arrow, table.metadata
@@ -241,7 +249,7 @@ def _parquet_columns(table: Any) -> list[str]:
             raise RowsError(
                 f"its column {name} holds {clipped(str(kind))}; save the images as files and name them there"
             )
-    # a count for all columns; those for each abort the process where the file is damaged
+    # the total for all columns: reading that of each aborts the process if the file is damaged
     if sum(meta.row_group(index).total_byte_size for index in range(meta.num_row_groups)) > 4 * MAX_PARQUET:
         raise RowsError("over 1 GB when unpacked")
     return wanted
@@ -252,6 +260,6 @@ def _length(value: object) -> int:
 
 
 def clipped(text: str) -> str:
-    """The beginning of a text of the user's, on one line."""
+    """The beginning of a user's text, on one line."""
     line = shown(" ".join(text.split()))
     return line if len(line) <= 80 else f"{line[:79]}…"

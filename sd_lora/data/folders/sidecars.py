@@ -1,4 +1,4 @@
-"""Read the images of one folder with the captions and masks that lie beside them; every layout ends here or at rows."""
+"""Read the images of one folder with the captions and masks beside them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _MASK = re.compile(r"(.+)(_mask|-masklabel)", re.IGNORECASE | re.DOTALL)
 
 @dataclass(frozen=True)
 class Subset:
-    """How the images of one folder are read: what they share."""
+    """How the images of one folder are read."""
 
     #: endings of caption files, the preferred one first
     suffixes: tuple[str, ...]
@@ -37,20 +37,20 @@ class Subset:
     masks: bool = True
     #: the caption of an image that has none
     fallback: str = ""
-    #: a caption that is missing is an error
+    #: a missing caption is an error
     required: bool = True
-    #: what to do about it, if not to write a file
+    #: what to do about it, other than writing a file
     remedy: str = ""
     repeats: int = 1
     prior: bool = False
     may_flip: bool = True
-    #: come before and after every caption
+    #: before and after every caption
     prefix: str = ""
     suffix: str = ""
 
     @classmethod
     def of(cls, config: DataConfig, fallback: str = "", prior: bool = False) -> Subset:
-        """As `config` says; its default caption, the word of a style, is none for `prior` images."""
+        """As `config` says; `prior` images do not get its default caption, which may name the style."""
         rules = TagRules(config.shuffle_tags, config.keep_tags, config.tag_dropout)
         given = tidy(fallback if prior else config.default_caption or fallback)
         return cls(config.caption_suffixes, rules, config.caption_lines, config.masks, given, prior=prior)
@@ -60,7 +60,7 @@ class Subset:
         return Entry(file.path, file.name, captions, self.repeats, where, self.prior, self.may_flip, self.rules)
 
     def filled(self, name: str, captions: Sequence[str], state: State, notes: Notes) -> tuple[str, ...]:
-        """The captions of the image `name`, or what stands in for them; that there is neither is noted."""
+        """The captions of the image `name`, or what replaces them; it is noted if there is neither."""
         if state in ("missing", "empty"):
             if self.fallback:
                 captions = (self.fallback,)
@@ -76,7 +76,7 @@ class Subset:
 
 @dataclass(frozen=True)
 class Source:
-    """What a layout is looked for in; `prior`: its images are regularisation images."""
+    """The folder that a layout reads; `prior`: its images are regularisation images."""
 
     config: DataConfig
     folder: Folder
@@ -85,31 +85,31 @@ class Source:
 
     @property
     def word(self) -> str:
-        """The folder's own name, even where it was given as ``.``."""
+        """The folder's name, even if it was given as ``.``."""
         return Path(os.path.realpath(self.folder.path)).name
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A layout read: its images and one line on them."""
+    """What a layout read: the images and one line about them."""
 
     entries: list[Entry]
     summary: str
 
 
 def read_leaf(folder: Folder, subset: Subset, notes: Notes) -> list[Entry]:
-    """The images directly in `folder`; what else lies there and is not read is noted."""
+    """The images directly in `folder`; other files there that are not read are noted."""
     masks = masks_of(folder)
     pictures = without_masks(folder, masks)
     beside = _Beside(folder, pictures, subset, notes)
     entries = []
     for name, file in pictures.items():
         captions = subset.filled(file.name, *beside.captions(name), notes)
-        own = masks.get(key(stem_of(name)), [])
-        entries.append(subset.entry(file, captions, own[0] if own and subset.masks else None))
+        masks_of_image = masks.get(key(stem_of(name)), [])
+        entries.append(subset.entry(file, captions, masks_of_image[0] if masks_of_image and subset.masks else None))
     read = {entry.file for entry in entries} | {entry.mask for entry in entries} | beside.read
     if not subset.masks:  # they were set aside on purpose
-        read |= {mask.path for own in masks.values() for mask in own}
+        read |= {mask.path for masks_of_image in masks.values() for mask in masks_of_image}
     notes.not_read += [file.name for file in folder.files.values() if file.path not in read]
     return entries
 
@@ -120,20 +120,20 @@ def masks_of(folder: Folder) -> dict[str, list[File]]:
     masks: dict[str, list[File]] = defaultdict(list)
 
     def image_of(stem: str) -> str:
-        found = _MASK.fullmatch(stem)
-        return key(found[1]) if found and key(found[1]) in stems else ""
+        match = _MASK.fullmatch(stem)
+        return key(match[1]) if match and key(match[1]) in stems else ""
 
     for name, file in folder.files.items():
         stem = image_of(stem_of(name)) if suffix_of(name) in IMAGE_SUFFIXES else ""
         if stem and not image_of(stem):  # a mask has no mask
             masks[stem].append(file)
-    for found in masks.values():
-        found.sort(key=lambda file: stem_of(file.name).lower().endswith("-masklabel"))
+    for files in masks.values():
+        files.sort(key=lambda file: stem_of(file.name).lower().endswith("-masklabel"))
     return masks
 
 
 def without_masks(folder: Folder, masks: dict[str, list[File]]) -> dict[str, File]:
-    taken = {file.path for found in masks.values() for file in found}
+    taken = {file.path for files in masks.values() for file in files}
     return {name: file for name, file in folder.pictures().items() if file.path not in taken}
 
 
@@ -149,14 +149,14 @@ def captioned(folder: Folder, suffixes: Sequence[str]) -> bool:
 
 def in_order(name: str, suffixes: Sequence[str], find: Callable[[str], list[T]], *, shared: bool) -> list[T]:
     """The caption files of the image `name`, the one to read first: those named for it alone come before those named
-    for its stem, which do not count if other images share the stem and it has its own."""
-    own = [file for suffix in suffixes for file in find(name + suffix)]
-    return own if own and shared else own + [file for suffix in suffixes for file in find(stem_of(name) + suffix)]
+    for its stem, which do not count if it has such files and other images share the stem."""
+    exact = [file for suffix in suffixes for file in find(name + suffix)]
+    return exact if exact and shared else exact + [file for suffix in suffixes for file in find(stem_of(name) + suffix)]
 
 
 @dataclass
 class _Beside:
-    """The caption files of one folder: whose they are and what they say. Each is read once."""
+    """The caption files of one folder: which images they belong to and what they say. Each is read once."""
 
     folder: Folder
     pictures: dict[str, File]
@@ -181,13 +181,13 @@ class _Beside:
         """The captions beside the image `name`, and how they were found."""
         files = self._files(name)
         self.read |= {file.path for file in files}
-        said = [(file, text) for file in files if (text := self._text(file)) is not None]
-        if not said:
+        texts = [(file, text) for file in files if (text := self._text(file)) is not None]
+        if not texts:
             return (), "unreadable" if files else "missing"
-        chosen, text = next((pair for pair in said if pair[1].captions), said[0])
+        chosen, text = next((pair for pair in texts if pair[1].captions), texts[0])
         image = self.pictures[name].name
-        for other, its in said:
-            if its.captions != text.captions:
+        for other, other_text in texts:
+            if other_text.captions != text.captions:
                 self.notes.add("caption-twice", image, f"{chosen.name} is read and {other.name} is not")
         others = [user for user in self._users[chosen.path] if user != name]
         if others and suffix_of(name) in IMAGE_SUFFIXES:
@@ -201,8 +201,8 @@ class _Beside:
         return in_order(name, self.subset.suffixes, self._find, shared=self._stems[key(stem_of(name))] > 1)
 
     def _find(self, name: str) -> list[File]:
-        found = self._by_key.get(key(name), [])
-        return [self.folder.files[n] for n in ([name] if name in found else found)]
+        names = self._by_key.get(key(name), [])
+        return [self.folder.files[n] for n in ([name] if name in names else names)]
 
     def _text(self, file: File) -> CaptionText | None:
         if file.path not in self._texts:

@@ -1,4 +1,4 @@
-"""The first look at a folder of images: one walk that opens no file, and notes on what is found from there on."""
+"""The first look at a folder of images: one walk that opens no file, and notes on what is found."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _JUNK = frozenset({"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadi
 
 
 class File(NamedTuple):
-    """A file: where it is, its name as shown, and whether a link lies on the way to it."""
+    """A file: where it is, its name as shown, and whether there is a link in its path."""
 
     path: Path
     name: str
@@ -47,7 +47,7 @@ class Folder:
             waiting.extend(reversed(folder.folders))
 
     def pictures(self) -> dict[str, File]:
-        """The images directly in it, those of kinds that are not read among them."""
+        """The images directly in it, including kinds that are not read."""
         return {name: file for name, file in self.files.items() if suffix_of(name) in PICTURE_SUFFIXES}
 
     def holds_pictures(self) -> bool:
@@ -60,28 +60,28 @@ class Folder:
 
 @dataclass
 class Notes:
-    """What a reading finds: findings, names of what is not read, and how many captions came from where."""
+    """What is noted while reading: findings, names of what is not read, and how many captions came from where."""
 
     findings: list[Finding] = field(default_factory=list)
     not_read: list[str] = field(default_factory=list)
-    #: captions by the ending of their file; those filled in count under the empty ending
+    #: captions by the suffix of their file; default captions count under the empty suffix
     captioned: Counter[str] = field(default_factory=Counter)
 
     def add(self, code: str, file: str | None, detail: str, advice: str = "") -> None:
         self.findings.append(Finding(code, file, detail, advice))
 
     def all(self) -> tuple[Finding, ...]:
-        """The findings; all that is not read in one."""
-        left = sorted(self.not_read)
-        what = f"{len(left)} {'entry is' if len(left) == 1 else 'entries are'} not read: {some(left)}"
-        return (*self.findings, *([Finding("not-read", None, what)] if left else []))
+        """The findings, with one for everything that is not read."""
+        names = sorted(self.not_read)
+        what = f"{len(names)} {'entry is' if len(names) == 1 else 'entries are'} not read: {some(names)}"
+        return (*self.findings, *([Finding("not-read", None, what)] if names else []))
 
 
 def walk(top: Path, notes: Notes, name: str = "", leave_out: Path | None = None, deep: bool = True) -> Folder:
-    """All that lies in `top` but for hidden files, `leave_out`, caches and the run folders of this program.
+    """All that is in `top` except hidden files, `leave_out`, caches and the run folders of this program.
 
-    `name` comes before every name. Links to folders are followed, after all that is no link, and no folder is read
-    twice; not `deep`: none is looked into. Raises OSError if `top` itself cannot be read.
+    `name` comes before every name. Links to folders are followed last, and no folder is read twice; without `deep`,
+    subfolders are not read. Raises OSError if `top` itself cannot be read.
     """
     root = Folder(top, name)
     seen = {_identity(folder) for folder in (top, leave_out) if folder}
@@ -101,7 +101,7 @@ def walk(top: Path, notes: Notes, name: str = "", leave_out: Path | None = None,
         try:
             who = _identity(folder.path)
             if link and who not in seen and _leads_up(folder.path, top):
-                notes.not_read.append(f"{folder.name}/ (a link to a folder that this one lies in)")
+                notes.not_read.append(f"{folder.name}/ (a link to a folder that this one is in)")
                 continue
             if who in seen:
                 notes.not_read += [f"{folder.name}/ (a link to a folder that is read already)"] * link
@@ -125,8 +125,8 @@ def walk(top: Path, notes: Notes, name: str = "", leave_out: Path | None = None,
 def _scan(folder: Folder) -> list[tuple[str, bool]]:
     """Fill in the files of `folder`; the names of the folders in it, and which of them are links."""
     inside = []
-    with os.scandir(folder.path) as found:
-        for entry in sorted(found, key=lambda e: e.name):
+    with os.scandir(folder.path) as entries:
+        for entry in sorted(entries, key=lambda e: e.name):
             if entry.name.startswith(".") or entry.name.lower() in _JUNK:
                 continue
             link = entry.is_symlink()
@@ -155,7 +155,7 @@ def _leads_up(link: Path, top: Path) -> bool:
 
 
 def likely_folder(path: Path) -> Path | None:
-    """The existing folder that is most like `path`."""
+    """The existing folder whose name is closest to `path`."""
     if os.path.isfile(path):
         return path.parent
     parent = next(parent for parent in path.parents if os.path.isdir(parent))
@@ -165,8 +165,8 @@ def likely_folder(path: Path) -> Path | None:
     except OSError:
         return None
     close = difflib.get_close_matches(key(first), names, n=1)
-    found = parent / names[close[0]] if close else None
-    return found.joinpath(*rest) if found and os.path.isdir(found.joinpath(*rest)) else found
+    likely = parent / names[close[0]] if close else None
+    return likely.joinpath(*rest) if likely and os.path.isdir(likely.joinpath(*rest)) else likely
 
 
 def stem_of(name: str) -> str:
@@ -174,7 +174,7 @@ def stem_of(name: str) -> str:
 
 
 def key(name: str) -> str:
-    """What names have in common that differ in case, or in how accents are spelt."""
+    """The same for names that differ only in case, or in how accents are encoded."""
     return name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()
 
 

@@ -1,4 +1,4 @@
-"""Decode any picture people bring, or say in one sentence why not; nothing else reads image files."""
+"""Decode any picture that users bring, or say in one sentence why not; nothing else reads image files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from sd_lora.errors import DataError, printable
 MAX_PIXELS = 100_000_000
 _MAX_BYTES = 1_000_000_000
 _LARGE_PIXELS, _LARGE_BYTES = 25_000_000, 100_000_000
-_START = 1024  # bytes that tell what a file is
+_START = 1024  # bytes that show what a file is
 _MOST_PER_BYTE = 10_000  # a large picture with more pixels for each byte of its file is a false claim, or blank
 _large = threading.RLock()  # large files are read and decoded one at a time, however many threads there are
 
@@ -54,7 +54,7 @@ _MAGIC = {
     b"\0\0\0\x0cjP  ": ".jp2", b"\xff\x4f\xff\x51": ".j2k", b"DDS ": ".dds", b"qoif": ".qoi", b"FUJIFILM": ".raf",
 }  # fmt: skip
 
-# Pillow warns of what is found out here anyway; catching that for each picture would not be safe across threads.
+# Pillow warns about what is checked here anyway; catching that for each picture would not be thread-safe.
 warnings.filterwarnings("ignore", category=UserWarning, module=r"PIL\.")
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
@@ -71,7 +71,7 @@ class PictureError(DataError):
 @dataclass(frozen=True)
 class Picture:
     """A decoded picture: `image` is RGB, sRGB and upright, `digest` the SHA-256 of its file in hexadecimal, `format`
-    Pillow's name of its kind, `remarks` (code, detail) what is worth knowing, `jpeg_quality` from 1 to 100 for a JPEG.
+    Pillow's name of its kind, `remarks` (code, detail) are worth knowing, `jpeg_quality` from 1 to 100 for a JPEG.
     """
 
     image: Image.Image
@@ -97,7 +97,7 @@ def decode_mask(content: bytes, name: str, size: tuple[int, int]) -> Image.Image
     """The mask (mode L) in the `content` of a file called `name`, at the `size` (width, height) of the upright image it
     belongs to.
 
-    What is transparent is black; if there is but one colour, the mask is the alpha channel alone. PictureError if it
+    Transparent parts are black; if there is only one colour, the mask is the alpha channel. PictureError if it
     cannot be read or has another shape.
     """
     with _opened(content, name) as image:
@@ -118,7 +118,7 @@ def decode_mask(content: bytes, name: str, size: tuple[int, int]) -> Image.Image
 
 def decode(content: bytes, name: str, background: str = "white") -> Picture:
     """The picture in the `content` of a file called `name`, as read_picture gives it."""
-    behind = _colour(background)
+    behind = check_colour(background)
     remarks = []
     with _opened(content, name) as image:
         kind = image.format or ""
@@ -137,39 +137,40 @@ def decode(content: bytes, name: str, background: str = "white") -> Picture:
         picture = _released(picture, image)
         if alpha is not None:
             remarks.append(pixels.about_alpha(alpha))
-            pixels.lay_on(picture, alpha, behind)
+            picture.paste(behind, None, ImageChops.invert(alpha))
         turn_upright(picture, orientation)
-        return Picture(picture, hashlib.sha256(content).hexdigest(), kind, tuple(remarks), quality)
+        return Picture(picture, digest_of(content), kind, tuple(remarks), quality)
+
+
+def digest_of(content: bytes) -> str:
+    """The SHA-256 of a file's content, in hexadecimal."""
+    return hashlib.sha256(content).hexdigest()
 
 
 def _released(picture: Image.Image, source: ImageFile.ImageFile) -> Image.Image:
-    """`picture`, on its own, and no other pixels of its `source`, which take as much memory again."""
-    own = picture._new(picture.im) if picture is source else picture  # a copy would take that memory too
+    """`picture` without the other pixels of its `source`, which take as much memory again."""
+    alone = picture._new(picture.im) if picture is source else picture  # a copy would take that memory too
     source.close()
-    return own
+    return alone
 
 
-def check_colour(text: str) -> None:
-    """DataError if `text` cannot be data.background."""
-    _colour(text)
-
-
-def _colour(text: str) -> tuple[int, int, int]:
+def check_colour(text: str) -> tuple[int, int, int]:
+    """Red, green and blue of the colour `text`; DataError if it cannot be data.background."""
     try:
         red, green, blue = ImageColor.getrgb(text)[:3]
         if max(red, green, blue) > 255:
             raise ValueError
     except ValueError as error:
         raise DataError(
-            f'data.background is no colour: "{printable(text)}"; name one, such as white, or give #rrggbb'
+            f'data.background is not a colour: "{printable(text)}"; name one, such as white, or give #rrggbb'
         ) from error
     return red, green, blue
 
 
 def read_bytes(file: Path) -> bytes:
-    """The content of `file`, or only its beginning if that is of no kind of picture that is read.
+    """The content of `file`, or only its beginning if no picture that is read begins so.
 
-    PictureError if it cannot be had, is no regular file, or too large for any picture.
+    PictureError if it cannot be read, is not a regular file, or is too large for any picture.
     """
     try:
         status = file.stat()
@@ -189,7 +190,7 @@ def read_bytes(file: Path) -> bytes:
 
 
 def _size_of(file: Path) -> int:
-    """The size of `file` in bytes; 0 if it cannot be told, which reading it then explains."""
+    """The size of `file` in bytes; 0 if that fails, which reading it then explains."""
     try:
         return file.stat().st_size
     except (OSError, ValueError):
@@ -197,7 +198,7 @@ def _size_of(file: Path) -> int:
 
 
 def _kinds_of(start: bytes) -> list[str]:
-    """The kinds of picture that a file may be of which begins so."""
+    """The kinds of picture that may begin with `start`."""
     Image.init()
     padded = start[:16].ljust(16, b"\0")
     kinds = [kind for kind in _OPENED if (accepts := Image.OPEN[kind][1]) and accepts(padded)]
@@ -210,7 +211,7 @@ def _why_not_read(file: Path, error: Exception) -> str:
     if isinstance(error, OSError):
         looped = "symbolic links" in str(error)
         return "a link that leads in a circle" if looped else (error.strerror or str(error)).lower()
-    return printable(str(error)) or "more memory is needed than there is"
+    return printable(str(error)) or "not enough memory"
 
 
 @contextmanager
@@ -260,7 +261,7 @@ def _reads_heif() -> bool:
 
 
 def _unknown(content: bytes, name: str) -> PictureError:
-    """Why Pillow knows no image in `content`."""
+    """Why Pillow finds no image in `content`."""
     if not content:
         return PictureError("image-unreadable", name, "0 bytes")
     text = content[:_START].lstrip(b"\xef\xbb\xbf \t\r\n")
@@ -275,15 +276,15 @@ def _unknown(content: bytes, name: str) -> PictureError:
     if kinds:
         return PictureError("image-unreadable", name, f"{kinds[0]} data that is damaged or of a rare kind")
     words = printable(content[:12].decode("latin-1"))
-    return PictureError("image-unreadable", name, f'no image (it starts with "{words}")')
+    return PictureError("image-unreadable", name, f'not an image (it starts with "{words}")')
 
 
 def _why_damaged(error: Exception) -> str:
     if isinstance(error, MemoryError):
-        return "more memory is needed than there is"
-    said = printable((str(error).splitlines() or [type(error).__name__])[0])
-    short = "truncated" in said.lower() or "end of file" in said.lower()
-    return "the file is cut short" if short else f"damaged ({said})"
+        return "not enough memory"
+    message = printable((str(error).splitlines() or [type(error).__name__])[0])
+    truncated = "truncated" in message.lower() or "end of file" in message.lower()
+    return "the file is truncated" if truncated else f"damaged ({message})"
 
 
 def suffix_of(name: str) -> str:

@@ -10,16 +10,16 @@ from functools import cache
 import numpy as np
 from PIL import ExifTags, Image, ImageChops, ImageCms, ImageFile, ImageOps
 
-#: colours through which a profile that is as good as sRGB shows itself
+#: colours that show whether a profile is practically sRGB
 _PROBE = bytes(itertools.chain.from_iterable(itertools.product((0, 32, 96, 160, 255), repeat=3)))
 _MODE_OF_SPACE = {"GRAY": "L", "RGB": "RGB", "CMYK": "CMYK"}
 _FAINT = 13  # of 255: alpha below 5 % is invisible
 _WHITE_IS_ZERO = (262, 0)  # TIFF's PhotometricInterpretation
-_TILE = 2048  # wide and transparent pixels are worked on in squares of this side: whole copies take gigabytes
+_TILE = 2048  # wide and transparent pixels are converted in squares of this side: complete copies take gigabytes
 
 
 class NoWhite(ValueError):
-    """Pixels so wide that nothing says which value is white."""
+    """Wide pixels of which it is not known which value is white."""
 
 
 def layers(image: ImageFile.ImageFile) -> tuple[Image.Image, Image.Image | None]:
@@ -58,7 +58,7 @@ def _tiles(size: tuple[int, int]) -> Iterator[tuple[int, int, int, int]]:
 
 
 def _raw_mode(image: ImageFile.ImageFile) -> str:
-    """How the pixels are stored, which Pillow forgets once they are loaded."""
+    """How the pixels are stored; Pillow forgets this once they are loaded."""
     args = image.tile[0].args if image.tile else None
     return str(args[0] if isinstance(args, tuple) and args else args)
 
@@ -76,7 +76,7 @@ def _eight_bits(image: Image.Image, raw: str) -> tuple[Image.Image, Image.Image 
     """Wide grey as L, and its alpha if a tone is transparent: a plain conversion turns 16 bits white and 0..1 black."""
     _check_white(image)
     key, (tag, zero) = image.info.get("transparency"), _WHITE_IS_ZERO
-    inverted = getattr(image, "tag_v2", {}).get(tag) == zero  # Pillow sees to it in 8 bits only
+    inverted = getattr(image, "tag_v2", {}).get(tag) == zero  # Pillow inverts 8 bits only
     white = 4095 if raw == "I;12" else 65535
     grey = Image.new("L", image.size)
     alpha = Image.new("L", image.size) if isinstance(key, int) else None
@@ -93,7 +93,7 @@ def _eight_bits(image: Image.Image, raw: str) -> tuple[Image.Image, Image.Image 
 
 
 def _check_white(image: Image.Image) -> None:
-    """NoWhite for wide pixels that are out of the range of which the white is known."""
+    """NoWhite for wide pixels outside of the range whose white is known."""
     extrema = [(part.min(), part.max()) for part in (np.asarray(image.crop(box)) for box in _tiles(image.size))]
     lowest, highest = float(np.min(extrema)), float(np.max(extrema))
     if image.mode == "F":
@@ -110,8 +110,8 @@ def _plain(image: Image.Image) -> Image.Image:
 
 
 def to_srgb(colour: Image.Image, icc: bytes | None) -> tuple[Image.Image, str]:
-    """`colour` in sRGB, through its profile `icc` if it has one, and why that could not be used, if it could not."""
-    said = ""
+    """`colour` in sRGB, through its profile `icc` if it has one, and why not, if that could not be used."""
+    problem = ""
     if icc and colour.mode != "LAB":  # Lab's numbers are colours already
         try:
             profile = ImageCms.ImageCmsProfile(io.BytesIO(icc))
@@ -120,14 +120,14 @@ def to_srgb(colour: Image.Image, icc: bytes | None) -> tuple[Image.Image, str]:
             stored = colour.convert("RGB") if (colour.mode, mode) == ("L", "RGB") else colour
             if mode == stored.mode:
                 return _transformed(stored, profile), ""
-            said = f"a profile for {space} colours, though the image is {colour.mode}"
+            problem = f"a profile for {space} colours, though the image is {colour.mode}"
         except (ImageCms.PyCMSError, OSError, ValueError):
-            said = "a damaged colour profile"
-    return (colour if colour.mode == "RGB" else colour.convert("RGB")), said
+            problem = "a damaged colour profile"
+    return (colour if colour.mode == "RGB" else colour.convert("RGB")), problem
 
 
 def _transformed(image: Image.Image, profile: ImageCms.ImageCmsProfile) -> Image.Image:
-    """`image` from `profile` to sRGB; itself if that changes nothing: it costs five times the decoding."""
+    """`image` from `profile` to sRGB; `image` itself if that changes nothing: it costs five times the decoding."""
     transform = ImageCms.buildTransform(
         profile,
         ImageCms.createProfile("sRGB"),
@@ -150,13 +150,8 @@ def _apply(image: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image.I
     return made
 
 
-def lay_on(picture: Image.Image, alpha: Image.Image, background: tuple[int, int, int]) -> None:
-    """Let `background` shine through `picture` (RGB) where `alpha` is low, in place."""
-    picture.paste(background, None, ImageChops.invert(alpha))
-
-
 def about_alpha(alpha: Image.Image) -> tuple[str, str]:
-    """The remark (code, detail) a picture earns that is not opaque all over."""
+    """The remark (code, detail) on a picture that is not completely opaque."""
     counts = alpha.histogram()
     faint = sum(counts[:_FAINT]) / sum(counts)
     if faint > 0.95:
@@ -166,7 +161,7 @@ def about_alpha(alpha: Image.Image) -> tuple[str, str]:
 
 
 def orientation_of(source: Image.Image) -> int:
-    """How the EXIF or XMP data of a loaded image says it must be turned: EXIF's number, 1 for not at all."""
+    """How a loaded image must be rotated by its EXIF or XMP data: EXIF's number, 1 for not at all."""
     try:
         orientation = source.getexif().get(ExifTags.Base.Orientation, 1)
     except Exception:  # damaged EXIF raises many kinds, and is no reason to refuse good pixels
@@ -175,7 +170,7 @@ def orientation_of(source: Image.Image) -> int:
 
 
 def turn_upright(picture: Image.Image, orientation: int) -> None:
-    """Turn `picture` as `orientation` says, and drop all that its file said of it. In place."""
+    """Rotate `picture` as `orientation` says, and drop the other metadata of its file. In place."""
     picture.info.clear()
     if orientation > 1:
         picture.getexif()[ExifTags.Base.Orientation] = orientation

@@ -1,4 +1,4 @@
-"""In which size and from where an image is seen: aspect-ratio buckets for small sets, where every image counts."""
+"""The size and the crop in which an image is seen: aspect-ratio buckets for small sets, where every image counts."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LONGEST = 4
 
 @dataclass(frozen=True)
 class Framing:
-    """Sizes in pixels, (height, width): of the `original` image and of the `target` crop, whose top left corner lies
+    """Sizes in pixels, (height, width): of the `original` image and of the `target` crop, whose top left corner is
     at `crop` (top, left) once the image is scaled."""
 
     original: tuple[int, int]
@@ -38,7 +38,7 @@ class View:
     position: float = 0.5
 
     def cut(self, image: Image.Image) -> Image.Image:
-        """What is seen of `image`, (size) pixels."""
+        """The part of `image` that is seen, scaled to `size`."""
         if image.size == self.size:
             return image
         return ImageOps.fit(image, self.size, Image.Resampling.LANCZOS, centering=(self.position, self.position))
@@ -55,7 +55,7 @@ def views_of(width: int, height: int, side: int, grain: int, config: DataConfig)
     """The views of an image of `width` × `height` pixels, all of one bucket: one if the bucket fits it, else
     ``config.crops`` of them, from one end to the other.
 
-    `side` is the side of the square whose area is trained, `grain` what sides of buckets are multiples of.
+    `side` is the side of the square whose area is trained, the sides of buckets are multiples of `grain`.
     """
     size = bucket_for(width, height, side, grain, config)
     scale = max(size[0] / width, size[1] / height)
@@ -65,33 +65,28 @@ def views_of(width: int, height: int, side: int, grain: int, config: DataConfig)
 
 
 def bucket_for(width: int, height: int, side: int, grain: int, config: DataConfig) -> Size:
-    """The size in which an image is trained: the bucket that crops least, and of those that crop alike the largest."""
+    """The size in which an image is trained: the bucket that crops least, of several the largest."""
     if not config.buckets:
         smaller = min(width, height) // grain * grain
         side = side if config.upscale or min(width, height) >= side else max(grain, smaller)
         return side, side
     choices = {(side, side), *_near(width, height, side, grain)}
     if not config.upscale:
-        own = min(side, max(grain, int((width * height) ** 0.5) // grain * grain))
-        larger = {*choices, (own, own), *_near(width, height, own, grain)}
+        smaller = min(side, max(grain, int((width * height) ** 0.5) // grain * grain))
+        larger = {*choices, (smaller, smaller), *_near(width, height, smaller, grain)}
         choices = {c for c in larger if c[0] <= width and c[1] <= height} or {(grain, grain)}
     return min(choices, key=lambda c: (_cost(width, height, c, side), -c[0] * c[1], c))
 
 
 def cropped_share(width: int, height: int, size: Size) -> float:
-    """The share of an image of `width` × `height` pixels that lies outside when it covers `size`."""
+    """The share of an image of `width` × `height` pixels that is outside when it covers `size`."""
     scale = max(size[0] / width, size[1] / height)
     return 1 - size[0] * size[1] / (width * height * scale * scale)
 
 
-def buckets_of(side: int, grain: int) -> list[Size]:
-    """The sizes that images may be trained in: multiples of `grain`, up to four times as long as wide, of nearly the
-    area of `side` × `side`, which is one of them."""
-    return sorted({(side, side)} | {(w, h) for w, heights in _columns(side, grain) for h in heights})
-
-
 def _columns(side: int, grain: int) -> Iterator[tuple[int, range]]:
-    """Each width of buckets, and the heights that go with it."""
+    """Each width of buckets, and its heights: multiples of `grain`, up to four times as long as wide, of nearly the
+    area of `side` × `side`."""
     for width in range(grain, 2 * side + 1, grain):
         least = max(ceil(_SMALLEST_AREA * side * side / width), ceil(width / _LONGEST))
         most = min(side * side // width, _LONGEST * width)
@@ -101,8 +96,8 @@ def _columns(side: int, grain: int) -> Iterator[tuple[int, range]]:
 
 
 def _near(width: int, height: int, side: int, grain: int) -> Iterator[Size]:
-    """The buckets of which one is best for an image: for each width the two heights around the image's own shape, and
-    the largest. All buckets are hundreds of thousands where `side` is large."""
+    """The buckets of which one is best for an image: for each width the two heights around the image's shape, and
+    the largest. All buckets would be hundreds of thousands if `side` is large."""
     for across, heights in _columns(side, grain):
         place = (across * height // width - heights.start) // grain
         for k in {place, place + 1, len(heights) - 1}:

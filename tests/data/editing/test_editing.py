@@ -46,7 +46,7 @@ def test_what_is_read_and_written_is_what_training_reads(case: Case, tmp_path: P
         assert found == captions or (not found and case.layout == "kohya")  # there a folder's name stands in
         new = "\n".join(f"new {i}" for i in range(max(1, len(text.splitlines()))))
         if not files[name].is_file():
-            assert "is gone; look at the folder again" in refusal(editor, name)
+            assert "no longer exists; refresh the folder" in refusal(editor, name)
             continue
         try:
             assert editor.write(name, new)
@@ -99,7 +99,7 @@ def test_new_captions_are_written_beside_images_and_taken_back(tmp_path: Path) -
     assert new == {"a.txt", "b/c.jpg.txt", "b/c.png.txt", "ümlaut 漢.txt"}
     assert (editor.folder / "a.txt").read_bytes() == b"of a.png\nagain\n"
     assert read_for_training(editor.folder)["b/c.jpg"] == ("of b/c.jpg", "again")
-    assert [editor.undo() for _ in range(editor.undoable)] == [*reversed(editor.names)]
+    assert [editor.undo() for _ in editor.names] == [*reversed(editor.names)]
     assert files_in(editor.folder) == before
     with pytest.raises(DataError, match="nothing was written"):
         editor.undo()
@@ -130,7 +130,7 @@ def test_folders_whose_captions_cannot_be_edited(tmp_path: Path) -> None:
         with pytest.raises(DataError, match=why):
             CaptionEditor(tmp_path / folder)
     build(tmp_path / "b", listed("[" * 100_000, "a.png"))
-    with pytest.raises(DataError, match="no JSON"):
+    with pytest.raises(DataError, match="not JSON"):
         CaptionEditor(tmp_path / "b" / "photos")
 
 
@@ -148,22 +148,22 @@ def test_what_others_changed_is_not_overwritten(tmp_path: Path) -> None:
     editor, file = CaptionEditor(tmp_path / "photos"), tmp_path / "photos" / "a.txt"
     editor.read("a.png")
     file.write_text("theirs")
-    assert "in a.txt was changed by something else" in refusal(editor, "a.png")
+    assert "in a.txt was changed elsewhere" in refusal(editor, "a.png")
     assert editor.read("a.png") == "theirs"
     assert editor.write("a.png", "mine")
     editor.write("b.png", "mine")
     file.write_text("theirs again")
     assert editor.undo() == "b.png"
-    with pytest.raises(DataError, match=r"a\.txt was changed by something else"):
+    with pytest.raises(DataError, match=r"a\.txt was changed elsewhere"):
         editor.undo()
     assert file.read_text() == "theirs again"
-    assert editor.undoable == 0
+    assert not editor._changes
     editor.read("b.png")
     (tmp_path / "photos" / "b.txt").unlink()
     assert "was changed" in refusal(editor, "b.png")
     (tmp_path / "photos" / "b.png").unlink()
     editor.read("b.png")
-    assert "is gone; look at the folder again" in refusal(editor, "b.png")
+    assert "no longer exists; refresh the folder" in refusal(editor, "b.png")
 
 
 def test_a_torn_write_leaves_all_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -177,7 +177,7 @@ def test_a_torn_write_leaves_all_as_it_was(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(StorageError, match="No space left"):
         editor.write("a.png", "new")
     assert files_in(editor.folder) == before
-    assert editor.undoable == 0
+    assert not editor._changes
 
 
 def test_links_that_leave_the_folder_are_refused(tmp_path: Path) -> None:
@@ -217,7 +217,7 @@ def test_limits(tmp_path: Path) -> None:
     build(tmp_path, photos("a.png"))
     editor = CaptionEditor(tmp_path / "photos")
     assert "256 are read" in refusal(editor, "a.png", "x\n" * 257)
-    assert "64 kB are read" in refusal(editor, "a.png", "x" * 64_000)
+    assert "only 64 kB are read" in refusal(editor, "a.png", "x" * 64_000)
     editor.write("a.png", "\ud800 a\0b\u202e\ufeff\u2028c")
     assert editor.read("a.png") == "\ufffd a b\nc"
 

@@ -117,7 +117,7 @@ def test_what_others_changed_in_a_table(tmp_path: Path) -> None:
     editor.read("a.png")
     editor.read("b.png")
     file.write_bytes(b"file_name,text\nc.png,new\na.png,ONE\nb.png,two\n")
-    assert "was changed by something else" in refusal(editor, "a.png", "x")
+    assert "was changed elsewhere" in refusal(editor, "a.png", "x")
     assert editor.write("b.png", "zwei")  # its row is the same, on another line
     assert file.read_bytes() == b"file_name,text\nc.png,new\na.png,ONE\nb.png,zwei\n"
     file.write_bytes(b"file_name,text\na.png,ONE\n")

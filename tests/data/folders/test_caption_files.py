@@ -107,10 +107,10 @@ BAD: dict[str, tuple[bytes, str]] = {
     "UTF-16 cut short": (codecs.BOM_UTF16_LE + b"a\0c", "NUL"),
     "PNG": (b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "NUL"),
     "ZIP": (b"PK\x03\x04\x14\0\0\0", "NUL"),
-    "all bytes": (bytes(range(1, 256)), "no text in any known encoding"),
-    "noise": (bytes((i * 89 + 13) % 255 + 1 for i in range(3000)), "no text in any known encoding"),
-    "a few odd bytes": (b"\x8b\xaf\xad\x1as\xbd2\x8d", "no text in any known encoding"),
-    "over 64 kB": (b"a" * 64_001, "64 kB are read at most"),
+    "all bytes": (bytes(range(1, 256)), "not text in any known encoding"),
+    "noise": (bytes((i * 89 + 13) % 255 + 1 for i in range(3000)), "not text in any known encoding"),
+    "a few odd bytes": (b"\x8b\xaf\xad\x1as\xbd2\x8d", "not text in any known encoding"),
+    "over 64 kB": (b"a" * 64_001, "only 64 kB are read"),
     "far over 64 kB": (b"a cat\n" * 1_000_000, "6000 kB"),
 }
 

@@ -111,7 +111,7 @@ def test_the_layout_is_told_in_one_line(
         (photos("set/10_ink/a.png", "set/5_b/c.png"), "no-images", "you probably meant */photos/set;"),
         (photos("a.png", "notes.md", a="c", z="orphan"), "not-read", "2 entries are not read: notes.md, z.txt;"),
         (photos("a.png", "run/log.jsonl", "run/config.toml", a="c"), "not-read", "run/ (a run)"),
-        (photos("a.png", a="a b".encode("utf-16-le")), "caption-unreadable", "a.txt: no text, as it holds NUL bytes;"),
+        (photos("a.png", a="a b".encode("utf-16-le")), "caption-unreadable", "a.txt: not text, as it holds NUL bytes;"),
         (photos("a.png", a="caf\xe9 cr\xe8me".encode("cp1252")), "caption-encoding", "read as cp1252: café crème;"),
         (photos("a.png", "a.gif", a="c"), "caption-shared", "a.gif: shares a.txt with a.png;"),
         ({"photos/metadata.jsonl": '{"file_name": "../a.png"}'}, "entry-outside",
@@ -121,7 +121,7 @@ def test_the_layout_is_told_in_one_line(
         ({"photos/metadata.jsonl": '\n{"text": "c"}'}, "entry-broken", "metadata.jsonl line 2: it names no image"),
         (toml(f"[general]\nresolution=512\n{ONE}", "ink/a.png"), "setting-unknown",
         "resolution = 512 is not read; here that is data.resolution;"),
-        (toml(f"{ONE}keep_token=1", "ink/a.png"), "setting-unknown", "keep_token = 1 is no setting of kohya's"),
+        (toml(f"{ONE}keep_token=1", "ink/a.png"), "setting-unknown", "keep_token = 1 is not a setting of kohya's"),
         (toml(f"{ONE}num_repeats=0", "ink/a.png"), "setting-unknown",
         "num_repeats = 0 cannot be used: input should be greater"),
         ({**photos("a.png"), "photos/metadata.jsonl": jsonl({"file_name": "a.png", "text": "b", "caption": "c"})},
@@ -138,9 +138,9 @@ def test_the_layout_is_told_in_one_line(
         (toml(f"{ONE}color_aug=true", "ink/a.png"), "setting-unknown",
         "color_aug = true is not known here; remove it"),
         (toml(f"{ONE}num_repeat=3", "ink/a.png"), "setting-unknown",
-        "num_repeat = 3 is no setting of kohya's, did you mean num_repeats?; correct or remove it"),
+        "num_repeat = 3 is not a setting of kohya's, did you mean num_repeats?; correct or remove it"),
         (toml("[[datasets]]\n[[datasets.subsets]]\nimage_dir='imgs'\n", "img/a.png"), "no-images",
-        "set.toml: image_dir imgs is no folder, did you mean img?; name the folder"),
+        "set.toml: image_dir imgs is not a folder, did you mean img?; name the folder"),
         (toml("[[datasets]\n", "a.png", a="c"), "dataset-broken", "set.toml: Expected ']]' at the end"),
     ],
 )  # fmt: skip
@@ -152,7 +152,7 @@ def test_a_finding_says_what_and_where(files: Files, code: str, told: str, tmp_p
 @pytest.mark.parametrize("files", [photos("2023_trip/a.png"), photos("img/2023_trip/a.png")])
 def test_a_folder_that_is_none_of_kohyas_is_named_if_they_were_asked_for(files: Files, tmp_path: Path) -> None:
     build(tmp_path, files)
-    assert "2023_trip does not count: numbers such as a year" in said(listing(tmp_path, layout="kohya"), "no-images")
+    assert "2023_trip does not count: years" in said(listing(tmp_path, layout="kohya"), "no-images")
 
 
 def test_a_dataset_file_that_is_broken_is_not_said_to_be_none(tmp_path: Path) -> None:
@@ -338,7 +338,7 @@ def test_more_captions_than_are_read_are_told(lines: int, tmp_path: Path) -> Non
 def test_a_pipe_among_the_captions_blocks_nothing(tmp_path: Path) -> None:
     build(tmp_path, photos("a.png", "b.png", b="c"))
     os.mkfifo(tmp_path / "photos/a.txt")
-    assert "a.txt: no regular file" in said(listing(tmp_path), "caption-unreadable")
+    assert "a.txt: not a regular file" in said(listing(tmp_path), "caption-unreadable")
 
 
 @pytest.mark.parametrize("listed", [False, True])
@@ -365,11 +365,11 @@ def test_images_that_are_learnt_are_no_regularisation_images(prior: str, tmp_pat
     rows = {"a.png": {"caption": "1"}, "deep/b.png": {"caption": "2"}}
     (tmp_path / "photos/m.json").write_text(json.dumps(rows))
     (tmp_path / "linked").symlink_to("photos/ink")
-    assert "images that are read from data.folder too" in refusal(tmp_path, regularisation=prior)
+    assert "images that are also read from data.folder" in refusal(tmp_path, regularisation=prior)
 
 
 def test_a_link_to_what_the_folder_lies_in_is_told_as_such(tmp_path: Path) -> None:
     build(tmp_path, {**photos("a.png", "p/b.png", "p/b.txt", a="c"), "photos/root": "-> /", "photos/q": "-> p"})
     told = said(listing(tmp_path), "not-read")
-    assert "root/ (a link to a folder that this one lies in)" in told
+    assert "root/ (a link to a folder that this one is in)" in told
     assert "q/ (a link to a folder that is read already)" in told

@@ -28,7 +28,7 @@ def cuts() -> Iterator[Case]:
             yield refused(f"{title} cut at {percent} %", name, whole[: len(whole) * percent // 100], "")
     for kind in ("JPEG", "PNG", "TIFF", "BMP", "GIF"):
         whole = saved(noise(), kind)
-        yield refused(f"{kind} cut says so", NAME[kind], whole[: len(whole) * 3 // 4], "the file is cut short")
+        yield refused(f"{kind} cut says so", NAME[kind], whole[: len(whole) * 3 // 4], "the file is truncated")
     heic = (FILES / "small.heic").read_bytes()
     for cut in (40, 300, len(heic) - 1):
         yield refused(f"HEIC cut at {cut} bytes", "a.heic", heic[:cut], "")
@@ -53,7 +53,7 @@ def sizes() -> Iterator[Case]:
         }.items():  # fmt: skip
             yield refused(f"{kind} claiming {size[0]} × {size[1]}", NAME[kind], content, said, "oversized")
     yield refused("PNG of no width", "a.png", png((0, 4), 8, 2, b"\0" * 4), "PNG data")
-    yield refused("PNG that is nearly all missing", "a.png", png((4000, 6000), 8, 2, b"\0"), "cut short")
+    yield refused("PNG that is nearly all missing", "a.png", png((4000, 6000), 8, 2, b"\0"), "truncated")
     yield refused("PNG of a huge claim", "a.png", png((9000, 9000), 8, 2, b"\0"), "9000 × 9000 pixels claimed in ")
 
 
@@ -62,10 +62,10 @@ def strangers() -> Iterator[Case]:
     with ZipFile(packed, "w") as archive:
         archive.writestr("a.txt", "a")
     for title, content, words in (
-        ("nothing", b"", "0 bytes"), ("HTML", b"<html><body>404", "<html>"), ("zeros", bytes(99), "no image"),
-        ("a zip", packed.getvalue(), "no image"), ("PDF", b"%PDF-1.4\n", "%PDF"), ("text", b"no picture", '"no pict'),
-        ("one byte", b"\x89", "no image"), ("an LFS pointer", b"version https://git-lfs.github.com/", '"version http'),
-        ("a line break", b"\n\r\x1b[2J", "no image"),
+        ("nothing", b"", "0 bytes"), ("HTML", b"<html><body>404", "<html>"), ("zeros", bytes(99), "not an image"),
+        ("a zip", packed.getvalue(), "not an image"), ("PDF", b"%PDF-1.4\n", "%PDF"), ("text", b"no picture", '"no pict'),
+        ("one byte", b"\x89", "not an image"), ("an LFS pointer", b"version https://git-lfs.github.com/", '"version http'),
+        ("a line break", b"\n\r\x1b[2J", "not an image"),
     ):  # fmt: skip
         yield refused(f"{title} called .png", "a.png", content, words)
     svg = b'<svg xmlns="http://www.w3.org/2000/svg"/>'

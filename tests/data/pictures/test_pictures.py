@@ -296,5 +296,5 @@ def test_a_mask_must_have_the_shape_of_its_image(size: tuple[int, int], fits: bo
 
 def test_a_broken_mask_is_refused(tmp_path: Path) -> None:
     (tmp_path / "mask.png").write_bytes(saved(noise(), "PNG")[:400])
-    with pytest.raises(PictureError, match="cut short"):
+    with pytest.raises(PictureError, match="truncated"):
         read_mask(tmp_path / "mask.png", (64, 48))

@@ -12,7 +12,7 @@ from rows import every_row
 
 from sd_lora.config.schema import DataConfig
 from sd_lora.data.pictures import views
-from sd_lora.data.pictures.views import Framing, View, _cost, bucket_for, buckets_of, cropped_share, views_of
+from sd_lora.data.pictures.views import Framing, Size, View, _columns, _cost, bucket_for, cropped_share, views_of
 
 SIZES = [(512, 64), (768, 64), (1024, 32), (64, 16), (16, 4)]
 ASPECTS = [
@@ -25,6 +25,10 @@ ASPECTS = [
     (2400, 1000),
     (900, 1600),
 ]
+
+
+def buckets_of(side: int, grain: int) -> list[Size]:
+    return sorted({(side, side)} | {(w, h) for w, heights in _columns(side, grain) for h in heights})
 
 
 @pytest.mark.parametrize(("side", "grain"), SIZES)
