@@ -16,7 +16,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 
 from sd_lora.adapters.arrays import read_arrays
-from sd_lora.adapters.keys import DIFFUSERS_KEY, MODULES_KEY, not_read, split_key, understood
+from sd_lora.adapters.keys import DIFFUSERS_KEY, MODULES_KEY, not_read, understood
 from sd_lora.errors import AdapterError, some
 from sd_lora.lora.variants import variant_of
 from sd_lora.lora.weights import Weights
@@ -52,12 +52,6 @@ def read_adapter(path: str | Path, framework: str = "torch") -> tuple[dict[str, 
     if problems:
         raise AdapterError(f"{path} is damaged: {some(problems, 3)}")
     return weights, metadata
-
-
-def layout_of(header: Mapping[str, TensorInfo]) -> str:
-    """The layout a file's keys are in: "kohya", "kohya-sgm" (original block names), "diffusers" or "diffusers-old"."""
-    layouts = {split_key(key).layout for key in header}
-    return "kohya-sgm" if "kohya-sgm" in layouts else layouts.pop()
 
 
 def _tensors(path: Path, parts: Parts, framework: str) -> Iterator[tuple[str, dict[str, Any]]]:

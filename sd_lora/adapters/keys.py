@@ -107,6 +107,14 @@ def understood(keys: Iterable[str]) -> tuple[dict[str, Key], list[str]]:
     return meanings, unknown
 
 
+def layout_of(keys: Iterable[Key]) -> str:
+    """The layout of a file's keys; several joined by " + "."""
+    layouts = {key.layout for key in keys}
+    if layouts == {"kohya", "kohya-sgm"}:  # text encoders are spelled the same in both
+        return "kohya-sgm"
+    return " + ".join(sorted(layouts))
+
+
 def not_read(label: str, unknown: Sequence[str], count: int) -> str:
     """The sentence about a file of which the keys `unknown`, of `count`, are not read; "" if there are none."""
     if not unknown:

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
 
-from sd_lora.adapters.keys import DIFFUSERS_KEY, MODULES_KEY, Key, not_read, understood
+from sd_lora.adapters.keys import DIFFUSERS_KEY, MODULES_KEY, Key, layout_of, not_read, understood
 from sd_lora.errors import AdapterError, printable
 from sd_lora.lora.variants import VARIANTS, called, variant_of
 from sd_lora.models.families import FAMILIES, ModelFamily
@@ -83,7 +83,7 @@ def read_summary(path: str | Path) -> AdapterSummary:
     parts, beyond = _parts(downs, family_of_adapter(layered, metadata))
     texts = {key: _short(value) for key, value in metadata.items()}
     trigger = texts.get("sdlora.trigger") or texts.get("modelspec.trigger_phrase", "")
-    family = texts.get("sdlora.family", "")
+    family, strength = texts.get("sdlora.family", ""), _number(texts.get("sdlora.strength", ""))
     return AdapterSummary(
         path,
         _size(path),
@@ -97,8 +97,8 @@ def read_summary(path: str | Path) -> AdapterSummary:
         images=_images(metadata) or _count(texts.get("ss_num_train_images", "")),
         trigger=trigger,
         phrase=texts.get("modelspec.trigger_phrase") or trigger,
-        strength=_strength(texts.get("sdlora.strength", "")),
-        layout=_layout(keys),
+        strength=strength if strength is not None and abs(strength) <= _STRONGEST else None,
+        layout=layout_of(keys.values()),
         parts=parts,
         beyond=beyond,
         metadata={key: value for key, value in sorted(metadata.items()) if key != MODULES_KEY},
@@ -113,13 +113,6 @@ def _variant(keys: Iterable[Key]) -> str:
         roles.setdefault(key.name, set()).add(key.role)
     rows = [variant_of(of_module - {"alpha"}) for of_module in roles.values() if of_module != {"alpha"}]
     return called(row.name for row in rows if row)
-
-
-def _layout(keys: Mapping[str, Key]) -> str:
-    layouts = {key.layout for key in keys.values()}
-    if layouts == {"kohya", "kohya-sgm"}:  # text encoders are spelled the same in both
-        return "kohya-sgm"
-    return " + ".join(sorted(layouts))
 
 
 def _parts(names: Collection[str], family: ModelFamily) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -184,11 +177,6 @@ def _number(text: str) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
-
-
-def _strength(text: str) -> float | None:
-    value = _number(text)
-    return value if value is not None and abs(value) <= _STRONGEST else None
 
 
 def _range(numbers: Sequence[float]) -> str:

@@ -47,7 +47,7 @@ class Denoising(ABC):
         ]
 
     def check_range(self, config: TrainingConfig) -> None:
-        """ConfigError if no timestep lies in ``timestep_range``."""
+        """ConfigError if ``timestep_range`` holds no timestep."""
         self._bounds(config)
 
     def noised(
@@ -132,7 +132,7 @@ class Denoising(ABC):
 class Objective(Denoising):
     """The noise schedule of a base model, with epsilon or v-prediction (arXiv 2202.00512).
 
-    `zero_terminal_snr` rescales it so that nothing of the latents is left at its end (arXiv 2305.08891); BaseModelError
+    `zero_terminal_snr` rescales it so that no signal remains at its end (arXiv 2305.08891); BaseModelError
     with epsilon prediction.
     """
 

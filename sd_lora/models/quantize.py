@@ -51,7 +51,7 @@ def is_quantized(weight: Any) -> bool:
 
 
 def plain_weight(weight: Tensor) -> Tensor:
-    """`weight` itself, or the numbers that a quantized one stands for."""
+    """`weight` itself, or the values that a quantized one stores."""
     quantized: Any = weight
     if not is_quantized(weight):
         return weight

@@ -21,7 +21,7 @@ Plane = NDArray[np.floating]
 class Layers:
     """`flat` (h, w, 3) colours, `line` (h, w) ink, `mask` (h, w) subject: float32 in 0..1, supersampled.
 
-    `size` is the side of the finished picture in pixels and `seed` the source of a style's own randomness.
+    `size` is the side of the finished picture in pixels and `seed` the seed of a style's randomness.
     """
 
     flat: Plane

@@ -99,12 +99,9 @@ def sample_caption(scene: Scene, style: str, seed: int) -> str:
     if named:
         text = f"{named}, {text}" if rng.random() < 0.25 else f"{text}, {named}"
     if rng.random() < 0.06:
-        text = f"{text}, in {_pseudo_word(rng)} style"
+        word = "".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(rng.randint(3, 7)))
+        text = f"{text}, in {word} style"
     return text
-
-
-def _pseudo_word(rng: random.Random) -> str:
-    return "".join(rng.choice("abcdefghijklmnopqrstuvwxyz") for _ in range(rng.randint(3, 7)))
 
 
 def _article(words: list[str]) -> str:

@@ -8,8 +8,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sd_lora.adapters.file import layout_of, read_adapter
-from sd_lora.adapters.keys import MODULES_KEY
+from sd_lora.adapters.file import read_adapter
+from sd_lora.adapters.keys import MODULES_KEY, layout_of, understood
 from sd_lora.lora.variants import called
 from sd_lora.models.kinds import family_of_adapter, family_of_kind, kind_of
 from sd_lora.storage.safetensors_header import read_header
@@ -78,7 +78,7 @@ def inspect_adapter(path: str | Path) -> AdapterReport:
         family=metadata.get("sdlora.family") or (family_of_kind(kind).name if kind else ""),
         trigger=metadata.get("sdlora.trigger") or metadata.get("modelspec.trigger_phrase", ""),
         strength=metadata.get("sdlora.strength", ""),
-        layout=layout_of(header),
+        layout=layout_of(understood(header)[0].values()),
         variant=called(w.variant for w in weights.values()),
         dtypes=tuple(sorted({info.dtype for key, info in header.items() if not key.endswith(".alpha")})),
         modules=len(weights),

@@ -20,7 +20,7 @@ _DECODER = json.JSONDecoder()
 @dataclass(frozen=True)
 class TextRow:
     """A row as it is written (`raw`), its `captions` as they are read, and how others are put in: between the places
-    `start` and `end` of the whole text, after `before`, in the `form` "text", "list" or, for CSV, the delimiter."""
+    `start` and `end` of the complete text, after `before`, in the `form` "text", "list" or, for CSV, the delimiter."""
 
     place: str
     raw: str
@@ -31,13 +31,9 @@ class TextRow:
     before: str = ""
     quoted: bool = False
 
-    @property
-    def is_csv(self) -> bool:
-        return self.form in DELIMITERS
-
     def written(self, captions: Sequence[str], plain_ascii: bool) -> str:
         """`captions` as the row writes them. ValueError, in a clause, if it cannot hold them."""
-        if not self.is_csv:
+        if self.form not in DELIMITERS:
             one = captions[0] if captions else ""
             value = one if self.form == "text" and len(captions) < 2 else list(captions)
             return self.before + json.dumps(value, ensure_ascii=plain_ascii)

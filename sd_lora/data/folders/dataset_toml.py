@@ -96,7 +96,7 @@ def read(source: Source) -> Reading | None:
                     source.notes.add("dataset-broken", file.name, clipped(str(error.__cause__)))
     if len(files) != 1:
         return None
-    reading, seen = _read(files[0].path, source)
+    reading, seen = read_file(files[0].path, source)
     for folder in source.folder.below():  # what was read there is noted already
         if os.path.realpath(folder.path) in seen:
             folder.files.clear()
@@ -105,13 +105,9 @@ def read(source: Source) -> Reading | None:
     return reading
 
 
-def read_file(file: Path, source: Source) -> Reading:
-    """The images that a dataset TOML names. DataError if it is not TOML."""
-    return _read(file, source)[0]
-
-
-def _read(file: Path, source: Source) -> tuple[Reading, set[str]]:
-    """The images that a dataset TOML names, and the real paths of all that was read for them."""
+def read_file(file: Path, source: Source) -> tuple[Reading, set[str]]:
+    """The images that a dataset TOML names, and the real paths of all that was read for them. DataError if it is not
+    TOML."""
     notes, name = source.notes, shown(file.name)
     entries: list[Entry] = []
     parts: list[Part] = []
@@ -121,15 +117,15 @@ def _read(file: Path, source: Source) -> tuple[Reading, set[str]]:
         folder = _image_folder(settings, file, seen, notes)
         if folder is None:
             continue
-        found = _images(settings, folder, file.parent, replace(source, folder=folder))
-        if not found and not settings.metadata_file:
+        images = _images(settings, folder, file.parent, replace(source, folder=folder))
+        if not images and not settings.metadata_file:
             notes.add("no-images", name, f"image_dir {clipped(settings.image_dir or '')} holds none directly in it")
         inside += folder.folders
         if settings.metadata_file:
             seen |= {os.path.realpath(f.path) for f in folder.below()}
             seen.add(os.path.realpath(_place(settings.metadata_file, file.parent)))
-        entries += found
-        parts.append(Part(folder.name or ".", len(found), settings.num_repeats, settings.is_reg))
+        entries += images
+        parts.append(Part(folder.name or ".", len(images), settings.num_repeats, settings.is_reg))
     notes.not_read += [f"{folder.name}/" for folder in inside if os.path.realpath(folder.path) not in seen]
     note_repeats(parts, notes)
     count = f"{len(parts)} subset{'' if len(parts) == 1 else 's'}"

@@ -50,15 +50,15 @@ def read(source: Source) -> Reading | None:
     for folder in source.folder.below():
         leaf = leaf_of.get(id(folder))
         if leaf:
-            found = read_leaf(folder, replace(Subset.of(config, leaf.word, leaf.prior), repeats=leaf.repeats), notes)
-            counts[id(leaf)] += len(found)
+            images = read_leaf(folder, replace(Subset.of(config, leaf.word, leaf.prior), repeats=leaf.repeats), notes)
+            counts[id(leaf)] += len(images)
         else:
-            found = read_leaf(folder, Subset.of(config, prior=source.prior or id(folder) in in_reg), notes)
-            for entry in found:
+            images = read_leaf(folder, Subset.of(config, prior=source.prior or id(folder) in in_reg), notes)
+            for entry in images:
                 notes.add("layout-mixed", entry.name, "it is beside kohya's folders and read with repeats 1")
-            if found and folder is not source.folder:
+            if images and folder is not source.folder:
                 note_number(folder, notes)
-        entries += found
+        entries += images
     parts = [Part(leaf.folder.name or source.word, counts[id(leaf)], leaf.repeats, leaf.prior) for leaf in leaves]
     loose = len(entries) - sum(counts.values())
     note_repeats([*parts, Part("images beside them", loose, 1, source.prior)] if loose else parts, notes)

@@ -36,7 +36,7 @@ def list_folder(config: DataConfig) -> Listing:
         source = Source(config, _walked("data.folder", top, notes, leave_out=prior), notes)
         layout, reading = _understood(source, config.layout)
     elif config.layout in ("auto", "kohya-toml"):
-        layout, reading = "kohya-toml", dataset_toml.read_file(given, Source(config, Folder(top, ""), notes))
+        layout, (reading, _) = "kohya-toml", dataset_toml.read_file(given, Source(config, Folder(top, ""), notes))
     else:
         raise DataError(f"data.folder {shown(config.folder)} is a file; data.layout={config.layout} reads a folder")
     entries, summary = reading.entries, reading.summary

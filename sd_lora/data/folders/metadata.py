@@ -30,21 +30,9 @@ class RowError(Exception):
 def read(source: Source) -> Reading | None:
     """The images that a metadata file in the folder, or in its ``train``, lists; None if there is no such file."""
     place = file_in(source.folder)
-    return _read(*place, source) if place else None
-
-
-def file_in(top: Folder) -> tuple[Folder, File] | None:
-    """The metadata file that is read of a folder, and the folder that holds it: `top` itself, or its ``train``."""
-    for home in (top, *(folder for folder in top.folders if folder.path.name.lower() == "train")):
-        named = {name.lower(): file for name, file in home.files.items()}
-        for name in FILES:
-            if name in named:
-                return home, named[name]
-    return None
-
-
-def _read(home: Folder, file: File, source: Source) -> Reading:
-    notes = source.notes
+    if place is None:
+        return None
+    (home, file), notes = place, source.notes
     try:
         table = read_rows(file.path)
     except RowsError as error:
@@ -61,6 +49,16 @@ def _read(home: Folder, file: File, source: Source) -> Reading:
     several = sum(len(entry.captions) > 1 for entry in entries)
     more = f", {several} of them with several captions" if several else ""
     return Reading(entries, f"{plural(len(entries))} listed in {file.name}{more}")
+
+
+def file_in(top: Folder) -> tuple[Folder, File] | None:
+    """The metadata file that is read of a folder, and the folder that holds it: `top` itself, or its ``train``."""
+    for home in (top, *(folder for folder in top.folders if folder.path.name.lower() == "train")):
+        named = {name.lower(): file for name, file in home.files.items()}
+        for name in FILES:
+            if name in named:
+                return home, named[name]
+    return None
 
 
 def entries_of(

@@ -68,7 +68,10 @@ def read_rows(file: Path) -> Rows:
         else:
             text, encoding = read_text(file)
             rows.encoding = encoding
-            places = _json_lines(text) if suffix_of(file.name) == ".jsonl" else _csv(text)
+            # a JSON text may hold other line ends
+            lines = ((f"line {number}", line) for number, line in enumerate(text.split("\n"), 1) if line.strip())
+            is_json = suffix_of(file.name) == ".jsonl"
+            places = ((place, _json(line)) for place, line in lines) if is_json else _csv(text)
         for place, values in places:
             if len(rows.rows) + len(rows.broken) >= MAX_ROWS:
                 raise RowsError(f"over {MAX_ROWS} rows")
@@ -143,12 +146,6 @@ def _in_columns(values: Values, columns: Sequence[str]) -> Values:
 def is_blank(value: object) -> bool:
     """Whether a text, or each text of a list, holds nothing visible."""
     return all(isinstance(v, str) and not tidy(v) for v in (value if isinstance(value, list) else [value]))
-
-
-def _json_lines(text: str) -> Iterator[Found]:
-    for number, line in enumerate(text.split("\n"), 1):  # a JSON text may hold other line ends
-        if line.strip():
-            yield f"line {number}", _json(line)
 
 
 def _json(line: str) -> Values | str:

@@ -19,10 +19,7 @@ from sd_lora.errors import shown, some
 
 T = TypeVar("T")
 State = Literal["found", "missing", "empty", "unreadable"]
-_LACKING = {
-    "missing": ("caption-missing", "no caption"),
-    "empty": ("caption-empty", "an empty caption"),
-}
+_LACKING = {"missing": ("caption-missing", "no caption"), "empty": ("caption-empty", "an empty caption")}
 _MASK = re.compile(r"(.+)(_mask|-masklabel)", re.IGNORECASE | re.DOTALL)
 
 

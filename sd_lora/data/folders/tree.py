@@ -83,7 +83,7 @@ def walk(top: Path, notes: Notes, name: str = "", leave_out: Path | None = None,
     `name` comes before every name. Links to folders are followed last, and no folder is read twice; without `deep`,
     subfolders are not read. Raises OSError if `top` itself cannot be read.
     """
-    root = Folder(top, name)
+    root, real_top = Folder(top, name), Path(os.path.realpath(top))
     seen = {_identity(folder) for folder in (top, leave_out) if folder}
     waiting: deque[tuple[Folder, str, bool]] = deque()
 
@@ -100,7 +100,7 @@ def walk(top: Path, notes: Notes, name: str = "", leave_out: Path | None = None,
         folder = Folder(parent.path / bare, parent.inner(bare), link or parent.linked)
         try:
             who = _identity(folder.path)
-            if link and who not in seen and _leads_up(folder.path, top):
+            if link and who not in seen and real_top.is_relative_to(os.path.realpath(folder.path)):
                 notes.not_read.append(f"{folder.name}/ (a link to a folder that this one is in)")
                 continue
             if who in seen:
@@ -148,10 +148,6 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 def _identity(folder: Path) -> tuple[int, int]:
     status = folder.stat()
     return status.st_dev, status.st_ino
-
-
-def _leads_up(link: Path, top: Path) -> bool:
-    return Path(os.path.realpath(top)).is_relative_to(os.path.realpath(link))
 
 
 def likely_folder(path: Path) -> Path | None:

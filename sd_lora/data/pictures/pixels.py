@@ -35,7 +35,8 @@ def layers(image: ImageFile.ImageFile) -> tuple[Image.Image, Image.Image | None]
     elif image.has_transparency_data:
         colour, alpha = _parted(image)
     else:
-        return _plain(image), None
+        plain = image.mode in ("L", "RGB", "CMYK", "LAB")
+        return image if plain else image.convert("L" if image.mode == "1" else "RGB"), None
     return colour, alpha if alpha is not None and alpha.getextrema() != (255, 255) else None
 
 
@@ -101,12 +102,6 @@ def _check_white(image: Image.Image) -> None:
             raise NoWhite(f"floating-point pixels from {lowest:g} to {highest:g}, where 0 to 1 is read")
     elif lowest < 0 or highest > 65535:
         raise NoWhite(f"whole-number pixels from {lowest:.0f} to {highest:.0f}, where 0 to 65535 is read")
-
-
-def _plain(image: Image.Image) -> Image.Image:
-    if image.mode in ("L", "RGB", "CMYK", "LAB"):
-        return image
-    return image.convert("L" if image.mode == "1" else "RGB")
 
 
 def to_srgb(colour: Image.Image, icc: bytes | None) -> tuple[Image.Image, str]:

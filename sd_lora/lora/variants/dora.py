@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from math import prod
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from sd_lora.lora.variants.lora import Lora
 from sd_lora.lora.variants.variant import Array, Shapes
@@ -13,11 +13,6 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from sd_lora.lora.layers import Layer
-
-
-def _by_row(part: Any) -> bool:
-    """Whether the magnitude has an entry per output row, as always in PEFT; per input column kohya's is (1, in)."""
-    return part.layout == "diffusers" or part.shapes["magnitude"][:1] != (1,)
 
 
 class Dora(Lora):
@@ -40,7 +35,8 @@ class Dora(Lora):
         ("distorts", ("diffusers",), "DoRA magnitudes, which it drops", lambda p: p.layout == "kohya" or p.is_text),
         ("distorts", ("sd-scripts",), "DoRA magnitudes, which it ignores", lambda _: True),
         ("distorts", ("ComfyUI", "AUTOMATIC1111", "Forge", "InvokeAI"),
-         "DoRA magnitudes by output row, which it reads differently", _by_row),
+         "DoRA magnitudes by output row, which it reads differently",  # always in PEFT; by column kohya's are (1, in)
+         lambda p: p.layout == "diffusers" or p.shapes["magnitude"][:1] != (1,)),
     )  # fmt: skip
 
     def problem(self, shapes: Shapes, layout: str) -> str:

@@ -18,11 +18,7 @@ if TYPE_CHECKING:
 
 def _kind(name: str, version: str, architecture: str, *facts: Any, **more: Any) -> Kind:
     known_by = (version, f"{architecture}/lora")
-    marks = {
-        "ss_base_model_version": version,
-        "ss_v2": str(version != "sd_v1"),
-        "modelspec.architecture": known_by[1],
-    }
+    marks = {"ss_base_model_version": version, "ss_v2": str(version != "sd_v1"), "modelspec.architecture": known_by[1]}
     return Kind(name, marks, known_by, *facts, **more)
 
 

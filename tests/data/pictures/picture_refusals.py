@@ -62,10 +62,10 @@ def strangers() -> Iterator[Case]:
     with ZipFile(packed, "w") as archive:
         archive.writestr("a.txt", "a")
     for title, content, words in (
-        ("nothing", b"", "0 bytes"), ("HTML", b"<html><body>404", "<html>"), ("zeros", bytes(99), "not an image"),
-        ("a zip", packed.getvalue(), "not an image"), ("PDF", b"%PDF-1.4\n", "%PDF"), ("text", b"no picture", '"no pict'),
-        ("one byte", b"\x89", "not an image"), ("an LFS pointer", b"version https://git-lfs.github.com/", '"version http'),
-        ("a line break", b"\n\r\x1b[2J", "not an image"),
+        ("nothing", b"", "0 bytes"), ("HTML", b"<html><body>404", "<html>"), ("zeros", bytes(99), "an image"),
+        ("a zip", packed.getvalue(), "an image"), ("PDF", b"%PDF-1.4\n", "%PDF"), ("text", b"no picture", '"no pict'),
+        ("one byte", b"\x89", "an image"), ("an LFS pointer", b"version https://git-lfs.github.com/", '"version http'),
+        ("a line break", b"\n\r\x1b[2J", "an image"),
     ):  # fmt: skip
         yield refused(f"{title} called .png", "a.png", content, words)
     svg = b'<svg xmlns="http://www.w3.org/2000/svg"/>'
