@@ -234,11 +234,9 @@ class Adapter:
         return problems
 
     def _fitting_modules(self, pipe: Any) -> tuple[dict[str, nn.Module], Collection[str]]:
-        """The modules that the layers belong to, and the names of all modules of the base. AdapterError if it does not
-        fit."""
+        """The modules of the layers, and the names of all modules of the base. AdapterError if they do not fit."""
         modules = modules_of(pipe)
-        problems = self.misfits(pipe, modules)
-        if problems:
+        if problems := self.misfits(pipe, modules):
             trained = f" (trained on {self.base})" if self.base else ""
             raise AdapterError(
                 f"{self.label}{trained} does not fit base model {base_name(pipe)}: {'; '.join(problems)}"
