@@ -182,7 +182,12 @@ def comfyui(shares: Sequence[Share], scene: Scene) -> Snippet:
     latent = node("EmptyLatentImage", width=scene.size, height=scene.size, batch_size=1)
     settings: dict[str, Any] = {"seed": scene.seed, "steps": scene.steps, "cfg": scene.guidance}
     settings |= {"sampler_name": "ddim", "scheduler": "normal", "denoise": 1.0}
-    links = {"model": [last, 0], "positive": [positive, 0], "negative": [negative, 0], "latent_image": [latent, 0]}
+    links: dict[str, Any] = {
+        "model": [last, 0],
+        "positive": [positive, 0],
+        "negative": [negative, 0],
+        "latent_image": [latent, 0],
+    }
     picture = node("VAEDecode", samples=[node("KSampler", **settings, **links), 0], vae=[checkpoint, 2])
     node("SaveImage", filename_prefix="mix", images=[picture, 0])
     note = f"LoraLoader has no strengths by block ({{}}); the node {_COMFY_PACK} has"

@@ -91,9 +91,9 @@ RULES: tuple[Rule, ...] = (
     Rule("drops", ("sd-scripts", "InvokeAI"), "lora_te1_ keys, which are for SDXL",
          lambda f, p: _has_original_names(f) is False and _is_of_other_family(f, p)),
     Rule("refuses", ("InvokeAI",), "lora_te_ keys, which are for SD1 and SD2",
-         lambda f, p: _has_original_names(f) and _is_of_other_family(f, p)),
+         lambda f, p: _has_original_names(f) is True and _is_of_other_family(f, p)),
     Rule("drops", (A1111,), "lora_te_ keys, which are for SD1 and SD2",
-         lambda f, p: _has_original_names(f) and _is_of_other_family(f, p)),
+         lambda f, p: _has_original_names(f) is True and _is_of_other_family(f, p)),
     Rule("refuses", ("diffusers",), "text attention with only some of q, k, v, out",
          lambda f, p: p.layout == "kohya" and f.is_partial(p)),
     # AUTOMATIC1111 has these text encoders as OpenCLIP, with the attention's projections in one matrix

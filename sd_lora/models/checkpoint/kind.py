@@ -86,8 +86,8 @@ def kind_of(path: Path, header: Header) -> CheckpointKind:
 def _layout(header: Header) -> str:
     if _LABELS in header.tensors:
         return "sdxl"
-    by_width = {(kind.width,): kind.checkpoint for kind in kinds().values()}
-    found = by_width.get(header.shape(_WIDTH)[-1:], "")
+    by_width = {kind.width: kind.checkpoint for kind in kinds().values()}
+    found = by_width.get((header.shape(_WIDTH) or (0,))[-1], "")
     return found or ("sd2" if header.has(PREFIXES["sd2"]["text_encoder"]) else "sd15")
 
 
