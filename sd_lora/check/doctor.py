@@ -26,7 +26,7 @@ from sd_lora.data.folders.entries import Entry, Listing
 from sd_lora.data.folders.listing import list_folder
 from sd_lora.data.pictures.decode import PictureError, check_colour, read_mask, read_picture
 from sd_lora.data.pictures.views import views_of
-from sd_lora.data.planning import default_steps, exposures_of, hold_out, schedule_for
+from sd_lora.data.planning import exposures_of, hold_out, schedule_for, steps_of
 from sd_lora.models.opening import ModelFamily, open_base
 
 Watch = Callable[[int, int], None]
@@ -128,8 +128,7 @@ def examine(
     trained = [example for example in examples if not example.prior]
     findings += _about_the_set(listing, trained, bool(every))
     schedule = schedule_for(examples, config, side, grain) if trained and not excessive else None
-    prior = len(trained) < len(examples)
-    steps = config.training.steps or default_steps(max(1, len(trained)), config.training.batch_size, prior=prior)
+    steps = steps_of(config.training, examples)
     findings += _unseen(schedule, examples, steps)
     pictures = {s.entry.name: s.thumbnail for s in good if s.thumbnail is not None}
     return Examined(examples, findings, schedule, steps, side, pictures, held)

@@ -18,12 +18,12 @@ def idle_settings(data: DataConfig, layout: str, entries: Sequence[Entry], side:
     """Settings of `data` that change nothing for `entries`, which are trained at `side` pixels first."""
     if all(entry.prior for entry in entries):  # which is an error already
         return []
-    loose = [(_loose(caption, e.rules), e.rules) for e in entries for caption in e.captions if "," in caption]
+    loose = [(_loose(caption, e.rules), e.rules) for e in entries for caption in e.captions if e.rules.comma in caption]
     facts = ImageFacts(
         side=side,
         prior=any(entry.prior for entry in entries),
         from_table=layout == "metadata",
-        commas=bool(loose),
+        tags=bool(loose),
         shuffled=any(rules.shuffle and count > 1 for count, rules in loose),
         dropped=any(rules.dropout and count for count, rules in loose),
         varied=any(entry.rules.vary for entry in entries),
@@ -44,7 +44,7 @@ def excessive_repeats(entries: Sequence[Entry]) -> list[Finding]:
 
 
 def _loose(caption: str, rules: TagRules) -> int:
-    """How many of the comma-separated tags of `caption` are not fixed."""
+    """How many of the tags of `caption` are not fixed."""
     _, separated, tail = caption.partition(rules.separator) if rules.separator else ("", "", "")
-    tags = sum(bool(tag.strip()) for tag in (tail if separated else caption).split(","))
+    tags = sum(bool(tag.strip()) for tag in (tail if separated else caption).split(rules.comma))
     return tags if separated else tags - rules.keep

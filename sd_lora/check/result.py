@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from sd_lora.data.findings import Finding, Severity
+from sd_lora.data.planning import epoch_exposures
 from sd_lora.errors import some
 
 if TYPE_CHECKING:
@@ -39,7 +40,8 @@ class BucketRow:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run would be: `exposures` = `steps` · `batch_size`, and what it takes, measured as `basis` says."""
+    """What a run would be: `exposures` = `steps` · `batch_size`, and what it takes, measured as `basis` says; an epoch
+    shows each image as often as its repeats say."""
 
     images: int
     exposures: int
@@ -49,6 +51,7 @@ class Plan:
     seconds: float | None = None
     memory_bytes: int | None = None
     basis: str = ""
+    epochs: float = 0.0
 
 
 def plan_for(schedule: Schedule, steps: int, cost: tuple[float | None, int | None, str] = (None, None, "")) -> Plan:
@@ -59,7 +62,8 @@ def plan_for(schedule: Schedule, steps: int, cost: tuple[float | None, int | Non
         BucketRow(*size, sum(s == size for _, s in counts), sum(n for (_, s), n in counts.items() if s == size))
         for size in sizes
     )
-    return Plan(len(schedule.images), steps * schedule.batch_size, steps, schedule.batch_size, rows, *cost)
+    epochs = round(steps * schedule.batch_size / epoch_exposures(schedule.images), 2)
+    return Plan(len(schedule.images), steps * schedule.batch_size, steps, schedule.batch_size, rows, *cost, epochs)
 
 
 @dataclass(frozen=True)

@@ -93,7 +93,7 @@ def print_check(result: Check, base: str, report: Path | None) -> None:
         takes += "" if plan.memory_bytes is None else f" and {plan.memory_bytes / 2**30:.1f} GB ({plan.basis})"
         typer.echo(
             f"\nplan for base model {base}: {plan.exposures} exposures of {plan.images} images, {plan.steps} steps of "
-            f"{plan.batch_size}{takes}"
+            f"{plan.batch_size} ({plan.epochs:g} epochs){takes}"
         )
         typer.echo(how_often(result.images))
         typer.echo(f"{'bucket':>12}  images  exposures")

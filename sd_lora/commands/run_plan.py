@@ -41,21 +41,23 @@ def resuming(run: Run) -> str:
 
 def plan_of(run: Run) -> dict[str, Any]:
     """What the run will be, for JSON; `reasons` are sentences."""
-    from sd_lora.data.planning import default_exposures
+    from sd_lora.data.planning import default_exposures, epoch_exposures
 
     training, precision = run.config.training, _precision(run)
     steps, prior = training.steps or 0, len(run.examples) - run.images
     exposures, rule = steps * training.batch_size, default_exposures(run.images, prior=prior > 0)
     given = "as the run began" if run.resumed else "as set or by the preset"
     by_rule = "by the rule" if abs(exposures - rule) < training.batch_size else f"{given}; the rule gives {rule:,}"
+    epochs = round(exposures / epoch_exposures(run.examples), 2)
     why = given if run.config.model.dtype != "auto" else "the default on this device"
     return {
         "images": run.images, "regularisation_images": prior, "held_out": len(run.held), "exposures": exposures,
+        "epochs": epochs,
         "steps": steps, "batch_size": training.batch_size, "micro_batch": training.micro_batch,
         "gradient_checkpointing": training.gradient_checkpointing, "device": run.device.type, "precision": precision,
         "seconds": run.means.seconds * steps, "memory_bytes": run.means.memory,
         "reasons": [
-            f"{steps} steps of {training.batch_size} images are {exposures:,} exposures, {by_rule}",
+            f"{steps} steps of {training.batch_size} images are {exposures:,} exposures ({epochs:g} epochs), {by_rule}",
             *run.means.reasons,
             f"computed in {precision}, {why}; layers and optimizer in float32",
             *_at_the_end_only(run),

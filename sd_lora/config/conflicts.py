@@ -52,8 +52,8 @@ class ImageFacts:
     prior: bool
     #: captions come from a metadata table
     from_table: bool
-    #: a caption has commas
-    commas: bool
+    #: a caption has the separator of tags
+    tags: bool
     #: a caption has two tags that may change places, or one that may be left out
     shuffled: bool
     dropped: bool
@@ -152,7 +152,8 @@ def text_conflicts(config: RunConfig, *, text: bool | None = None, more: bool = 
 
 def image_conflicts(data: DataConfig, facts: ImageFacts) -> list[str]:
     """Settings that change nothing for these images."""
-    plain, why_tags = type(data)(), "no tag of any caption is free for it" if facts.commas else "no caption has commas"
+    plain, separator = type(data)(), "commas" if data.tag_separator == "," else f'"{data.tag_separator}"'
+    why_tags = "no tag of any caption is free for it" if facts.tags else f"no caption has {separator}"
     table = facts.from_table and not data.regularisation
     problems = [
         ("prior_weight", data.prior_weight != 1 and not facts.prior, "there are no regularisation images"),
@@ -172,6 +173,8 @@ def _of_data(data: DataConfig) -> Rows:
     return [
         (not varied and data.keep_tags > 0,
             "data.keep_tags has no effect alone; set data.shuffle_tags or data.tag_dropout"),
+        (not varied and data.tag_separator != type(data)().tag_separator,
+            "data.tag_separator has no effect alone; set data.shuffle_tags or data.tag_dropout"),
         (varied and data.caption_variants == 1,
             "data.caption_variants=1 leaves nothing to data.shuffle_tags and data.tag_dropout; set it higher"),
         (len(set(data.more_resolutions)) < len(data.more_resolutions),
@@ -195,6 +198,9 @@ def _of_rate(config: OptimizerConfig) -> Rows:
 
 def _of_training(training: TrainingConfig) -> Rows:
     return [
+        (training.steps is not None and training.epochs is not None,
+            f"training.steps={training.steps} and training.epochs={training.epochs or 0:g} both say how long to train; "
+            "leave one out"),
         (training.average != "ema" and training.ema_decay != type(training)().ema_decay,
             "training.ema_decay has no effect unless training.average=ema"),
         (bool(training.hold_out) and not training.validate_every,

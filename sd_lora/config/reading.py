@@ -25,7 +25,10 @@ def parse_config(tables: Sequence[tuple[str, Mapping[str, Any]]], overrides: Seq
     """
     merged: dict[str, dict[str, Any]] = {}
     problems: list[str] = []
-    for label, table in [*tables, *(_override(text, problems) for text in overrides)]:
+    changes = [_override(text, problems) for text in overrides]
+    changed = {key for _, table in changes for key in table.get("training", {})}  # together, whatever their order
+    for number, (label, table) in enumerate([*tables, *changes]):
+        _give_way(merged.get("training", {}), table.get("training") if number < len(tables) else changed)
         for section, content in table.items():
             if section not in SECTIONS:
                 problems.append(f'{label}: unknown section "{section}"; {nearest(section, SECTIONS)}')
@@ -77,6 +80,13 @@ def _known(label: str, section: str, content: Mapping[str, Any], problems: list[
         elif isinstance(value, bool) and known[key] not in ("bool", "bool | None"):
             problems.append(f"{label}: {section}.{key} is not true or false")
     return {key: value for key, value in content.items() if key in known}
+
+
+def _give_way(before: dict[str, Any], training: object) -> None:
+    """Take from `before` how long to train where a later table says it in the other way."""
+    for key, other in (("steps", "epochs"), ("epochs", "steps")):
+        if isinstance(training, Mapping | set) and key in training and other not in training:
+            before.pop(other, None)
 
 
 def _override(text: str, problems: list[str]) -> tuple[str, dict[str, Any]]:

@@ -85,6 +85,8 @@ class DataConfig:
     """each: every line of a caption file is a separate caption, one chosen per exposure; joined: all lines are one"""
     shuffle_tags: bool = False
     """shuffle comma-separated tags"""
+    tag_separator: Annotated[str, Field(pattern=r"\S")] = ","
+    """what separates the tags of a caption file; whatever it is, shuffled tags are trained with commas between them"""
     tag_dropout: Decay = 0.0
     """leave each tag out with this probability"""
     keep_tags: Annotated[int, Field(ge=0)] = 0
@@ -167,6 +169,8 @@ class TrainingConfig:
     steps: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     """absent: 120 exposures of each image, 1,200 at least and 4,000 at most in all (twice that beside regularisation
     images), divided by the batch size"""
+    epochs: Annotated[float, Field(gt=0, le=100_000)] | None = None
+    """how many times each image is seen, its repeats counted, which sets the steps; absent: `steps` says how long"""
     batch_size: Annotated[int, Field(ge=1, le=4096)] = 1
     """images in a step, over all processes"""
     micro_batch: Count | None = None

@@ -64,10 +64,10 @@ def versions(caption: str, rules: TagRules, count: int, seed: tuple[int, ...]) -
     first, each as often as it was drawn: over all of them a tag is left out as often as `rules` say.
     """
     head, separated, tail = caption.partition(rules.separator) if rules.separator else ("", "", caption)
-    tags = [tag for part in (head, tail) for tag in _tags(part)]
+    tags = [tag for part in (head, tail) for tag in _tags(part, rules.comma)]
     if not rules.vary:
         return [", ".join(tags) if separated else caption]
-    keep = len(_tags(head)) if separated else rules.keep
+    keep = len(_tags(head, rules.comma)) if separated else rules.keep
     fixed, loose = tags[:keep], tags[keep:]
 
     def drawn(number: int) -> str:
@@ -120,5 +120,5 @@ def _composed(text: str) -> str:
     return unicodedata.normalize("NFC", text)
 
 
-def _tags(text: str) -> list[str]:
-    return [tag for tag in (part.strip() for part in text.split(",")) if tag]
+def _tags(text: str, comma: str) -> list[str]:
+    return [tag for tag in (part.strip() for part in text.split(comma)) if tag]

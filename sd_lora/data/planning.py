@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from fractions import Fraction
+from math import ceil
 
-from sd_lora.config.schema import RunConfig
+from sd_lora.config.schema import RunConfig, TrainingConfig
 from sd_lora.data.examples import Example
 from sd_lora.data.exposures import Schedule, Seen
 from sd_lora.data.pictures.views import views_of
@@ -20,6 +22,23 @@ def default_exposures(images: int, *, prior: bool = False) -> int:
 def default_steps(images: int, batch_size: int, *, prior: bool = False) -> int:
     """The number of steps of `batch_size` closest to the default exposures."""
     return max(1, round(default_exposures(images, prior=prior) / batch_size))
+
+
+def epoch_exposures(images: Sequence[Example] | Sequence[Seen]) -> int:
+    """Exposures of an epoch that shows each of `images` as often as its repeats say, and beside regularisation images
+    that many of those."""
+    repeats = [image.repeats for image in images if not image.prior]
+    return sum(repeats) * (2 if len(repeats) < len(images) else 1)
+
+
+def steps_of(training: TrainingConfig, images: Sequence[Example]) -> int:
+    """The steps of a run on `images`: as set, or from its epochs, or from the default exposures."""
+    if training.steps:
+        return training.steps
+    if training.epochs:  # exactly: 0.1 epochs of 30 exposures are 3
+        return max(1, ceil(epoch_exposures(images) * Fraction(str(training.epochs)) / training.batch_size))
+    own = sum(not image.prior for image in images)
+    return default_steps(max(1, own), training.batch_size, prior=own < len(images))
 
 
 def hold_out(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:

@@ -139,7 +139,7 @@ def _resolved(places: Places, examined: Examined, rate: float | None, means: Mea
         model=replace(_absolute(config.model, "config"), base=_absolute_base(config.model.base)),
         data=replace(_absolute(config.data, "folder", "regularisation", "cache"), resolution=examined.side),
         optimizer=replace(config.optimizer, text_learning_rate=rate),
-        training=replace(config.training, **computed, steps=examined.steps),
+        training=replace(config.training, **computed, steps=examined.steps, epochs=None),
         preview=replace(config.preview, prompts=config.preview.prompts or _prompts(examined.examples)),
         output=replace(config.output, folder=str(places.path), name=places.name),
     )

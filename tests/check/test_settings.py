@@ -40,6 +40,8 @@ def tagged(folder: Path, *captions: str) -> None:
         (("a, b, c",), ["data.tag_dropout=0.5", "data.keep_tags=2"], ""),
         (("a, b, c",), ["data.shuffle_tags=true", "data.keep_tags=2"], "data.shuffle_tags"),
         (("a, b, c",), ["data.shuffle_tags=true", "data.keep_tags=1"], ""),
+        (("a, b, c",), ["data.shuffle_tags=true", 'data.tag_separator=";"'], "data.shuffle_tags"),
+        (("a; b",) * 4, ["data.shuffle_tags=true", 'data.tag_separator=";"'], ""),
     ],
 )  # fmt: skip
 def test_settings_that_cannot_act_are_errors(

@@ -63,6 +63,16 @@ def test_a_caption_without_rules_has_one_version() -> None:
     assert versions("fixed, one ||| two, three", TagRules(separator="|||"), 8, (0,)) == ["fixed, one, two, three"]
 
 
+def test_tags_may_have_another_separator() -> None:
+    rules = TagRules(shuffle=True, keep=1, comma=";")
+    found = versions("a, b; c d; e;f", rules, 8, (0,))
+    assert found[0] == "a, b, c d, e, f"
+    assert {tuple(text.removeprefix("a, b, ").split(", ")) for text in found} > {("c d", "e", "f")}
+    assert all(text.startswith("a, b, ") for text in found)
+    assert versions("a, b, c", rules, 8, (0,)) == ["a, b, c"]  # one tag
+    assert versions("a; b", TagRules(comma=";"), 8, (0,)) == ["a; b"]  # nothing varies
+
+
 def test_shuffled_versions_keep_the_first_tags_and_all_others() -> None:
     found = versions("a, b, c, d, e", TagRules(shuffle=True, keep=2), 8, (0, 1))
     assert found[0] == "a, b, c, d, e"

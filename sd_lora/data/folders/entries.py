@@ -11,12 +11,14 @@ from sd_lora.data.findings import Finding
 @dataclass(frozen=True)
 class TagRules:
     """How a caption of comma-separated tags varies: the first `keep` tags stay where they are, the others are shuffled
-    and each is left out with probability `dropout`. `separator`, if any, ends the fixed part instead of `keep`."""
+    and each is left out with probability `dropout`. `separator`, if any, ends the fixed part instead of `keep`;
+    `comma` is what separates the tags."""
 
     shuffle: bool = False
     keep: int = 0
     dropout: float = 0.0
     separator: str = ""
+    comma: str = ","
 
     @property
     def vary(self) -> bool:

@@ -48,7 +48,7 @@ class Subset:
     @classmethod
     def of(cls, config: DataConfig, fallback: str = "", prior: bool = False) -> Subset:
         """As `config` says; `prior` images do not get its default caption, which may name the style."""
-        rules = TagRules(config.shuffle_tags, config.keep_tags, config.tag_dropout)
+        rules = TagRules(config.shuffle_tags, config.keep_tags, config.tag_dropout, comma=config.tag_separator)
         given = tidy(fallback if prior else config.default_caption or fallback)
         return cls(config.caption_suffixes, rules, config.caption_lines, config.masks, given, prior=prior)
 
