@@ -49,7 +49,7 @@ def all_settings(name: str, comments: Mapping[str, str]) -> str:
             choices = ", ".join(get_args(hints[key])) if get_origin(hints[key]) is Literal else ""
             lines += _commented(comments.get(f"{section}.{key}", "")) + _commented(choices and f"one of {choices}")
             value = getattr(values, key)
-            lines.append(f"# {key} =" if value is None else f"{key} = {_toml(value)}")
+            lines.append(f"# {key} =" if value is None else f"{key} = {toml_value(value)}")
     return "\n".join(lines) + "\n"
 
 
@@ -57,10 +57,10 @@ def _commented(text: str) -> list[str]:
     return textwrap.wrap(text, 118, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
 
 
-def _toml(value: Any) -> str:
+def toml_value(value: Any) -> str:
     """A value on one line, where JSON and TOML agree but for tables."""
     if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{json.dumps(key)} = {_toml(item)}' for key, item in value.items())}}}"
+        return f"{{{', '.join(f'{json.dumps(key)} = {toml_value(item)}' for key, item in value.items())}}}"
     return json.dumps(value, ensure_ascii=False)
 
 

@@ -51,6 +51,16 @@ def parse_config(tables: Sequence[tuple[str, Mapping[str, Any]]], overrides: Seq
     return config
 
 
+def wrong_value(setting: str, value: Any) -> str:
+    """Why `value` cannot be that of `setting`, whatever the others are; "" if it can."""
+    section, _, key = setting.partition(".")
+    try:
+        _adapter().validate_python({section: {key: value}})
+    except ValidationError as error:
+        return "; ".join(_sentence(detail) for detail in error.errors())
+    return ""
+
+
 def read_config(path: str | Path) -> RunConfig:
     """The config in a TOML file."""
     return parse_config([(Path(path).name, read_toml(path))])
