@@ -21,6 +21,7 @@ VERBS = {
     "resume": ("train", "Train"),
     "plan": ("train", "Train"),
     "presets": ("presets", "Train"),
+    "import-config": ("import_config", "Train"),
     "check": ("folders", "Folders of images"),
     "caption": ("folders", "Folders of images"),
     "preview": ("preview", "Pictures"),
@@ -54,7 +55,7 @@ def _assembled() -> typer.Typer:
     )
     app.callback(invoke_without_command=True)(_version)
     for name, (module, group) in VERBS.items():
-        verb = getattr(import_module(f"sd_lora.commands.{module}"), name)
+        verb = getattr(import_module(f"sd_lora.commands.{module}"), name.replace("-", "_"))
         if isinstance(verb, typer.Typer):
             app.add_typer(verb, name=name, rich_help_panel=group)
         else:

@@ -54,11 +54,11 @@ def images_config(
 ) -> RunConfig:
     """The config of a run on the images in `folder`, or in the preset's own, from `given` options (``section.key`` →
     value, empty if left out) and overrides. ConfigError without images, and for a setting that is given twice."""
-    from sd_lora.config.presets import load_config, settings_named
+    from sd_lora.config.presets import load_config, suggested_setting
 
     settings, place = list(overrides or ()), str(folder or "")
     key, equals, _ = place.partition("=")
-    if equals and settings_named(key) and not os.path.exists(place):  # the folder was left out
+    if equals and suggested_setting(key, "") and not os.path.exists(place):  # the folder was left out
         settings, place = [place, *settings], ""
     chosen = {name: value for name, value in {**given, "data.folder": place}.items() if value}
     twice = [text for text in settings if text.partition("=")[0].strip() in chosen]

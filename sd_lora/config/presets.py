@@ -18,6 +18,9 @@ from sd_lora.config.reading import parse_config, read_toml
 from sd_lora.config.schema import SECTIONS, RunConfig
 from sd_lora.errors import ConfigError, nearest
 
+#: endings of config files; those of ours are TOML
+SUFFIXES = (".toml", ".json", ".yaml", ".yml")
+
 
 def preset_names() -> list[str]:
     """Names of the shipped presets, sorted."""
@@ -71,16 +74,19 @@ def settings_named(key: str) -> list[str]:
 
 
 def suggested_setting(key: str, value: str) -> str:
-    """``did you mean "training.steps=20"?`` for ``steps`` and ``20``; "" if no setting has that name."""
-    named = " or ".join(f'"{setting}={value}"' for setting in settings_named(key))
-    return named and f"did you mean {named}?"
+    """``did you mean "training.steps=20"?`` for ``steps`` and ``20``, or what another trainer's setting is here; "" if
+    no setting has that name."""
+    from sd_lora.config.other_trainers.table import answer, likely
+
+    named = " or ".join(f'"{setting}={likely(setting, value) or value}"' for setting in settings_named(key))
+    return f"did you mean {named}?" if named else answer(key.strip(), value.strip("\"' "))
 
 
 def suggested_option(option: str, words: Sequence[str]) -> str:
     """What is wrong with a setting that is written like an option, ``--steps 20``, among the `words` of a command; ""
     if no setting has that name."""
     values = [word.partition("=")[2] for word in words if word.startswith(f"{option}=")]
-    values += [after for word, after in itertools.pairwise(words) if word == option]
+    values += [after for word, after in itertools.pairwise(words) if word == option and not after.startswith("--")]
     suggestion = suggested_setting(option.lstrip("-").replace("-", "_"), *values[:1] or ["…"])
     return suggestion and f"no such option: {option}; {suggestion}"
 
@@ -118,11 +124,20 @@ def load_config(preset: str = "", *overrides: str, options: Mapping[str, Mapping
     if not preset:
         preset = default_preset(parse_config([given], overrides).model.base)
     table: dict[str, Any]
-    if preset.endswith(".toml"):
-        label, table = Path(preset).name, read_toml(preset)
+    if preset.lower().endswith(SUFFIXES):
+        label, table = Path(preset).name, _own_config(preset)
     else:
         label, table = f"preset {preset}", tomllib.loads(preset_text(preset))
     return parse_config([(label, table), given], overrides)
+
+
+def _own_config(path: str) -> dict[str, Any]:
+    """The content of a config file of ours. ConfigError for one of another trainer, or a dataset file."""
+    from sd_lora.config.other_trainers.files import read_any, refuse
+
+    table = read_toml(path) if path.lower().endswith(".toml") else read_any(path)
+    refuse(path, table)
+    return table
 
 
 def _refuse_bare(overrides: Sequence[str]) -> None:

@@ -31,7 +31,7 @@ def parse_config(tables: Sequence[tuple[str, Mapping[str, Any]]], overrides: Seq
         _give_way(merged.get("training", {}), table.get("training") if number < len(tables) else changed)
         for section, content in table.items():
             if section not in SECTIONS:
-                problems.append(f'{label}: unknown section "{section}"; {nearest(section, SECTIONS)}')
+                problems.append(f'{label}: unknown section "{section}"; {_suggest_section(section, content)}')
             elif not isinstance(content, Mapping):
                 problems.append(f'{label}: "{section}" is a section; write {section}.key=value')
             else:
@@ -67,12 +67,19 @@ def read_config(path: str | Path) -> RunConfig:
 
 
 def read_toml(path: str | Path) -> dict[str, Any]:
+    """The content of a TOML file; ConfigError with the likely cause if it is none."""
+    from sd_lora.config.other_trainers.causes import cause, refuse_windows_paths
+
+    text = ""
     try:
-        return tomllib.loads(Path(path).read_text("utf-8"))
+        text = Path(path).read_text("utf-8")
+        table = tomllib.loads(text)
     except FileNotFoundError as error:
         raise ConfigError(f"config file {path} does not exist; name an existing TOML file or a preset") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"config file {path} cannot be read as TOML: {error}") from error
+        raise ConfigError(f"config file {path} cannot be read as TOML: {cause(text, error)}") from error
+    refuse_windows_paths(path, text)
+    return table
 
 
 @functools.cache
@@ -86,7 +93,7 @@ def _known(label: str, section: str, content: Mapping[str, Any], problems: list[
     known = {**types, **OLD_SETTINGS.get(section, {})}
     for key, value in content.items():
         if key not in known:
-            problems.append(f'{label}: unknown key "{section}.{key}"; {_suggest(section, key, list(types))}')
+            problems.append(f'{label}: unknown key "{section}.{key}"; {_suggest(section, key, list(types), value)}')
         elif isinstance(value, bool) and known[key] not in ("bool", "bool | None"):
             problems.append(f"{label}: {section}.{key} is not true or false")
     return {key: value for key, value in content.items() if key in known}
@@ -112,11 +119,23 @@ def _override(text: str, problems: list[str]) -> tuple[str, dict[str, Any]]:
     return text, {section: {key: parsed}}
 
 
-def _suggest(section: str, key: str, known: list[str]) -> str:
+def _suggest_section(section: str, content: object) -> str:
+    """What an unknown section is here, if another trainer has it; else the nearest name."""
+    from sd_lora.config.other_trainers.table import answer
+
+    inside = content.items() if isinstance(content, Mapping) else ()
+    answers = [answer(section, content), *(answer(f"{section}.{key}", value) for key, value in inside)]
+    return "; ".join(filter(None, answers)) or nearest(section, SECTIONS)
+
+
+def _suggest(section: str, key: str, known: list[str], value: object) -> str:
+    from sd_lora.config.other_trainers.table import answer
+
     everywhere = {f.name: name for name, kind in SECTIONS.items() for f in fields(kind)}
     if key not in known and key in everywhere:
         return f'did you mean "{everywhere[key]}.{key}"?'
-    return nearest(key, known).replace('mean "', f'mean "{section}.')
+    theirs = answer(f"{section}.{key}", value) or answer(key, value)
+    return theirs or nearest(key, known).replace('mean "', f'mean "{section}.')
 
 
 def _sentence(detail: Any) -> str:
@@ -124,4 +143,8 @@ def _sentence(detail: Any) -> str:
     if detail["type"] == "string_unicode":
         return f"{place} has bytes that are not text: {detail['input']!r} was given"
     message = str(detail["msg"]).removeprefix("Input ").removeprefix("Value ")
-    return f"{place} {message[:1].lower()}{message[1:]}, but {detail['input']!r} was given"
+    from sd_lora.config.other_trainers.table import likely
+
+    meant = likely(place, detail["input"])
+    hint = f"; did you mean {meant}?" if meant else ""
+    return f"{place} {message[:1].lower()}{message[1:]}, but {detail['input']!r} was given{hint}"

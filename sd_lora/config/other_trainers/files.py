@@ -11,13 +11,13 @@ from pathlib import Path
 from typing import Any
 
 from sd_lora.config.other_trainers.ai_toolkit import ARCHITECTURES, OTHER_FAMILIES
+from sd_lora.config.other_trainers.causes import cause, refuse_windows_paths
 from sd_lora.config.other_trainers.onetrainer import MODELS
 from sd_lora.config.other_trainers.row import flag, is_off, is_unset
 from sd_lora.config.other_trainers.table import AI_TOOLKIT, KOHYA, ONETRAINER, Trainer
 from sd_lora.config.schema import SECTIONS
 from sd_lora.errors import ConfigError, reason
 
-SUFFIXES = (".toml", ".json", ".yaml", ".yml")
 _MAX_BYTES = 1_000_000
 #: names that only kohya's scripts or their GUI have
 _KOHYAS = frozenset({
@@ -64,8 +64,7 @@ def read_any(path: str | Path) -> dict[str, Any]:
         raise ConfigError(f"{path} cannot be read as {kind}: {cause(text, error, kind)}") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path} holds no settings, but {type(content).__name__}; name a config file")
-    if kind == "TOML" and (line := windows_path(text)):
-        raise ConfigError(f"{path} cannot be read as it was meant: {_BACKSLASHES.format(line)}")
+    refuse_windows_paths(path, text)
     return content
 
 
@@ -82,53 +81,6 @@ def _parsed(kind: str, text: str) -> Any:
         raise ValueError(" ".join(str(error).split())) from error
 
 
-_BACKSLASHES = (
-    "line {} has backslashes in double quotes, as in Windows paths; write / for them, or put the path in single quotes"
-)
-
-
-def windows_path(text: str) -> int:
-    """The number of the first line with a path such as ``"C:\\new"``, whose backslashes TOML takes for others; or 0."""
-    for number, line in enumerate(text.splitlines(), 1):
-        if re.search(r'=\s*\[?\s*"(?:[A-Za-z]:|\\|[^"\s]+)?\\(?!\\)[^"]*"', line) and not re.search(r'\\["u]', line):
-            return number
-    return 0
-
-
-def cause(text: str, error: Exception, kind: str = "TOML") -> str:
-    """The likely cause of a parser's error, with its line; the parser's own words if nothing shows it."""
-    lines = text.splitlines()
-    at = re.search(r"line (\d+)", str(error))
-    number = min(int(at[1]), len(lines)) if at else 0
-    line = lines[number - 1] if number else ""
-    value = line.partition("=" if kind == "TOML" else ":")[2].strip()
-    likely = {
-        "TOML": [
-            (windows_path(line) or "\\" in line, _BACKSLASHES.format(number)),
-            (re.match(r"\d+,\d+", value), f"line {number} has a decimal comma; write {value.replace(',', '.', 1)}"),
-            (re.match(r"(True|False)\b", value), f"line {number} has {value}; write {value.lower()}"),
-            (re.match(r"(None|null)\b", value), f"line {number} has {value}, which TOML does not; remove the line"),
-            (re.match(r"[“”„‘’]", value), f'line {number} has curly quotes; write "'),
-            (line.lstrip().startswith("--"), f"line {number} is an option of a command line; write name = value"),
-            (re.match(r"\s*[\w.-]+\s*:", line), f"line {number} has a colon, as in YAML; write name = value"),
-            (re.match(r"[A-Za-z./~][^\"']*$", value), f"line {number} has text without quotes; put it in quotes"),
-            ("overwrite" in str(error), f"line {number} sets what was set before; leave one out"),
-        ],
-        "JSON": [
-            (re.search(r"\\", line), f"line {number} has a backslash, as in Windows paths; write / or \\\\ for it"),
-            (re.match(r"\d+,\d+\s*,?$", value), f"line {number} has a decimal comma; write a point"),
-            (re.match(r"(True|False|None)\b", value), f"line {number} has {value.rstrip(',')}; use small letters"),
-            (line.strip() in ("}", "]"), f"line {number - 1} ends in a comma and nothing follows; remove the comma"),
-            (line.strip().startswith(("#", "//")), f"line {number} is a comment, which JSON does not have; remove it"),
-        ],
-        "YAML": [
-            (any("\t" in each[: len(each) - len(each.lstrip())] for each in lines), "tabs indent lines; write spaces"),
-            ("\\" in line, f"line {number} has backslashes in double quotes, as in Windows paths; write / for them"),
-        ],
-    }[kind]  # fmt: skip
-    return next((sentence for found, sentence in likely if found), str(error))
-
-
 def trainer_of(content: Mapping[str, Any]) -> Trainer | None:
     """Whose config `content` is; None for ours, a dataset file, or nobody's."""
     config = content.get("config")
@@ -143,6 +95,17 @@ def trainer_of(content: Mapping[str, Any]) -> Trainer | None:
         return None
     names = set(content) | {key for part in content.values() if isinstance(part, Mapping) for key in part}
     return KOHYA if names & _KOHYAS else None
+
+
+def refuse(path: str | Path, content: Mapping[str, Any]) -> None:
+    """ConfigError if `content` is a config of another trainer, or a dataset file, and not of ours."""
+    trainer = trainer_of(content)
+    if trainer is not None:
+        raise ConfigError(
+            f"{path} is a config of {trainer.title}; run sd-lora import-config {path} --out mine.toml and use that"
+        )
+    if "datasets" in content or Path(path).suffix.lower() != ".toml":
+        raise ConfigError(_not_one(Path(path), content))
 
 
 def flat(path: str | Path) -> Flat:

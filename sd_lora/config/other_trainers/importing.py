@@ -68,7 +68,7 @@ class Imported:
 def import_file(path: str | Path) -> Imported:
     """What the config of another trainer in `path` is here. ConfigError if it is none, or cannot be trained here."""
     read = flat(path)
-    made = Imported(read.trainer.name, printable(Path(path).name))
+    made = Imported(read.trainer.title, printable(Path(path).name))
     defaults = {name: value for name, value in read.trainer.defaults.items() if not _has(read, name)}
     given = {**defaults, **read.given}
     for name, value in read.given.items():

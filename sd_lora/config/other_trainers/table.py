@@ -17,6 +17,7 @@ class Trainer:
     """Another trainer: its rows, what counts there where nothing is set, and parts of its files that are not read."""
 
     name: str
+    title: str
     rows: tuple[Row, ...]
     defaults: Mapping[str, Any]
     not_read: Mapping[str, str]
@@ -34,7 +35,7 @@ class Trainer:
         return Row((name,), None, found[0]) if found else None
 
 
-KOHYA = Trainer("kohya", kohya.ROWS, kohya.DEFAULTS, {
+KOHYA = Trainer("kohya", "kohya's scripts", kohya.ROWS, kohya.DEFAULTS, {
     "network_args.": "it belongs to a kind of layers that is not trained here",
     "optimizer_args.": "it is the optimizer's own default here",
     "lr_scheduler_args.": "the rate falls once, from the end of the warm-up to the last step",
@@ -44,8 +45,8 @@ KOHYA = Trainer("kohya", kohya.ROWS, kohya.DEFAULTS, {
     "single_": "it belongs to another family", "double_": "it belongs to another family", "lumina_": "it belongs to "
     "another family",
 })  # fmt: skip
-ONETRAINER = Trainer("OneTrainer", onetrainer.ROWS, onetrainer.DEFAULTS, onetrainer.NOT_READ)
-AI_TOOLKIT = Trainer("ai-toolkit", ai_toolkit.ROWS, ai_toolkit.DEFAULTS, ai_toolkit.NOT_READ)
+ONETRAINER = Trainer("OneTrainer", "OneTrainer", onetrainer.ROWS, onetrainer.DEFAULTS, onetrainer.NOT_READ)
+AI_TOOLKIT = Trainer("ai-toolkit", "ai-toolkit", ai_toolkit.ROWS, ai_toolkit.DEFAULTS, ai_toolkit.NOT_READ)
 #: in the order in which a name is looked for
 TRAINERS = (KOHYA, ONETRAINER, AI_TOOLKIT)
 
