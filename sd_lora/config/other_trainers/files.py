@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -102,7 +103,8 @@ def refuse(path: str | Path, content: Mapping[str, Any]) -> None:
     trainer = trainer_of(content)
     if trainer is not None:
         raise ConfigError(
-            f"{path} is a config of {trainer.title}; run sd-lora import-config {path} --out mine.toml and use that"
+            f"{path} is a config of {trainer.title}; write it as one of ours with: sd-lora import-config "
+            f"{shlex.quote(str(path))} --out mine.toml"
         )
     if "datasets" in content or Path(path).suffix.lower() != ".toml":
         raise ConfigError(_not_one(Path(path), content))

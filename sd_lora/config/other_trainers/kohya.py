@@ -82,6 +82,10 @@ ROWS = (
     no("cache_latents cache_latents_to_disk cache_text_encoder_outputs cache_text_encoder_outputs_to_disk cache_info "
        "sdxl_cache_text_encoder_outputs skip_cache_check vae_batch_size cache_directory",
        "encoded images and captions are always kept; data.cache names a folder that runs share"),
+    no("video_directory video_jsonl_file target_frames frame_extraction frame_stride frame_sample max_frames "
+       "source_fps", "videos are not trained"),
+    no("control_directory control_resolution no_resize_control multiple_target fp_latent_window_size",
+       "each image is trained alone, without a second one that steers it"),
     no("network_multiplier custom_attributes debug_dataset dataset_class", "it is not used here"),
     # the adapter
     one("network_dim", "lora.rank", number, "32", 32),

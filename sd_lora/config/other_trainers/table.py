@@ -78,7 +78,7 @@ def answer(name: str, value: Any = None) -> str:
         return f"{mine}; here it is {named}"
     made, note = row.read(value, {name: value})
     if not made:
-        return f"{mine}; here it is {named}, and with {value} there is nothing to write" + (f": {note}" if note else "")
+        return f"{mine}; here it is {named}: {note or f'with {value} there is nothing to write'}"
     writing = " ".join(f"{setting}={written(read)}" for setting, read in made.items())
     return f"{mine}; here it is {named}: write {writing}" + (f" ({note})" if note else "")
 
@@ -90,6 +90,20 @@ def written(value: Any) -> str:
     if isinstance(value, dict):
         return "{" + ", ".join(f"{json.dumps(key)} = {item}" for key, item in value.items()) + "}"
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def in_a_dataset(name: str, value: Any) -> str:
+    """What a setting of a dataset TOML that is not read from it is in the run's own config, as a clause; "" for a name
+    that nobody has."""
+    row = KOHYA.row(name)
+    if row is None:
+        return ""
+    made, note = row.read(value, {name: value})
+    if made:
+        return f"is not read; here that is {' '.join(f'{key}={written(item)}' for key, item in made.items())}"
+    if row.convert is None:
+        return f"does not exist here: {row.why}"
+    return f"is not read; here that is {' and '.join(row.becomes)}" + (f": {note}" if note else "")
 
 
 def likely(setting: str, value: Any) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import json
 import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
@@ -13,12 +12,14 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sd_lora.config.other_trainers.table import KOHYA, in_a_dataset
 from sd_lora.config.schema import DataConfig
 from sd_lora.data.folders.caption_files import decode_text
+from sd_lora.data.folders.dataset_metadata import home_of, metadata, rows_of
 from sd_lora.data.folders.entries import Entry
 from sd_lora.data.folders.kohya import Part, listed, note_repeats, plural
-from sd_lora.data.folders.metadata import entries_of, note_rest, note_rows
-from sd_lora.data.folders.metadata_rows import Row, RowsError, clipped, kind_of, read_text, texts_of
+from sd_lora.data.folders.metadata import entries_of, note_rest
+from sd_lora.data.folders.metadata_rows import RowsError, clipped, kind_of
 from sd_lora.data.folders.sidecars import Reading, Source, Subset, read_leaf
 from sd_lora.data.folders.tree import Folder, Notes, likely_folder, relative, suffix_of, walk
 from sd_lora.errors import DataError, reason, shown
@@ -26,20 +27,8 @@ from sd_lora.errors import DataError, reason, shown
 _MAX_BYTES = 250_000
 #: a dotted key takes memory that grows with the square of its parts
 _MAX_DOTS = 64
-#: what kohya's other settings are called here
-_ELSEWHERE = {
-    "resolution": "data.resolution", "batch_size": "training.batch_size", "enable_bucket": "data.buckets",
-    "bucket_no_upscale": "data.upscale", "min_bucket_reso": "data.resolution", "max_bucket_reso": "data.resolution",
-    "random_crop": "data.crops", "caption_dropout_rate": "training.caption_dropout",
-    "prior_loss_weight": "data.prior_weight", "enable_wildcard": "several lines in a caption file",
-    "alpha_mask": "data.masks", "cache_info": "data.cache",
-}  # fmt: skip
-_WITHOUT = frozenset({
-    "bucket_reso_steps", "skip_image_resolution", "color_aug", "face_crop_aug_range", "caption_separator",
-    "secondary_separator", "resize_interpolation", "caption_dropout_every_n_epochs", "token_warmup_min",
-    "token_warmup_step", "network_multiplier", "max_token_length", "debug_dataset", "conditioning_data_dir",
-    "custom_attributes", "validation_seed", "validation_split",
-})  # fmt: skip
+#: what musubi calls the same
+_MUSUBI = {"image_directory": "image_dir", "image_jsonl_file": "metadata_file"}
 
 
 class _Settings(BaseModel):
@@ -56,6 +45,7 @@ class _Settings(BaseModel):
     caption_suffix: str = ""
     keep_tokens: Annotated[int, Field(ge=0)] | None = None
     keep_tokens_separator: str = ""
+    caption_separator: Annotated[str, Field(pattern=r"\S")] | None = None
     shuffle_caption: bool | None = None
     caption_tag_dropout_rate: Annotated[float, Field(ge=0, lt=1)] | None = None
     flip_aug: bool = True
@@ -66,7 +56,7 @@ class _Settings(BaseModel):
         of = Subset.of(config, self.class_tokens, self.is_reg)
         given = {
             "shuffle": self.shuffle_caption, "keep": self.keep_tokens, "dropout": self.caption_tag_dropout_rate,
-            "separator": self.keep_tokens_separator or None,
+            "separator": self.keep_tokens_separator or None, "comma": (self.caption_separator or "").strip() or None,
         }  # fmt: skip
         rules = replace(of.rules, **{name: value for name, value in given.items() if value is not None})
         ending = self.caption_extension
@@ -114,6 +104,9 @@ def read_file(file: Path, source: Source) -> tuple[Reading, set[str]]:
     seen: set[str] = set()
     inside: list[Folder] = []
     for settings in _subsets(_load(file), name, notes):
+        if settings.metadata_file and not settings.image_dir:
+            home = home_of(_place(settings.metadata_file, file.parent))
+            settings = settings.model_copy(update={"image_dir": home})  # noqa: PLW2901
         folder = _image_folder(settings, file, seen, notes)
         if folder is None:
             continue
@@ -165,36 +158,14 @@ def _images(settings: _Settings, folder: Folder, base: Path, source: Source) -> 
     file = _place(settings.metadata_file, base)
     label = relative(file, base)
     try:
-        content = json.loads(read_text(file)[0])
-        if not isinstance(content, dict):
-            raise RowsError(f"{kind_of(content)}, not an object")
+        content = metadata(file)
     except (RowsError, ValueError, RecursionError) as error:
         notes.add("entry-broken", label, f"not metadata in JSON: {clipped(str(error))}")
         return []
-    rows = _rows(content, folder, label, notes)
+    rows = rows_of(content, folder, label, notes)
     entries, met = entries_of(rows, folder, subset, notes, by_stem=True)
     note_rest(folder, entries, {file} | met, notes)
     return entries
-
-
-def _rows(content: Mapping[str, Any], folder: Folder, label: str, notes: Notes) -> list[Row]:
-    """Kohya's metadata: the path of an image → its caption and its tags, which are read as one caption."""
-    top = os.path.join(os.path.abspath(folder.path), "")
-    rows: list[Row] = []
-    broken: list[tuple[str, str, str]] = []
-    for name, values in content.items():
-        try:
-            if not isinstance(values, dict):
-                raise ValueError(f"{kind_of(values)}, not an object")
-            captions_and_tags = [texts_of(values.get(key)) for key in ("caption", "tags")]
-        except ValueError as error:
-            broken.append(("entry-broken", label, f"{clipped(name)}: {error}"))
-            continue
-        caption = ", ".join(text for texts in captions_and_tags for text in texts or ())
-        captions = (caption,) if caption else None if captions_and_tags == [None, None] else ()
-        rows.append(Row(label, name.removeprefix(top), captions))
-    note_rows(broken, notes)
-    return rows
 
 
 def _subsets(content: Mapping[str, Any], name: str, notes: Notes) -> Iterator[_Settings]:
@@ -211,6 +182,8 @@ def _subsets(content: Mapping[str, Any], name: str, notes: Notes) -> Iterator[_S
     general = _table(content.get("general", {}), "[general]", note)
     for number, dataset in enumerate(_tables(content.get("datasets"), "[[datasets]]", note), 1):
         subsets = _tables(dataset.get("subsets"), "[[datasets.subsets]]", note)
+        if not subsets and dataset.keys() & {"image_dir", "metadata_file", *_MUSUBI}:  # musubi's form has none
+            subsets = [{}]
         if not subsets:
             notes.add("no-images", name, f"number {number} of its [[datasets]] has no [[datasets.subsets]]")
         shared = {key: value for key, value in dataset.items() if key != "subsets"}
@@ -219,17 +192,20 @@ def _subsets(content: Mapping[str, Any], name: str, notes: Notes) -> Iterator[_S
 
 
 def _settings(given: dict[str, Any], note: Callable[..., None]) -> _Settings:
+    given = {_MUSUBI.get(key, key): value for key, value in given.items()}
     for key in sorted(given.keys() - _Settings.model_fields.keys()):
         value = given.pop(key)
         shown_value = f"{clipped(key)} = {_shown(value)}"
-        if key in _ELSEWHERE:
-            note(f"{shown_value} is not read; here that is {_ELSEWHERE[key]}")
-        elif key not in _WITHOUT:
-            close = difflib.get_close_matches(key, [*_Settings.model_fields, *_ELSEWHERE, *_WITHOUT], n=1)
+        here = in_a_dataset(key, value)
+        if not here:
+            known = [*_Settings.model_fields, *_MUSUBI, *(name for row in KOHYA.rows for name in row.names)]
+            close = difflib.get_close_matches(key, known, n=1)
             guess = f", did you mean {close[0]}?" if close else ""
             note(f"{shown_value} is not a setting of kohya's{guess}", "correct or remove [it|them]")
+        elif here.startswith("is not read"):
+            note(f"{shown_value} {here}")
         elif value:  # what is switched off is not missed
-            note(f"{shown_value} is not known here", "remove [it|them]")
+            note(f"{shown_value} {here}", "remove [it|them]")
     try:
         return _Settings.model_validate(given)
     except ValidationError as error:

@@ -120,7 +120,14 @@ def test_the_layout_is_told_in_one_line(
         "metadata.csv line 2: 3 values for 2 columns"),
         ({"photos/metadata.jsonl": '\n{"text": "c"}'}, "entry-broken", "metadata.jsonl line 2: it names no image"),
         (toml(f"[general]\nresolution=512\n{ONE}", "ink/a.png"), "setting-unknown",
-        "resolution = 512 is not read; here that is data.resolution;"),
+        "resolution = 512 is not read; here that is data.resolution=512;"),
+        (toml(f"[general]\nresolution=[768, 512]\n{ONE}", "ink/a.png"), "setting-unknown",
+        "resolution = [768, 512] is not read; here that is data.resolution=624;"),
+        (toml(f"{ONE}alpha_mask=true", "ink/a.png"), "setting-unknown",
+        "alpha_mask = true does not exist here: transparent places are laid on data.background"),
+        (toml(f"{ONE}conditioning_data_dir='m'", "ink/a.png"), "setting-unknown",
+        "conditioning_data_dir = m does not exist here: masks in a folder of their own are not read;"),
+        (toml("[[datasets]]\nvideo_directory='v'\n", "a.png"), "no-images", "has no [[datasets.subsets]]"),
         (toml(f"{ONE}keep_token=1", "ink/a.png"), "setting-unknown", "keep_token = 1 is not a setting of kohya's"),
         (toml(f"{ONE}num_repeats=0", "ink/a.png"), "setting-unknown",
         "num_repeats = 0 cannot be used: input should be greater"),
@@ -136,7 +143,7 @@ def test_the_layout_is_told_in_one_line(
         (photos("a.png"), "caption-missing", "a.png: no caption; give a trigger word (--trigger WORD), or write"),
         (toml(ONE, "ink/a.png", "b.png"), "unlisted", "b.png: not listed; name its folder in a subset"),
         (toml(f"{ONE}color_aug=true", "ink/a.png"), "setting-unknown",
-        "color_aug = true is not known here; remove it"),
+        "color_aug = true does not exist here: colours, faces and filters are not varied; remove it"),
         (toml(f"{ONE}num_repeat=3", "ink/a.png"), "setting-unknown",
         "num_repeat = 3 is not a setting of kohya's, did you mean num_repeats?; correct or remove it"),
         (toml("[[datasets]]\n[[datasets.subsets]]\nimage_dir='imgs'\n", "img/a.png"), "no-images",
@@ -205,6 +212,42 @@ def test_tag_rules_come_from_the_config_unless_the_dataset_file_says_otherwise(t
     rules = {entry.name: (entry.rules, entry.may_flip) for entry in found.entries}
     assert rules["ink/a.png"] == (TagRules(shuffle=False, keep=2, dropout=0.25, separator="|||"), False)
     assert rules["b/c.png"] == (TagRules(shuffle=True, keep=1, dropout=0.25), True)
+
+
+def test_musubis_form_has_no_subsets(tmp_path: Path) -> None:
+    shared = "[general]\ncaption_extension='.cap'\nresolution=[960, 544]\n"
+    sets = (
+        "[[datasets]]\nimage_directory='ink'\nnum_repeats=3\n[[datasets]]\nimage_directory='b'\ncache_directory='c'\n"
+    )
+    build(tmp_path, toml(shared + sets, "ink/a.png", "b/c.png"))
+    for name in ("ink/a", "b/c"):
+        (tmp_path / f"photos/{name}.cap").write_text(f"of {name}")
+    found = listing(tmp_path)
+    entries = {entry.name: (entry.captions, entry.repeats) for entry in found.entries}
+    assert entries == {"ink/a.png": (("of ink/a",), 3), "b/c.png": (("of b/c",), 1)}
+    messages = " ".join(finding.message for finding in found.findings)
+    assert "here that is data.resolution=720" in messages
+    assert "data.cache names a folder that runs share" in messages
+
+
+def test_musubis_lines_name_the_images(tmp_path: Path) -> None:
+    build(tmp_path, toml("[[datasets]]\nimage_jsonl_file='m.jsonl'\nnum_repeats=2\n", "ink/a.png", "ink/c.png"))
+    rows = [{"image_path": str(tmp_path / f"photos/ink/{name}.png"), "caption": f"of {name}"} for name in "ac"]
+    (tmp_path / "photos/m.jsonl").write_text(jsonl(*rows))
+    assert [(e.captions, e.repeats) for e in listing(tmp_path).entries] == [(("of a",), 2), (("of c",), 2)]
+
+
+def test_the_fine_tuning_form_may_leave_out_the_folder(tmp_path: Path) -> None:
+    build(tmp_path, toml("[[datasets]]\n[[datasets.subsets]]\nmetadata_file='m.json'\n", "ink/a.png", "ink/b/c.png"))
+    content = {str(tmp_path / f"photos/ink/{name}.png"): {"caption": "a", "tags": "x, y"} for name in ("a", "b/c")}
+    (tmp_path / "photos/m.json").write_text(json.dumps(content))
+    assert [entry.captions for entry in listing(tmp_path).entries] == [("a, x, y",)] * 2
+
+
+def test_tags_may_have_a_separator_of_their_own(tmp_path: Path) -> None:
+    build(tmp_path, toml(f"{ONE}shuffle_caption=true\ncaption_separator=';'\n", "ink/a.png", **{"ink/a": "a; b"}))
+    assert listing(tmp_path).entries[0].rules == TagRules(shuffle=True, comma=";")
+    assert listing(tmp_path, tag_separator="|").entries[0].rules == TagRules(shuffle=True, comma=";")
 
 
 def test_what_is_read_as_a_subset_is_not_said_to_be_left(tmp_path: Path) -> None:
