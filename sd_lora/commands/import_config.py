@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Optional
 
@@ -37,5 +38,9 @@ def import_config(
         typer.echo(made.to_toml(), nl=False)
     else:
         missing = len(made.not_here) + len(made.unknown)
-        typer.echo(f"wrote {out}: {len(made.settings)} settings; {missing} lines at its top say what is not in them")
-        typer.echo(f"Next: sd-lora train --preset {out}")
+        typer.echo(
+            f"wrote {out}: {len(made.settings)} settings" + f", and {missing} lines on what is not here" * (missing > 0)
+        )
+        folder = "" if "data.folder" in made.settings else " FOLDER"
+        base = "" if "model.base" in made.settings else " --base BASE"
+        typer.echo(f"Next: sd-lora train{folder} --preset {shlex.quote(str(out))}{base}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import re
 import textwrap
 import tomllib
@@ -15,7 +14,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from sd_lora.config.old_spellings import OLD_PRESETS, preset_now
 from sd_lora.config.reading import parse_config, read_toml
-from sd_lora.config.schema import SECTIONS, RunConfig
+from sd_lora.config.schema import SECTIONS, RunConfig, toml_value
 from sd_lora.errors import ConfigError, nearest
 
 #: endings of config files; those of ours are TOML
@@ -58,13 +57,6 @@ def all_settings(name: str, comments: Mapping[str, str]) -> str:
 
 def _commented(text: str) -> list[str]:
     return textwrap.wrap(text, 118, initial_indent="# ", subsequent_indent="# ", break_on_hyphens=False)
-
-
-def toml_value(value: Any) -> str:
-    """A value on one line, where JSON and TOML agree but for tables."""
-    if isinstance(value, Mapping):
-        return f"{{{', '.join(f'{json.dumps(key)} = {toml_value(item)}' for key, item in value.items())}}}"
-    return json.dumps(value, ensure_ascii=False)
 
 
 def settings_named(key: str) -> list[str]:

@@ -3,6 +3,8 @@ that changes some of them. The text under a setting is its help, wherever help i
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from dataclasses import asdict, field
 from typing import Annotated, Any, Literal, get_type_hints
 
@@ -276,6 +278,13 @@ class RunConfig:
 
 
 SECTIONS: dict[str, type] = get_type_hints(RunConfig)
+
+
+def toml_value(value: Any) -> str:
+    """A value on one line, where JSON and TOML agree but for tables."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{json.dumps(key)} = {toml_value(item)}' for key, item in value.items())}}}"
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _without_none(tree: dict[str, Any]) -> dict[str, Any]:

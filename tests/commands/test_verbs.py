@@ -30,6 +30,7 @@ RUNS = {
     "resume": ("RUN", "is finished"),
     "plan": (f"PHOTOS --base BASE {QUICK}", "1 steps of 2 images"),
     "presets": ("show tiny-style --all", "[training]"),
+    "import-config": ("OTHER.toml --out NEW.toml", "Next: sd-lora train FOLDER --preset NEW.toml --base BASE"),
     "check": (f"PHOTOS --base BASE {QUICK}", "plan for base model"),
     "caption": ("BARE --model CAPTIONER --device cpu", "wrote 3 captions"),
     "preview": ("ADAPTER --prompt zwq --base BASE --out SHEET.png preview.inference_steps=1", "wrote SHEET.png"),
@@ -61,6 +62,7 @@ def stage(tmp_path_factory: pytest.TempPathFactory, random_sd_folder: Path) -> P
         for caption in write_images(folder / "BARE").glob("*.txt"):
             caption.unlink()
         write_captioner("blip", folder / "CAPTIONER")
+        (folder / "OTHER.toml").write_text("network_dim = 32\nmax_train_steps = 800\n")
         (folder / "BASE").symlink_to(random_sd_folder)
         invoke("train", f"PHOTOS --base BASE --trigger zwq --out RUN optimizer.learning_rate=0.1 {QUICK}")
         (folder / "ADAPTER").symlink_to("RUN/adapter.safetensors")

@@ -11,9 +11,8 @@ from typing import Any
 
 from sd_lora.config.other_trainers.files import Flat, flat
 from sd_lora.config.other_trainers.row import Made
-from sd_lora.config.presets import toml_value
 from sd_lora.config.reading import parse_config, wrong_value
-from sd_lora.config.schema import SECTIONS
+from sd_lora.config.schema import SECTIONS, toml_value
 from sd_lora.errors import ConfigError, printable
 
 #: what belongs to no computer but the one it was written on

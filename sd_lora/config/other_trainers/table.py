@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import re
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from sd_lora.config.other_trainers import ai_toolkit, kohya, onetrainer
-from sd_lora.config.other_trainers.row import Row, number, resolution
+from sd_lora.config.other_trainers.row import Made, Row, number, resolution
+from sd_lora.config.schema import toml_value
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,17 +80,20 @@ def answer(name: str, value: Any = None) -> str:
     made, note = row.read(value, {name: value})
     if not made:
         return f"{mine}; here it is {named}: {note or f'with {value} there is nothing to write'}"
-    writing = " ".join(f"{setting}={written(read)}" for setting, read in made.items())
-    return f"{mine}; here it is {named}: write {writing}" + (f" ({note})" if note else "")
+    return f"{mine}; here it is {named}: write {shlex.join(overrides(made))}" + (f" ({note})" if note else "")
 
 
-def written(value: Any) -> str:
-    """A value as it is written in an override."""
-    if isinstance(value, list) and all(isinstance(item, str | int | float) for item in value):
+def overrides(made: Made) -> list[str]:
+    """Settings as they are written after ``sd-lora train``, before a shell's quotes."""
+    return [f"{setting}={_written(setting, value)}" for setting, value in made.items()]
+
+
+def _written(setting: str, value: Any) -> str:
+    if isinstance(value, list) and setting != "preview.prompts":
         return ",".join(str(item) for item in value)
-    if isinstance(value, dict):
-        return "{" + ", ".join(f"{json.dumps(key)} = {item}" for key, item in value.items()) + "}"
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    if isinstance(value, list | dict | bool):
+        return toml_value(value)
+    return str(value)
 
 
 def in_a_dataset(name: str, value: Any) -> str:
@@ -100,7 +104,7 @@ def in_a_dataset(name: str, value: Any) -> str:
         return ""
     made, note = row.read(value, {name: value})
     if made:
-        return f"is not read; here that is {' '.join(f'{key}={written(item)}' for key, item in made.items())}"
+        return f"is not read; here that is {' '.join(overrides(made))}"
     if row.convert is None:
         return f"does not exist here: {row.why}"
     return f"is not read; here that is {' and '.join(row.becomes)}" + (f": {note}" if note else "")
@@ -112,7 +116,7 @@ def likely(setting: str, value: Any) -> str:
     text = str(value).strip()
     if setting == "data.resolution" and re.fullmatch(r"[\[(]?\d+\s*[,x×]\s*\d+[\])]?", text):
         made = resolution(value if isinstance(value, list) else text, {})
-        return written((made[0] if isinstance(made, tuple) else made)["data.resolution"])
+        return str((made[0] if isinstance(made, tuple) else made)["data.resolution"])
     if re.fullmatch(r"[+-]?\d+,\d+", text):
         return f"{number(text)}"
     return ""

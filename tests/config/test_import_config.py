@@ -1,0 +1,312 @@
+"""`sd-lora import-config`: configs as people have them, from each trainer, become ours, and nothing is left out."""
+
+from __future__ import annotations
+
+import json
+import re
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from rows import every_row
+from small_runs import write_images
+from typer.testing import CliRunner
+
+from sd_lora.commands.app import app
+from sd_lora.config.other_trainers.files import flat, read_any
+from sd_lora.config.other_trainers.importing import import_file
+from sd_lora.config.presets import load_config
+from sd_lora.config.reading import read_config
+from sd_lora.errors import ConfigError
+
+FOREIGN = Path(__file__).parent / "foreign"
+CONV = {"unet.*.conv[12]": 8, "unet.*samplers.0.conv": 8}
+UNET = ("attn", "ff", "proj")
+TEXT = ("text", "text_ff")
+#: file → what its run must have
+EXPECTED: dict[str, dict[str, Any]] = {
+    "kohya-flat.toml": {
+        "model.base": "models/v1-5-pruned-emaonly.safetensors", "model.dtype": "bfloat16", "data.folder": "photos/img",
+        "data.regularisation": "photos/reg", "data.prior_weight": 0.8, "data.resolution": 512, "data.buckets": True,
+        "data.flip": False, "data.shuffle_tags": True, "data.keep_tags": 1, "data.caption_suffixes": (".txt",),
+        "lora.targets": (*UNET, "conv", *TEXT), "lora.rank": 32, "lora.alpha": 16.0, "lora.ranks": CONV,
+        "lora.alphas": dict.fromkeys(CONV, 4.0), "optimizer.name": "adamw8bit", "optimizer.learning_rate": 1e-4,
+        "optimizer.text_learning_rate": 5e-5, "optimizer.betas": (0.9, 0.99), "optimizer.weight_decay": 0.05,
+        "optimizer.schedule": "cosine", "optimizer.final": 0.0, "optimizer.warmup": 0.1, "training.epochs": 10.0,
+        "training.steps": None, "training.batch_size": 8, "training.micro_batch": 2, "training.seed": 1234,
+        "training.weighting": "min-snr", "training.min_snr_gamma": 5.0, "training.noise_offset": 0.0357,
+        "training.caption_dropout": 0.05, "preview.every": 200, "output.folder": "out/inkwash",
+        "output.name": "inkwash", "output.dtype": "float16",
+    },
+    "kohya-lycoris.toml": {
+        "data.folder": "set.toml", "data.resolution": 1024, "data.buckets": True, "training.batch_size": 2,
+        "lora.variant": "dora", "lora.targets": (*UNET, "conv"), "lora.rank": 16, "lora.alpha": 8.0, "lora.ranks": {},
+        "lora.rank_dropout": 0.1, "optimizer.name": "prodigy", "optimizer.learning_rate": 1.0,
+        "optimizer.text_learning_rate": None, "optimizer.weight_decay": 0.01, "optimizer.warmup": 0.05,
+        "optimizer.schedule": "constant", "optimizer.max_norm": 1.0, "training.steps": 1600, "training.loss": "huber",
+        "training.huber_threshold": 0.2, "training.input_perturbation": 0.05, "training.timestep_range": (0.0, 0.9),
+    },
+    "kohya-sections.toml": {
+        "model.base": "stabilityai/stable-diffusion-2-1", "model.prediction_type": "v_prediction",
+        "model.dtype": "float32", "lora.targets": UNET, "lora.rank": 64, "lora.alpha": 64.0, "optimizer.name": "lion",
+        "optimizer.weight_decay": 0.0, "optimizer.learning_rate": 2e-4, "optimizer.schedule": "polynomial",
+        "optimizer.power": 1.5, "data.tag_separator": ";", "data.tag_dropout": 0.1, "data.flip": True,
+        "training.zero_terminal_snr": True, "training.multires_noise": 0.3, "training.caption_dropout": 0.0,
+        "preview.prompts": ("a house",), "output.folder": "out/old-photo",
+    },
+    "gui-standard.json": {
+        "model.base": "C:/models/sd_xl_base_1.0.safetensors", "data.resolution": 1024, "data.upscale": False,
+        "data.crops": 1, "lora.targets": (*UNET, *TEXT), "lora.rank": 32, "lora.ranks": {}, "training.epochs": 8.0,
+        "optimizer.warmup": 0.1, "optimizer.weight_decay": 0.1, "optimizer.text_learning_rate": 5e-5,
+        "training.seed": 12345, "training.caption_dropout": 0.1, "training.weighting": "min-snr",
+        "training.gradient_checkpointing": True, "output.folder": "C:/lora/out/ink",
+    },
+    "gui-locon.json": {
+        "data.resolution": 624, "lora.targets": (*UNET, "conv"), "lora.rank": 16, "lora.alpha": 1.0, "lora.ranks": CONV,
+        "lora.alphas": dict.fromkeys(CONV, 4.0), "optimizer.name": "adafactor", "optimizer.learning_rate": 3e-4,
+        "training.steps": 1200, "training.epochs": None, "training.batch_size": 6, "training.loss": "l1",
+        "preview.prompts": ("a cat", "a dog"), "preview.every": 100, "model.dtype": "float16",
+    },
+    "gui-prodigy.json": {
+        "lora.variant": "dora", "lora.targets": (*UNET, "conv", *TEXT), "optimizer.name": "prodigy",
+        "optimizer.text_learning_rate": None, "training.epochs": 20.0, "training.batch_size": 4,
+        "training.micro_batch": 1, "training.weighting": "debiased", "lora.dropout": 0.1, "data.flip": True,
+        "training.trackers": ("tensorboard",),
+    },
+    "onetrainer-old.json": {
+        "model.base": "stabilityai/stable-diffusion-xl-base-1.0", "data.folder": "photos/grain", "data.flip": False,
+        "data.shuffle_tags": True, "data.keep_tags": 2, "data.masks": False, "lora.targets": (*UNET, "conv"),
+        "lora.rank": 16, "lora.alpha": 1.0, "optimizer.learning_rate": 2e-4, "optimizer.weight_decay": 0.02,
+        "optimizer.schedule": "constant", "training.epochs": 100.0, "training.noise_offset": 0.05,
+        "training.timestep_range": (0.0, 0.9), "training.average": "none", "output.dtype": "float32",
+        "output.folder": "models/grain", "preview.prompts": ("a house", "a tree"), "model.dtype": "float16",
+    },
+    "onetrainer-new.json": {
+        "data.folder": "photos", "data.resolution": 512, "data.more_resolutions": (640,), "data.tag_dropout": 0.2,
+        "lora.variant": "dora", "lora.targets": (*UNET, *TEXT), "lora.alpha": 1.0, "optimizer.name": "adafactor",
+        "optimizer.text_learning_rate": 1e-5, "optimizer.weight_decay": 0.0, "optimizer.warmup": 0.1,
+        "optimizer.schedule": "cosine", "optimizer.final": 0.0, "training.batch_size": 4, "training.micro_batch": 2,
+        "training.weighting": "min-snr", "training.min_snr_gamma": 4.0, "training.average": "ema",
+        "training.ema_decay": 0.995, "training.save_every": 100, "training.checkpoint_every": 50,
+    },
+    "onetrainer-v.json": {
+        "model.prediction_type": "v_prediction", "model.quantize": "nf4", "model.dtype": "bfloat16",
+        "data.folder": "C:\\photos\\ink", "data.buckets": False, "lora.targets": (*UNET, "conv"), "lora.rank": 8,
+        "lora.dropout": 0.05, "optimizer.name": "prodigy", "optimizer.betas": (0.9, 0.99), "optimizer.final": 0.2,
+        "optimizer.schedule": "linear", "training.loss": "huber", "training.zero_terminal_snr": True,
+    },
+    "ai-toolkit-xl.yaml": {
+        "model.base": "stabilityai/stable-diffusion-xl-base-1.0", "model.device": "cuda", "model.dtype": "bfloat16",
+        "data.trigger": "inkwash", "data.resolution": 768, "data.more_resolutions": (1024,), "data.flip": False,
+        "lora.targets": UNET, "lora.rank": 32, "lora.alpha": 16.0, "optimizer.learning_rate": 1e-4,
+        "optimizer.schedule": "constant", "optimizer.warmup": 0.0, "training.steps": 2000, "training.average": "ema",
+        "training.save_every": 250, "training.caption_dropout": 0.05, "preview.every": 250, "preview.guidance": 7.0,
+        "preview.prompts": ("inkwash, a house by the sea", "a horse"), "output.folder": "output/ink_xl_v1",
+    },
+    "ai-toolkit-sd1.yaml": {
+        "lora.targets": (*UNET, "conv", *TEXT), "lora.rank": 16, "lora.alpha": 8.0, "lora.ranks": CONV,
+        "lora.alphas": dict.fromkeys(CONV, 4.0), "optimizer.name": "lion", "optimizer.learning_rate": 1e-4,
+        "optimizer.text_learning_rate": 5e-5, "optimizer.betas": (0.9, 0.95), "optimizer.weight_decay": 0.1,
+        "optimizer.schedule": "linear", "training.batch_size": 4, "training.micro_batch": 2, "training.steps": 1500,
+        "training.loss": "l1", "training.timestep_range": (0.0, 0.9), "data.caption_suffixes": (".caption",),
+    },
+    "ai-toolkit-v.json": {
+        "model.prediction_type": "v_prediction", "data.default_caption": "a picture", "data.tag_dropout": 0.1,
+        "lora.rank": 4, "lora.alpha": 1.0, "optimizer.name": "prodigy", "optimizer.weight_decay": 0.0,
+        "training.steps": 500, "preview.prompts": ("a cat", "a dog"), "preview.strengths": (0.0, 0.8),
+    },
+}  # fmt: skip
+
+
+def keys_of(tree: Any) -> set[str]:
+    """Every name in a file, at whatever depth, that has a value."""
+    if isinstance(tree, list):
+        return {key for item in tree for key in keys_of(item)}
+    if not isinstance(tree, dict):
+        return set()
+    inside = {key for key, value in tree.items() if not isinstance(value, dict | list) or not keys_of(value)}
+    return inside | {key for value in tree.values() for key in keys_of(value)}
+
+
+@every_row("name", EXPECTED)
+def test_a_config_of_another_trainer_is_the_same_run_here(name: str, tmp_path: Path) -> None:
+    out = tmp_path / "mine.toml"
+    done = CliRunner().invoke(app, ["import-config", str(FOREIGN / name), "--out", str(out)], catch_exceptions=False)
+    assert done.exit_code == 0
+    assert done.output.startswith(f"wrote {out}: ")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        config = load_config(str(out))
+    values = {key: getattr(getattr(config, key.split(".")[0]), key.split(".")[1]) for key in EXPECTED[name]}
+    assert values == EXPECTED[name]
+
+
+@every_row("name", EXPECTED)
+def test_nothing_is_left_out_without_a_line(name: str) -> None:
+    made, text = import_file(FOREIGN / name), import_file(FOREIGN / name).to_toml()
+    for given in flat(FOREIGN / name).given:
+        assert re.search(rf"^#\s+{re.escape(given)} = ", text, re.MULTILINE), given
+    skipped = {"enabled", "path", "folder_path", "is_reg", "config", "process"}  # of further folders, named with them
+    missing = [key for key in keys_of(read_any(FOREIGN / name)) - skipped if not re.search(rf"\b{key}\b", text)]
+    assert missing == []
+    assert all(made.sources[setting] for setting in made.settings)
+    assert len(re.findall(r"^\w+ = ", text, re.MULTILINE)) == len(made.settings)
+
+
+def test_what_there_is_more_than_one_of_is_named() -> None:
+    text = import_file(FOREIGN / "ai-toolkit-sd1.yaml").to_toml()
+    assert "datasets[1] (/photos/more) = …: one folder is read" in text
+    assert "datasets[2] (/photos/reg) = …: name it in data.regularisation" in text
+    text = import_file(FOREIGN / "onetrainer-old.json").to_toml()
+    assert "concepts[1] = …: it is switched off" in text
+    assert "concepts[2] (photos/second) = …: one folder is read" in text
+
+
+def test_unknown_names_defaults_and_secrets_are_marked() -> None:
+    text = import_file(FOREIGN / "kohya-lycoris.toml").to_toml()
+    assert "# not known as settings of kohya's scripts:\n#   my_own_setting = 3\n" in text
+    assert "# flip_aug = false, kohya's default\nflip = false\n" in text
+    assert "12345secret" not in import_file(FOREIGN / "gui-standard.json").to_toml()
+    assert "hf_notforyou" not in import_file(FOREIGN / "onetrainer-new.json").to_toml()
+    assert "no_token_padding = false" in import_file(FOREIGN / "gui-standard.json").to_toml()
+    old = import_file(FOREIGN / "onetrainer-old.json").to_toml()
+    assert "learning_rate_warmup_steps = 200: a share of all steps here: set optimizer.warmup to 200 / steps" in old
+
+
+def test_as_json_and_printed(tmp_path: Path) -> None:
+    file = FOREIGN / "kohya-flat.toml"
+    printed = CliRunner().invoke(app, ["import-config", str(file)], catch_exceptions=False).stdout
+    assert printed == import_file(file).to_toml()
+    found = json.loads(CliRunner().invoke(app, ["import-config", str(file), "--json"], catch_exceptions=False).stdout)
+    assert found["settings"]["lora.rank"] == 32
+    assert found["sources"]["lora.rank"] == ["network_dim = 32"]
+    assert {"name": "clip_skip", "value": "2"}.items() <= found["not_here"][5].items()
+    assert found["toml"] == printed
+
+
+def refusal(path: Path, *more: str) -> str:
+    done = CliRunner().invoke(app, ["import-config", str(path), *more])
+    assert isinstance(done.exception, ConfigError), done.output
+    assert done.exception.exit_code == 2
+    assert "\n" not in str(done.exception)
+    return str(done.exception)
+
+
+def test_an_existing_file_is_not_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "mine.toml"
+    out.write_text("mine")
+    assert refusal(FOREIGN / "kohya-flat.toml", "--out", str(out)) == f"{out} exists; name another file"
+    assert out.read_text() == "mine"
+    assert "cannot be written: no such" in refusal(FOREIGN / "kohya-flat.toml", "--out", str(tmp_path / "no/a.toml"))
+
+
+def kohya(**settings: Any) -> str:
+    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in {"network_dim": 4, **settings}.items())
+
+
+def job(**model: Any) -> str:
+    return yaml.safe_dump({"job": "extension", "config": {"name": "a", "process": [{"model": model}]}})
+
+
+@every_row(
+    "name, text, said",
+    [
+        ("a.toml", kohya(network_module="networks.lora_flux"), "trains another family (network_module = networks"),
+        ("a.toml", kohya(pretrained_model_name_or_path="black-forest-labs/FLUX.1-dev"), "trains another family (bla"),
+        ("a.json", '{"LoRA_type": "Flux1", "unet_lr": 1}', "trains Flux or Stable Diffusion 3, but only Stable"),
+        ("a.json", '{"LoRA_type": "Standard", "sd3_checkbox": true}', "trains Flux or Stable Diffusion 3"),
+        ("a.json", '{"training_method": "LORA", "model_type": "FLUX_DEV_1"}', "another family (model_type = FLUX_DEV"),
+        ("a.json", '{"training_method": "LORA", "model_type": "STABLE_DIFFUSION_15_INPAINTING"}', "another family ("),
+        ("a.json", '{"training_method": "EMBEDDING", "model_type": "STABLE_DIFFUSION_15"}', "no LoRA (training_method"),
+        ("a.yaml", job(name_or_path="x", is_flux=True), "trains another family (model.is_flux)"),
+        ("a.yaml", job(name_or_path="x", arch="wan21"), "trains another family (model.arch = wan21)"),
+        ("a.toml", "[lora]\nrank = 3\n", "is a config of sd-lora already; use it with --preset"),
+        ("a.toml", "[[datasets]]\n[[datasets.subsets]]\nimage_dir = 'a'\n", "is a dataset file, which needs no import"),
+        ("a.toml", "colour = 3\n", "is no config of kohya's scripts, kohya_ss, OneTrainer or ai-toolkit"),
+        ("a.json", "[1]", "holds no settings, but list"),
+        ("a.toml", kohya(lr_scheduler="cosine", lr_warmup_steps=1.0, max_train_steps=1),
+         "becomes settings that cannot act together: optimizer.warmup=1 leaves no step"),
+        ("a.toml", 'network_dim = 4\nlearning_rate = 0,0001\n', "line 2 has a decimal comma; write 0.0001"),
+        ("a.toml", 'network_dim = 4\ntrain_data_dir = "C:\\photos\\ink"\n', "line 2 has backslashes in double quotes"),
+        ("a.toml", 'train_data_dir = "C:\\train"\nnetwork_dim = 4\n', "line 1 has backslashes in double quotes"),
+        ("a.toml", "xformers = True\n", "line 1 has True; write true"),
+        ("a.toml", "seed = None\n", "line 1 has None, which TOML does not; remove the line"),
+        ("a.toml", "output_name = ink\n", "line 1 has text without quotes; put it in quotes"),
+        ("a.toml", "output_name = “ink”\n", 'line 1 has curly quotes; write "'),
+        ("a.toml", "seed = 1\n--network_dim 32\n", "line 2 is an option of a command line"),
+        ("a.toml", "seed: 1\n", "line 1 has a colon, as in YAML; write name = value"),
+        ("a.toml", "seed = 1\nseed = 2\n", "line 2 sets what was set before"),
+        ("a.json", '{"train_data_dir": "C:\\photos"}', "line 1 has a backslash, as in Windows paths"),
+        ("a.json", '{\n"unet_lr": 0,0001\n}', "line 2 has a decimal comma"),
+        ("a.json", '{\n"unet_lr": 1,\n}', "line 2 ends in a comma and nothing follows"),
+        ("a.json", '{"xformers":\nTrue}', "cannot be read as JSON"),
+        ("a.yaml", "config:\n\tprocess: 1\n", "tabs indent lines; write spaces"),
+        ("a.yaml", 'config:\n  name: "C:\\photos"\n', "line 2 has backslashes in double quotes"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_imported_is_refused_with_the_reason(name: str, text: str, said: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_text(text, "utf-8")
+    assert said in refusal(tmp_path / name)
+
+
+def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    assert "does not exist; name a config file" in refusal(tmp_path / "no.toml")
+    assert "cannot be read: is a directory" in refusal(tmp_path)
+    (tmp_path / "a.toml").write_bytes(b"\xff\xfe\x00")
+    assert "is not text in UTF-8" in refusal(tmp_path / "a.toml")
+
+
+@every_row("name", EXPECTED)
+def test_given_as_a_preset_it_is_recognised(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"is a config of .*; write it as one of ours with: sd-lora import-config "):
+        load_config(str(FOREIGN / name))
+
+
+@every_row(
+    "text, said",
+    [
+        ("[optimizer]\nlearning_rate = 0,0001\n", "cannot be read as TOML: line 2 has a decimal comma; write 0.0001"),
+        ('[data]\nfolder = "C:\\new"\n', "line 2 has backslashes in double quotes"),
+        ('[data]\nfolder = "C:\\photos"\n', "line 2 has backslashes in double quotes"),
+        ("[data]\nflip = True\n", "line 2 has True; write true"),
+        ("[[datasets]]\n", "is a dataset file, which needs no import; give it as the FOLDER"),
+    ],
+)
+def test_a_preset_file_that_cannot_be_read_is_answered_with_the_likely_cause(
+    text: str, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.toml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        load_config(str(tmp_path / "mine.toml"))
+    assert said in str(caught.value)
+
+
+def test_paths_that_were_written_rightly_are_read(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text(
+        '[data]\nfolder = \'C:\\photos\'\ncache = "C:\\\\cache"\ndefault_caption = "a\\tb"\n'
+    )
+    data = load_config(str(tmp_path / "mine.toml")).data
+    assert (data.folder, data.cache, data.default_caption) == ("C:\\photos", "C:\\cache", "a\tb")
+
+
+@pytest.mark.slow
+def test_an_imported_config_trains(tmp_path: Path, random_sd_folder: Path) -> None:
+    images = write_images(tmp_path / "photos")
+    given = read_any(FOREIGN / "kohya-flat.toml") | {
+        "pretrained_model_name_or_path": str(random_sd_folder), "train_data_dir": str(images), "max_train_epochs": 1,
+        "output_dir": str(tmp_path / "out"), "resolution": "64,64", "train_batch_size": 1, "network_dim": 2,
+        "gradient_accumulation_steps": 2, "optimizer_type": "AdamW", "mixed_precision": "no", "shuffle_caption": False,
+    }  # fmt: skip
+    del given["reg_data_dir"], given["prior_loss_weight"]
+    (tmp_path / "kohya.toml").write_text("".join(f"{key} = {json.dumps(value)}\n" for key, value in given.items()))
+    invoke = CliRunner().invoke
+    mine = tmp_path / "mine.toml"
+    invoke(app, ["import-config", str(tmp_path / "kohya.toml"), "--out", str(mine)], catch_exceptions=False)
+    quick = ("preview.inference_steps=1", "preview.strengths=1", "model.device=cpu")
+    done = invoke(app, ["train", "--preset", str(mine), *quick], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    run = tmp_path / "out" / "inkwash"
+    assert (run / "adapter.safetensors").is_file()
+    assert read_config(run / "config.toml").training.steps == 2
