@@ -94,8 +94,7 @@ def test_a_run_of_epochs_has_its_steps_in_its_config_and_resumes_to_the_same_byt
 
 def test_what_ends_no_earlier_than_the_epochs_is_refused(tmp_path: Path, random_sd_folder: Path) -> None:
     images = write_images(tmp_path / "photos")
-    config = config_of(
-        random_sd_folder, images, tmp_path / "run", "training.epochs=2", "training.text_steps=3", 'lora.targets=["attn", "text"]'
-    )  # fmt: skip
+    text = ('lora.targets=["attn", "text"]', "training.text_steps=3")
+    config = config_of(random_sd_folder, images, tmp_path / "run", "training.epochs=2", *text)
     with pytest.raises(ConfigError, match=r"training\.text_steps is 3, no less than the 3 steps of the run"):
         prepare(config)

@@ -40,6 +40,8 @@ def gui_epochs(value: Any, given: Given) -> Read:
 def warmup(value: Any, given: Given) -> Read:
     """A number of steps, or below 1 a share of them; here it is a share always."""
     share = number(value)
+    if not share and not is_off(first(given, "lr_warmup", default=0)):
+        return {}, "lr_warmup says it"
     if str(first(given, "lr_scheduler", default="")).lower() == "constant" and share:
         return {"optimizer.warmup": 0}, "there a constant rate has no warm-up, whatever is set"
     if share >= 1:
