@@ -28,6 +28,7 @@ from sd_lora.training.stopping import RunInterrupted
 from sd_lora.version import __version__
 
 QUICK = ("model.device=cpu", "training.batch_size=2", "preview.inference_steps=2")
+FOREIGN = Path(__file__).parents[1] / "config" / "foreign"
 
 
 class Answer(NamedTuple):
@@ -129,6 +130,16 @@ def test_train_names_a_picture_without_caption_and_the_remedy(refused: Refused, 
         (["steps=20"], '"steps=20" is not an override; did you mean "training.steps=20"?'),
         (["--steps", "20"], 'no such option: --steps; did you mean "training.steps=20"?'),
         (["--lora.rank=8"], 'no such option: --lora.rank; did you mean "lora.rank=8"?'),
+        (["network_dim=32"], "network_dim is kohya's name; here it is lora.rank: write lora.rank=32"),
+        (["lora.network_dim=32"], "network_dim is kohya's name; here it is lora.rank: write lora.rank=32"),
+        (["--network_dim", "32"], "no such option: --network_dim; network_dim is kohya's name; here it is lora.rank"),
+        (["--gradient_accumulation_steps=4"], "write training.batch_size=4 training.micro_batch=1"),
+        (
+            ["--preset", str(FOREIGN / "kohya-flat.toml")],
+            "is a config of kohya's scripts; write it as one of ours with",
+        ),
+        (["--preset", str(FOREIGN / "gui-locon.json")], "gui-locon.json --out mine.toml"),
+        (["--preset", str(FOREIGN / "ai-toolkit-xl.yaml")], "is a config of ai-toolkit; write it as one of ours with"),
         (["--bogus"], "no such option: --bogus"),
         (["--preset", "nope"], 'no preset "nope"'),
         (["--preset", "nope.toml"], "nope.toml does not exist"),
@@ -139,6 +150,17 @@ def test_train_names_a_picture_without_caption_and_the_remedy(refused: Refused, 
 )
 def test_train_refuses_bad_settings(args: list[str], said: str, refused: Refused, image_folder: Path) -> None:
     assert said in refused("train", image_folder, *args)
+
+
+def test_another_trainers_name_in_place_of_the_folder_is_answered(refused: Refused) -> None:
+    assert "here it is lora.rank: write lora.rank=32" in refused("train", "network_dim=32")
+
+
+def test_import_config_names_what_it_cannot_read(refused: Refused, tmp_path: Path) -> None:
+    (tmp_path / "flux.toml").write_text('network_module = "networks.lora_flux"\n')
+    assert "only Stable Diffusion 1, 2 and XL" in refused("import-config", tmp_path / "flux.toml")
+    (tmp_path / "broken.toml").write_text("learning_rate = 0,0001\n")
+    assert "line 1 has a decimal comma; write 0.0001" in refused("import-config", tmp_path / "broken.toml")
 
 
 def test_train_refuses_what_is_no_base(refused: Refused, image_folder: Path, tmp_path: Path) -> None:

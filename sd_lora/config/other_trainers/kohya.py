@@ -210,9 +210,10 @@ ROWS = (
        "num_machines multi_gpu gpu_ids main_process_port extra_accelerate_launch_args dynamo_backend dynamo_mode "
        "dynamo_use_dynamic dynamo_use_fullgraph ddp_timeout ddp_gradient_as_bucket_view ddp_static_graph deepspeed",
        "all images are encoded before the first step, and several processes are started with accelerate or torchrun"),
-    no("model_prediction_type weighting_scheme timestep_sampling discrete_flow_shift guidance_scale logit_mean logit_std "
-       "mode_scale apply_t5_attn_mask train_t5xxl ae split_mode split_qkv train_blocks in_dims enable_all_linear "
-       "save_clip train_double_block_indices train_single_block_indices train_lora_ggpo", "it belongs to another family"),
+    no("model_prediction_type weighting_scheme timestep_sampling discrete_flow_shift guidance_scale logit_mean "
+       "logit_std mode_scale apply_t5_attn_mask train_t5xxl ae split_mode split_qkv train_blocks in_dims "
+       "enable_all_linear save_clip train_double_block_indices train_single_block_indices train_lora_ggpo",
+       "it belongs to another family"),
     no("no_token_padding", "captions are padded as the base model's own pipeline does"),
     no("config_file output_config additional_parameters save_as_bool",
        "it is about the other trainer's files or command line"),
