@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import json
+import math
 import re
 import warnings
 from pathlib import Path
@@ -289,6 +292,26 @@ def test_paths_that_were_written_rightly_are_read(tmp_path: Path) -> None:
     )
     data = load_config(str(tmp_path / "mine.toml")).data
     assert (data.folder, data.cache, data.default_caption) == ("C:\\photos", "C:\\cache", "a\tb")
+
+
+@every_row("name", [name for name in EXPECTED if name.endswith(".json")])
+def test_odd_values_are_noted_or_refused_and_never_more(name: str, tmp_path: Path) -> None:
+    odd = itertools.cycle([math.inf, "", [], "\n", {"a": 1}, None, "inf", -1, [1], True, "x", 10**40, [[1]], "0,5"])
+    content = json.dumps(read_any(FOREIGN / name))
+    for key in sorted(keys_of(json.loads(content))):
+        text = json.dumps(_replaced(json.loads(content), key, next(odd)))
+        (tmp_path / "odd.json").write_text(text)
+        written = ""
+        with contextlib.suppress(ConfigError):
+            written = import_file(tmp_path / "odd.json").to_toml()
+        (tmp_path / "mine.toml").write_text(written)
+        assert load_config(str(tmp_path / "mine.toml")), key
+
+
+def _replaced(tree: Any, key: str, value: Any) -> Any:
+    if isinstance(tree, dict):
+        return {k: value if k == key else _replaced(v, key, value) for k, v in tree.items()}
+    return [_replaced(item, key, value) for item in tree] if isinstance(tree, list) else tree
 
 
 @pytest.mark.slow

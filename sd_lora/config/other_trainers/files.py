@@ -14,10 +14,10 @@ from typing import Any
 from sd_lora.config.other_trainers.ai_toolkit import ARCHITECTURES, OTHER_FAMILIES
 from sd_lora.config.other_trainers.causes import cause, refuse_windows_paths
 from sd_lora.config.other_trainers.onetrainer import MODELS
-from sd_lora.config.other_trainers.row import flag, is_off, is_unset
+from sd_lora.config.other_trainers.row import is_off, is_unset
 from sd_lora.config.other_trainers.table import AI_TOOLKIT, KOHYA, ONETRAINER, Trainer
 from sd_lora.config.schema import SECTIONS
-from sd_lora.errors import ConfigError, reason
+from sd_lora.errors import ConfigError, printable, reason
 
 _MAX_BYTES = 1_000_000
 #: names that only kohya's scripts or their GUI have
@@ -120,7 +120,9 @@ def flat(path: str | Path) -> Flat:
     found = laid[trainer](content, Path(path).parent)
     family = _other_family(found.given)
     if family:
-        raise ConfigError(f"{path} trains {family}, but only Stable Diffusion 1, 2 and XL can be trained here")
+        raise ConfigError(
+            f"{path} trains {printable(family)}, but only Stable Diffusion 1, 2 and XL can be trained here"
+        )
     return found
 
 
@@ -154,8 +156,9 @@ def _dataset(given: dict[str, Any], name: Any, home: Path) -> dict[str, str]:
     if place is None:
         return {}
     content = read_any(place)
-    tables = [table for table in content.get("datasets", []) if isinstance(table, Mapping)]
-    shared = {**content.get("general", {}), **(tables[0] if tables else {})}
+    tables = _tables(content.get("datasets"))
+    general = content.get("general")
+    shared = {**(general if isinstance(general, dict) else {}), **(tables[0] if tables else {})}
     given.update({key: value for key, value in shared.items() if key in _OF_DATASETS})
     return {f"{name}: datasets[{number}]": "its resolution, batch size and buckets are those of the first"
             for number in range(1, len(tables))}  # fmt: skip
@@ -172,14 +175,14 @@ def _onetrainer(content: Mapping[str, Any], home: Path) -> Flat:
     given, more = {}, {}
     tree = {key: value for key, value in content.items() if key not in ("concepts", "samples")}
     given.update(_leaves(tree, ""))
-    concepts = content.get("concepts") or _beside(content.get("concept_file_name"), home)
-    usable = [concept for concept in concepts if flag(concept.get("enabled", True))]
+    concepts = _tables(content.get("concepts")) or _beside(content.get("concept_file_name"), home)
+    usable = [concept for concept in concepts if not is_off(concept.get("enabled", True))]
     more |= {f"concepts[{number}]": "it is switched off" for number, concept in enumerate(concepts)
              if concept not in usable}  # fmt: skip
     more |= {f"concepts[{concepts.index(concept)}] ({concept.get('path')})": _ONE_FOLDER for concept in usable[1:]}
     if usable:
         given.update(_leaves(usable[0], "concepts."))
-    samples = content.get("samples") or _beside(content.get("sample_definition_file_name"), home)
+    samples = _tables(content.get("samples")) or _beside(content.get("sample_definition_file_name"), home)
     prompts = [str(sample.get("prompt")) for sample in samples if sample.get("prompt")]
     if prompts:
         given["samples.prompt"] = prompts
@@ -198,19 +201,24 @@ def _beside(name: Any, home: Path) -> list[dict[str, Any]]:
                 content = json.loads(place.read_text("utf-8"))
             except (OSError, ValueError) as error:
                 raise ConfigError(f"{place} cannot be read as JSON: {error}") from error
-            return [item for item in content if isinstance(item, dict)] if isinstance(content, list) else []
+            return _tables(content)
     return []
+
+
+def _tables(content: Any) -> list[dict[str, Any]]:
+    """The tables in a list; none if it is no list."""
+    return [item for item in content if isinstance(item, dict)] if isinstance(content, list) else []
 
 
 def _ai_toolkit(content: Mapping[str, Any], _: Path) -> Flat:
     config, given, more = content["config"], {}, {}
-    processes = [process for process in config["process"] if isinstance(process, Mapping)] or [{}]
+    processes = _tables(config["process"]) or [{}]
     process = dict(processes[0])
     more |= {f"config.process[{number}]": "one process is read" for number in range(1, len(processes))}
-    datasets = [item for item in process.pop("datasets", None) or [] if isinstance(item, Mapping)]
+    datasets = _tables(process.pop("datasets", None))
     given["name"] = config.get("name")
     given.update(_leaves(process, ""))
-    regular = [item for item in datasets if not flag(item.get("is_reg", False))]
+    regular = [item for item in datasets if is_off(item.get("is_reg"))]
     more |= {f"datasets[{datasets.index(item)}] ({item.get('folder_path')})":
              _ONE_FOLDER if item in regular else "name it in data.regularisation" for item in datasets
              if item not in regular[:1]}  # fmt: skip

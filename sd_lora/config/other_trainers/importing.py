@@ -41,7 +41,7 @@ class Imported:
         lines = [f"# from {self.file}, a config of {self.trainer}, by sd-lora import-config"]
         if self.not_here:
             lines += ["#", "# not in the settings below:"]
-            lines += [f"#   {name} = {value}: {why}" for name, value, why in self.not_here]
+            lines += [f"#   {name} = {value}: {printable(why)}" for name, value, why in self.not_here]
         if self.unknown:
             lines += ["#", f"# not known as settings of {self.trainer}:"]
             lines += [f"#   {name} = {value}" for name, value in self.unknown]
@@ -49,7 +49,7 @@ class Imported:
             keys = [key for key in kind.__dataclass_fields__ if f"{section}.{key}" in self.settings]  # type: ignore[attr-defined]
             lines += ["", f"[{section}]"] * bool(keys)
             for key in keys:
-                lines += [f"# {source}" for source in self.sources[f"{section}.{key}"]]
+                lines += [f"# {printable(source)}" for source in self.sources[f"{section}.{key}"]]
                 lines.append(f"{key} = {toml_value(self.settings[f'{section}.{key}'])}")
         return "\n".join(lines) + "\n"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -41,7 +42,7 @@ class Row:
             return {}, f"off; {self.why}" if is_off(value) else self.why
         try:
             read = self.convert(value, given)
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, AttributeError, ArithmeticError) as error:  # of a type that no such file has
             return {}, f"cannot be used: {error}"
         made, note = read if isinstance(read, tuple) else (read, "")
         return made, note or self.why
@@ -92,6 +93,8 @@ def number(value: Any) -> int | float:
         read = float(text)
     except ValueError as error:
         raise ValueError(f"{value!r} is not a number") from error
+    if not math.isfinite(read):
+        raise ValueError(f"{value!r} is not a finite number")
     return int(read) if read.is_integer() else read
 
 
