@@ -48,7 +48,7 @@ CODES: dict[str, Code] = {
         "set [its|their] like in this config"),
     "repeats-large": Code("error", "epochs would be too long", "give smaller repeats; only their ratio counts"),
     "setting-idle": Code("error", "[setting has|settings have] no effect on these images", "leave [it|them] out"),
-    "repeats": Code("info", "lists of repeats", "only their ratio counts; training.steps sets how long to train"),
+    "repeats": Code("info", "lists of repeats", "only their ratio counts, unless training.epochs is set"),
     # decoding
     "image-unreadable": Code("error", "[file|files] cannot be read as [an image|images]",
         "repair or remove [it|them], or set data.skip_bad=true"),
