@@ -72,7 +72,7 @@ def test_a_folder_with_one_checkpoint_says_to_name_the_file(tmp_path: Path) -> N
 
 def test_a_revision_is_for_hub_models(bases: dict[str, Path]) -> None:
     for base in ("tiny", bases["sd1"]):
-        with pytest.raises(BaseModelError, match=r'model\.revision is "v1", but base model .* lies here'):
+        with pytest.raises(BaseModelError, match=r'model\.revision is "v1", but base model .* is a local one'):
             find_base(base, "v1")
 
 

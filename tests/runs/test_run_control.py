@@ -104,7 +104,7 @@ def test_a_run_is_started_stopped_killed_and_resumed_to_its_end(run: Path, tmp_p
         start_run(config_of(images), run.with_name("other"), most=1)
 
     assert waited(run, lambda s: s.status == "running").can_resume is False
-    with pytest.raises(ConfigError, match="is running"):
+    with pytest.raises(ConfigError, match="is already running"):
         resume_run(run)
     stop_run(run)
     stop_run(run)  # no second signal, which would end it unsaved
