@@ -37,6 +37,7 @@ def read_adapter(path: str | Path, framework: str = "torch") -> tuple[dict[str, 
     path = Path(path)
     header, metadata = read_header(path)
     parts = _modules(path, header, metadata)
+    layout = layout_of(header).split("-")[0]
     alphas = _diffusers_alphas(path, metadata)
     weights, problems = {}, []
     try:
@@ -44,7 +45,7 @@ def read_adapter(path: str | Path, framework: str = "torch") -> tuple[dict[str, 
             if not all(bool((abs(tensor) < math.inf).all()) for tensor in tensors.values()):
                 problems.append(f"{name} holds values that are NaN or infinite")
                 continue
-            weights[name] = w = _weights(name, tensors, alphas)
+            weights[name] = w = _weights(name, tensors, layout, alphas)
             if not 0 < w.scaling <= MAX_SCALING:
                 problems.append(f"{name} has alpha {w.alpha:g} for rank {w.rank}")
     except (OSError, SafetensorError, KeyError) as error:
@@ -106,24 +107,28 @@ def _problems(name: str, part: Mapping[str, str], header: Mapping[str, TensorInf
         yield f"{name} has no {' and no '.join(missing)}"
         return
     infos = {role: header[key] for role, key in part.items()}
-    odd = {info.dtype for info in infos.values() if not info.dtype.startswith(("F", "BF"))}
+    # a number that stands alone may be of any type: diffusers' own converter writes alphas as integers
+    odd = {info.dtype for info in infos.values() if not info.dtype.startswith(("F", "BF")) and prod(info.shape) != 1}
     if odd:
         yield f"{name} holds values of type {', '.join(sorted(odd))}"
     if problem := row.problem({role: infos[role].shape for role in roles}, layout):
         yield f"{name} {problem}"
-    elif "alpha" in infos and infos["alpha"].shape not in ((), (1,)):
+    elif "alpha" in infos and prod(infos["alpha"].shape) != 1:
         yield f"{name} has an alpha of {prod(infos['alpha'].shape)} values"
 
 
-def _weights(name: str, tensors: dict[str, Any], alphas: Callable[[str, int], float]) -> Weights:
+def _weights(name: str, tensors: dict[str, Any], layout: str, alphas: Callable[[str, int], float]) -> Weights:
     """The module `name`. An alpha that is missing, in the file and in `alphas`, or 0 is the rank."""
-    alpha = tensors.pop("alpha", None)
+    given = tensors.pop("alpha", None)
+    alpha = None if given is None else float(given.item())
     row = variant_of(tensors)
     assert row is not None
-    tensors = row.in_memory(tensors)
-    rank = row.rank({role: tuple(tensor.shape) for role, tensor in tensors.items()})
-    recorded = alphas(name, rank)
-    return Weights(row.name, tensors, (recorded if alpha is None else float(alpha.item())) or float(rank))
+    tensors = row.in_memory(tensors, layout, alpha)
+    shapes = {role: tuple(tensor.shape) for role, tensor in tensors.items()}
+    rank = row.rank(shapes)
+    if not row.is_scaled(shapes):
+        return Weights(row.name, tensors, float(rank))
+    return Weights(row.name, tensors, (alphas(name, rank) if alpha is None else alpha) or float(rank))
 
 
 def _diffusers_alphas(path: Path, metadata: Mapping[str, str]) -> Callable[[str, int], float]:

@@ -75,6 +75,11 @@ def fuse(
         assert isinstance(weight, Tensor)
         delta = layer.delta_weight(weight).to(weight.device)
         weight.copy_((weight.float() + values[key] * delta).to(weight.dtype))
+        if (change := layer.delta_bias()) is not None:
+            bias = modules[key].bias
+            if not isinstance(bias, Tensor):
+                raise AdapterError(f"{key} has no bias that could be changed")
+            bias.copy_((bias.float() + values[key] * change.to(bias.device)).to(bias.dtype))
 
 
 def _add_loras(module: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], output: Tensor) -> Tensor:

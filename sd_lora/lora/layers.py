@@ -45,6 +45,16 @@ class Layer(nn.Module):
             layer.register_parameter(role, nn.Parameter(tensor))
         return layer.to(device=weight.device, dtype=torch.float32)
 
+    @classmethod
+    def holding(cls, variant: str, tensors: Mapping[str, Tensor], alpha: float) -> Self:
+        """A layer of `variant` with these tensors, of whatever form they are."""
+        shapes = {role: tuple(tensor.shape) for role, tensor in tensors.items()}
+        layer = cls(VARIANTS[variant].rank(shapes), alpha)
+        layer.variant = variant
+        for role, tensor in tensors.items():
+            layer.register_parameter(role, nn.Parameter(tensor.float()))
+        return layer
+
     @property
     def scaling(self) -> float:
         return self.alpha / self.rank
@@ -73,18 +83,26 @@ class Layer(nn.Module):
         return change * self._strength
 
     def change(self, x: Tensor, target: nn.Module, output: Tensor) -> Tensor:  # noqa: ARG002
-        """What is added at strength 1."""
+        """What is added at strength 1: all targets are linear in their weight and bias."""
         weight = target.weight
         assert isinstance(weight, Tensor)
-        delta = self.delta_weight(weight)
+        delta, bias = self.delta_weight(weight), self.delta_bias()
         x = functional.dropout(x, self.dropout) if self.dropout else x
         if isinstance(target, nn.Conv2d):
-            return target._conv_forward(x, delta, None)
-        return functional.linear(x, delta)
+            return target._conv_forward(x, delta, bias)
+        if isinstance(target, nn.LayerNorm):
+            return functional.layer_norm(x, target.normalized_shape, delta, bias, target.eps)
+        if isinstance(target, nn.GroupNorm):
+            return functional.group_norm(x, target.num_groups, delta, bias, target.eps)
+        return functional.linear(x, delta, bias)
 
     def delta_weight(self, weight: Tensor) -> Tensor:
         """How `weight`, the target's, changes at strength 1: float32, in its shape, on the layer's device."""
         return VARIANTS[self.variant].delta(*self._with(weight)).reshape(weight.shape)
+
+    def delta_bias(self) -> Tensor | None:
+        """How the target's bias changes at strength 1, if it does."""
+        return VARIANTS[self.variant].delta_bias(self._weights())
 
     def tensors(self) -> dict[str, Tensor]:
         """The weights by role."""

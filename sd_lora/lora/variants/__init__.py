@@ -7,15 +7,23 @@ from typing import TYPE_CHECKING
 
 from sd_lora.errors import AdapterError, nearest
 from sd_lora.lora.variants.dora import Dora
+from sd_lora.lora.variants.glora import Glora
+from sd_lora.lora.variants.loha import Loha
+from sd_lora.lora.variants.lokr import Lokr
 from sd_lora.lora.variants.lora import Lora
+from sd_lora.lora.variants.oft import Oft
 from sd_lora.lora.variants.variant import Variant
+from sd_lora.lora.variants.whole import Full, Ia3, Norm
 
 if TYPE_CHECKING:
     from torch import nn
 
     from sd_lora.lora.layers import Layer
 
-VARIANTS: dict[str, Variant] = {row.name: row for row in (Lora(), Dora())}
+VARIANTS: dict[str, Variant] = {
+    row.name: row
+    for row in (Lora(), Dora(), Loha(), Lokr(), Dora(Loha()), Dora(Lokr()), Full(), Norm(), Ia3(), Glora(), Oft())
+}
 
 
 def new_layer(module: nn.Module, rank: int, alpha: float, variant: str = "lora") -> Layer:

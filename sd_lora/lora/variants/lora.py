@@ -14,14 +14,16 @@ if TYPE_CHECKING:
 
 
 class Lora(Variant):
-    """`down` (rank, in, …) and `up` (out, rank, …)."""
+    """`down` (rank, in, …) and `up` (out, rank, …). Convs of other programs may have a core `mid` (rank, rank,
+    kernel…) between 1 × 1 ones, which is multiplied into `down` when it is read."""
 
     name = "lora"
     title = "LoRA"
     keys: ClassVar = {
-        "kohya": {"down": "lora_down.weight", "up": "lora_up.weight"},
+        "kohya": {"down": "lora_down.weight", "up": "lora_up.weight", "mid": "lora_mid.weight"},
         "diffusers": {"down": "lora_A.weight", "up": "lora_B.weight"},
     }
+    optional = frozenset({"mid"})
     can_add = can_cut = can_cap_norm = True
 
     def problem(self, shapes: Shapes, layout: str) -> str:  # noqa: ARG002
@@ -29,6 +31,9 @@ class Lora(Variant):
         layered = len(down) in (2, 4) and len(up) == len(down) and 0 not in down + up
         if not layered or up[1] != down[0] or any(side != 1 for side in up[2:]):
             return f"has shapes {down} and {up}, which cannot be multiplied"
+        mid = shapes.get("mid")
+        if mid and (len(mid) != 4 or mid[:2] != (down[0], down[0]) or 0 in mid or any(side != 1 for side in down[2:])):
+            return f"has a core of shape {mid} between {down} and {up}"
         return f"has rank {down[0]}, more than {MAX_RANK}" if down[0] > MAX_RANK else ""
 
     def rank(self, shapes: Shapes) -> int:
@@ -45,6 +50,18 @@ class Lora(Variant):
         """From Gram matrices (rank, rank), without the products."""
         (up, down), (other_up, other_down) = _matrices(one), _matrices(other)
         return ((up.T @ other_up) * (down @ other_down.T)).sum()
+
+    def in_memory(self, tensors: Mapping[str, Array], layout: str, alpha: float | None = None) -> dict[str, Array]:  # noqa: ARG002
+        """A core is multiplied into `down`, which changes nothing: down'[r, i, …] = Σ core[r, s, …] · down[s, i]."""
+        mid, down = tensors.get("mid"), tensors["down"]
+        if mid is None:
+            return dict(tensors)
+        rank, kernel = len(down), tuple(mid.shape[2:])
+        along = mid.reshape(rank, rank, -1).swapaxes(1, 2) @ down.reshape(rank, -1)  # (rank, kernel, in)
+        return {
+            "up": tensors["up"].reshape(-1, rank, *(1 for _ in kernel)),
+            "down": along.swapaxes(1, 2).reshape(rank, down.shape[1], *kernel),
+        }
 
     def layers(self) -> dict[type[nn.Module], Callable[[nn.Module, int, float], Layer]]:
         from torch import nn

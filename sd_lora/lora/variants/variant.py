@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Collection, Mapping
+from math import prod
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
@@ -28,9 +29,14 @@ class Variant:
     #: what people call it
     title: str
     #: layout → role → ending of its key
-    keys: ClassVar[Mapping[str, Mapping[str, str]]]
-    #: ``ss_network_module``, by which kohya's tools know it
+    keys: Mapping[str, Mapping[str, str]]
+    #: roles that a module may lack
+    optional: Collection[str] = ()
+    #: whether it can be trained and written; others are read only
+    is_trained = True
+    #: ``ss_network_module``, by which kohya's tools know it, and the ``algo`` among its arguments
     network_module = "networks.lora"
+    algorithm = ""
     #: whether diffusers reads it from kohya's keys as well
     diffusers_reads_kohya = True
     #: the role that is multiplied when another alpha is written
@@ -54,7 +60,7 @@ class Variant:
 
     def missing(self, roles: Collection[str]) -> list[str]:
         """The roles without which `roles` change nothing."""
-        return sorted(set(self.roles) - set(roles))
+        return sorted(set(self.roles) - set(self.optional) - set(roles))
 
     def problem(self, shapes: Shapes, layout: str) -> str:
         """Why tensors of these shapes in a file of `layout` are not a module: a clause, or ""."""
@@ -63,13 +69,18 @@ class Variant:
     def rank(self, shapes: Shapes) -> int:
         raise NotImplementedError
 
+    def is_scaled(self, shapes: Shapes) -> bool:  # noqa: ARG002
+        """Whether alpha / rank multiplies the change."""
+        return True
+
     def shape(self, shapes: Shapes) -> tuple[int, ...]:
         """The shape of the weight that is changed."""
         raise NotImplementedError
 
     def fits(self, shapes: Shapes, shape: tuple[int, ...]) -> bool:
-        """Whether a weight of `shape` can be changed."""
-        return self.shape(shapes) == shape
+        """Whether a weight of `shape` can be changed: one of another kernel may be kept as a matrix."""
+        mine = self.shape(shapes)
+        return mine == shape or (2 in (len(mine), len(shape)) and mine[:1] == shape[:1] and prod(mine) == prod(shape))
 
     def product(self, tensors: Mapping[str, Array]) -> Array:
         """The change at scaling 1, in the shape of the weight, as far as the tensors alone make it."""
@@ -83,22 +94,33 @@ class Variant:
         """The change of `weight` at strength 1."""
         return self.product(tensors) * scaling
 
+    def delta_bias(self, tensors: Mapping[str, Tensor]) -> Tensor | None:  # noqa: ARG002
+        """The change (out,) of the bias at strength 1, if there is one."""
+        return None
+
+    def scaled(self, tensors: Mapping[str, Array], factor: float) -> dict[str, Array]:
+        """`tensors` whose change is `factor` times theirs."""
+        return {**tensors, self.scaled_role: tensors[self.scaled_role] * factor}
+
     def in_file(self, tensors: Mapping[str, Tensor], layout: str) -> Mapping[str, Tensor]:  # noqa: ARG002
         """`tensors` in the shapes that files of `layout` have."""
         return tensors
 
-    def in_memory(self, tensors: Mapping[str, Array]) -> dict[str, Array]:
-        """The inverse of `in_file`."""
+    def in_memory(self, tensors: Mapping[str, Array], layout: str, alpha: float | None = None) -> dict[str, Array]:  # noqa: ARG002
+        """The inverse of `in_file`; `alpha`: that of the module, if the file has one."""
         return dict(tensors)
 
-    def start(self, shape: tuple[int, ...], rank: int) -> dict[str, Tensor]:
-        """The tensors of a fresh layer for a weight of `shape`, which change nothing yet."""
+    def start(self, shape: tuple[int, ...], rank: int, factor: int = 0) -> dict[str, Tensor]:
+        """The tensors of a fresh layer for a weight of `shape`, which change nothing yet; `factor` is LoKr's."""
         raise NotImplementedError
 
     def layers(self) -> dict[type[nn.Module], Callable[[nn.Module, int, float], Layer]]:
         """Type of a module → how a fresh layer for it is made, of a module, a rank and an alpha."""
         from torch import nn
 
+        return dict.fromkeys((nn.Linear, nn.Conv2d), self._fresh())
+
+    def _fresh(self) -> Callable[[nn.Module, int, float], Layer]:
         from sd_lora.lora.layers import Layer
 
-        return dict.fromkeys((nn.Linear, nn.Conv2d), functools.partial(Layer.fresh, self.name))
+        return functools.partial(Layer.fresh, self.name)
