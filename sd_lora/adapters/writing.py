@@ -35,6 +35,8 @@ def write_adapter(
     """
     if not weights:
         raise AdapterError(f"{path} was not written: the adapter has no modules")
+    if odd := next((w.row for w in weights.values() if not w.row.is_trained), None):
+        raise AdapterError(f"{odd.title} can be read but not written; make plain LoRA of it with sd-lora resize")
     if dtype not in DTYPES:
         raise AdapterError(f'adapters are not saved as "{dtype}"; {nearest(dtype, DTYPES)}')
     if layout not in LAYOUTS:
@@ -84,8 +86,8 @@ def _parts(w: Weights, alpha: float, kind: torch.dtype, layout: str) -> dict[str
     """`w` as tensors of type `kind` in `layout` that mean the same with `alpha`; another scale is folded into one of
     them in float32."""
     parts = {role: tensor.detach().float().cpu() for role, tensor in w.tensors.items()}
-    if w.alpha != alpha:
-        parts[w.row.scaled_role] = parts[w.row.scaled_role] * (w.alpha / alpha)
+    if w.alpha != alpha and w.row.is_scaled(w.shapes):
+        parts = w.row.scaled(parts, w.alpha / alpha)
     # Copies: safetensors refuses modules that share a tensor.
     return {role: part.to(kind, copy=True).contiguous() for role, part in w.row.in_file(parts, layout).items()}
 

@@ -113,8 +113,9 @@ class DataConfig:
 class LoraConfig:
     """Where LoRA layers sit and how large they are."""
 
-    variant: Literal["lora", "dora"] = "lora"
-    """lora; dora (arXiv 2402.09353), which only diffusers applies exactly"""
+    variant: Literal["lora", "dora", "loha", "lokr"] = "lora"
+    """lora; dora (arXiv 2402.09353), which only diffusers applies exactly; loha (arXiv 2108.06098) and lokr (arXiv
+    2309.14859), which diffusers does not read"""
     targets: Targets = ("attn", "ff")
     """groups (attn, ff, conv, proj; text, text_ff for the text encoders) or patterns such as "unet.mid_block.*" """
     rank: Annotated[int, Field(ge=1, le=1024)] = 16

@@ -38,18 +38,19 @@ class Layer(nn.Module):
     @classmethod
     def fresh(cls, variant: str, module: nn.Module, rank: int, alpha: float) -> Self:
         """A layer of any `variant` for `module`, on its device, started by the row of the variant."""
-        layer, weight = cls(rank, alpha), module.weight
+        weight = module.weight
         assert isinstance(weight, Tensor)
-        layer.variant = variant
-        for role, tensor in VARIANTS[variant].start(tuple(weight.shape), rank).items():
-            layer.register_parameter(role, nn.Parameter(tensor))
-        return layer.to(device=weight.device, dtype=torch.float32)
+        if isinstance(module, nn.Conv2d) and module.groups != 1:
+            raise AdapterError(f"a conv with {module.groups} groups cannot have a layer; leave it out of the targets")
+        layer = cls.holding(variant, VARIANTS[variant].start(tuple(weight.shape), rank), alpha)
+        return layer.to(device=weight.device)
 
     @classmethod
     def holding(cls, variant: str, tensors: Mapping[str, Tensor], alpha: float) -> Self:
         """A layer of `variant` with these tensors, of whatever form they are."""
-        shapes = {role: tuple(tensor.shape) for role, tensor in tensors.items()}
-        layer = cls(VARIANTS[variant].rank(shapes), alpha)
+        shapes, row = {role: tuple(tensor.shape) for role, tensor in tensors.items()}, VARIANTS[variant]
+        rank = row.rank(shapes)
+        layer = cls(rank, alpha if row.is_scaled(shapes) else float(rank))
         layer.variant = variant
         for role, tensor in tensors.items():
             layer.register_parameter(role, nn.Parameter(tensor.float()))

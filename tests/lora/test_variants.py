@@ -11,14 +11,24 @@ from sd_lora.lora.variants import VARIANTS, called, variant_of
 
 
 def test_the_setting_names_the_variants_of_the_table() -> None:
-    assert get_args(get_type_hints(LoraConfig)["variant"]) == tuple(VARIANTS)
+    assert get_args(get_type_hints(LoraConfig)["variant"]) == tuple(
+        name for name, row in VARIANTS.items() if row.is_trained
+    )
 
 
 @pytest.mark.parametrize("name", VARIANTS)
 def test_a_row_has_the_same_roles_in_every_layout(name: str) -> None:
     row = VARIANTS[name]
     assert row.name == name
-    assert all(set(endings) == set(row.roles) for endings in row.keys.values())
+    needed = set(row.roles) - set(row.optional)
+    assert all(needed <= set(endings) <= set(row.roles) for endings in row.keys.values() if endings or row.is_trained)
+
+
+def test_an_ending_has_one_meaning() -> None:
+    """Whatever row it is of: the reader goes by endings alone."""
+    for layout in ("kohya", "diffusers"):
+        meant = {(ending, role) for row in VARIANTS.values() for role, ending in row.keys[layout].items()}
+        assert len({ending for ending, _ in meant}) == len(meant) == len({role for _, role in meant})
 
 
 def test_the_variant_is_found_by_the_roles_and_lacks_fewest() -> None:
