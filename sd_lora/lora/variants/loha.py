@@ -42,7 +42,7 @@ class Loha(Variant):
         rank = self.rank(shapes)
         across = 0 if "t1" in shapes else 1
         if not all(matrices) or one != two or one[0][across] != rank or shapes.get("t1") != shapes.get("t2"):
-            return f"has shapes {one[0]} and {one[1]}, {two[0]} and {two[1]}, which make no product"
+            return f"has shapes {one[0]} and {one[1]}, {two[0]} and {two[1]}, which cannot be multiplied"
         if "t1" in shapes and (shapes["t1"][:2] != (rank, rank) or 0 in shapes["t1"]):
             return f"has a core of shape {shapes['t1']} for rank {rank}"
         return f"has rank {rank}, more than {MAX_RANK}" if rank > MAX_RANK else ""

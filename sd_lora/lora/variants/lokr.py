@@ -56,7 +56,7 @@ class Lokr(Variant):
                 shapes.get("core") if factor == "two" else None,
             )
             if a and b and (len(a) != 2 or len(b) < 2 or a[0 if core else 1] != b[0] or 0 in a + b):
-                return f"has shapes {a} and {b}, which make no product"
+                return f"has shapes {a} and {b}, which cannot be multiplied"
             if core and (not b or core[:2] != (b[0], b[0]) or 0 in core):
                 return f"has a core of shape {core}, which does not go with {b}"
         whole = [shapes[factor] for factor in ("one", "two") if factor in shapes]
