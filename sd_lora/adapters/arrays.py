@@ -7,11 +7,14 @@ from pathlib import Path
 import numpy as np
 from safetensors import deserialize
 
-_TYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "F8_E4M3": "u1", "F8_E5M2": "u1"}
+_TYPES = {
+    "F64": "<f8", "F32": "<f4", "F16": "<f2", "BF16": "<u2", "F8_E4M3": "u1", "F8_E5M2": "u1", "BOOL": "?",
+    "I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U64": "<u8", "U32": "<u4", "U16": "<u2", "U8": "u1",
+}  # fmt: skip
 
 
 def read_arrays(path: Path) -> dict[str, np.ndarray]:
-    """All tensors of floating-point types, by key; OSError or SafetensorError if the file cannot be read."""
+    """All tensors by key; OSError or SafetensorError if the file cannot be read."""
     arrays = {}
     for key, view in deserialize(path.read_bytes()):
         if view["dtype"] in _TYPES:

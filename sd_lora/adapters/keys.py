@@ -7,13 +7,14 @@ client reads, and those of diffusers. These and two older ones are read.
 from __future__ import annotations
 
 import contextlib
+import functools
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sd_lora.errors import AdapterError, some
-from sd_lora.lora.variants import file_roles
-from sd_lora.models.families import FAMILIES, components
+from sd_lora.lora.variants import VARIANTS, file_roles
+from sd_lora.models.families import FAMILIES
 from sd_lora.models.families.unet_names import lasting_path
 
 LAYOUTS = ("kohya", "diffusers")
@@ -21,17 +22,18 @@ LAYOUTS = ("kohya", "diffusers")
 MODULES_KEY = "sdlora.modules"
 #: metadata: diffusers' record of rank and alpha, where other layouts have alphas in the file
 DIFFUSERS_KEY = "lora_adapter_metadata"
-#: keys of diffusers before PEFT: module, projection of an attention, role
-_OLD = re.compile(r"(.+?)(?:\.processor)?(?:\.lora_linear_layer|\.lora|(\.to_(?:q|k|v|out))_lora)\.(down|up)\.weight")
-#: the level that PEFT's own models have above the modules
-_WRAPPER = "base_model.model."
+#: keys of diffusers before PEFT: path, projection of an attention, role
+_OLD = re.compile(
+    r"(.+?)(?:[._]processor)?(?:[._]lora_linear_layer|[._]lora|[._](to_(?:q|k|v|out))_lora)\.(down|up)(?:\.weight)?"
+)
+#: what may stand before everything else in a key: the levels of models that are wrapped in others
+_WRAPPERS = re.compile(r"(?:base_model\.model\.|module\.)+")
+#: what may stand before a component, or before the path of its module
+_PROGRAM = r"(?:(?:lora|lycoris|oft)[._])?"
 _FOREIGN = (
-    (r".*\.(?:hada_w|hada_t)", "LoHa"), (r".*\.lokr_", "LoKr"), (r".*\.(?:oft_|boft_)", "OFT"),
-    (r".*\.lora_mid\.", "LoCon with a Tucker core"), (r".*\.(?:a1|a2|b1|b2)\.weight", "GLoRA"),
-    (r".*\.on_input$", "IA3"), (r".*\.diff(?:_b)?$", "full weight differences"),
     (r"bundle_emb|emb_params|string_to_param", "embeddings"),
-    (r"(?:lora_transformer_|transformer\.|diffusion_model\.|lora_unet_(?:double|single|joint)_blocks)",
-     "an adapter for a model without a UNet, such as Flux or SD3"),
+    (r"(?:lora_transformer_|transformer\.|diffusion_model\.(?!input_|middle_|output_|time_|label_|out\.)"
+     r"|lora_unet_(?:double|single|joint)_blocks)", "an adapter for a model without a UNet, such as Flux or SD3"),
     (r"(?:lora_prior_|unet\.down_blocks.*motion_modules|lora_unet_(?:img|txt)_)", "an adapter for another model type"),
     (r"(?:model\.diffusion_model|first_stage_model|cond_stage_model|conditioner)\.", "a base model, not an adapter"),
 )  # fmt: skip
@@ -40,20 +42,23 @@ _FOREIGN = (
 @dataclass(frozen=True)
 class Key:
     """What a key of a file means: the module's `name` in memory, the `role` of its tensor ("alpha", or a variant's)
-    and the `layout` of the key ("kohya", "kohya-sgm", "diffusers" or "diffusers-old")."""
+    and the `layout` of the key ("kohya", "kohya-sgm", "diffusers", "diffusers-old", or "other" for a spelling that no
+    program of a known layout writes)."""
 
     name: str
     role: str
     layout: str
+    #: whether the key itself says of which component the module is
+    is_named: bool = field(default=True, compare=False)
 
 
 @dataclass(frozen=True)
 class Spelling:
     """How the keys of a module are spelled, whether it exists or not: the `stem` that they share, the `layout`, the
-    `prefix` that stands for the `component`, and the rest of the module's `path`, in kohya's keys with underscores.
+    `prefix` that stands for the `component`, and the rest of the module's `path`, with dots or underscores.
 
-    `layout`: "kohya", "diffusers", "diffusers-named" (with the name of an adapter, as PEFT saves it), "diffusers-old"
-    (before PEFT), or "other" where no component is named.
+    `layout`: "kohya", "diffusers", "diffusers-old" (before PEFT), or "other": readable, but what none of the programs
+    writes whose rules are known. `component` is "" where the key names none.
     """
 
     stem: str
@@ -83,15 +88,15 @@ def kohya_stem(name: str, family: str = "sd") -> str:
 
 def split_key(key: str) -> Key:
     """What `key` means; AdapterError if it is in no layout that is read."""
-    spelling, role = spelling_of(key.removeprefix(_WRAPPER))
-    if spelling is not None and spelling.layout == "kohya":
+    spelling, role = spelling_of(key)
+    if spelling is not None:
         for family in FAMILIES.values():
-            with contextlib.suppress(ValueError):
-                name, is_original = family.module_of_stem(spelling.stem)
-                return Key(name, role, "kohya-sgm" if is_original else "kohya")
-    elif spelling is not None and spelling.component and role != "alpha":
-        name = name_of_module(spelling.component, spelling.path.removeprefix(_WRAPPER))
-        return Key(name, role, spelling.layout.removesuffix("-named"))
+            known = [each.name for each in family.components]
+            for component in known if spelling.component == "" else {spelling.component}.intersection(known):
+                with contextlib.suppress(ValueError):
+                    name, is_original = family.module_of_path(component, spelling.path)
+                    layout = "kohya-sgm" if is_original and spelling.layout == "kohya" else spelling.layout
+                    return Key(name, role, layout, spelling.component != "")
     raise AdapterError(f'key "{key}" is in no layout that sd_lora reads; convert the file to kohya keys')
 
 
@@ -130,29 +135,93 @@ def foreign(key: str) -> str:
 
 
 def spelling_of(key: str) -> tuple[Spelling | None, str]:
-    """How `key` is spelled, and the role of its tensor; None and "" for a key that no LoRA module has."""
-    stem, _, ending = key.partition(".")
-    for each in (component for family in FAMILIES.values() for component in family.components):
-        if stem.startswith(each.prefix) and stem != each.prefix:
-            role = "alpha" if ending == "alpha" else file_roles("kohya").get(ending)
-            spelling = Spelling(stem, "kohya", each.prefix, each.name, stem.removeprefix(each.prefix))
-            return (spelling, role) if role else (None, "")
-    stem, layout, role = _dotted(key)
-    component, _, path = stem.partition(".")
-    if role and path and component in components():
-        return Spelling(stem, layout, f"{component}.", component, path), role
-    return (Spelling(stem, "other", "", "", stem), role) if role and layout != "diffusers-named" else (None, "")
+    """How `key` is spelled, and the role of its tensor; None and "" for a key that no module of an adapter has.
+
+    A key is (wrapper or nothing) + (component or nothing) + path + ending, each in any program's spelling.
+    """
+    grammar, bare = _grammar(), _unwrapped(key)
+    stem, style, role = _ending(bare)
+    if not stem:
+        return None, ""
+    component, prefix, path = "", "", re.sub(rf"^{_PROGRAM}", "", stem)
+    if named := grammar.named.match(stem):
+        component, prefix, path = grammar.aliases[named[1]], stem[: named.start(2)], named[2]
+    inner = _unwrapped(path)
+    layout = "other"
+    if "." not in stem and prefix in grammar.kohya_prefixes and style in ("kohya", ""):
+        layout = "kohya"
+    elif bare == key and inner == path and prefix == f"{component}." and style in ("diffusers", "diffusers-old", ""):
+        layout = style or "diffusers"
+    return Spelling(stem, layout, prefix, component, inner), role
 
 
-def _dotted(key: str) -> tuple[str, str, str]:
-    """Stem, layout and role of a key in diffusers' spellings; the role is "" if it is in none."""
+def magnitudes_are_rows(keys: Iterable[str]) -> bool:
+    """Whether `keys`, of one module, have a magnitude as PEFT writes it: for each output row, in any shape."""
+    return any(".lora_magnitude_vector" in key for key in keys)
+
+
+def _unwrapped(path: str) -> str:
+    levels = _WRAPPERS.match(path)
+    return path[levels.end() :] if levels else path
+
+
+def _ending(key: str) -> tuple[str, str, str]:
+    """`key` without its ending, whose ending that is ("" where several programs share it), and the role; all "" for an
+    ending that nobody writes."""
     if old := _OLD.fullmatch(key):
-        projection = old[2] or ""
-        return old[1] + projection + ".0" * (projection == ".to_out"), "diffusers-old", old[3]
-    for ending, role in {**file_roles("diffusers"), "alpha": "alpha"}.items():
+        dot = "." if "." in old[1] else "_"
+        projection = f"{dot}{old[2]}{f'{dot}0' * (old[2] == 'to_out')}" if old[2] else ""
+        return old[1] + projection, "diffusers-old", old[3]
+    for ending, role, style in _grammar().kohya:
+        stem = key.removesuffix(f".{ending}")
+        # (IA)³'s gain is called weight, as tensors of models are
+        if stem != key and not (ending == "weight" and "." in stem):
+            return stem, style, role
+    for ending, role in _grammar().peft:
         start, dot, last = ending.partition(".")
         stem, separator, rest = key.rpartition(f".{start}")
-        if separator and stem and re.fullmatch(rf"(\.\w+)?\.{last}" if dot else r"(\.\w+)*", rest):
+        if separator and stem and re.fullmatch(rf"(\.\w+)?\.{last}|" if dot else r"(\.\w+)*", rest):
             is_plain = rest in ((f".{last}",) if dot else ("", ".weight"))
-            return stem, "diffusers" if is_plain else "diffusers-named", role
-    return key, "", ""
+            return stem, "diffusers" if is_plain else "other", role
+    return "", "", ""
+
+
+@dataclass(frozen=True)
+class _Grammar:
+    """The words of keys: what stands for a component, and endings with their roles."""
+
+    #: what stands for a component → its name
+    aliases: dict[str, str]
+    #: (program) + component, then the path of the module
+    named: re.Pattern[str]
+    kohya_prefixes: frozenset[str]
+    #: endings as kohya writes them, with and without ``.weight``, the longest first; the role; whose ending it is
+    kohya: tuple[tuple[str, str, str], ...]
+    #: endings as PEFT writes them, and the role
+    peft: tuple[tuple[str, str], ...]
+
+
+def _grammar() -> _Grammar:
+    return _grammar_of(tuple(FAMILIES), tuple(VARIANTS))
+
+
+@functools.cache
+def _grammar_of(families: tuple[str, ...], variants: tuple[str, ...]) -> _Grammar:  # noqa: ARG001
+    """The grammar of these families and variants, whose tables may grow."""
+    components = [each for family in families for each in FAMILIES[family].components]
+    aliases = {
+        alias: each.name
+        for each in components
+        for alias in (each.name, each.prefix.removeprefix("lora_").strip("_"), *each.aliases)
+    }
+    words = "|".join(re.escape(alias) for alias in sorted(aliases, key=len, reverse=True))
+    peft, roles = file_roles("diffusers"), {"alpha": "alpha", **file_roles("kohya")}
+    kohya = [(ending, role, "" if ending in {"alpha", *peft} else "kohya") for ending, role in roles.items()]
+    kohya += [(ending.removesuffix(".weight"), role, "other") for ending, role in roles.items() if "." in ending]
+    return _Grammar(
+        aliases,
+        re.compile(rf"{_PROGRAM}({words})[._](.+)"),
+        frozenset(each.prefix for each in components),
+        tuple(sorted(kohya, key=lambda each: -len(each[0]))),
+        tuple(peft.items()),
+    )

@@ -49,7 +49,7 @@ class Dora(Variant):
         self.is_trained = is_plain
         self.optional = self.inner_row.optional
         self.network_module, self.algorithm = self.inner_row.network_module, self.inner_row.algorithm
-        self.scaled_role = self.inner_row.scaled_role
+        self.scaled_role, self.never_zero = self.inner_row.scaled_role, self.inner_row.never_zero
 
     def missing(self, roles: Collection[str]) -> list[str]:
         lacking = self.inner_row.missing(set(roles) - {"magnitude"})
@@ -60,9 +60,15 @@ class Dora(Variant):
             return problem
         shape, (rows, columns) = shapes["magnitude"], self.shape(shapes)[:2]
         by_row = prod(shape) == rows and (
-            len(shape) == 1 or rows in shape[:2] and (layout != "kohya" or shape[0] == rows)
+            len(shape) == 1 or (rows in shape[:2] and (layout != "kohya" or shape[0] == rows))
         )
-        by_column = layout == "kohya" and len(shape) > 1 and shape[0] == 1 and prod(shape) == shape[1] and columns % shape[1] == 0
+        by_column = (
+            layout == "kohya"
+            and len(shape) > 1
+            and shape[0] == 1
+            and prod(shape) == shape[1]
+            and columns % shape[1] == 0
+        )
         return (
             "" if by_row or by_column else f"has a magnitude of shape {shape} for {rows} outputs and {columns} inputs"
         )

@@ -26,6 +26,7 @@ class Loha(Variant):
     algorithm = "loha"
     diffusers_reads_kohya = False
     scaled_role = "w1_a"
+    never_zero = ("w1_b", "w2_b")
     note = "diffusers and sd-scripts before 0.10 do not read LoHa; `sd-lora resize` turns it into plain LoRA"
     clients = (
         ("refuses", ("diffusers",), "LoHa keys", lambda _: True),

@@ -31,6 +31,7 @@ class Lokr(Variant):
     optional = frozenset(_ENDINGS)
     network_module = "lycoris.kohya"
     algorithm = "lokr"
+    never_zero = ("one", "one_a", "one_b")
     diffusers_reads_kohya = False
     note = "diffusers and sd-scripts before 0.10 do not read LoKr; `sd-lora resize` turns it into plain LoRA"
     clients = (

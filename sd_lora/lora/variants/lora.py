@@ -24,6 +24,7 @@ class Lora(Variant):
         "diffusers": {"down": "lora_A.weight", "up": "lora_B.weight"},
     }
     optional = frozenset({"mid"})
+    never_zero = ("down",)
     can_add = can_cut = can_cap_norm = True
 
     def problem(self, shapes: Shapes, layout: str) -> str:  # noqa: ARG002

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Collection, Mapping
 from math import prod
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -39,6 +39,8 @@ class Variant:
     algorithm = ""
     #: whether diffusers reads it from kohya's keys as well
     diffusers_reads_kohya = True
+    #: roles whose tensors training never makes zero: one of zeros is damaged
+    never_zero: tuple[str, ...] = ()
     #: the role that is multiplied when another alpha is written
     scaled_role = "up"
     #: whether the sum of two changes is one of this variant, whose rank is the sum of theirs

@@ -28,11 +28,12 @@ Place = tuple[tuple[str, ...], int]
 @dataclass(frozen=True)
 class Component:
     """A part of the pipeline that can carry layers: its attribute `name` there, the `prefix` of its modules in kohya's
-    keys, and what it is called in sentences."""
+    keys, what it is called in sentences, and what else stands for it in other programs' keys."""
 
     name: str
     prefix: str
     shown: str
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -128,12 +129,20 @@ class ModelFamily(ABC):
         """The inverse of `kohya_stem`: the module in diffusers' names, and whether it had the original ones.
         ValueError if there is none."""
         for component in self.components:
-            flat = stem.removeprefix(component.prefix)
-            path = ".".join(self.segment.findall(flat))
-            if flat != stem and path.replace(".", "_") == flat:
-                native, is_original = self.native_path(component.name, path)
-                return f"{component.name}.{native}", is_original
+            path = stem.removeprefix(component.prefix)
+            if path != stem:
+                return self.module_of_path(component.name, path)
         raise ValueError(stem)
+
+    def module_of_path(self, component: str, path: str) -> tuple[str, bool]:
+        """The module that a file calls `path`, whose dots may be underscores: its name in memory, and whether it had
+        the original names. ValueError if the family has none of that name."""
+        flat = path.replace(".", "_")
+        dotted = ".".join(self.segment.findall(flat))
+        if dotted.replace(".", "_") != flat:
+            raise ValueError(path)
+        native, is_original = self.native_path(component, dotted)
+        return f"{component}.{native}", is_original
 
     @abstractmethod
     def load(self, folder: Path, dtype: torch.dtype) -> Any:

@@ -35,7 +35,7 @@ class SdFamily(UNetFamily):
     name = "sd"
     title = "Stable Diffusion"
     pipeline_classes = ("StableDiffusionPipeline",)
-    components = (UNET, Component("text_encoder", "lora_te_", "text encoder"))
+    components = (UNET, Component("text_encoder", "lora_te_", "text encoder", ("text_encoders.clip_l.transformer",)))
     kinds = (SD1, SD2, SD2_V)
     _leave_out: ClassVar = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 

@@ -39,8 +39,8 @@ class SdxlFamily(UNetFamily):
     title = "Stable Diffusion XL"
     pipeline_classes = ("StableDiffusionXLPipeline",)
     components = (
-        UNET, Component("text_encoder", "lora_te1_", "text encoder"),
-        Component("text_encoder_2", "lora_te2_", "second text encoder"),
+        UNET, Component("text_encoder", "lora_te1_", "text encoder", ("text_encoders.clip_l.transformer",)),
+        Component("text_encoder_2", "lora_te2_", "second text encoder", ("text_encoders.clip_g.transformer",)),
     )  # fmt: skip
     kinds = (SDXL,)
     writes_original = True

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from sd_lora.models.families.base import Conditioning
     from sd_lora.models.objectives import Denoising
 
-UNET = Component("unet", "lora_unet_", "UNet")
+UNET = Component("unet", "lora_unet_", "UNet", ("diffusion_model",))
 _TEXT = "text_encoder*"
 #: attention layers that work on the latents at their full size
 _WIDE_LAYERS = 5
@@ -97,11 +97,11 @@ class UNetFamily(ModelFamily):
         return sgm_path(path, self.name)
 
     def native_path(self, component: str, path: str) -> tuple[str, bool]:
-        if component == self.denoiser and is_original(path):
-            return diffusers_path(path), True
-        if not is_native(path, of_text=component != self.denoiser):
+        was_original = component == self.denoiser and is_original(path)
+        native = diffusers_path(path) if was_original else path
+        if not is_native(native, of_text=component != self.denoiser):
             raise ValueError(path)
-        return lasting_path(path), False
+        return lasting_path(native), was_original
 
     def load(self, folder: Path, dtype: torch.dtype) -> Any:
         from diffusers import DiffusionPipeline

@@ -16,14 +16,25 @@ BLOCK = re.compile(r"(?:(down|up)_blocks\.(\d+)|(mid)_block)\.(?:(?:attentions|r
 SEGMENT = re.compile(
     r"down_blocks|up_blocks|mid_block|input_blocks|output_blocks|middle_block|time_embed(?:ding)?|label_emb"
     r"|in_layers|out_layers|emb_layers|skip_connection|transformer_blocks|to_(?:q|k|v|out)|proj_(?:in|out)"
-    r"|time_emb_proj|conv_shortcut|conv_(?:in|out)|add_embedding|linear_[12]|text_model|self_attn"
-    r"|(?:q|k|v|out)_proj|text_projection|[^_]+"
+    r"|time_emb_proj|conv_shortcut|conv_norm_out|conv_(?:in|out)|add_embedding|linear_[12]|text_model|self_attn"
+    r"|(?:q|k|v|out)_proj|text_projection|(?:final_)?layer_norm[12]?|(?:token|position)_embedding|[^_]+"
 )
 #: a level of CLIP's modules that newer versions of transformers dropped; files keep it
 TEXT_LEVEL = "text_model."
 _ORIGINAL = ("input_blocks.", "middle_block.", "output_blocks.", "time_embed.", "label_emb.", "out.")
-_NATIVE = ("down_blocks.", "up_blocks.", "mid_block.", "conv_in.", "conv_out.", "time_embedding.", "add_embedding.")
-_TEXT = (TEXT_LEVEL, "encoder.layers.", "text_projection.")
+_ATTENTION = (
+    r"norm|proj_in|proj_out|transformer_blocks\.\d+\.(?:norm[123]|attn[12]\.to_(?:q|k|v|out\.0)|ff\.net\.(?:0\.proj|2))"
+)
+#: all modules with weights that diffusers' UNets have, and CLIP's
+_NATIVE = re.compile(
+    r"conv_in|conv_out|conv_norm_out|(?:time|add)_embedding\.linear_[12]|(?:down_blocks\.\d+|up_blocks\.\d+|mid_block)\."
+    r"(?:resnets\.\d+\.(?:norm[12]|conv[12]|time_emb_proj|conv_shortcut)|(?:down|up)samplers\.0\.conv"
+    rf"|attentions\.\d+\.(?:{_ATTENTION}))"
+)
+_TEXT = re.compile(
+    r"(?:text_model\.)?(?:encoder\.layers\.\d+\.(?:self_attn\.(?:q|k|v|out)_proj|mlp\.fc[12]|layer_norm[12])"
+    r"|final_layer_norm|embeddings\.(?:token|position)_embedding)|text_projection"
+)
 _BARE_TEXT = ("encoder.layers.", "embeddings.", "final_layer_norm.")
 
 _PER_BLOCK = 3
@@ -61,8 +72,8 @@ def is_original(path: str) -> bool:
 
 
 def is_native(path: str, *, of_text: bool) -> bool:
-    """Whether `path` begins as paths of diffusers' UNet do, or those `of_text` encoders."""
-    return f"{path}.".startswith(_TEXT if of_text else _NATIVE)
+    """Whether diffusers' UNets can have a module `path`, or text encoders, for `of_text`."""
+    return (_TEXT if of_text else _NATIVE).fullmatch(path) is not None
 
 
 def sgm_path(path: str, family: str, per_block: int = _PER_BLOCK) -> str:
