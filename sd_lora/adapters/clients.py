@@ -35,14 +35,15 @@ class Rule:
 
 @dataclass(frozen=True)
 class ClientAnswer:
-    """What `client` would do: of `modules` it loads `loaded` correctly, with the `reasons` why not all; `notes` are not
-    faults."""
+    """What `client` would do: of `modules` it loads `loaded` correctly, with the `reasons` why not all; `unjudged`: those
+    for which no rule is known, a clause each; `notes` are not faults."""
 
     client: str
     loaded: int
     modules: int
     reasons: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    unjudged: tuple[str, ...] = ()
 
     @property
     def is_whole(self) -> bool:
@@ -71,9 +72,6 @@ def _unmapped(client: str) -> Callable[[FileFacts, Part], bool]:
 RULES: tuple[Rule, ...] = (
     Rule("refuses", ("diffusers", "InvokeAI"), "keys that belong to no complete LoRA module",
          lambda f, _: bool(f.stray)),
-    Rule("refuses", ("diffusers", "InvokeAI"), "keys in no layout it knows", lambda _, p: p.layout == "other"),
-    Rule("drops", ("ComfyUI", A1111, "Forge", "sd-scripts"), "keys in no layout it knows",
-         lambda _, p: p.layout == "other"),
     # kohya's keys
     Rule("refuses", ("diffusers",), "original block names, which it maps for SDXL only",
          lambda f, p: _has_original_names(f) is False and p.is_original),
@@ -100,14 +98,16 @@ RULES: tuple[Rule, ...] = (
     Rule("drops", (A1111,), "text attention with only some of q, k, v, out",
          lambda f, p: p.layout == "kohya" and f.is_partial(p) and p.component in f.openclip),
     Rule("refuses", ("diffusers", "sd-scripts"), "proj_in or proj_out stored 2-D where SD1 has a 1 × 1 conv",
-         lambda f, p: f.has_pixel_projections and p.group == "proj" and len(p.shapes["down"]) == 2),
+         lambda f, p: f.has_pixel_projections and p.group == "proj" and len(p.shapes.get("down", ())) == 2),
     Rule("refuses", ("diffusers",), "lora_adapter_metadata in a file with alphas",
          lambda f, p: "lora_adapter_metadata" in f.metadata and p.alpha is not None),
     # diffusers keeps other alphas by patterns that match neither attention nor, since transformers 5.6, text
     Rule("distorts", ("diffusers",), "an alpha that is not the commonest of the file",
          lambda f, p: p.layout == "kohya" and p.alpha != f.commonest_alpha and (p.is_attention or p.is_text)),
     Rule("refuses", ("InvokeAI",), "no attn2.to_k or to_v, by whose width it recognises the base",
-         lambda f, _: not f.shows_base),
+         lambda f, _: not f.version_by_width),
+    Rule("refuses", ("InvokeAI",), "it takes the file for one of another base, by the width of its first modules",
+         lambda f, _: f.kind is not None and f.version_by_width not in ("", f.kind.version)),
     # diffusers' keys
     Rule("drops", ("ComfyUI", "Forge"), "attention under diffusers' keys",
          lambda _, p: p.layout == "diffusers" and p.is_attention and not p.is_text),
@@ -135,30 +135,35 @@ def answers(file: FileFacts) -> tuple[ClientAnswer, ...]:
 
 
 def _answer(file: FileFacts, client: str) -> ClientAnswer:
+    judged = [part for part in file.parts if not part.unjudged]
+    rest = Counter(part.unjudged for part in file.parts if part.unjudged)
+    unjudged = tuple(f"not judged: {count} of {len(file.parts)} with {what}" for what, count in rest.items())
     hit: dict[str, str] = {}
     counts: Counter[tuple[str, str]] = Counter()
     for rule in _rules():
         if client not in rule.clients:
             continue
-        parts = [part for part in file.parts if rule.applies(file, part)]
+        parts = [part for part in judged if rule.applies(file, part)]
         if parts and rule.effect == "refuses":
-            return _refusal(file, client, rule.why)
+            return _refusal(file, client, rule.why, unjudged)
         for part in parts:
             if part.stem not in hit:
                 hit[part.stem] = rule.effect
                 counts[rule.effect, rule.why] += 1
-    stray = len(file.stray) + sum(len(p.keys) for p in file.parts if hit.get(p.stem) == "drops")
+    stray = len(file.stray) + sum(len(p.keys) for p in judged if hit.get(p.stem) == "drops")
     if client == "Forge" and stray > FORGE_STRAY_KEYS:
-        return _refusal(file, client, f"{stray} keys that it does not know; it accepts at most {FORGE_STRAY_KEYS}")
+        why = f"{stray} keys that it does not know; it accepts at most {FORGE_STRAY_KEYS}"
+        return _refusal(file, client, why, unjudged)
     total = len(file.parts)
     reasons = tuple(f"{effect} {count} of {total}: {why}" for (effect, why), count in counts.items())
     if not total:
         reasons = ("finds no LoRA module",)
-    return ClientAnswer(client, total - len(hit), total, reasons, tuple(_notes(file, client)))
+    return ClientAnswer(client, len(judged) - len(hit), total, reasons, tuple(_notes(file, client)), unjudged)
 
 
-def _refusal(file: FileFacts, client: str, why: str) -> ClientAnswer:
-    return ClientAnswer(client, 0, len(file.parts), (f"refuses the file: {why}",), tuple(_notes(file, client)))
+def _refusal(file: FileFacts, client: str, why: str, unjudged: tuple[str, ...]) -> ClientAnswer:
+    reasons, notes = (f"refuses the file: {why}",), tuple(_notes(file, client))
+    return ClientAnswer(client, 0, len(file.parts), reasons, notes, unjudged)
 
 
 def _notes(file: FileFacts, client: str) -> Iterator[str]:

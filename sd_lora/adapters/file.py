@@ -111,16 +111,16 @@ def _modules(source: Source) -> Parts:
         problems.append(f"{len(missing)} of the modules it was saved with are missing ({some(missing, 2)})")
     if problems:
         raise AdapterError(f"{path} is damaged: {some(problems, 3)}")
-    _check_named(source, keys, parts)
+    _check_named(source, keys)
     return parts
 
 
-def _check_named(source: Source, keys: Mapping[str, Key], parts: Parts) -> None:
+def _check_named(source: Source, keys: Mapping[str, Key]) -> None:
     """AdapterError for modules of a text encoder of which nothing says which one it is, where the base has two."""
-    unnamed = sorted({key.name for key in keys.values() if not key.is_named} - {""})
-    shapes = {name: header_shape for name, part in parts.items() if (header_shape := _shape(part, source.header))}
-    encoders = family_of_adapter(shapes, source.metadata).text_encoders
-    lost = [name for name in unnamed if name.partition(".")[0] in encoders]
+    unnamed = {key.name for key in keys.values() if not key.is_named}
+    shapes = shapes_of(source.header, keys)
+    encoders = family_of_adapter(shapes, source.metadata).text_encoders if unnamed else ()
+    lost = sorted(name for name in unnamed if name.partition(".")[0] in encoders)
     if lost and len(encoders) > 1:
         raise AdapterError(
             f"{source.path} has {len(lost)} modules of a text encoder and does not say of which ({some(lost, 2)}); put "
@@ -128,15 +128,23 @@ def _check_named(source: Source, keys: Mapping[str, Key], parts: Parts) -> None:
         )
 
 
-def _shape(part: Mapping[str, str], header: Mapping[str, TensorInfo]) -> tuple[int, ...]:
-    roles = {role: header[key].shape for role, key in part.items() if role != "alpha"}
-    row = variant_of(roles)
-    return () if row is None else row.shape(roles)
+def shapes_of(header: Mapping[str, TensorInfo], keys: Mapping[str, Key]) -> dict[str, tuple[int, ...]]:
+    """The shape of the weight that each complete module of a file changes, by its header alone."""
+    parts: dict[str, dict[str, tuple[int, ...]]] = {}
+    for text, key in keys.items():
+        if key.role != "alpha":
+            parts.setdefault(key.name, {})[key.role] = header[text].shape
+    shapes = {}
+    for name, of_roles in parts.items():
+        row = variant_of(of_roles)
+        if row is not None and not row.missing(of_roles) and not row.problem(of_roles, "kohya"):
+            shapes[name] = row.shape(of_roles)
+    return shapes
 
 
 def _problems(name: str, part: Mapping[str, str], header: Mapping[str, TensorInfo]) -> Iterator[str]:
     roles = set(part) - {"alpha"}
-    row = variant_of(roles)
+    row = variant_of(roles or {"down", "up"})
     if row is None:
         yield f"{name} has parts that do not belong together ({', '.join(sorted(roles))})"
         return

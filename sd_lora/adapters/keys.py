@@ -175,7 +175,7 @@ def _ending(key: str) -> tuple[str, str, str]:
     for ending, role, style in _grammar().kohya:
         stem = key.removesuffix(f".{ending}")
         # (IA)³'s gain is called weight, as tensors of models are
-        if stem != key and not (ending == "weight" and "." in stem):
+        if stem != key and (ending != "weight" or re.fullmatch(r"(?:lora|lycoris)_\w+", stem)):
             return stem, style, role
     for ending, role in _grammar().peft:
         start, dot, last = ending.partition(".")

@@ -5,6 +5,7 @@ The reader in `adapters.file` accepts or refuses a file; this only describes it,
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
@@ -14,8 +15,15 @@ from functools import cached_property
 from sd_lora.adapters.keys import Spelling, spelling_of
 from sd_lora.lora.variants import variant_of
 from sd_lora.models.families import FAMILIES, Kind, ModelFamily, kinds
-from sd_lora.models.families.unet_names import TEXT_LEVEL
 from sd_lora.models.kinds import family_of_kind
+
+#: what InvokeAI takes a width for; 1280 is that of the time embedding of SD1 and SD2 as well
+_VERSIONS = {768: "SD1", 1024: "SD2", 1280: "SDXL", 2048: "SDXL"}
+_WIDTH_ENDINGS = ("_attn2_to_k", "_attn2_to_v", "time_emb_proj")
+_DEEP = re.compile(
+    r"lora_unet_(?:(?:down|up)_blocks_\d+_attentions_\d+|mid_block_attentions_\d+|(?:input|output)_blocks_\d+_\d+"
+    r"|middle_block_\d+)_transformer_blocks_(\d+)_"
+)
 
 
 @dataclass(frozen=True)
@@ -40,9 +48,10 @@ class Part(Spelling):
 
     @cached_property
     def _module(self) -> tuple[str, bool]:
-        prefixes = {each.name: each.prefix for each in self.family.components}
-        with suppress(ValueError):
-            return self.family.module_of_stem(prefixes.get(self.component, "") + self.flat)
+        known = [each.name for each in self.family.components]
+        for component in known if self.component == "" else {self.component}.intersection(known):
+            with suppress(ValueError):
+                return self.family.module_of_path(component, self.path)
         return "", False
 
     @property
@@ -62,7 +71,17 @@ class Part(Spelling):
     @property
     def is_bare(self) -> bool:
         """Of a text encoder, without the level that newer transformers dropped."""
-        return self.is_text and not self.flat.startswith(TEXT_LEVEL.replace(".", "_"))
+        return self.is_text and self.flat.startswith("encoder_layers_")
+
+    @property
+    def unjudged(self) -> str:
+        """What it has that nobody measured how other programs read it, "" if they are known to."""
+        if self.layout == "other":
+            return "a spelling of keys that is none of kohya's or diffusers'"
+        row = variant_of(self.shapes)
+        if row is not None and not row.is_judged:
+            return f"keys of {row.title}"
+        return "keys of LoCon with a core" if "mid" in self.shapes else ""
 
     @cached_property
     def group(self) -> str:
@@ -80,7 +99,8 @@ class Part(Spelling):
 
 @dataclass(frozen=True)
 class FileFacts:
-    """The complete `parts` of a file, and its `stray` keys; the `kind` of base, if it is known."""
+    """The complete `parts` of a file, and its `stray` keys; the `kind` of base, if it is known; and the `shapes` of all
+    tensors by key, in the order of the file."""
 
     parts: tuple[Part, ...]
     stray: tuple[str, ...]
@@ -88,6 +108,7 @@ class FileFacts:
     family: ModelFamily
     kind: Kind | None = None
     header_bytes: int = 0
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
     def has_pixel_projections(self) -> bool:
@@ -108,14 +129,25 @@ class FileFacts:
         return len({p.is_original for p in kohya}) == 2
 
     @cached_property
-    def shows_base(self) -> bool:
-        """Whether InvokeAI recognises the base: by the width of the inputs of the cross-attention or of a text encoder,
-        or by original names."""
-        if any(part.name.endswith(self.family.width_modules) for part in self.parts):
-            return True
-        if self.kind is not None and self.family.writes_original:
-            return not all(part.is_text for part in self.parts)
-        return self.kind is None or any(part.group == "text" for part in self.parts)
+    def version_by_width(self) -> str:
+        """The version that InvokeAI takes the base for, "" if it cannot tell: by the first width in the file of the
+        inputs of the cross-attention's keys and values, of the time embedding's projection by diffusers' name, or of
+        text attention; else by the depth of SDXL's transformers. Bases of other sizes than the published ones are
+        judged as if they had those."""
+        text: dict[str, int] = {}
+        for key, shape in self.shapes.items():
+            stem, _, role = key.partition(".")
+            if role != "lora_down.weight" or len(shape) < 2:
+                continue
+            width = shape[1] if stem.startswith("lora_unet_") and stem.endswith(_WIDTH_ENDINGS) else 0
+            if stem.startswith("lora_te") and "_self_attn_" in stem:
+                text[stem.split("_")[1]] = shape[1]
+                width = text.get("te", 0) or (sum(text.values()) if len(text) == 2 else 0)
+            if width:
+                expected = self.kind.version if self.kind is not None else ""
+                return _VERSIONS.get(width, expected)
+        is_deep = any(int(found[1]) > 1 for key in self.shapes if (found := _DEEP.match(key)))
+        return _VERSIONS[2048] if is_deep else ""
 
     def is_partial(self, part: Part) -> bool:
         """Whether `part` is of a text encoder's attention of which only some projections are in the file."""
@@ -141,7 +173,7 @@ def facts_of(
     stray: list[str] = []
     for key in sorted(shapes):
         spelling, role = spelling_of(key)
-        if spelling is None or spelling.layout == "diffusers-named":
+        if spelling is None:
             stray.append(key)
             continue
         spellings[spelling.stem] = spelling
@@ -157,4 +189,4 @@ def facts_of(
         parts.append(
             Part(**vars(spellings[stem]), shapes=of_roles, keys=tuple(keys.values()), family=family, alpha=alpha)
         )
-    return FileFacts(tuple(parts), tuple(stray), metadata, family, kinds().get(kind), header_bytes)
+    return FileFacts(tuple(parts), tuple(stray), metadata, family, kinds().get(kind), header_bytes, shapes)

@@ -5,16 +5,20 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PureWindowsPath
+from typing import Any
 
+from sd_lora.adapters.file import shapes_of
 from sd_lora.adapters.keys import DIFFUSERS_KEY, MODULES_KEY, Key, layout_of, not_read, understood
+from sd_lora.adapters.source import open_source
 from sd_lora.errors import AdapterError, printable
 from sd_lora.lora.variants import VARIANTS, called, variant_of
+from sd_lora.lora.variants.variant import Variant
 from sd_lora.models.families import FAMILIES, ModelFamily
 from sd_lora.models.kinds import family_of_adapter, family_of_kind, kind_of
-from sd_lora.storage.safetensors_header import read_header
+from sd_lora.storage.safetensors_header import TensorInfo
 
 _MOST_TEXT, _MOST_RANK = 200, 4096
 _STRONGEST = 10.0
@@ -71,16 +75,15 @@ def read_summary(path: str | Path) -> AdapterSummary:
     path = Path(path)
     picture = _thumbnail(path)
     try:
-        header, metadata = read_header(path)
+        source = open_source(path)
     except AdapterError as error:
         return AdapterSummary(path, _size(path), thumbnail=picture, problem=local(str(error), path))
+    header, metadata = source.header, source.metadata
     keys, unknown = understood(header)
-    downs = {key.name: header[text].shape for text, key in keys.items() if key.role == "down"}
-    downs = {name: shape for name, shape in downs.items() if shape}
-    layered = {name: shape for name, shape in downs.items() if len(shape) > 1}
-    kind = kind_of(layered, metadata)
-    rank = _range([shape[0] for shape in downs.values() if 0 < shape[0] <= _MOST_RANK])
-    parts, beyond = _parts(downs, family_of_adapter(layered, metadata))
+    shapes = shapes_of(header, keys)
+    kind = kind_of(shapes, metadata)
+    rank = _range([rank for rank in _ranks(header, keys) if 0 < rank <= _MOST_RANK])
+    parts, beyond = _parts({key.name for key in keys.values()}, family_of_adapter(shapes, metadata))
     texts = {key: _short(value) for key, value in metadata.items()}
     trigger = texts.get("sdlora.trigger") or texts.get("modelspec.trigger_phrase", "")
     family, strength = texts.get("sdlora.family", ""), _number(texts.get("sdlora.strength", ""))
@@ -92,7 +95,7 @@ def read_summary(path: str | Path) -> AdapterSummary:
         rank=rank,
         family=family if family in FAMILIES else family_of_kind(kind).name if kind else "",
         alpha=_alpha(metadata, rank, any(key.role == "alpha" for key in keys.values())),
-        variant=_variant(keys.values()),
+        variant=called(row.name for row, _ in _roles(header, keys)),
         steps=_count(texts.get("sdlora.steps", "")) or _count(texts.get("ss_steps", "")),
         images=_images(metadata) or _count(texts.get("ss_num_train_images", "")),
         trigger=trigger,
@@ -107,12 +110,21 @@ def read_summary(path: str | Path) -> AdapterSummary:
     )
 
 
-def _variant(keys: Iterable[Key]) -> str:
-    roles: dict[str, set[str]] = {}
-    for key in keys:
-        roles.setdefault(key.name, set()).add(key.role)
-    rows = [variant_of(of_module - {"alpha"}) for of_module in roles.values() if of_module != {"alpha"}]
-    return called(row.name for row in rows if row)
+def _roles(header: Mapping[str, TensorInfo], keys: Mapping[str, Key]) -> Iterator[tuple[Variant, dict[str, Any]]]:
+    """Of each module its variant, and the shapes by role."""
+    modules: dict[str, dict[str, tuple[int, ...]]] = {}
+    for text, key in keys.items():
+        if key.role != "alpha":
+            modules.setdefault(key.name, {})[key.role] = header[text].shape
+    for shapes in modules.values():
+        if (row := variant_of(shapes)) is not None:
+            yield row, shapes
+
+
+def _ranks(header: Mapping[str, TensorInfo], keys: Mapping[str, Key]) -> Iterator[int]:
+    for row, shapes in _roles(header, keys):
+        if not row.missing(shapes) and row.is_scaled(shapes) and not row.problem(shapes, "kohya"):
+            yield row.rank(shapes)
 
 
 def _parts(names: Collection[str], family: ModelFamily) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -58,8 +58,11 @@ def verify(
         typer.echo(f"{adapter}: {result.modules} modules, base model {result.kind or 'unknown'}")
         typer.echo(f"{here:<{width}}  {'loads completely' if result.is_whole else 'does not load'}")
         for answer in result.clients:
-            verdict = "loads completely" if answer.is_whole else f"{answer.loaded} of {answer.modules}"
-            typer.echo(f"{answer.client:<{width}}  {'; '.join([verdict, *answer.reasons, *answer.notes])}")
+            verdicts = ["loads completely" if answer.is_whole else f"{answer.loaded} of {answer.modules}"]
+            if len(answer.unjudged) == 1 and not answer.loaded and not answer.reasons:  # nothing else can be said
+                verdicts = []
+            parts = [*verdicts, *answer.unjudged, *answer.reasons, *answer.notes]
+            typer.echo(f"{answer.client:<{width}}  {'; '.join(parts)}")
     if not result.is_whole:
         raise ConfigError("; ".join(result.problems))
 

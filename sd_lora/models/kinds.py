@@ -16,34 +16,47 @@ def family_of_kind(kind: str) -> ModelFamily:
     return next(family for family in FAMILIES.values() if any(each.name == kind for each in family.kinds))
 
 
-def family_of_adapter(downs: Shapes, metadata: Mapping[str, str]) -> ModelFamily:
-    """The family an adapter is for: the one its metadata names, that of its kind, or the first with its components."""
+def family_of_adapter(shapes: Shapes, metadata: Mapping[str, str]) -> ModelFamily:
+    """The family an adapter is for: the one its modules show, or its metadata names, or the first with its components.
+
+    `shapes`: of the weights that the adapter changes, by module.
+    """
+    if shown := kinds_shown(shapes):
+        return family_of_kind(shown[0].name)
     if metadata.get("sdlora.family") in FAMILIES:
         return FAMILIES[metadata["sdlora.family"]]
-    kind = kind_of(downs, metadata)
-    if kind:
-        return family_of_kind(kind)
-    used = {name.partition(".")[0] for name in downs}
+    if marked := kind_marked(metadata):
+        return family_of_kind(marked)
+    used = {name.partition(".")[0] for name in shapes}
     fitting = (family for family in FAMILIES.values() if used <= {each.name for each in family.components})
     return next(fitting, next(iter(FAMILIES.values())))
 
 
-def kind_of(downs: Shapes, metadata: Mapping[str, str]) -> str:
+def kind_of(shapes: Shapes, metadata: Mapping[str, str]) -> str:
     """The kind of base an adapter is for, or "" if nothing shows it.
 
-    `downs` has the shape of each module's `down` by name in memory. The width of the cross-attention decides where it
-    is one of a published model; then the metadata; then the modules. Only the metadata distinguishes kinds that
-    differ just in what they predict.
+    What its modules show comes before what its metadata says, which other programs often have wrong. Only the metadata
+    distinguishes kinds that differ just in what they predict, and kinds that the modules leave open.
     """
-    marked = kind_marked(metadata)
+    marked, shown = kind_marked(metadata), kinds_shown(shapes)
     predicts_v = _predicts_v(metadata) or (marked != "" and kinds()[marked].predicts_v)
-    fitting: list[Kind] = []
-    for family in FAMILIES.values():
-        widths = {shape[1] for name, shape in downs.items() if name.endswith(family.width_modules)}
-        fitting += [kind for kind in family.kinds if kind.width in widths]
-    if fitting or marked:
-        return chosen_kind(fitting, predicts_v) or marked
-    return next(filter(None, (chosen_kind(f.kinds_by_modules(downs), predicts_v) for f in FAMILIES.values())), "")
+    if len({kind.version for kind in shown}) == 1:
+        return chosen_kind(shown, predicts_v)
+    return marked if not shown or marked in [kind.name for kind in shown] else ""
+
+
+def kinds_shown(shapes: Shapes) -> list[Kind]:
+    """The kinds that the modules of an adapter leave: by the width of the cross-attention's inputs where it is one of a
+    published model, else by modules that only one family has; none if they show nothing."""
+    families = FAMILIES.values()
+    widths = [
+        kind
+        for family in families
+        for kind in family.kinds
+        if any(name.endswith(family.width_modules) and shape[1:2] == (kind.width,) for name, shape in shapes.items())
+    ]
+    of_families = [kinds for family in families if (kinds := family.kinds_by_modules(shapes))]
+    return widths or (of_families[0] if len(of_families) == 1 else [])
 
 
 def kind_marked(metadata: Mapping[str, str]) -> str:

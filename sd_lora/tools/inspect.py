@@ -8,11 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from sd_lora.adapters.file import read_adapter
+from sd_lora.adapters.file import HASH_KEY, has_changed, read_adapter
 from sd_lora.adapters.keys import MODULES_KEY, layout_of, understood
+from sd_lora.adapters.source import open_source
 from sd_lora.lora.variants import called
 from sd_lora.models.kinds import family_of_adapter, family_of_kind, kind_of
-from sd_lora.storage.safetensors_header import read_header
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class AdapterReport:
     alphas: dict[float, int]
     norms: dict[str, float]
     metadata: dict[str, str]
+    notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -56,13 +57,14 @@ class AdapterReport:
             ("rank", ", ".join(f"{rank} (× {count})" for rank, count in self.ranks.items())),
             ("alpha", ", ".join(f"{alpha:g} (× {count})" for alpha, count in self.alphas.items())),
             *((f"norm of {block}", f"{norm:.3f}") for block, norm in self.norms.items()),
+            *(("note", note) for note in self.notes),
         ]
 
 
 def inspect_adapter(path: str | Path) -> AdapterReport:
     """Read an adapter and report on it. Raises AdapterError for a file that is not a complete adapter."""
     weights, metadata = read_adapter(path, "numpy")
-    header, _ = read_header(path)
+    source = open_source(path)
     shapes = {name: w.shape for name, w in weights.items()}
     kind, family = kind_of(shapes, metadata), family_of_adapter(shapes, metadata)
     # ``unet.….attn2.to_k`` → ``unet attn``
@@ -73,14 +75,14 @@ def inspect_adapter(path: str | Path) -> AdapterReport:
         norms[part] = norms.get(part, 0.0) + w.squared_norm
     return AdapterReport(
         path=str(path),
-        bytes=Path(path).stat().st_size,
+        bytes=source.bytes,
         base=metadata.get("sdlora.base") or metadata.get("ss_sd_model_name", ""),
         family=metadata.get("sdlora.family") or (family_of_kind(kind).name if kind else ""),
         trigger=metadata.get("sdlora.trigger") or metadata.get("modelspec.trigger_phrase", ""),
         strength=metadata.get("sdlora.strength", ""),
-        layout=layout_of(understood(header)[0].values()),
+        layout=layout_of(understood(source.header)[0].values()),
         variant=called(w.variant for w in weights.values()),
-        dtypes=tuple(sorted({info.dtype for key, info in header.items() if not key.endswith(".alpha")})),
+        dtypes=tuple(sorted({info.dtype for key, info in source.header.items() if not key.endswith(".alpha")})),
         modules=len(weights),
         targets=dict(sorted(Counter(targets).items())),
         parameters=sum(math.prod(shape) for w in weights.values() for shape in w.shapes.values()),
@@ -88,4 +90,5 @@ def inspect_adapter(path: str | Path) -> AdapterReport:
         alphas=dict(sorted(Counter(w.alpha for w in weights.values()).items())),
         norms={block: value**0.5 for block, value in sorted(norms.items())},
         metadata={key: value for key, value in sorted(metadata.items()) if key != MODULES_KEY},
+        notes=(f"its values are not those whose hash it records ({HASH_KEY})",) if has_changed(source) else (),
     )

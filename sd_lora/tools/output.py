@@ -14,7 +14,7 @@ from sd_lora.errors import AdapterError, ConfigError
 from sd_lora.lora.variants import VARIANTS, called
 from sd_lora.lora.weights import Weights
 from sd_lora.models.families import kinds
-from sd_lora.models.kinds import family_of_kind, kind_of
+from sd_lora.models.kinds import family_of_kind, kind_of, kinds_shown
 from sd_lora.storage.safetensors_header import read_header
 from sd_lora.version import __version__
 
@@ -100,10 +100,13 @@ def marks_for(
     """
     if kind and kind not in kinds():
         raise AdapterError(f'there is no kind of base "{kind}"; known are {", ".join(kinds())}')
-    shown = kind_of({name: w.shape for name, w in weights.items()}, metadata)
-    if kind and shown and kinds()[kind].version != kinds()[shown].version:
-        raise AdapterError(f"{label} is for a base of kind {shown}, not {kind}; leave --kind out")
-    chosen = kind or shown
+    shapes = {name: w.shape for name, w in weights.items()}
+    shown = kinds_shown(shapes)
+    if kind and shown and kinds()[kind].version not in {each.version for each in shown}:
+        raise AdapterError(
+            f"{label} is for a base of kind {shown[0].name} by its modules, not {kind}; leave --kind out"
+        )
+    chosen = kind or kind_of(shapes, metadata)
     if not chosen:
         raise AdapterError(f"{label} does not say which base it is for; {remedy.format('|'.join(kinds()))}")
     return {**metadata, **kinds()[chosen].marks, "sdlora.family": family_of_kind(chosen).name}

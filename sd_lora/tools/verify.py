@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 
 from sd_lora.adapters.adapter import Adapter, base_name
 from sd_lora.adapters.clients import ClientAnswer, answers
+from sd_lora.adapters.file import shapes_of
 from sd_lora.adapters.keys import understood
 from sd_lora.adapters.parts import facts_of
+from sd_lora.adapters.source import Source, open_source
 from sd_lora.config.schema import ModelConfig
 from sd_lora.errors import AdapterError
 from sd_lora.models.kinds import kind_of
 from sd_lora.models.opening import load_named
-from sd_lora.storage.safetensors_header import TensorInfo, read_header
 
 
 @dataclass(frozen=True)
@@ -47,11 +48,11 @@ def verify_adapter(path: str | Path, model: ModelConfig | None = None) -> Verifi
     Raises AdapterError only for a file whose header cannot be read; everything else is reported.
     """
     path = Path(path)
-    header, metadata = read_header(path)
+    source = open_source(path)
+    header, metadata = source.header, source.metadata
     pipe, family = (None, None) if model is None else load_named(model)
     keys, _ = understood(header)
-    shapes = {key.name: header[text].shape for text, key in keys.items() if key.role == "down"}
-    kind = kind_of({name: shape for name, shape in shapes.items() if len(shape) > 1}, metadata)
+    kind = kind_of(shapes_of(header, keys), metadata)
     if pipe is not None and family is not None:
         kind = family.kind(pipe).name
     problems: list[str] = []
@@ -62,18 +63,18 @@ def verify_adapter(path: str | Path, model: ModelConfig | None = None) -> Verifi
                 pass
     except AdapterError as error:
         problems.append(str(error))
-    with path.open("rb") as file:
+    with source.files[0][0].open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-    facts = facts_of({k: info.shape for k, info in header.items()}, metadata, _alphas(path, header), kind, length)
+    facts = facts_of({k: info.shape for k, info in header.items()}, metadata, _alphas(source), kind, length)
     name = base_name(pipe) if pipe is not None else ""
     return Verification(str(path), kind, name, len(facts.parts), tuple(problems), answers(facts))
 
 
-def _alphas(path: Path, header: Mapping[str, TensorInfo]) -> dict[str, float]:
+def _alphas(source: Source) -> dict[str, float]:
     """The values of all alphas; an unreadable one is left out."""
-    keys = [key for key, info in header.items() if key.endswith(".alpha") and info.shape in ((), (1,))]
+    keys = [key for key, info in source.header.items() if key.endswith(".alpha") and prod(info.shape) == 1]
     try:
-        with safe_open(path, "pt") as file:
-            return {key: float(file.get_tensor(key)) for key in keys}
+        with source.tensors() as tensor:
+            return {key: float(tensor(key)) for key in keys}
     except (SafetensorError, OSError):
         return {}

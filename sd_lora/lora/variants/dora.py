@@ -47,6 +47,7 @@ class Dora(Variant):
             layout: {**endings, "magnitude": _LAYOUT_ENDINGS[layout]} for layout, endings in self.inner_row.keys.items()
         }
         self.is_trained = is_plain
+        self.clients = self.clients if is_plain else ()
         self.optional = self.inner_row.optional
         self.network_module, self.algorithm = self.inner_row.network_module, self.inner_row.algorithm
         self.scaled_role, self.never_zero = self.inner_row.scaled_role, self.inner_row.never_zero

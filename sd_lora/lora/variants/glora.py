@@ -20,8 +20,6 @@ class Glora(Variant):
     is_trained = False
     needs_base = True
     diffusers_reads_kohya = False
-    clients = (("refuses", ("diffusers",), "GLoRA keys", lambda _: True),
-               ("drops", ("sd-scripts",), "GLoRA keys", lambda _: True))  # fmt: skip
 
     def problem(self, shapes: Shapes, layout: str) -> str:  # noqa: ARG002
         if any(len(shape) not in (2, 4) or 0 in shape for shape in shapes.values()):

@@ -27,11 +27,7 @@ class Loha(Variant):
     diffusers_reads_kohya = False
     scaled_role = "w1_a"
     never_zero = ("w1_b", "w2_b")
-    note = "diffusers and sd-scripts before 0.10 do not read LoHa; `sd-lora resize` turns it into plain LoRA"
-    clients = (
-        ("refuses", ("diffusers",), "LoHa keys", lambda _: True),
-        ("drops", ("sd-scripts",), "LoHa keys, unless LyCORIS is installed", lambda _: True),
-    )
+    note = "LoHa is not read by diffusers, and not by every other program; sd-lora resize makes plain LoRA of it"
 
     def missing(self, roles: frozenset[str] | set[str]) -> list[str]:
         lone = {"t1": "t2", "t2": "t1"}

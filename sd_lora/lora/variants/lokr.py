@@ -33,11 +33,7 @@ class Lokr(Variant):
     algorithm = "lokr"
     never_zero = ("one", "one_a", "one_b")
     diffusers_reads_kohya = False
-    note = "diffusers and sd-scripts before 0.10 do not read LoKr; `sd-lora resize` turns it into plain LoRA"
-    clients = (
-        ("refuses", ("diffusers",), "LoKr keys", lambda _: True),
-        ("drops", ("sd-scripts",), "LoKr keys, unless LyCORIS is installed", lambda _: True),
-    )
+    note = "LoKr is not read by diffusers, and not by every other program; sd-lora resize makes plain LoRA of it"
 
     def missing(self, roles: Collection[str]) -> list[str]:
         lacking = []

@@ -25,6 +25,7 @@ class Lora(Variant):
     }
     optional = frozenset({"mid"})
     never_zero = ("down",)
+    is_judged = True
     can_add = can_cut = can_cap_norm = True
 
     def problem(self, shapes: Shapes, layout: str) -> str:  # noqa: ARG002

@@ -23,8 +23,6 @@ class Oft(Variant):
     is_trained = False
     needs_base = True
     diffusers_reads_kohya = False
-    clients = (("refuses", ("diffusers",), "OFT keys", lambda _: True),
-               ("drops", ("sd-scripts",), "OFT keys", lambda _: True))  # fmt: skip
 
     def problem(self, shapes: Shapes, layout: str) -> str:  # noqa: ARG002
         blocks = shapes["blocks"]

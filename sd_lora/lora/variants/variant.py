@@ -57,6 +57,11 @@ class Variant:
     clients: tuple[tuple[str, tuple[str, ...], str, Callable[[Any], bool]], ...] = ()
 
     @property
+    def is_judged(self) -> bool:
+        """Whether it is known how other programs read it."""
+        return bool(self.clients)
+
+    @property
     def roles(self) -> tuple[str, ...]:
         return tuple(self.keys["kohya"])
 

@@ -22,8 +22,6 @@ class Full(Variant):
     optional = frozenset({"diff", "bias"})
     is_trained = False
     diffusers_reads_kohya = False
-    clients = (("refuses", ("diffusers",), "full weight differences", lambda _: True),
-               ("drops", ("sd-scripts",), "full weight differences", lambda _: True))  # fmt: skip
 
     def missing(self, roles: Collection[str]) -> list[str]:
         return [] if set(roles) & set(self.roles) else [self.roles[0]]
@@ -69,8 +67,6 @@ class Norm(Full):
     title = "norm weights"
     keys: ClassVar = {"kohya": {"scale": "w_norm", "shift": "b_norm"}, "diffusers": {}}
     optional = frozenset({"scale", "shift"})
-    clients = (("refuses", ("diffusers",), "norm weights", lambda _: True),
-               ("drops", ("sd-scripts",), "norm weights", lambda _: True))  # fmt: skip
 
     def layers(self) -> dict[type[nn.Module], Callable[[nn.Module, int, float], Layer]]:
         from torch import nn
@@ -87,8 +83,6 @@ class Ia3(Variant):
     is_trained = False
     needs_base = True
     diffusers_reads_kohya = False
-    clients = (("refuses", ("diffusers",), "(IA)³ keys", lambda _: True),
-               ("drops", ("sd-scripts",), "(IA)³ keys", lambda _: True))  # fmt: skip
 
     def missing(self, roles: Collection[str]) -> list[str]:
         return [] if set(roles) == {"gain"} else super().missing(roles)

@@ -49,10 +49,10 @@ class SdFamily(UNetFamily):
         return SD2_V if pipe.scheduler.config.prediction_type == "v_prediction" else SD2
 
     def kinds_by_modules(self, downs: Mapping[str, tuple[int, ...]]) -> list[Kind]:
-        sides = {len(shape) for name, shape in downs.items() if _PROJECTION.match(name)}
-        if not sides or not any(map(_ONLY_HERE.match, downs)):
+        if not any(map(_ONLY_HERE.match, downs)):
             return []
-        return [SD1] if sides == {4} else [SD2, SD2_V]
+        sides = {len(shape) for name, shape in downs.items() if _PROJECTION.match(name)}
+        return {(4,): [SD1], (2,): [SD2, SD2_V]}.get(tuple(sides), [SD1, SD2, SD2_V])
 
     def encode_captions(self, pipe: Any, captions: Sequence[str]) -> Conditioning:
         ids = tokens_of(pipe.text_encoder, pipe.tokenizer, captions)
