@@ -100,8 +100,8 @@ def test_a_key_is_a_name_and_a_role(role: str, meaning: str) -> None:
         "lora_unet_output_blocks_2_1_conv_2.lora_down.weight",
         "unet.mid_block.attentions.0.proj_in.lora_C.weight",
         "vae.mid_block.attentions.0.proj_in.lora_A.weight",
-        "lora_unet_mid_block_attentions_0_proj_in.lora_mid.weight",
-        "lora_unet_mid_block_attentions_0_proj_in.hada_w1_a",
+        "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn3_to_q.lora_down.weight",
+        "unet.down_blocks.0.resnets.0.conv3.lora_A.weight",
         "lora_unet_mid_block_attentions_0_proj_in",
         "model.diffusion_model.input_blocks.0.0.weight",
         "",
@@ -116,8 +116,8 @@ def test_foreign_keys_are_refused_by_name(key: str) -> None:
     "key, name, role, layout",
     [
         ("unet.mid_block.resnets.0.conv1.lora_A.weight", "unet.mid_block.resnets.0.conv1", "down", "diffusers"),
-        ("unet.base_model.model.conv_in.lora_B.weight", "unet.conv_in", "up", "diffusers"),
-        ("unet.conv_in.lora_B.default.weight", "unet.conv_in", "up", "diffusers"),
+        ("unet.base_model.model.conv_in.lora_B.weight", "unet.conv_in", "up", "other"),
+        ("unet.conv_in.lora_B.default.weight", "unet.conv_in", "up", "other"),
         ("unet.conv_in.lora_magnitude_vector", "unet.conv_in", "magnitude", "diffusers"),
         ("unet.conv_in.lora_magnitude_vector.weight", "unet.conv_in", "magnitude", "diffusers"),
         (
@@ -181,13 +181,10 @@ def test_what_sdxl_has_not_is_not_named(name: str, words: str) -> None:
 @every_row(
     "key, what",
     [
-        ("lora_unet_mid_block_resnets_0_conv1.hada_w1_a", "LoHa"),
-        ("lora_unet_mid_block_resnets_0_conv1.lokr_w1", "LoKr"),
         ("lora_transformer_single_transformer_blocks_0_attn_to_q.lora_down.weight", "without a UNet"),
         ("transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight", "without a UNet"),
         ("bundle_emb.x.string_to_param.*", "embeddings"),
         ("model.diffusion_model.input_blocks.0.0.weight", "a base model"),
-        ("lora_unet_mid_block_resnets_0_conv1.diff_b", "full weight differences"),
         ("something.else", ""),
     ],
 )

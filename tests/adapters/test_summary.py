@@ -142,7 +142,6 @@ DAMAGED = {
     "nothing in it": raw({"__metadata__": {"a": "b"}}),
     "metadata no text": file_of(modules(MID), {"a": 1}),
     "20,001 tensors": raw({f"k{i}": {"dtype": "F16", "shape": [0], "data_offsets": [0, 0]} for i in range(20_001)}),
-    "LoHa": file_of({f"{MID}.hada_w1_a": (4, 4)}),
     "a base model": file_of({"model.diffusion_model.input_blocks.0.0.weight": (4, 4)}),
 }  # fmt: skip
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from sd_lora.lora.inject import eject, fuse, inject
 from sd_lora.lora.layers import LoraLayer
-from sd_lora.lora.variants import VARIANTS, new_layer
+from sd_lora.lora.variants import new_layer
 
 peft = pytest.importorskip("peft")
 
@@ -62,7 +62,7 @@ def trained(module: nn.Module, variant: str = "lora", seed: int = 1) -> LoraLaye
     return layer
 
 
-@pytest.fixture(params=VARIANTS)
+@pytest.fixture(params=["lora", "dora"])  # tests/contracts/test_against_lycoris.py compares the others
 def variant(request: pytest.FixtureRequest) -> str:
     return request.param
 
