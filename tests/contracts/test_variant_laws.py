@@ -75,7 +75,9 @@ class Case:
         return torch.randn(shape, generator=torch.Generator().manual_seed(2))
 
 
-@pytest.fixture(params=[Case(name, kind) for name, row in VARIANTS.items() if row.is_trained for kind in MODULES], ids=str)
+@pytest.fixture(
+    params=[Case(name, kind) for name, row in VARIANTS.items() if row.is_trained for kind in MODULES], ids=str
+)
 def case(request: pytest.FixtureRequest) -> Case:
     """A module that collects these tests with a fixture of this name has its own cases."""
     return request.param
