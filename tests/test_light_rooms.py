@@ -17,6 +17,7 @@ SLOW = {"torch", "diffusers", "transformers", "accelerate", "gradio", "torchao",
 #: rooms and modules whose work is on tensors; a name stands for all below it
 HEAVY = {
     "sd_lora.adapters.adapter",
+    "sd_lora.adapters.fit",
     "sd_lora.adapters.writing",
     "sd_lora.adapters.strengths",
     "sd_lora.check.cost",

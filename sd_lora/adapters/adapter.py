@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from sd_lora.adapters.file import read_adapter
+from sd_lora.adapters.fit import base_name, layer_of, modules_of, other_kind
 from sd_lora.adapters.keys import name_of_module
 from sd_lora.adapters.strengths import Strengths, strengths_by_module
 from sd_lora.adapters.writing import write_adapter
@@ -23,12 +24,11 @@ from sd_lora.errors import AdapterError, nearest, some
 from sd_lora.lora.inject import eject, fuse, inject
 from sd_lora.lora.layers import Layer, checked_strength
 from sd_lora.lora.targets import Target
-from sd_lora.lora.variants import VARIANTS, called, new_layer
+from sd_lora.lora.variants import called, new_layer
 from sd_lora.lora.weights import Weights
 from sd_lora.models import families
 from sd_lora.models.families import ModelFamily
 from sd_lora.models.kinds import family_of_adapter
-from sd_lora.models.names import name_of_base
 from sd_lora.models.quantize import is_quantized
 
 
@@ -58,11 +58,18 @@ class Adapter:
 
     @classmethod
     def create(
-        cls, targets: Sequence[Target], metadata: Mapping[str, str] | None = None, *, seed: int = 0, variant: str = ""
+        cls,
+        targets: Sequence[Target],
+        metadata: Mapping[str, str] | None = None,
+        *,
+        seed: int = 0,
+        variant: str = "",
+        factor: int = 0,
     ) -> Self:
         """A fresh adapter for `targets`: it changes nothing until trained. The same seed gives the same start.
 
-        `variant` is one of `VARIANTS`; without one it is what `metadata` says, or "lora".
+        `variant` is one of `VARIANTS` that are trained; without one it is what `metadata` says, or "lora". `factor`:
+        that of LoKr.
         """
         variant = variant or (metadata or {}).get("sdlora.variant", "lora")
         adapter = cls({}, {**(metadata or {}), "sdlora.variant": variant}, "new adapter")
@@ -70,7 +77,7 @@ class Adapter:
             torch.default_generator.manual_seed(seed)
             for target in targets:
                 name = name_of_module(*target.name.split(".", 1))
-                adapter._layers[name] = new_layer(target.module, target.rank, target.alpha, variant)
+                adapter._layers[name] = new_layer(target.module, target.rank, target.alpha, variant, factor)
         return adapter
 
     @classmethod
@@ -163,7 +170,7 @@ class Adapter:
         if any(id(module) in occupied for module in modules.values()):
             raise AdapterError(f"{self.label} is already injected into {base_name(pipe)}; eject it first")
         if not self._layers:
-            self._layers = {n: _layer_of(w, modules[n]) for n, w in self._weights.items()}
+            self._layers = {n: layer_of(w, modules[n]) for n, w in self._weights.items()}
         for key, layer in self._layers.items():
             layer.to(modules[key].weight.device)  # type: ignore[arg-type]
         before = self._strength
@@ -199,7 +206,7 @@ class Adapter:
         modules, base = self._fitting_modules(pipe)
         if self._attached:
             raise AdapterError(f"{self.label} is injected; eject it before fusing, or its effect would double")
-        layers = self._layers or {n: _layer_of(w, modules[n]) for n, w in self._weights.items()}
+        layers = self._layers or {n: layer_of(w, modules[n]) for n, w in self._weights.items()}
         fuse(layers, modules, self._by_module(strength, base))
 
     def _set_strength(self, value: Strengths, base: Collection[str] | None = None) -> None:
@@ -214,7 +221,7 @@ class Adapter:
     def misfits(self, pipe: Any, modules: Mapping[str, nn.Module] | None = None) -> list[str]:
         """Why it does not fit `pipe`, a clause each; empty if it fits. `modules`: those of `pipe`, if known."""
         modules = modules_of(pipe) if modules is None else modules
-        weights, problems = self.weights, _other_kind(self.metadata, pipe)
+        weights, problems = self.weights, other_kind(self.metadata, pipe)
         count = f"of its {len(weights)} modules"
         for component in families.components():
             names = [name for name in weights if name.split(".")[0] == component]
@@ -242,8 +249,8 @@ class Adapter:
                 f"{self.label}{trained} does not fit base model {base_name(pipe)}: {'; '.join(problems)}"
             )
         targets = {name: modules[name] for name in self.weights}
-        row = VARIANTS[self.variant]
-        if row.needs_base and any(is_quantized(module.weight) for module in targets.values()):
+        row = next((w.row for w in self.weights.values() if w.row.needs_base), None)
+        if row is not None and any(is_quantized(module.weight) for module in targets.values()):
             raise AdapterError(
                 f"{self.label} is a {row.title}, which needs an unquantized base; leave model.quantize out"
             )
@@ -253,48 +260,3 @@ class Adapter:
                 "use pipe.enable_model_cpu_offload() instead"
             )
         return targets, modules.keys()
-
-
-def modules_of(pipe: Any) -> dict[str, nn.Module]:
-    """Modules of a pipeline that can carry a layer, by name; refuses fused attention projections."""
-    modules: dict[str, nn.Module] = {}
-    carriers = VARIANTS["lora"].layers()
-    for component in families.components():
-        root = getattr(pipe, component, None)
-        if not isinstance(root, nn.Module):
-            continue
-        for path, module in root.named_modules():
-            if type(getattr(module, "processor", None)).__name__.startswith("Fused"):
-                raise AdapterError(
-                    f"the attention projections of {component} are fused, so LoRA layers would never be called; "
-                    "call pipe.unfuse_qkv_projections() first"
-                )
-            if type(module) in carriers and ".loras." not in f".{path}.":
-                modules[name_of_module(component, path)] = module
-    return modules
-
-
-def base_name(pipe: Any) -> str:
-    """What to call the base model of a pipeline in files and messages: see `name_of_base`; never a path."""
-    return name_of_base(str(getattr(pipe, "name_or_path", "") or "")) or type(pipe).__name__
-
-
-def _other_kind(metadata: Mapping[str, str], pipe: Any) -> list[str]:
-    """How `pipe` differs from what the file says about its base, even if all shapes are the same."""
-    problems = []
-    family, other = metadata.get("sdlora.family"), families.family_of_class(type(pipe).__name__)
-    if family and other and family != other.name:
-        problems.append(f'it was trained for the family "{family}", and this base is of "{other.name}"')
-    # Other programs' files often record "epsilon" whatever they were trained on.
-    recorded = metadata.get("modelspec.prediction_type") if "sdlora.version" in metadata else None
-    config = getattr(getattr(pipe, "scheduler", None), "config", None)
-    predicts = getattr(config, "prediction_type", None)
-    if recorded and predicts and predicts != {"v": "v_prediction"}.get(recorded, recorded):
-        problems.append(f'it was trained to predict "{recorded}", and the scheduler of this base says "{predicts}"')
-    return problems
-
-
-def _layer_of(weights: Weights, module: nn.Module) -> Layer:
-    layer = new_layer(module, weights.rank, weights.alpha, weights.variant)
-    layer.load_tensors(weights.tensors)
-    return layer

@@ -35,8 +35,8 @@ class Rule:
 
 @dataclass(frozen=True)
 class ClientAnswer:
-    """What `client` would do: of `modules` it loads `loaded` correctly, with the `reasons` why not all; `unjudged`: those
-    for which no rule is known, a clause each; `notes` are not faults."""
+    """What `client` would do: of `modules` it loads `loaded` correctly, with the `reasons` why not all. `unjudged`:
+    what no rule is known for, as clauses; `notes` are not faults."""
 
     client: str
     loaded: int

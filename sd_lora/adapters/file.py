@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import warnings
 from collections.abc import Iterator, Mapping
 from math import prod
 from pathlib import Path
@@ -16,7 +17,7 @@ from safetensors import SafetensorError
 
 from sd_lora.adapters.alphas import Resolver, alphas_of
 from sd_lora.adapters.keys import MODULES_KEY, Key, magnitudes_are_rows, not_read, understood
-from sd_lora.adapters.source import Source, open_source
+from sd_lora.adapters.source import EmbeddingsIgnored, Source, open_source
 from sd_lora.errors import AdapterError, some
 from sd_lora.lora.variants import variant_of
 from sd_lora.lora.weights import Weights
@@ -38,6 +39,13 @@ def read_adapter(path: str | Path, framework: str = "torch") -> tuple[dict[str, 
     complete adapter of finite values; what the header shows is checked before a tensor is read.
     """
     source = open_source(path)
+    if source.embeddings:
+        words = some(sorted(source.embeddings), 3)
+        warnings.warn(
+            f"{path} holds {len(source.embeddings)} embeddings ({words}), which are not loaded with the adapter",
+            EmbeddingsIgnored,
+            stacklevel=3,
+        )
     parts, alpha_of = _modules(source), alphas_of(source)
     weights, problems, dead = dict[str, Weights](), list[str](), list[str]()
     try:

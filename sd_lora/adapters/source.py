@@ -17,11 +17,17 @@ from sd_lora.errors import AdapterError, reason, shown, some
 from sd_lora.models.families import components
 from sd_lora.storage.safetensors_header import TensorInfo, read_header
 
+#: what begins the keys of embeddings in a file, before their word
+_BUNDLED = "bundle_emb."
 #: PEFT's record of rank and alpha, beside the file
 CONFIG = "adapter_config.json"
 _PEFT = "adapter_model.safetensors"
 #: the file of a folder: of a run, of diffusers, of PEFT
 _NAMES = ("adapter.safetensors", "pytorch_lora_weights.safetensors", _PEFT)
+
+
+class EmbeddingsIgnored(UserWarning):
+    """A file holds embeddings beside the adapter, which only programs that load embeddings can use."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +39,8 @@ class Source:
     files: tuple[tuple[Path, str], ...]
     header: Mapping[str, TensorInfo]
     metadata: Mapping[str, str]
+    #: the keys of embeddings that come with the adapter, by their words
+    embeddings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
@@ -73,7 +81,12 @@ def open_source(path: str | Path) -> Source:
         metadata |= facts
         if (config := _config_beside(file)) is not None:
             configs[component] = config
-    return Source(path, files, header, metadata, configs)
+    bundled: dict[str, tuple[str, ...]] = {}
+    for key in [key for key in header if key.startswith(_BUNDLED)]:
+        word = key.removeprefix(_BUNDLED).rsplit(".string_to_param", 1)[0].rsplit(".clip_", 1)[0]
+        bundled[word] = (*bundled.get(word, ()), key)
+        del header[key]
+    return Source(path, files, header, metadata, bundled, configs)
 
 
 def _key(component: str, key: str) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,7 +22,7 @@ from sd_lora.commands.options import (
     model_config,
     numbers,
 )
-from sd_lora.errors import ConfigError
+from sd_lora.errors import ConfigError, some
 
 
 def inspect(adapter: AdapterPath, as_json: AsJson = False) -> None:
@@ -73,12 +73,14 @@ def convert(
     layout: Annotated[str, typer.Option(help="kohya (every program reads it) or diffusers.")] = "kohya",
     dtype: SameDtype = "",
     kind: Annotated[str, typer.Option(help="Base model: sd1, sd2, sd2-v or sdxl; default: as the file says.")] = "",
+    drop_embeddings: Annotated[bool, typer.Option(help="Leave out embeddings that are in the file.")] = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Convert an adapter to another key layout or data type."""
     from sd_lora.tools.convert import convert_adapter
 
-    print_written(convert_adapter(adapter, out, layout=layout, dtype=dtype, kind=kind, overwrite=overwrite))
+    settings: dict[str, Any] = {"layout": layout, "dtype": dtype, "kind": kind, "drop_embeddings": drop_embeddings}
+    print_written(convert_adapter(adapter, out, **settings, overwrite=overwrite))
 
 
 def merge(
@@ -104,19 +106,25 @@ def merge(
 def resize(
     adapter: AdapterPath,
     out: Out,
+    overrides: ModelOverrides = None,
     rank: Rank = 0,
     energy: Energy = 0.0,
     dtype: SameDtype = "",
+    base: Annotated[str, typer.Option(help=f"For kinds whose change depends on the base model: {BASE_HELP}")] = "",
     overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
-    """Reduce an adapter to smaller ranks, and report the error."""
+    """Reduce an adapter to smaller ranks, or make plain LoRA of another kind, and report the error."""
     from dataclasses import asdict
 
     from sd_lora.tools.resize import resize_adapter
 
+    model = model_config(base, overrides) if base or overrides else None
+    if model is not None:
+        quiet_libraries()
+    settings: dict[str, Any] = {"rank": rank, "energy": energy, "dtype": dtype, "model": model, "overwrite": overwrite}
     with progress_bar("resizing") as watch:
-        report = resize_adapter(adapter, out, rank=rank, energy=energy, dtype=dtype, overwrite=overwrite, watch=watch)
+        report = resize_adapter(adapter, out, **settings, watch=watch)
     if as_json:
         print_json(asdict(report))
         return
@@ -128,6 +136,8 @@ def resize(
         f"wrote {report.path}: {report.bytes_before / 1024:,.0f} kB before, {report.bytes / 1024:,.0f} kB now, "
         f"error of the entire change {report.error:.4f}"
     )
+    if report.left_out:
+        typer.echo(f"left out, as no LoRA can hold them: changes of norms and biases in {some(report.left_out, 3)}")
 
 
 def fuse(

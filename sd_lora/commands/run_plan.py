@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 def summary(run: Run) -> str:
     """How the folder was read, and what is about to be trained: two lines."""
-    from sd_lora.adapters.adapter import base_name
+    from sd_lora.adapters.fit import base_name
 
     held = f" of {run.images + len(run.held)} images, {len(run.held)} held out," if run.held else " images"
     data, training = run.config.data, run.config.training

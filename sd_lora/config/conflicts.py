@@ -36,6 +36,9 @@ class Facts:
     optimizer: OptimizerFacts
     #: whether the norms of the adapter's variant can be capped, and whether it needs the base's full weights
     caps_norm: bool = True
+    #: whether the variant has LoRA's up matrices and ranks, and whether it has LoKr's factor
+    has_up_and_ranks: bool = True
+    takes_factor: bool = True
     needs_base: bool = False
     #: what the base predicts
     prediction_type: str | None = None
@@ -76,6 +79,12 @@ def conflicts_with(config: RunConfig, facts: Facts) -> list[str]:
     problems = [
         (optimizer.max_norm > 0 and not facts.caps_norm,
             f"optimizer.max_norm cannot act on {adapter}; leave it out"),
+        (optimizer.plus_ratio != 1 and not facts.has_up_and_ranks,
+            f"optimizer.plus_ratio cannot act on {adapter}, which has no up matrices; leave it out"),
+        (config.lora.rank_dropout > 0 and not facts.has_up_and_ranks,
+            f"lora.rank_dropout cannot act on {adapter}; leave it out or use lora.dropout"),
+        (config.lora.factor > 0 and not facts.takes_factor,
+            f"lora.factor cannot act on {adapter}, only on lora.variant=lokr; leave it out"),
         (config.model.quantize != "none" and facts.needs_base,
             f"{adapter} needs the full weights of the base model; leave model.quantize out"),
         (training.average != "none" and facts.optimizer.averages,

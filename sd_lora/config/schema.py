@@ -126,6 +126,8 @@ class LoraConfig:
     """pattern = rank, for targets that need another rank than `rank`"""
     alphas: dict[str, Positive] = field(default_factory=dict)
     """pattern = alpha, for targets that need another alpha than `alpha`"""
+    factor: Annotated[int, Field(ge=0)] = 0
+    """for lokr: a side of the smaller factor, where it divides the weight's; 0: two factors as equal as possible"""
     dropout: Decay = 0.0
     """share of a layer's inputs that is left out at random in each step"""
     rank_dropout: Decay = 0.0

@@ -36,13 +36,13 @@ class Layer(nn.Module):
         self.rank_dropout = 0.0
 
     @classmethod
-    def fresh(cls, variant: str, module: nn.Module, rank: int, alpha: float) -> Self:
+    def fresh(cls, variant: str, module: nn.Module, rank: int, alpha: float, factor: int = 0) -> Self:
         """A layer of any `variant` for `module`, on its device, started by the row of the variant."""
         weight = module.weight
         assert isinstance(weight, Tensor)
         if isinstance(module, nn.Conv2d) and module.groups != 1:
             raise AdapterError(f"a conv with {module.groups} groups cannot have a layer; leave it out of the targets")
-        layer = cls.holding(variant, VARIANTS[variant].start(tuple(weight.shape), rank), alpha)
+        layer = cls.holding(variant, VARIANTS[variant].start(tuple(weight.shape), rank, factor), alpha)
         return layer.to(device=weight.device)
 
     @classmethod

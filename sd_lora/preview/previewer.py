@@ -11,7 +11,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from sd_lora.adapters.adapter import Adapter, base_name
+from sd_lora.adapters.adapter import Adapter
+from sd_lora.adapters.fit import base_name
 from sd_lora.adapters.strengths import checked_strength
 from sd_lora.config.schema import ModelConfig, PreviewConfig
 from sd_lora.errors import AdapterError

@@ -19,7 +19,8 @@ from typing import Any, Self
 from PIL import Image
 from torch import Tensor, nn
 
-from sd_lora.adapters.adapter import Adapter, base_name, modules_of
+from sd_lora.adapters.adapter import Adapter
+from sd_lora.adapters.fit import base_name, modules_of
 from sd_lora.config.schema import ModelConfig
 from sd_lora.errors import AdapterError, SdLoraError
 from sd_lora.models.opening import open_base

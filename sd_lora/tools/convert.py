@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
+from itertools import chain
 from pathlib import Path
 
 from sd_lora.adapters.file import read_adapter
+from sd_lora.adapters.source import EmbeddingsIgnored, open_source
 from sd_lora.adapters.writing import write_adapter
 from sd_lora.tools.output import check_output, dtype_for, marks_for, with_facts, with_history
 
@@ -16,19 +19,26 @@ def convert_adapter(
     layout: str = "kohya",
     dtype: str = "",
     kind: str = "",
+    drop_embeddings: bool = False,
     overwrite: bool = False,
 ) -> Path:
     """Write `adapter` to `out` in `layout` ("kohya" or "diffusers") and `dtype`, by default the type it has.
 
     `kind` (a name of `families.kinds`) is needed only where neither the metadata nor the shapes show which base the
-    adapter is for. Raises AdapterError, and writes nothing, for a file that is not a complete adapter.
+    adapter is for. Embeddings in the file are copied, unless `drop_embeddings` is set. Raises AdapterError, and writes
+    nothing, for a file that is not a complete adapter, or of a variant that is only read.
     """
     path = check_output(out, [adapter], overwrite=overwrite)
-    weights, metadata = read_adapter(adapter)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", EmbeddingsIgnored)
+        weights, metadata = read_adapter(adapter)
     marked = marks_for(weights, metadata, str(adapter), kind, "say so with --kind {}")
     chosen = dtype_for([adapter], dtype)
-    facts = with_facts(marked, weights, path)
-    write_adapter(
-        path, weights, with_history(facts, "convert", [adapter], {"layout": layout, "dtype": chosen}), chosen, layout
-    )
+    settings = {"layout": layout, "dtype": chosen}
+    noted = with_history(with_facts(marked, weights, path), "convert", [adapter], settings)
+    source = open_source(adapter)
+    with source.tensors() as tensor:
+        keys = () if drop_embeddings else chain.from_iterable(source.embeddings.values())
+        embeddings = {key: tensor(key) for key in keys}
+    write_adapter(path, weights, noted, chosen, layout, embeddings)
     return path

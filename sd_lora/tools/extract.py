@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sd_lora.adapters.adapter import base_name
+from sd_lora.adapters.fit import base_name
 from sd_lora.adapters.keys import name_of_module
 from sd_lora.adapters.writing import DTYPES, write_adapter
 from sd_lora.config.schema import ModelConfig

@@ -11,7 +11,8 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from sd_lora.adapters.adapter import Adapter, modules_of
+from sd_lora.adapters.adapter import Adapter
+from sd_lora.adapters.fit import modules_of
 from sd_lora.adapters.strengths import Strengths
 from sd_lora.adapters.writing import DTYPES
 from sd_lora.config.schema import ModelConfig

@@ -37,6 +37,7 @@ class AdapterReport:
     alphas: dict[float, int]
     norms: dict[str, float]
     metadata: dict[str, str]
+    embeddings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -57,6 +58,7 @@ class AdapterReport:
             ("rank", ", ".join(f"{rank} (× {count})" for rank, count in self.ranks.items())),
             ("alpha", ", ".join(f"{alpha:g} (× {count})" for alpha, count in self.alphas.items())),
             *((f"norm of {block}", f"{norm:.3f}") for block, norm in self.norms.items()),
+            *([("embeddings", ", ".join(self.embeddings))] if self.embeddings else []),
             *(("note", note) for note in self.notes),
         ]
 
@@ -90,5 +92,6 @@ def inspect_adapter(path: str | Path) -> AdapterReport:
         alphas=dict(sorted(Counter(w.alpha for w in weights.values()).items())),
         norms={block: value**0.5 for block, value in sorted(norms.items())},
         metadata={key: value for key, value in sorted(metadata.items()) if key != MODULES_KEY},
+        embeddings=tuple(sorted(source.embeddings)),
         notes=(f"its values are not those whose hash it records ({HASH_KEY})",) if has_changed(source) else (),
     )

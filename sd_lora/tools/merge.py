@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sd_lora.adapters.file import read_adapter
@@ -48,6 +49,8 @@ def merge_adapters(
     names = list(dict.fromkeys(name for modules, _ in read for name in modules))
     for done, name in enumerate(names, 1):
         summands = [(each[name], factor) for (each, _), factor in zip(read, factors, strict=True) if name in each]
+        shape = max((w.shape for w, _ in summands), key=len)  # a kernel of ones may be left out
+        summands = [(replace(w, tensors=w.row.fitted(w.tensors, shape)), factor) for w, factor in summands]
         one = concatenated([w for w, _ in summands], [factor for _, factor in summands])
         result += one.squared_norm
         terms += sum(factor**2 * w.squared_norm for w, factor in summands)
@@ -82,16 +85,24 @@ def _check_alike(adapters: Sequence[str | Path], read: Sequence[Read]) -> None:
     first, rest = Path(adapters[0]).name, list(zip(adapters, read, strict=True))[1:]
     for adapter, (modules, _) in zip(adapters, read, strict=True):
         if odd := next((w.row for w in modules.values() if not w.row.can_add), None):
-            raise AdapterError(f"{adapter} is a {odd.title}, whose changes do not add up; only LoRAs can be merged")
+            raise AdapterError(
+                f"{adapter} is a {odd.title}, whose changes do not add up; make plain LoRA of it first with sd-lora "
+                "resize"
+            )
     kinds = [kind_of({name: w.shape for name, w in modules.items()}, metadata) for modules, metadata in read]
-    for (adapter, (modules, _)), kind in zip(rest, kinds[1:], strict=True):
+    for (adapter, _), kind in zip(rest, kinds[1:], strict=True):
         if kind and kinds[0] and kind != kinds[0]:
             raise AdapterError(
                 f"{adapter} is for a base of kind {kind} and {first} for {kinds[0]}; merge adapters of one kind"
             )
-        odd = [name for name, w in modules.items() if name in read[0][0] and w.shape != read[0][0][name].shape]
+    shapes: dict[str, tuple[str, tuple[int, ...]]] = {}
+    for adapter, (modules, _) in zip(adapters, read, strict=True):
+        for name, w in modules.items():
+            shapes.setdefault(name, (Path(adapter).name, w.shape))
+        odd = [name for name, w in modules.items() if not w.row.fits(w.shapes, shapes[name][1])]
         if odd:
-            raise AdapterError(f"{adapter} and {first} have {len(odd)} modules of different shapes ({some(odd, 2)})")
+            other = shapes[odd[0]][0]
+            raise AdapterError(f"{adapter} and {other} have {len(odd)} modules of different shapes ({some(odd, 2)})")
 
 
 def _joined(metadatas: Sequence[Mapping[str, str]]) -> dict[str, str]:

@@ -10,12 +10,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from sd_lora.adapters.source import open_source
 from sd_lora.errors import AdapterError, ConfigError
 from sd_lora.lora.variants import VARIANTS, called
 from sd_lora.lora.weights import Weights
 from sd_lora.models.families import kinds
 from sd_lora.models.kinds import family_of_kind, kind_of, kinds_shown
-from sd_lora.storage.safetensors_header import read_header
 from sd_lora.version import __version__
 
 HISTORY_KEY = "sdlora.history"
@@ -103,9 +103,7 @@ def marks_for(
     shapes = {name: w.shape for name, w in weights.items()}
     shown = kinds_shown(shapes)
     if kind and shown and kinds()[kind].version not in {each.version for each in shown}:
-        raise AdapterError(
-            f"{label} is for a base of kind {shown[0].name} by its modules, not {kind}; leave --kind out"
-        )
+        raise AdapterError(f"{label} is for a base of kind {shown[0].name}, not {kind}; leave --kind out")
     chosen = kind or kind_of(shapes, metadata)
     if not chosen:
         raise AdapterError(f"{label} does not say which base it is for; {remedy.format('|'.join(kinds()))}")
@@ -121,7 +119,7 @@ def dtype_for(inputs: Sequence[str | Path], asked: str) -> str:
     types = {
         _KEPT_TYPES.get(info.dtype, "float16")
         for item in inputs
-        for key, info in read_header(Path(item))[0].items()
+        for key, info in open_source(item).header.items()
         if not key.endswith(".alpha")
     }
     return types.pop() if len(types) == 1 else "float32" if "float32" in types else "float16"

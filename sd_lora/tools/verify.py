@@ -9,9 +9,10 @@ from typing import Any
 
 from safetensors import SafetensorError
 
-from sd_lora.adapters.adapter import Adapter, base_name
+from sd_lora.adapters.adapter import Adapter
 from sd_lora.adapters.clients import ClientAnswer, answers
 from sd_lora.adapters.file import shapes_of
+from sd_lora.adapters.fit import base_name
 from sd_lora.adapters.keys import understood
 from sd_lora.adapters.parts import facts_of
 from sd_lora.adapters.source import Source, open_source

@@ -6,7 +6,8 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-from sd_lora.adapters.adapter import Adapter, base_name, modules_of
+from sd_lora.adapters.adapter import Adapter
+from sd_lora.adapters.fit import base_name, modules_of
 from sd_lora.config.conflicts import text_conflicts
 from sd_lora.config.schema import RunConfig
 from sd_lora.errors import ConfigError, some
@@ -32,7 +33,9 @@ def plan_adapter(config: RunConfig, family: ModelFamily, pipe: Any, kept: Path |
             (config.lora.rank, config.lora.alpha),
             (config.lora.ranks, config.lora.alphas),
         )
-        adapter = Adapter.create(targets, seed=config.training.seed, variant=config.lora.variant)
+        adapter = Adapter.create(
+            targets, seed=config.training.seed, variant=config.lora.variant, factor=config.lora.factor
+        )
     family.check_modules(adapter.weights)
     return adapter
 

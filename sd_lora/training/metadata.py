@@ -9,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from sd_lora.adapters.adapter import Adapter, base_name
+from sd_lora.adapters.adapter import Adapter
+from sd_lora.adapters.fit import base_name
 from sd_lora.config.schema import RunConfig, TrainingConfig
 from sd_lora.data.examples import Example
 from sd_lora.lora.variants import VARIANTS

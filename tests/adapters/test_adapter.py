@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import torch
 
-from sd_lora.adapters.adapter import Adapter, base_name, modules_of
+from sd_lora.adapters.adapter import Adapter
+from sd_lora.adapters.fit import base_name, modules_of
 from sd_lora.errors import AdapterError, SdLoraError
 from sd_lora.lora.targets import plan_targets
 from sd_lora.models.families import FAMILIES

@@ -11,7 +11,8 @@ import torch
 from small_weights import weights_of
 from torch import nn
 
-from sd_lora.adapters.adapter import Adapter, modules_of
+from sd_lora.adapters.adapter import Adapter
+from sd_lora.adapters.fit import modules_of
 from sd_lora.errors import AdapterError
 from sd_lora.lora.weights import Weights
 

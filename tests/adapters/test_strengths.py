@@ -14,7 +14,8 @@ from rows import every_row
 from small_weights import weights_of
 
 from sd_lora.adapters import strengths
-from sd_lora.adapters.adapter import Adapter, modules_of
+from sd_lora.adapters.adapter import Adapter
+from sd_lora.adapters.fit import modules_of
 from sd_lora.adapters.keys import name_of_module
 from sd_lora.errors import AdapterError
 from sd_lora.models.families import FAMILIES

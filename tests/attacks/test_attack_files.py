@@ -16,8 +16,9 @@ from rows import every_row
 from small_weights import weights_of
 from torch import Tensor
 
-from sd_lora.adapters.adapter import Adapter, modules_of
+from sd_lora.adapters.adapter import Adapter
 from sd_lora.adapters.file import read_adapter
+from sd_lora.adapters.fit import modules_of
 from sd_lora.commands.app import main
 from sd_lora.errors import AdapterError
 from sd_lora.lora.weights import Weights

@@ -12,7 +12,8 @@ import pytest
 import torch
 from small_bases import KINDS
 
-from sd_lora.adapters.adapter import Adapter, modules_of
+from sd_lora.adapters.adapter import Adapter
+from sd_lora.adapters.fit import modules_of
 from sd_lora.adapters.keys import kohya_stem, name_of_module, split_key
 from sd_lora.config.schema import TrainingConfig
 from sd_lora.data.pictures.views import Framing

@@ -13,7 +13,8 @@ from diffusers import StableDiffusionPipeline
 from small_weights import weights_of
 
 import sd_lora
-from sd_lora.adapters.adapter import Adapter, modules_of
+from sd_lora.adapters.adapter import Adapter
+from sd_lora.adapters.fit import modules_of
 
 tuners = pytest.importorskip("peft.tuners.tuners_utils")
 

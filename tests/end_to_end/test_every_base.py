@@ -16,7 +16,8 @@ from PIL import Image
 from small_bases import KINDS
 
 import sd_lora
-from sd_lora.adapters.adapter import Adapter, base_name
+from sd_lora.adapters.adapter import Adapter
+from sd_lora.adapters.fit import base_name
 from sd_lora.config.schema import ModelConfig
 from sd_lora.errors import AdapterError
 from sd_lora.lora.targets import plan_targets

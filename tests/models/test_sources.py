@@ -15,7 +15,7 @@ from diffusers import DiffusionPipeline
 from huggingface_hub import constants, errors
 
 import sd_lora
-from sd_lora.adapters.adapter import base_name
+from sd_lora.adapters.fit import base_name
 from sd_lora.errors import BaseModelError
 from sd_lora.models.opening import family_of_pipe, find_base, load_base
 from sd_lora.models.sources import variant_of

@@ -15,8 +15,8 @@ from typer.testing import CliRunner
 
 import sd_lora
 from sd_lora import AdapterError, ConfigError
-from sd_lora.adapters.adapter import modules_of
 from sd_lora.adapters.file import read_adapter
+from sd_lora.adapters.fit import modules_of
 from sd_lora.adapters.writing import write_adapter
 from sd_lora.commands.app import app
 from sd_lora.config.schema import ModelConfig

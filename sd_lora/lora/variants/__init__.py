@@ -26,11 +26,14 @@ VARIANTS: dict[str, Variant] = {
 }
 
 
-def new_layer(module: nn.Module, rank: int, alpha: float, variant: str = "lora") -> Layer:
-    """A fresh layer of `variant` for `module`. Raises AdapterError for a variant that does not exist."""
-    if variant not in VARIANTS:
-        raise AdapterError(f'there is no variant "{variant}"; {nearest(variant, VARIANTS)}')
-    return VARIANTS[variant].layers()[type(module)](module, rank, alpha)
+def new_layer(module: nn.Module, rank: int, alpha: float, variant: str = "lora", factor: int = 0) -> Layer:
+    """A fresh layer of `variant` for `module`; `factor` is LoKr's. Raises AdapterError for a variant that does not
+    exist or is not trained."""
+    trained = [name for name, row in VARIANTS.items() if row.is_trained]
+    if variant not in trained:
+        raise AdapterError(f'there is no variant "{variant}"; {nearest(variant, trained)}')
+    make = VARIANTS[variant].layers()[type(module)]
+    return make(module, rank, alpha, factor) if VARIANTS[variant].takes_factor else make(module, rank, alpha)
 
 
 def variant_of(roles: Collection[str]) -> Variant | None:

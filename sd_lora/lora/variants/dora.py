@@ -46,7 +46,7 @@ class Dora(Variant):
         self.keys = {
             layout: {**endings, "magnitude": _LAYOUT_ENDINGS[layout]} for layout, endings in self.inner_row.keys.items()
         }
-        self.is_trained = is_plain
+        self.is_trained = self.has_up_and_ranks = is_plain
         self.clients = self.clients if is_plain else ()
         self.optional = self.inner_row.optional
         self.network_module, self.algorithm = self.inner_row.network_module, self.inner_row.algorithm
@@ -112,6 +112,12 @@ class Dora(Variant):
 
     def scaled(self, tensors: Mapping[str, Array], factor: float) -> dict[str, Array]:
         return {**tensors, **self.inner_row.scaled(_without(tensors), factor)}
+
+    def fitted(self, tensors: Mapping[str, Array], shape: tuple[int, ...]) -> dict[str, Array]:
+        return {**tensors, **self.inner_row.fitted(_without(tensors), shape)}
+
+    def balanced(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {**tensors, **self.inner_row.balanced(_without(tensors))}
 
     def in_file(self, tensors: Mapping[str, Tensor], layout: str) -> Mapping[str, Tensor]:
         sides = tensors["down"].ndim

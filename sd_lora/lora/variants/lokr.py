@@ -31,6 +31,7 @@ class Lokr(Variant):
     optional = frozenset(_ENDINGS)
     network_module = "lycoris.kohya"
     algorithm = "lokr"
+    takes_factor = True
     never_zero = ("one", "one_a", "one_b")
     diffusers_reads_kohya = False
     note = "LoKr is not read by diffusers, and not by every other program; sd-lora resize makes plain LoRA of it"

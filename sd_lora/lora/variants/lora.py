@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
 from sd_lora.lora.variants.variant import MAX_RANK, Array, Shapes, Variant
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from sd_lora.lora.layers import Layer
 
@@ -25,7 +26,7 @@ class Lora(Variant):
     }
     optional = frozenset({"mid"})
     never_zero = ("down",)
-    is_judged = True
+    is_judged = has_up_and_ranks = True
     can_add = can_cut = can_cap_norm = True
 
     def problem(self, shapes: Shapes, layout: str) -> str:  # noqa: ARG002
@@ -52,6 +53,19 @@ class Lora(Variant):
         """From Gram matrices (rank, rank), without the products."""
         (up, down), (other_up, other_down) = _matrices(one), _matrices(other)
         return ((up.T @ other_up) * (down @ other_down.T)).sum()
+
+    def fitted(self, tensors: Mapping[str, Array], shape: tuple[int, ...]) -> dict[str, Array]:
+        rank, ones = len(tensors["down"]), (1,) * len(shape[2:])
+        parts = {"down": (rank, *shape[1:]), "up": (shape[0], rank, *ones)}
+        return {**tensors, **{role: tensors[role].reshape(part) for role, part in parts.items()}}
+
+    def balanced(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The same change with values of one size in both tensors; by a power of two, so that no bit is lost."""
+        sizes = {role: float(tensors[role].abs().max()) for role in ("down", "up")}
+        if not all(sizes.values()):
+            return dict(tensors)
+        factor = 2.0 ** round(math.log2(sizes["down"] / sizes["up"]) / 2)
+        return {**tensors, "down": tensors["down"] / factor, "up": tensors["up"] * factor}
 
     def in_memory(self, tensors: Mapping[str, Array], layout: str, alpha: float | None = None) -> dict[str, Array]:  # noqa: ARG002
         """A core is multiplied into `down`, which changes nothing: down'[r, i, …] = Σ core[r, s, …] · down[s, i]."""

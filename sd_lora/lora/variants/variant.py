@@ -47,6 +47,9 @@ class Variant:
     can_add = False
     #: whether a smaller rank can be computed from its tensors alone
     can_cut = False
+    #: whether ``lora.factor`` can act on it, and ``lora.rank_dropout`` and ``optimizer.plus_ratio``
+    takes_factor = False
+    has_up_and_ranks = False
     #: whether ``optimizer.max_norm`` can act on it
     can_cap_norm = False
     #: whether its change depends on the weight that it changes, which must then be in full precision
@@ -109,12 +112,20 @@ class Variant:
         """`tensors` whose change is `factor` times theirs."""
         return {**tensors, self.scaled_role: tensors[self.scaled_role] * factor}
 
+    def balanced(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Tensors with the same change that a narrow type keeps better, if there are such."""
+        return dict(tensors)
+
     def in_file(self, tensors: Mapping[str, Tensor], layout: str) -> Mapping[str, Tensor]:  # noqa: ARG002
         """`tensors` in the shapes that files of `layout` have."""
         return tensors
 
     def in_memory(self, tensors: Mapping[str, Array], layout: str, alpha: float | None = None) -> dict[str, Array]:  # noqa: ARG002
         """The inverse of `in_file`; `alpha`: that of the module, if the file has one."""
+        return dict(tensors)
+
+    def fitted(self, tensors: Mapping[str, Array], shape: tuple[int, ...]) -> dict[str, Array]:  # noqa: ARG002
+        """`tensors` for a weight of `shape`, which they fit: a matrix may be a kernel of ones, and the reverse."""
         return dict(tensors)
 
     def start(self, shape: tuple[int, ...], rank: int, factor: int = 0) -> dict[str, Tensor]:

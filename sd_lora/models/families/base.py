@@ -144,6 +144,10 @@ class ModelFamily(ABC):
         native, is_original = self.native_path(component, dotted)
         return f"{component}.{native}", is_original
 
+    def shape_with_kernel(self, name: str, shape: tuple[int, ...], kind: str) -> tuple[int, ...]:  # noqa: ARG002
+        """The shape of the weight of module `name`, of which (out, in · kernel) is known, in a base of `kind`."""
+        return shape
+
     @abstractmethod
     def load(self, folder: Path, dtype: torch.dtype) -> Any:
         """The frozen pipeline in `folder`, in evaluation mode, on the CPU. Raises BaseModelError."""

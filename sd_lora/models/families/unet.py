@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 
 UNET = Component("unet", "lora_unet_", "UNet", ("diffusion_model",))
 _TEXT = "text_encoder*"
+#: convolutions of 3 × 3 pixels
+_WIDE_CONV = re.compile(r".*\.(?:conv[12]|(?:down|up)samplers\.0\.conv|conv_in|conv_out)$")
 #: attention layers that work on the latents at their full size
 _WIDE_LAYERS = 5
 
@@ -102,6 +105,17 @@ class UNetFamily(ModelFamily):
         if not is_native(native, of_text=component != self.denoiser):
             raise ValueError(path)
         return lasting_path(native), was_original
+
+    def shape_with_kernel(self, name: str, shape: tuple[int, ...], kind: str) -> tuple[int, ...]:
+        if len(shape) != 2:
+            return shape
+        if _WIDE_CONV.match(name) and shape[1] % 9 == 0:
+            return (shape[0], shape[1] // 9, 3, 3)
+        pixel = name.endswith(".conv_shortcut") or (
+            name.endswith((".proj_in", ".proj_out"))
+            and any(each.name == kind and each.has_pixel_projections for each in self.kinds)
+        )
+        return (*shape, 1, 1) if pixel else shape
 
     def load(self, folder: Path, dtype: torch.dtype) -> Any:
         from diffusers import DiffusionPipeline

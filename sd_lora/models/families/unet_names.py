@@ -63,7 +63,7 @@ _MIDDLE_BACK = {sgm: path for path, sgm in _MIDDLE.items()}
 
 def lasting_path(path: str) -> str:
     """Module `path` of a component, the same for every version of the libraries."""
-    return TEXT_LEVEL + path if path.startswith(_BARE_TEXT) else path
+    return TEXT_LEVEL + path if f"{path}.".startswith(_BARE_TEXT) else path
 
 
 def is_original(path: str) -> bool:

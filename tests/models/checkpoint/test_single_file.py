@@ -16,7 +16,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from small_bases import KINDS
 
-from sd_lora.adapters.adapter import Adapter, base_name
+from sd_lora.adapters.adapter import Adapter
+from sd_lora.adapters.fit import base_name
 from sd_lora.errors import BaseModelError, SdLoraError
 from sd_lora.lora.targets import plan_targets
 from sd_lora.models.checkpoint.file import load_single_file, save_single_file
