@@ -278,7 +278,6 @@ DAMAGE: dict[str, tuple[dict[str, Tensor | None], str]] = {
     "two alphas": ({ALPHA: torch.ones(2)}, "alpha of 2 values"),
     "ranks differ": ({UP: torch.ones(10, 3, 1, 1)}, "cannot be multiplied"),
     "rank 0": ({UP: torch.ones(10, 0, 1, 1), DOWN: torch.ones(0, 6, 3, 3)}, "cannot be multiplied"),
-    "2-D and 4-D": ({UP: torch.ones(10, 2)}, "cannot be multiplied"),
     "1-D": ({UP: torch.ones(10), DOWN: torch.ones(6)}, "cannot be multiplied"),
     "up with a kernel": ({UP: torch.ones(10, 2, 3, 3)}, "cannot be multiplied"),
 }

@@ -100,7 +100,8 @@ def trained(case: Case, module: nn.Module) -> Any:
 def file_of(made: Any, name: str, path: Path) -> Path:
     stem = "lora_unet_" + name.removeprefix("unet.").replace(".", "_")
     if isinstance(made, FullModule):  # its own method expects a module that is already applied
-        tensors = {"diff": made.weight, "diff_b": made.bias}
+        both = {"diff": made.weight, "diff_b": made.bias}
+        tensors = {key: tensor for key, tensor in both.items() if tensor is not None}
     else:
         tensors = made.custom_state_dict() or made.state_dict()
     save_file({f"{stem}.{key}": tensor.detach().contiguous() for key, tensor in tensors.items()}, path)

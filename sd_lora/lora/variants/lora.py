@@ -31,7 +31,7 @@ class Lora(Variant):
 
     def problem(self, shapes: Shapes, layout: str) -> str:  # noqa: ARG002
         down, up = shapes["down"], shapes["up"]
-        layered = len(down) in (2, 4) and len(up) == len(down) and 0 not in down + up
+        layered = len(down) in (2, 4) and len(up) in (2, 4) and 0 not in down + up
         if not layered or up[1] != down[0] or any(side != 1 for side in up[2:]):
             return f"has shapes {down} and {up}, which cannot be multiplied"
         mid = shapes.get("mid")
@@ -70,8 +70,9 @@ class Lora(Variant):
     def in_memory(self, tensors: Mapping[str, Array], layout: str, alpha: float | None = None) -> dict[str, Array]:  # noqa: ARG002
         """A core is multiplied into `down`, which changes nothing: down'[r, i, …] = Σ core[r, s, …] · down[s, i]."""
         mid, down = tensors.get("mid"), tensors["down"]
-        if mid is None:
-            return dict(tensors)
+        if mid is None:  # a kernel of ones may be left out of one of them
+            ones = (1,) * max(len(down.shape) - 2, 0)
+            return {"up": tensors["up"].reshape(-1, len(down), *ones), "down": down}
         rank, kernel = len(down), tuple(mid.shape[2:])
         along = mid.reshape(rank, rank, -1).swapaxes(1, 2) @ down.reshape(rank, -1)  # (rank, kernel, in)
         return {

@@ -52,7 +52,7 @@ class SdFamily(UNetFamily):
         if not any(map(_ONLY_HERE.match, downs)):
             return []
         sides = {len(shape) for name, shape in downs.items() if _PROJECTION.match(name)}
-        return {(4,): [SD1], (2,): [SD2, SD2_V]}.get(tuple(sides), [SD1, SD2, SD2_V])
+        return [SD1] if 4 in sides else [SD1, SD2, SD2_V]  # a kernel of ones may be left out
 
     def encode_captions(self, pipe: Any, captions: Sequence[str]) -> Conditioning:
         ids = tokens_of(pipe.text_encoder, pipe.tokenizer, captions)
