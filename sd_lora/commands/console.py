@@ -167,6 +167,11 @@ def rank_range(ranks: Iterable[int]) -> str:
 
 
 def _snippet(base: str, adapter: Path, prompt: str) -> str:
+    """How to use the adapter of a run; where diffusers does not read it from kohya's keys, with the export."""
+    from sd_lora.adapters.summary import read_summary
+
+    if read_summary(adapter).needs_export:
+        adapter = adapter.parent / "diffusers" / "pytorch_lora_weights.safetensors"
     if base.endswith(".safetensors"):
         checked = f"sd-lora verify {shlex.quote(str(adapter))} --base {shlex.quote(base)}"
         return f"\nAny program that has {Path(base).name} can use {adapter}; check with: {checked}\n"

@@ -16,10 +16,10 @@ from sd_lora.adapters.keys import name_of_module
 from sd_lora.adapters.writing import DTYPES, write_adapter
 from sd_lora.config.schema import ModelConfig
 from sd_lora.errors import AdapterError, ConfigError, nearest, some
+from sd_lora.lora.factors import triplets_of_matrix
 from sd_lora.lora.targets import plan_targets
 from sd_lora.lora.weights import Weights
 from sd_lora.models.opening import ModelFamily, load_named
-from sd_lora.tools.factors import triplets_of_matrix
 from sd_lora.tools.output import Watch, check_cut, check_output, with_facts, with_history
 from sd_lora.version import __version__
 

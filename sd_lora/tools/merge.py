@@ -10,9 +10,9 @@ from pathlib import Path
 from sd_lora.adapters.file import read_adapter
 from sd_lora.adapters.writing import write_adapter
 from sd_lora.errors import AdapterError, ConfigError, some
+from sd_lora.lora.factors import concatenated, triplets_of
 from sd_lora.lora.weights import Weights
 from sd_lora.models.kinds import kind_of
-from sd_lora.tools.factors import concatenated, triplets_of
 from sd_lora.tools.output import Watch, check_output, dtype_for, marks_for, with_facts, with_history
 
 METHODS = ("concat", "svd")

@@ -11,7 +11,7 @@ from sd_lora.adapters.writing import write_adapter
 from sd_lora.config.schema import ModelConfig
 from sd_lora.errors import AdapterError, ConfigError
 from sd_lora.lora.weights import Weights
-from sd_lora.tools.factors import Changes
+from sd_lora.tools.changes import Changes
 from sd_lora.tools.output import Watch, check_cut, check_output, dtype_for, marks_for, with_facts, with_history
 
 

@@ -23,7 +23,7 @@ def describe(
 ) -> dict[str, str]:
     """Metadata of `adapter`, which is about to be trained, without paths and captions; `at_step` adds what is known
     when it is saved."""
-    weights = adapter.weights.values()
+    weights, row = adapter.weights.values(), VARIANTS[adapter.variant]
     rank, alpha = (Counter(getattr(w, fact) for w in weights).most_common(1)[0][0] for fact in ("rank", "alpha"))
     targets = f"those of {Path(config.lora.init).name}" if config.lora.init else " ".join(config.lora.targets)
     training, rate, trigger = config.training, f"{config.optimizer.learning_rate:g}", config.data.trigger
@@ -33,10 +33,10 @@ def describe(
     fields = {
         "ss_sd_model_name": base,
         "ss_clip_skip": "None",
-        "ss_network_module": VARIANTS[adapter.variant].network_module,
+        "ss_network_module": row.network_module,
         "ss_network_dim": str(rank),
         "ss_network_alpha": f"{alpha:g}",
-        "ss_network_args": json.dumps({"targets": targets}),
+        "ss_network_args": json.dumps({"targets": targets} | ({"algo": row.algorithm} if row.algorithm else {})),
         "ss_resolution": f"({size}, {size})",
         "ss_num_train_images": str(images),
         "ss_num_reg_images": str(len(examples) - images),

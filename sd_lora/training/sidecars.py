@@ -9,12 +9,15 @@ from huggingface_hub import ModelCardData
 from PIL import Image
 
 from sd_lora.adapters.adapter import Adapter
+from sd_lora.lora.factors import triplets_of_matrix
 from sd_lora.lora.variants import VARIANTS
 from sd_lora.models.families import FAMILIES, kinds
 from sd_lora.models.kinds import kind_marked
 from sd_lora.preview.recipe import png_bytes
 from sd_lora.storage.atomic import storing, write_atomically
 
+#: of the squared singular values of a change that diffusers reads as plain LoRA only
+_KEPT, _MOST_RANK = 0.9999, 128
 EXPORT_NAME = "pytorch_lora_weights.safetensors"
 
 
@@ -38,12 +41,25 @@ def export_diffusers(adapter: Adapter, folder: Path, dtype: str, picture: Image.
     """Write `adapter` to `folder` in diffusers' layout, with a model card and its picture, ready for a hub."""
     with storing(folder):
         folder.mkdir(exist_ok=True)
+    if not VARIANTS[adapter.variant].diffusers_reads_export:
+        adapter = _plain(adapter)
     path = adapter.save(folder / EXPORT_NAME, dtype=dtype, layout="diffusers")
     if picture is not None:
         write_atomically(folder / "preview.png", png_bytes(picture))
     card = model_card(adapter, pictured=picture is not None)
     write_atomically(folder / "README.md", card.encode())
     return path
+
+
+def _plain(adapter: Adapter) -> Adapter:
+    """`adapter` as plain LoRA, of the lowest ranks up to `_MOST_RANK` that keep nearly all of each change."""
+    kind, family, weights = kind_marked(adapter.metadata), adapter.family, {}
+    for name, w in adapter.weights.items():
+        change = w.row.product(w.tensors) * w.scaling
+        parts = triplets_of_matrix(change.reshape(family.shape_with_kernel(name, tuple(change.shape), kind)))
+        rank = min(parts.rank_for(_KEPT), _MOST_RANK)
+        weights[name] = parts.weights(rank, float(rank))
+    return Adapter(weights, adapter.metadata, adapter.label)
 
 
 def model_card(adapter: Adapter, *, pictured: bool = True) -> str:

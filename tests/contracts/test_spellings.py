@@ -156,7 +156,9 @@ FAULTS: dict[str, tuple[Callable[[dict[str, Tensor]], object], str]] = {
     "two keys for one module": (
         lambda t: t.update({"unet.mid_block.resnets.1.conv2.lora_A.weight": torch.ones(RANK, 4, 3, 3)}), "mixes|twice",
     ),
-    "a part with no partner": (lambda t: t.pop("lora_unet_mid_block_resnets_1_conv2.lora_up.weight"), "conv2 has no up"),
+    "a part with no partner": (
+        lambda t: t.pop("lora_unet_mid_block_resnets_1_conv2.lora_up.weight"), "conv2 has no up",
+    ),
     "a module no base has": (
         lambda t: t.update({"lora_unet_mid_block_resnets_1_conv7.lora_up.weight": torch.ones(5, RANK)}), "conv7",
     ),

@@ -27,8 +27,8 @@ class Dora(Variant):
     needs_base = True
     diffusers_reads_kohya = False
     note = (
-        "a DoRA adapter acts exactly in diffusers only, from the export: other programs define its magnitude "
-        "differently, kohya's scripts ignore it; lora.variant=lora acts the same everywhere"
+        "a DoRA adapter acts exactly in diffusers only, from the export, and there in the UNet only: other programs "
+        "define its magnitude differently, kohya's scripts ignore it; lora.variant=lora acts the same everywhere"
     )
     clients = (
         ("distorts", ("diffusers",), "DoRA magnitudes, which it drops", lambda p: p.layout == "kohya" or p.is_text),

@@ -24,7 +24,7 @@ class Loha(Variant):
     optional = frozenset({"t1", "t2"})
     network_module = "lycoris.kohya"
     algorithm = "loha"
-    diffusers_reads_kohya = False
+    diffusers_reads_kohya = diffusers_reads_export = False
     scaled_role = "w1_a"
     never_zero = ("w1_b", "w2_b")
     note = "LoHa is not read by diffusers, and not by every other program; sd-lora resize makes plain LoRA of it"

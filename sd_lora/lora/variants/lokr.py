@@ -33,7 +33,7 @@ class Lokr(Variant):
     algorithm = "lokr"
     takes_factor = True
     never_zero = ("one", "one_a", "one_b")
-    diffusers_reads_kohya = False
+    diffusers_reads_kohya = diffusers_reads_export = False
     note = "LoKr is not read by diffusers, and not by every other program; sd-lora resize makes plain LoRA of it"
 
     def missing(self, roles: Collection[str]) -> list[str]:

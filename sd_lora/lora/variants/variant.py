@@ -37,8 +37,8 @@ class Variant:
     #: ``ss_network_module``, by which kohya's tools know it, and the ``algo`` among its arguments
     network_module = "networks.lora"
     algorithm = ""
-    #: whether diffusers reads it from kohya's keys as well
-    diffusers_reads_kohya = True
+    #: whether diffusers reads it from kohya's keys, and from its own layout
+    diffusers_reads_kohya = diffusers_reads_export = True
     #: roles whose tensors training never makes zero: one of zeros is damaged
     never_zero: tuple[str, ...] = ()
     #: the role that is multiplied when another alpha is written
