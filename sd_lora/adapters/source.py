@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -71,7 +72,7 @@ def open_source(path: str | Path) -> Source:
     """What is at `path`. AdapterError for a folder without an adapter, or with more than one, and for a file whose
     header cannot be read."""
     path = Path(path)
-    files = _files_in(path) if path.is_dir() else ((path, ""),)
+    files = _files_in(path) if os.path.isdir(path) else ((path, ""),)
     header: dict[str, TensorInfo] = {}
     metadata: dict[str, str] = {}
     configs: dict[str, Mapping[str, Any]] = {}

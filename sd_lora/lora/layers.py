@@ -42,7 +42,8 @@ class Layer(nn.Module):
         assert isinstance(weight, Tensor)
         if isinstance(module, nn.Conv2d) and module.groups != 1:
             raise AdapterError(f"a conv with {module.groups} groups cannot have a layer; leave it out of the targets")
-        layer = cls.holding(variant, VARIANTS[variant].start(tuple(weight.shape), rank, factor), alpha)
+        row, sizes = VARIANTS[variant], (rank, factor) if VARIANTS[variant].takes_factor else (rank,)
+        layer = cls.holding(variant, row.start(tuple(weight.shape), *sizes), alpha)
         return layer.to(device=weight.device)
 
     @classmethod

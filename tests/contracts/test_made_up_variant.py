@@ -18,6 +18,7 @@ from sd_lora.errors import AdapterError
 from sd_lora.lora.targets import plan_targets
 from sd_lora.lora.variants import VARIANTS
 from sd_lora.lora.variants.variant import Shapes, Variant
+from sd_lora.models.families import kinds
 from sd_lora.tools.inspect import inspect_adapter
 from sd_lora.tools.merge import merge_adapters
 from sd_lora.tools.resize import resize_adapter
@@ -34,6 +35,7 @@ class Masked(Variant):
     keys: ClassVar = {"kohya": ENDINGS, "diffusers": ENDINGS}
     network_module = "made.up"
     scaled_role = "mask"
+    is_judged = True
     note = "nobody else reads a masked adapter"
     clients = (("drops", ("ComfyUI",), "masks, which it does not know", lambda _: True),)
 
@@ -120,5 +122,6 @@ def test_tools_say_what_it_is_and_what_cannot_be_done_with_it(adapter: Adapter, 
     out = tmp_path / "out.safetensors"
     with pytest.raises(AdapterError, match=r"is a Masked LoRA, .*; only LoRAs can be merged"):
         merge_adapters([path, path], out)
-    with pytest.raises(AdapterError, match=r"is a Masked LoRA, .*; only LoRAs can be resized"):
-        resize_adapter(path, out, rank=1)
+    marked = Adapter(adapter.weights, kinds()["sd1"].marks).save(tmp_path / "marked.safetensors")
+    assert resize_adapter(marked, out, rank=1).modules[0].rank == 1
+    assert inspect_adapter(out).variant == "lora"

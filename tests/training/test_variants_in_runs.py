@@ -64,7 +64,7 @@ def test_loras_factor_sizes_a_lokr(random_sd: Any) -> None:
     sizes = {}
     for factor in (0, 2, 4):
         adapter = Adapter.create(targets, variant="lokr", factor=factor)
-        sizes[factor] = {w.shapes["one"] for w in adapter.weights.values()}
+        sizes[factor] = {w.shapes["lokr_w1"] for w in adapter.weights.values()}
     assert sizes[2] == {(2, 2)}
     assert sizes[4] == {(4, 4)}
     assert sizes[0] not in (sizes[2], sizes[4]) or sizes[0] == {(4, 4)}

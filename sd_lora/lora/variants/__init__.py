@@ -32,8 +32,8 @@ def new_layer(module: nn.Module, rank: int, alpha: float, variant: str = "lora",
     trained = [name for name, row in VARIANTS.items() if row.is_trained]
     if variant not in trained:
         raise AdapterError(f'there is no variant "{variant}"; {nearest(variant, trained)}')
-    make = VARIANTS[variant].layers()[type(module)]
-    return make(module, rank, alpha, factor) if VARIANTS[variant].takes_factor else make(module, rank, alpha)
+    row = VARIANTS[variant]
+    return (row.layers(factor) if row.takes_factor else row.layers())[type(module)](module, rank, alpha)
 
 
 def variant_of(roles: Collection[str]) -> Variant | None:

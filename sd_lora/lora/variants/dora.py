@@ -46,8 +46,7 @@ class Dora(Variant):
         self.keys = {
             layout: {**endings, "magnitude": _LAYOUT_ENDINGS[layout]} for layout, endings in self.inner_row.keys.items()
         }
-        self.is_trained = self.has_up_and_ranks = is_plain
-        self.clients = self.clients if is_plain else ()
+        self.is_trained = self.is_judged = self.has_up_and_ranks = is_plain
         self.optional = self.inner_row.optional
         self.network_module, self.algorithm = self.inner_row.network_module, self.inner_row.algorithm
         self.scaled_role, self.never_zero = self.inner_row.scaled_role, self.inner_row.never_zero
@@ -131,9 +130,9 @@ class Dora(Variant):
         by_row = len(shape) == 1 or layout != "kohya" or (shape[0] == prod(shape) == rows)
         return {**inner, "magnitude": magnitude.reshape((-1,) if by_row else (1, -1))}
 
-    def layers(self) -> dict[type[nn.Module], Callable[[nn.Module, int, float], Layer]]:
+    def layers(self, factor: int = 0) -> dict[type[nn.Module], Callable[[nn.Module, int, float], Layer]]:
         if not self.is_trained:
-            return super().layers()
+            return super().layers(factor)
         from torch import nn
 
         from sd_lora.lora.dora import DoraConv2d, DoraLinear

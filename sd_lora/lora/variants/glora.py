@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from sd_lora.lora.variants.variant import MAX_RANK, Array, Shapes, Variant
 
@@ -16,7 +16,10 @@ class Glora(Variant):
 
     name = "glora"
     title = "GLoRA"
-    keys: ClassVar = {"kohya": {role: f"{role}.weight" for role in ("a1", "a2", "b1", "b2")}, "diffusers": {}}
+    keys: Mapping[str, Mapping[str, str]] = {
+        "kohya": {role: f"{role}.weight" for role in ("a1", "a2", "b1", "b2")},
+        "diffusers": {},
+    }
     is_trained = False
     needs_base = True
     diffusers_reads_kohya = False

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from math import prod
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from sd_lora.lora.variants.variant import MAX_RANK, Array, Shapes, Variant
 
@@ -20,7 +20,7 @@ class Loha(Variant):
 
     name = "loha"
     title = "LoHa"
-    keys: ClassVar = {"kohya": _ENDINGS, "diffusers": _ENDINGS}
+    keys: Mapping[str, Mapping[str, str]] = {"kohya": _ENDINGS, "diffusers": _ENDINGS}
     optional = frozenset({"t1", "t2"})
     network_module = "lycoris.kohya"
     algorithm = "loha"
@@ -29,7 +29,7 @@ class Loha(Variant):
     never_zero = ("w1_b", "w2_b")
     note = "LoHa is not read by diffusers, and not by every other program; sd-lora resize makes plain LoRA of it"
 
-    def missing(self, roles: frozenset[str] | set[str]) -> list[str]:
+    def missing(self, roles: Collection[str]) -> list[str]:
         lone = {"t1": "t2", "t2": "t1"}
         return sorted({*super().missing(roles), *(lone[role] for role in roles if role in lone)} - set(roles))
 
@@ -56,7 +56,7 @@ class Loha(Variant):
         one, two = (with_core(tensors[f"w{n}_a"], tensors[f"w{n}_b"], tensors.get(f"t{n}")) for n in "12")
         return one * two
 
-    def start(self, shape: tuple[int, ...], rank: int, factor: int = 0) -> dict[str, Tensor]:  # noqa: ARG002
+    def start(self, shape: tuple[int, ...], rank: int) -> dict[str, Tensor]:
         """As LyCORIS starts one: of the four only `w2_a` is zero."""
         import torch
 

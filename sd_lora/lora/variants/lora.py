@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from sd_lora.lora.variants.variant import MAX_RANK, Array, Shapes, Variant
 
@@ -20,7 +20,7 @@ class Lora(Variant):
 
     name = "lora"
     title = "LoRA"
-    keys: ClassVar = {
+    keys: Mapping[str, Mapping[str, str]] = {
         "kohya": {"down": "lora_down.weight", "up": "lora_up.weight", "mid": "lora_mid.weight"},
         "diffusers": {"down": "lora_A.weight", "up": "lora_B.weight"},
     }
@@ -80,7 +80,7 @@ class Lora(Variant):
             "down": along.swapaxes(1, 2).reshape(rank, down.shape[1], *kernel),
         }
 
-    def layers(self) -> dict[type[nn.Module], Callable[[nn.Module, int, float], Layer]]:
+    def layers(self, factor: int = 0) -> dict[type[nn.Module], Callable[[nn.Module, int, float], Layer]]:  # noqa: ARG002
         from torch import nn
 
         from sd_lora.lora.layers import LoraConv2d, LoraLinear

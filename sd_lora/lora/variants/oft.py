@@ -4,7 +4,7 @@ previewed and fused, not trained."""
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from sd_lora.lora.variants.variant import Array, Shapes, Variant
 
@@ -18,7 +18,7 @@ class Oft(Variant):
 
     name = "oft"
     title = "OFT"
-    keys: ClassVar = {"kohya": {"blocks": "oft_blocks", "rescale": "rescale"}, "diffusers": {}}
+    keys: Mapping[str, Mapping[str, str]] = {"kohya": {"blocks": "oft_blocks", "rescale": "rescale"}, "diffusers": {}}
     optional = frozenset({"rescale"})
     is_trained = False
     needs_base = True

@@ -56,13 +56,10 @@ class Variant:
     needs_base = False
     #: what users should know before they train it, as a sentence
     note = ""
+    #: whether it is known how other programs read it
+    is_judged = False
     #: what other programs make of a `Part` of a file with it: effect, programs, why, when
     clients: tuple[tuple[str, tuple[str, ...], str, Callable[[Any], bool]], ...] = ()
-
-    @property
-    def is_judged(self) -> bool:
-        """Whether it is known how other programs read it."""
-        return bool(self.clients)
 
     @property
     def roles(self) -> tuple[str, ...]:
@@ -128,17 +125,17 @@ class Variant:
         """`tensors` for a weight of `shape`, which they fit: a matrix may be a kernel of ones, and the reverse."""
         return dict(tensors)
 
-    def start(self, shape: tuple[int, ...], rank: int, factor: int = 0) -> dict[str, Tensor]:
-        """The tensors of a fresh layer for a weight of `shape`, which change nothing yet; `factor` is LoKr's."""
+    def start(self, shape: tuple[int, ...], rank: int) -> dict[str, Tensor]:
+        """The tensors of a fresh layer for a weight of `shape`, which change nothing yet."""
         raise NotImplementedError
 
-    def layers(self) -> dict[type[nn.Module], Callable[[nn.Module, int, float], Layer]]:
+    def layers(self, factor: int = 0) -> dict[type[nn.Module], Callable[[nn.Module, int, float], Layer]]:
         """Type of a module → how a fresh layer for it is made, of a module, a rank and an alpha."""
         from torch import nn
 
-        return dict.fromkeys((nn.Linear, nn.Conv2d), self._fresh())
+        return dict.fromkeys((nn.Linear, nn.Conv2d), self._fresh(factor))
 
-    def _fresh(self) -> Callable[[nn.Module, int, float], Layer]:
+    def _fresh(self, factor: int) -> Callable[[nn.Module, int, float], Layer]:
         from sd_lora.lora.layers import Layer
 
-        return functools.partial(Layer.fresh, self.name)
+        return functools.partial(Layer.fresh, self.name, factor=factor)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from sd_lora.lora.variants.variant import Array, Shapes, Variant
 
@@ -18,7 +18,7 @@ class Full(Variant):
 
     name = "full"
     title = "full weight differences"
-    keys: ClassVar = {"kohya": {"diff": "diff", "bias": "diff_b"}, "diffusers": {}}
+    keys: Mapping[str, Mapping[str, str]] = {"kohya": {"diff": "diff", "bias": "diff_b"}, "diffusers": {}}
     optional = frozenset({"diff", "bias"})
     is_trained = False
     diffusers_reads_kohya = False
@@ -54,10 +54,10 @@ class Full(Variant):
     def delta_bias(self, tensors: Mapping[str, Tensor]) -> Tensor | None:
         return tensors.get(self.roles[1])
 
-    def layers(self) -> dict[type[nn.Module], Callable[[nn.Module, int, float], Layer]]:
+    def layers(self, factor: int = 0) -> dict[type[nn.Module], Callable[[nn.Module, int, float], Layer]]:
         from torch import nn
 
-        return super().layers() | dict.fromkeys((nn.LayerNorm, nn.GroupNorm), self._fresh())
+        return super().layers(factor) | dict.fromkeys((nn.LayerNorm, nn.GroupNorm), self._fresh(factor))
 
 
 class Norm(Full):
@@ -65,13 +65,13 @@ class Norm(Full):
 
     name = "norm"
     title = "norm weights"
-    keys: ClassVar = {"kohya": {"scale": "w_norm", "shift": "b_norm"}, "diffusers": {}}
+    keys: Mapping[str, Mapping[str, str]] = {"kohya": {"scale": "w_norm", "shift": "b_norm"}, "diffusers": {}}
     optional = frozenset({"scale", "shift"})
 
-    def layers(self) -> dict[type[nn.Module], Callable[[nn.Module, int, float], Layer]]:
+    def layers(self, factor: int = 0) -> dict[type[nn.Module], Callable[[nn.Module, int, float], Layer]]:
         from torch import nn
 
-        return dict.fromkeys((nn.LayerNorm, nn.GroupNorm), self._fresh())
+        return dict.fromkeys((nn.LayerNorm, nn.GroupNorm), self._fresh(factor))
 
 
 class Ia3(Variant):
@@ -79,7 +79,7 @@ class Ia3(Variant):
 
     name = "ia3"
     title = "(IA)³"
-    keys: ClassVar = {"kohya": {"gain": "weight", "on_input": "on_input"}, "diffusers": {}}
+    keys: Mapping[str, Mapping[str, str]] = {"kohya": {"gain": "weight", "on_input": "on_input"}, "diffusers": {}}
     is_trained = False
     needs_base = True
     diffusers_reads_kohya = False
