@@ -21,8 +21,8 @@ _ENDINGS = {
 
 class Lokr(Variant):
     """`lokr_w1` (a, c), or `lokr_w1_a` (a, rank) and `lokr_w1_b` (rank, c); `lokr_w2` (b, d, kernel…), or `lokr_w2_a`
-    (b, rank) and `lokr_w2_b` (rank, d · kernel), for convs with a core `lokr_t2` as in LoHa. The weight is (a · b, c · d,
-    kernel…)."""
+    (b, rank) and `lokr_w2_b` (rank, d · kernel), for convs with a core `lokr_t2` as in LoHa. The weight is
+    (a · b, c · d, kernel…)."""
 
     name = "lokr"
     title = "LoKr"
@@ -94,8 +94,8 @@ class Lokr(Variant):
         return {**tensors, role: tensors[role] * factor}
 
     def start(self, shape: tuple[int, ...], rank: int, factor: int = 0) -> dict[str, Tensor]:
-        """As LyCORIS starts one: `lokr_w1` complete, `lokr_w2` in two parts if that is smaller, and zero. `factor`: a side
-        of `lokr_w1`, where it divides the weight's; 0: both factors as equal as possible."""
+        """As LyCORIS starts one: `lokr_w1` complete, `lokr_w2` in two parts if that is smaller, and zero. `factor`: a
+        side of `lokr_w1`, where it divides the weight's; 0: both factors as equal as possible."""
         import torch
 
         (a, b), (c, d), kernel = _split(shape[0], factor), _split(shape[1], factor), prod(shape[2:])
