@@ -137,12 +137,12 @@ class FileFacts:
         text: dict[str, int] = {}
         for key, shape in self.shapes.items():
             stem, _, role = key.partition(".")
-            if role != "lora_down.weight" or len(shape) < 2:
-                continue
-            width = shape[1] if stem.startswith("lora_unet_") and stem.endswith(_WIDTH_ENDINGS) else 0
+            width = shape[1] if role == "lora_down.weight" and len(shape) > 1 else 0
             if stem.startswith("lora_te") and "_self_attn_" in stem:
-                text[stem.split("_")[1]] = shape[1]
-                width = text.get("te", 0) or (sum(text.values()) if len(text) == 2 else 0)
+                text[stem.split("_")[1]] = width  # a key of another role takes the width away again
+                width = text.get("te", 0) or (text["te1"] + text["te2"] if text.get("te1") and text.get("te2") else 0)
+            elif not (stem.startswith("lora_unet_") and stem.endswith(_WIDTH_ENDINGS)):
+                width = 0
             if width:
                 expected = self.kind.version if self.kind is not None else ""
                 return _VERSIONS.get(width, expected)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from published_sizes import components
+from rows import every_row
 from safetensors.torch import load_file, save_file
 from small_weights import weights_of
 from typer.testing import CliRunner
@@ -166,6 +167,40 @@ def test_self_attention_alone_is_not_known_by_invokeai(named: Any) -> None:
     found = loaded("sd1", kohya("sd1", modules))
     assert found.pop("InvokeAI")[0] == 0
     assert all(count == 64 for count, _ in found.values())
+
+
+def in_file_order(shapes: dict[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """As safetensors writes them: by type, the float32 alphas first, then by name."""
+    return {key: shapes[key] for key in sorted(shapes, key=lambda key: (not key.endswith(".alpha"), key))}
+
+
+def first_block(name: str) -> bool:
+    return ".attn1." in name and ".down_blocks.1." in name
+
+
+#: kind, groups, which modules, and whether InvokeAI takes the file for one of its base
+BY_WIDTH = [
+    ("sdxl", ("attn",), None, True),
+    ("sdxl", ("conv",), None, False),
+    ("sdxl", ("proj",), None, False),
+    ("sdxl", ("text", "conv"), None, False),
+    ("sdxl", ("attn",), first_block, False),
+    ("sdxl", ("attn",), lambda name: ".attn1." in name, True),  # it has transformers of more than two layers
+    ("sd1", ("attn", "conv"), None, True),
+    ("sd1", ("attn", "conv"), lambda name: ".attn" not in name or ".up_blocks.3." in name, False),  # taken for SDXL
+    ("sd1", ("text", "conv"), None, True),
+    ("sd2", ("attn", "conv"), None, True),
+    ("sd2", ("ff",), None, False),
+]
+
+
+@every_row("kind, groups, chosen, is_known", BY_WIDTH)
+def test_invokeai_recognises_the_base_by_the_first_width_in_the_file(
+    kind: str, groups: tuple[str, ...], chosen: Any, is_known: bool, named: Any
+) -> None:
+    modules = {name: s for name, s in of(named, kind, *groups).items() if chosen is None or chosen(name)}
+    count, total = loaded(kind, in_file_order(kohya(kind, modules)))["InvokeAI"]
+    assert count == (total if is_known else 0)
 
 
 def test_missing_marks_are_noted(named: Any) -> None:
