@@ -25,6 +25,7 @@ from sd_lora.data.findings import Finding
 from sd_lora.data.folders.entries import Entry, Listing
 from sd_lora.data.folders.listing import list_folder
 from sd_lora.data.pictures.decode import PictureError, check_colour, read_mask, read_picture
+from sd_lora.data.pictures.pixels import mask_of
 from sd_lora.data.pictures.views import views_of
 from sd_lora.data.planning import exposures_of, hold_out, schedule_for, steps_of
 from sd_lora.models.opening import ModelFamily, open_base
@@ -33,6 +34,8 @@ Watch = Callable[[int, int], None]
 _MOST_THUMBNAILS = 500
 _MOST_CAPTIONS = 8
 _LEAST_MASK = 0.01
+_OF_CAPTIONS = ("caption-missing", "caption-empty", "caption-unread")
+_ALPHA = ("image-alpha", "image-transparent")
 #: how to train on an image that is left out, where repair is not the remedy
 _TO_TRAIN = {
     "image-unsupported": "save [it|them] as PNG to train on [it|them]",
@@ -65,6 +68,7 @@ class _Inspected:
     digest: str
     findings: tuple[Finding, ...]
     thumbnail: bytes | None = None
+    transparent: bool = False
 
 
 def check_folder(config: RunConfig, *, thumbnails: bool = False, watch: Watch | None = None) -> Check:
@@ -84,14 +88,23 @@ def check_folder(config: RunConfig, *, thumbnails: bool = False, watch: Watch | 
     order, small = {entry.name: number for number, entry in enumerate(listing.entries)}, result.thumbnails
     times = exposures_of(result.schedule, result.steps) if result.schedule else [None] * len(result.examples)
     counted = [*zip(result.examples, times, strict=True), *((example, None) for example in result.held)]
+    held = {id(example) for example in result.held}
     rows = [
-        ImageRow(e.name, tuple(dict.fromkeys(e.captions))[:_MOST_CAPTIONS], e.width, e.height, small.get(e.name), n)
-        for e, n in sorted(counted, key=lambda pair: order[pair[0].name])
+        _row(example, number, small.get(example.name), id(example) in held)
+        for example, number in sorted(counted, key=lambda pair: order[pair[0].name])
     ]
     skipped = sum(finding.code == "image-skipped" for finding in result.findings)
     summary = f"{listing.summary}; {skipped} cannot be read and {'is' if skipped == 1 else 'are'} left out"
     summary = summary if skipped else listing.summary
     return Check(config.data.folder, listing.layout, summary, rows, result.findings, plan)
+
+
+def _row(example: Example, exposures: int | None, small: bytes | None, held: bool) -> ImageRow:
+    """An image as a check shows it."""
+    mask = example.mask.name if example.mask else "alpha" if example.alpha else None
+    use = "validation" if held else "regularisation" if example.prior else "training"
+    captions = tuple(dict.fromkeys(example.captions))[:_MOST_CAPTIONS]
+    return ImageRow(example.name, captions, example.width, example.height, small, exposures, mask, use)
 
 
 def examine(
@@ -105,11 +118,13 @@ def examine(
 ) -> Examined:
     """Decode and look at every entry of `listing`, read its captions as the base model will, and plan the exposures."""
     side, grain = config.data.resolution or family.native_size(pipe), family.grain(pipe)
-    every = list(_look_at_all(listing.entries, config, (side, grain), thumbnails, watch))
+    entries, unused = _used(listing, config)
+    every = list(_look_at_all(entries, config, (side, grain), thumbnails, watch))
     good = [s for s in every if s.example is not None and s.look is not None]
     lost = {s.entry.name for s in every} - {s.entry.name for s in good}  # no caption would help them
-    listed = [f for f in listing.findings if f.file not in lost or f.code not in ("caption-missing", "caption-empty")]
-    findings = [*listed, *(finding for s in every for finding in s.findings)]
+    lost |= {e.name for e in listing.entries} - {e.name for e in entries}
+    listed = [f for f in listing.findings if f.file not in lost or f.code not in _OF_CAPTIONS]
+    findings = [*listed, *unused, *(finding for s in every for finding in s.findings)]
     examples = with_captions(
         [s.example for s in good if s.example is not None],
         [s.entry for s in good],
@@ -121,9 +136,10 @@ def examine(
         [s.entry.name for s in good], [s.digest for s in good], [s.look.phash for s in good if s.look]
     )
     findings += _words(examples, config, family, pipe)
+    transparent = any(s.transparent for s in good)
     entries = [s.entry for s in good]
     excessive = excessive_repeats(entries)
-    findings += [*idle_settings(config.data, listing.layout, entries, side), *excessive]
+    findings += [*idle_settings(config, listing.layout, entries, side, transparent), *excessive]
     examples, held = hold_out(examples, config.training.hold_out, config.training.seed)
     trained = [example for example in examples if not example.prior]
     findings += _about_the_set(listing, trained, bool(every))
@@ -132,6 +148,19 @@ def examine(
     findings += _unseen(schedule, examples, steps)
     pictures = {s.entry.name: s.thumbnail for s in good if s.thumbnail is not None}
     return Examined(examples, findings, schedule, steps, side, pictures, held)
+
+
+def _used(listing: Listing, config: RunConfig) -> tuple[Sequence[Entry], list[Finding]]:
+    """The entries of `listing` that are used: those to hold out only if the loss on them is measured, which a finding
+    says if it is not."""
+    held = [entry.name for entry in listing.entries if entry.held]
+    if config.training.validate_every or not held:
+        return listing.entries, []
+    what = f"taken for validation images: {'1 image is' if len(held) == 1 else f'{len(held)} images are'} not read"
+    folder = f"{held[0].rpartition('/')[0]}/"
+    advice = "set training.validate_every to measure the loss on them, or data.folder_roles=false to train on them"
+    used = [entry for entry in listing.entries if not entry.held]
+    return used, [Finding("folder-role", folder, what, advice)]
 
 
 def _unseen(schedule: Schedule | None, examples: Sequence[Example], steps: int) -> list[Finding]:
@@ -165,8 +194,10 @@ def _look(entry: Entry, config: RunConfig, sizes: tuple[int, int], pictured: boo
     data, findings = config.data, list[Finding]()
     try:
         picture = read_picture(entry.file, data.background)
-        if entry.mask is not None:
-            share = ImageStat.Stat(read_mask(entry.mask, picture.image.size)).mean[0] / 255
+        given = read_mask(entry.mask, picture.image.size) if entry.mask is not None else None
+        mask = mask_of(given, picture.alpha if entry.alpha else None)
+        if mask is not None:
+            share = ImageStat.Stat(mask).mean[0] / 255
             if share < _LEAST_MASK:
                 findings.append(Finding("mask-empty", entry.name, f"{_little(share)} of it is learnt"))
     except PictureError as error:
@@ -175,15 +206,16 @@ def _look(entry: Entry, config: RunConfig, sizes: tuple[int, int], pictured: boo
         return _Inspected(entry, None, None, "", (Finding(code, file, error.detail, advice),))
     view = views_of(*picture.image.size, *sizes, data)[0]
     look = look_at(picture.image, trained=view.size, jpeg_quality=picture.jpeg_quality)
-    transparent = any(code in ("image-alpha", "image-transparent") for code, _ in picture.remarks)
+    transparent = picture.alpha is not None
     laid = f", laid on {data.background}"
     findings += [
         Finding(code, entry.name, detail + (laid if code == "image-alpha" else ""))
         for code, detail in (*picture.remarks, *look.remarks)
+        if not (entry.alpha and code in _ALPHA)  # what is transparent is left out, as was asked for
     ]
     example = replace(example_of(entry, picture.image.size, data, transparent=transparent), digest=picture.digest)
     small = thumbnail(picture.image) if pictured else None
-    return _Inspected(entry, example, look, picture.digest, tuple(findings), small)
+    return _Inspected(entry, example, look, picture.digest, tuple(findings), small, transparent)
 
 
 def _little(share: float) -> str:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from math import gcd
+from pathlib import Path
 
-from sd_lora.config.conflicts import ImageFacts, image_conflicts
-from sd_lora.config.schema import DataConfig
+from sd_lora.config.conflicts import ImageFacts, image_conflicts, validation_conflicts
+from sd_lora.config.schema import RunConfig
 from sd_lora.data.findings import Finding
 from sd_lora.data.folders.entries import Entry, TagRules
 
@@ -14,8 +16,12 @@ from sd_lora.data.folders.entries import Entry, TagRules
 _MOST_EXPOSURES = 300_000
 
 
-def idle_settings(data: DataConfig, layout: str, entries: Sequence[Entry], side: int) -> list[Finding]:
-    """Settings of `data` that change nothing for `entries`, which are trained at `side` pixels first."""
+def idle_settings(
+    config: RunConfig, layout: str, entries: Sequence[Entry], side: int, transparent: bool
+) -> list[Finding]:
+    """Settings that change nothing for `entries`, of which one may be `transparent`, and which are trained at `side`
+    pixels first."""
+    data, masks = config.data, os.path.realpath(os.path.expanduser(config.data.mask_folder))
     if all(entry.prior for entry in entries):  # which is an error already
         return []
     loose = [(_loose(caption, e.rules), e.rules) for e in entries for caption in e.captions if e.rules.comma in caption]
@@ -27,8 +33,12 @@ def idle_settings(data: DataConfig, layout: str, entries: Sequence[Entry], side:
         shuffled=any(rules.shuffle and count > 1 for count, rules in loose),
         dropped=any(rules.dropout and count for count, rules in loose),
         varied=any(entry.rules.vary for entry in entries),
+        transparent=transparent,
+        masked=any(Path(os.path.realpath(entry.mask)).is_relative_to(masks) for entry in entries if entry.mask),
+        validation=any(entry.held for entry in entries),
     )
-    return [Finding("setting-idle", None, sentence) for sentence in image_conflicts(data, facts)]
+    sentences = [*image_conflicts(data, facts), *validation_conflicts(config.training, facts)]
+    return [Finding("setting-idle", None, sentence) for sentence in sentences]
 
 
 def excessive_repeats(entries: Sequence[Entry]) -> list[Finding]:

@@ -26,6 +26,9 @@ class ImageRow:
     height: int
     thumbnail: bytes | None = None
     exposures: int | None = None
+    #: the mask's file name, and what the image is used as
+    mask: str | None = None
+    use: str = "training"
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ class Check:
             "summary": self.summary,
             "examples": [
                 {"file": row.name, "caption": row.captions[0], "captions": list(row.captions), "width": row.width,
-                 "height": row.height, "exposures": row.exposures}
+                 "height": row.height, "exposures": row.exposures, "use": row.use, "mask": row.mask}
                 for row in self.images
             ],
             "findings": [finding.to_json() for finding in self.findings],

@@ -62,6 +62,11 @@ class ImageFacts:
     dropped: bool
     #: an image's captions are varied
     varied: bool
+    #: an image has transparent places, or a mask in data.mask_folder
+    transparent: bool
+    masked: bool
+    #: there are images in a folder named val, or as few other names say
+    validation: bool
 
 
 def conflicts(config: RunConfig) -> list[str]:
@@ -159,6 +164,18 @@ def text_conflicts(config: RunConfig, *, text: bool | None = None, more: bool = 
     return [sentence for wrong, sentence in problems if wrong]
 
 
+def validation_conflicts(training: TrainingConfig, facts: ImageFacts) -> list[str]:
+    """Settings of the validation loss that change nothing for these images."""
+    problems = [
+        (bool(training.validate_every) and not training.hold_out and not facts.validation,
+            "training.validate_every has no effect because no image is held out; set training.hold_out to the share "
+            "that is, or put images into a folder named val"),
+        (bool(training.hold_out) and facts.validation,
+            "training.hold_out has no effect because the images of the folder for validation are held out"),
+    ]  # fmt: skip
+    return [sentence for wrong, sentence in problems if wrong]
+
+
 def image_conflicts(data: DataConfig, facts: ImageFacts) -> list[str]:
     """Settings that change nothing for these images."""
     plain, separator = type(data)(), "commas" if data.tag_separator == "," else f'"{data.tag_separator}"'
@@ -171,15 +188,25 @@ def image_conflicts(data: DataConfig, facts: ImageFacts) -> list[str]:
         ("caption_variants", data.caption_variants != plain.caption_variants and not facts.varied,
             "neither data.shuffle_tags nor data.tag_dropout is set"),
         ("more_resolutions", facts.side in data.more_resolutions, f"images are trained at {facts.side} pixels anyway"),
+        ("alpha", data.alpha != plain.alpha and not facts.transparent, "no image has transparent places"),
+        ("mask_folder", bool(data.mask_folder) and not facts.masked, "it holds no mask of these images"),
         *((key, table and getattr(data, key) != getattr(plain, key), "captions are read from the metadata")
-            for key in ("caption_suffixes", "caption_lines")),
+            for key in ("caption_suffixes", "caption_lines", "captions_from")),
     ]  # fmt: skip
     return [f"data.{key} has no effect because {why}" for key, wrong, why in problems if wrong]
 
 
 def _of_data(data: DataConfig) -> Rows:
     varied = data.shuffle_tags or data.tag_dropout > 0
+    named = data.captions_from == "name"
     return [
+        (named and data.layout == "bare",
+            "data.captions_from=name cannot act with data.layout=bare, which reads no captions; leave one out"),
+        *((named and getattr(data, key) != getattr(type(data)(), key),
+            f"data.{key} has no effect with data.captions_from=name; leave one out")
+            for key in ("caption_suffixes", "caption_lines")),
+        (bool(data.mask_folder) and not data.masks,
+            "data.mask_folder has no effect with data.masks=false; leave one out"),
         (not varied and data.keep_tags > 0,
             "data.keep_tags has no effect alone; set data.shuffle_tags or data.tag_dropout"),
         (not varied and data.tag_separator != type(data)().tag_separator,
@@ -214,8 +241,6 @@ def _of_training(training: TrainingConfig) -> Rows:
             "training.ema_decay has no effect unless training.average=ema"),
         (bool(training.hold_out) and not training.validate_every,
             "training.hold_out has no effect alone; set training.validate_every to how often the loss is measured"),
-        (bool(training.validate_every) and not training.hold_out,
-            "training.validate_every has no effect alone; set training.hold_out to the share of images held out"),
         (bool(training.micro_batch and training.micro_batch > training.batch_size),
             f"training.micro_batch is {training.micro_batch}, more than training.batch_size, {training.batch_size}; "
             "lower it or leave it out"),

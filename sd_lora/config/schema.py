@@ -81,6 +81,8 @@ class DataConfig:
     """the word that calls the style: captions become "<caption>, in <trigger> style" """
     default_caption: str = ""
     """used for an image without a caption; empty: a missing caption is an error, unless there is none at all"""
+    captions_from: Literal["files", "name"] = "files"
+    """files: captions are beside the images or in a table; name: an image's name is its caption, without counters"""
     caption_suffixes: Suffixes = (".txt", ".caption")
     """endings of caption files, the preferred one first"""
     caption_lines: Literal["each", "joined"] = "each"
@@ -97,8 +99,14 @@ class DataConfig:
     """how many shuffled versions of a caption are made"""
     background: Text = "white"
     """the colour behind transparent images: a name or #rrggbb"""
+    alpha: Literal["background", "mask"] = "background"
+    """background: transparent places are learned in that colour; mask: they are not learned"""
     masks: bool = True
     """learn only the white parts of NAME_mask.png or NAME-masklabel.png, where there is one"""
+    mask_folder: str = ""
+    """a folder of masks that have the names of their images"""
+    folder_roles: bool = True
+    """use folders named reg, masks, val, samples, … for what they are named after; false: read them like all others"""
     regularisation: str = ""
     """a folder of regularisation images, which are trained without the trigger word"""
     prior_weight: Annotated[float, Field(gt=0, le=1000)] = 1.0

@@ -15,6 +15,7 @@ from sd_lora.data.cache import Cache, key_of
 from sd_lora.data.examples import Example
 from sd_lora.data.exposures import Group, Schedule
 from sd_lora.data.pictures.decode import decode, decode_mask, digest_of, read_bytes
+from sd_lora.data.pictures.pixels import mask_of
 from sd_lora.data.pictures.views import Framing, Size, View
 from sd_lora.data.seeds import generator_for
 from sd_lora.errors import DataError, TrainingStopped
@@ -64,7 +65,7 @@ class EncodedSet:
     ) -> None:
         self.examples, self.schedule, self.cache = list(examples), schedule, cache
         self._encoders, self._prior_weight = encoders, prior_weight
-        self._weighted = any(e.mask is not None or (e.prior and prior_weight != 1) for e in self.examples)
+        self._weighted = any(e.mask is not None or e.alpha or (e.prior and prior_weight != 1) for e in self.examples)
         #: key of the latents of each (image, resolution)
         self._latents: dict[tuple[int, int], str] = {}
         self._shapes: dict[Size, tuple[int, ...]] = {}
@@ -144,7 +145,7 @@ class EncodedSet:
             key = key_of(
                 kind="latents",
                 image=digest,
-                mask=digest_of(masked) if masked is not None else "",
+                mask=(digest_of(masked) if masked is not None else "") + "+alpha" * example.alpha,
                 background=example.background,
                 size=[example.width, example.height],
                 flips=seen.flips,
@@ -193,14 +194,15 @@ class EncodedSet:
 
 def _decoded(example: Example, content: bytes, masked: bytes | None) -> tuple[Image.Image, Image.Image | None]:
     """The picture and its mask. DataError if its size is not the one that its views and framings were made for."""
-    picture = decode(content, example.name, example.background or "white").image
+    decoded = decode(content, example.name, example.background or "white")
+    picture = decoded.image
     if picture.size != (example.width, example.height):
         raise DataError(
             f"{example.name} was replaced while it was being read: {example.width} × {example.height} pixels, now "
             f"{picture.width} × {picture.height}; start again"
         )
     mask = decode_mask(masked, example.mask.name, picture.size) if masked is not None and example.mask else None
-    return picture, mask
+    return picture, mask_of(mask, decoded.alpha if example.alpha else None)
 
 
 def _flipped(picture: Image.Image, flips: int) -> Iterator[Image.Image]:

@@ -15,7 +15,7 @@ from sd_lora.data.folders.entries import Entry
 class Example:
     """One image of the set. `width` and `height` are in pixels, upright; `written` are its captions as the user wrote
     them, `captions` as they are trained, each as often as it is drawn. `background` is the colour behind
-    it, empty if it is opaque. `digest` is that of the image's bytes, empty if it was not read."""
+    it, empty if it is opaque; with `alpha`, transparent places are not learned. `held` says that it is held out. `digest` is that of the image's bytes, empty if it was not read."""
 
     file: Path
     name: str
@@ -29,6 +29,8 @@ class Example:
     may_flip: bool = True
     background: str = ""
     digest: str = ""
+    alpha: bool = False
+    held: bool = False
 
     @property
     def caption(self) -> str:
@@ -51,6 +53,8 @@ def example_of(entry: Entry, size: tuple[int, int], config: DataConfig, *, trans
         entry.prior,
         entry.may_flip and not any(is_sided(c, trigger) for c in written),
         config.background if transparent else "",
+        alpha=entry.alpha and transparent,
+        held=entry.held,
     )
 
 

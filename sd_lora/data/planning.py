@@ -42,8 +42,10 @@ def steps_of(training: TrainingConfig, images: Sequence[Example]) -> int:
 
 
 def hold_out(examples: Sequence[Example], share: float, seed: int) -> tuple[list[Example], list[Example]]:
-    """`examples` that are trained on, and about the `share` of them that is not: at least one, if any, and never a
-    regularisation image. ConfigError if fewer than two would remain."""
+    """`examples` that are trained on, and those that are not: those in a folder of validation images, or else about the
+    `share` of all, at least one, and never a regularisation image. ConfigError if fewer than two would remain."""
+    if any(example.held for example in examples):
+        return [e for e in examples if not e.held], [e for e in examples if e.held]
     images = [i for i, example in enumerate(examples) if not example.prior]
     if not share or not images:
         return list(examples), []

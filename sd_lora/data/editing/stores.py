@@ -11,11 +11,12 @@ from pathlib import Path
 
 from sd_lora.config.schema import DataConfig
 from sd_lora.data.editing.table_text import TextRow, text_rows, with_captions
+from sd_lora.data.folders.beside import in_order
 from sd_lora.data.folders.caption_files import MARKS, MAX_BYTES, CaptionError, decode_text, read_caption_file
 from sd_lora.data.folders.metadata import entries_of
 from sd_lora.data.folders.metadata_rows import MAX_BYTES as MAX_TABLE
 from sd_lora.data.folders.metadata_rows import read_rows
-from sd_lora.data.folders.sidecars import Subset, in_order
+from sd_lora.data.folders.sidecars import Subset
 from sd_lora.data.folders.tree import File, Folder, Notes, key, relative, stem_of, suffix_of
 from sd_lora.data.pictures.decode import digest_of
 from sd_lora.errors import DataError, reason

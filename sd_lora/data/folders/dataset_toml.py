@@ -7,7 +7,7 @@ import os
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -20,7 +20,9 @@ from sd_lora.data.folders.entries import Entry
 from sd_lora.data.folders.kohya import Part, listed, note_repeats, plural
 from sd_lora.data.folders.metadata import entries_of, note_rest
 from sd_lora.data.folders.metadata_rows import RowsError, clipped, kind_of
+from sd_lora.data.folders.roles import Role, role_of
 from sd_lora.data.folders.sidecars import Reading, Source, Subset, read_leaf
+from sd_lora.data.folders.subset_masks import masked, note_role
 from sd_lora.data.folders.tree import Folder, Notes, likely_folder, relative, suffix_of, walk
 from sd_lora.errors import DataError, reason, shown
 
@@ -49,11 +51,13 @@ class _Settings(BaseModel):
     shuffle_caption: bool | None = None
     caption_tag_dropout_rate: Annotated[float, Field(ge=0, lt=1)] | None = None
     flip_aug: bool = True
-    is_reg: bool = False
+    is_reg: bool | None = None
+    conditioning_data_dir: Annotated[str, Field(min_length=1)] | None = None
+    alpha_mask: bool | None = None
 
     def subset(self, config: DataConfig) -> Subset:
         """How a folder is read by these settings, and by `config` where they say nothing."""
-        of = Subset.of(config, self.class_tokens, self.is_reg)
+        of = Subset.of(config, self.class_tokens, self.prior(config))
         given = {
             "shuffle": self.shuffle_caption, "keep": self.keep_tokens, "dropout": self.caption_tag_dropout_rate,
             "separator": self.keep_tokens_separator or None, "comma": (self.caption_separator or "").strip() or None,
@@ -62,7 +66,21 @@ class _Settings(BaseModel):
         ending = self.caption_extension
         suffixes = (ending if ending.startswith(".") else f".{ending}",) if ending else of.suffixes
         affixes = {"prefix": self.caption_prefix, "suffix": self.caption_suffix}
-        return replace(of, suffixes=suffixes, rules=rules, repeats=self.num_repeats, may_flip=self.flip_aug, **affixes)
+        alpha = of.alpha if self.alpha_mask is None else self.alpha_mask
+        others = of.others and not ending
+        of = replace(of, suffixes=suffixes, rules=rules, alpha=alpha, others=others, **affixes)
+        return replace(of, repeats=self.num_repeats, may_flip=self.flip_aug)
+
+    def prior(self, config: DataConfig) -> bool:
+        """Whether its images are regularisation images: as it says, or else as the name of its folder says."""
+        if self.is_reg is not None or not config.folder_roles:
+            return bool(self.is_reg)
+        role = self.role()
+        return role is not None and role.use == "regularisation"
+
+    def role(self) -> Role | None:
+        """What the name of its folder says of its images."""
+        return role_of(PureWindowsPath(self.image_dir or "").name)
 
 
 def _looks_like_one(path: Path) -> bool:
@@ -110,7 +128,11 @@ def read_file(file: Path, source: Source) -> tuple[Reading, set[str]]:
         folder = _image_folder(settings, file, seen, notes)
         if folder is None:
             continue
+        prior = settings.prior(source.config)
+        if source.config.folder_roles and settings.is_reg is None and (role := settings.role()):
+            note_role(f"image_dir {clipped(settings.image_dir or '')}", role, name, notes)
         images = _images(settings, folder, file.parent, replace(source, folder=folder))
+        images = masked(images, folder, _conditioning(settings, file.parent), replace(source, folder=folder), seen)
         if not images and not settings.metadata_file:
             notes.add("no-images", name, f"image_dir {clipped(settings.image_dir or '')} holds none directly in it")
         inside += folder.folders
@@ -118,7 +140,7 @@ def read_file(file: Path, source: Source) -> tuple[Reading, set[str]]:
             seen |= {os.path.realpath(f.path) for f in folder.below()}
             seen.add(os.path.realpath(_place(settings.metadata_file, file.parent)))
         entries += images
-        parts.append(Part(folder.name or ".", len(images), settings.num_repeats, settings.is_reg))
+        parts.append(Part(folder.name or ".", len(images), settings.num_repeats, prior))
     notes.not_read += [f"{folder.name}/" for folder in inside if os.path.realpath(folder.path) not in seen]
     note_repeats(parts, notes)
     count = f"{len(parts)} subset{'' if len(parts) == 1 else 's'}"
@@ -166,6 +188,11 @@ def _images(settings: _Settings, folder: Folder, base: Path, source: Source) -> 
     entries, met = entries_of(rows, folder, subset, notes, by_stem=True)
     note_rest(folder, entries, {file} | met, notes)
     return entries
+
+
+def _conditioning(settings: _Settings, base: Path) -> Path | None:
+    """The folder of masks that a subset names."""
+    return _place(settings.conditioning_data_dir, base) if settings.conditioning_data_dir else None
 
 
 def _subsets(content: Mapping[str, Any], name: str, notes: Notes) -> Iterator[_Settings]:

@@ -13,7 +13,6 @@ from sd_lora.errors import shown, some
 
 _NUMBERED = re.compile(r"([0-9]+)_(.+)", re.DOTALL)
 _IMAGES = frozenset({"img", "image", "images"})
-_PRIOR = frozenset({"reg"})
 
 
 @dataclass(frozen=True)
@@ -35,7 +34,7 @@ class _Leaf:
 
 
 def read(source: Source) -> Reading | None:
-    """The folders named so in the folder, in its ``img`` and ``reg`` (whose images are prior), or the folder itself.
+    """The folders named so in the folder or in its ``img``, or the folder itself.
 
     None if there are none. If they are deeper, no image is read and a finding names the likely folder.
     """
@@ -44,7 +43,6 @@ def read(source: Source) -> Reading | None:
         return _too_deep(source)
     config, notes = source.config, source.notes
     leaf_of = {id(folder): leaf for leaf in leaves for folder in leaf.folder.below()}
-    in_reg = {id(folder) for top in source.folder.folders if _called(top, _PRIOR) for folder in top.below()}
     entries: list[Entry] = []
     counts = dict.fromkeys((id(leaf) for leaf in leaves), 0)
     for folder in source.folder.below():
@@ -53,7 +51,7 @@ def read(source: Source) -> Reading | None:
             images = read_leaf(folder, replace(Subset.of(config, leaf.word, leaf.prior), repeats=leaf.repeats), notes)
             counts[id(leaf)] += len(images)
         else:
-            images = read_leaf(folder, Subset.of(config, prior=source.prior or id(folder) in in_reg), notes)
+            images = read_leaf(folder, Subset.of(config, prior=source.prior), notes)
             for entry in images:
                 notes.add("layout-mixed", entry.name, "it is beside kohya's folders and read with repeats 1")
             if images and folder is not source.folder:
@@ -114,18 +112,14 @@ def repeats_of(name: str) -> tuple[int, str] | None:
 
 def _leaves(source: Source) -> list[_Leaf]:
     top = source.folder
-    places = [(folder, source.prior) for folder in top.folders]
+    places = list(top.folders)
     for folder in top.folders:
-        if _called(folder, _IMAGES | _PRIOR):
-            places += [(inner, source.prior or _called(folder, _PRIOR)) for inner in folder.folders]
-    named = [(folder, repeats_of(folder.path.name), prior) for folder, prior in places if folder.holds_pictures()]
-    if not any(repeats for _, repeats, _ in named):
-        named = [(top, repeats_of(source.word), source.prior)] if top.pictures() else []
-    return [_Leaf(folder, *repeats, prior) for folder, repeats, prior in named if repeats]
-
-
-def _called(folder: Folder, names: frozenset[str]) -> bool:
-    return folder.path.name.lower() in names
+        if folder.path.name.lower() in _IMAGES:
+            places += folder.folders
+    named = [(folder, repeats_of(folder.path.name)) for folder in places if folder.holds_pictures()]
+    if not any(repeats for _, repeats in named):
+        named = [(top, repeats_of(source.word))] if top.pictures() else []
+    return [_Leaf(folder, *repeats, source.prior) for folder, repeats in named if repeats]
 
 
 def _too_deep(source: Source) -> Reading | None:

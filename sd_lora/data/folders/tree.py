@@ -1,31 +1,37 @@
-"""The first look at a folder of images: one walk that opens no file, and notes on what is found."""
+"""The first look at a folder of images: one walk that opens no file but those without an ending, and notes."""
 
 from __future__ import annotations
 
 import difflib
 import os
+import re
 import unicodedata
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from sd_lora.data.findings import Finding
-from sd_lora.data.pictures.decode import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, suffix_of
+from sd_lora.data.pictures.decode import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, holds_image, suffix_of
 from sd_lora.errors import reason, shown, some
 
 PICTURE_SUFFIXES = IMAGE_SUFFIXES | FOREIGN_SUFFIXES.keys()
 _RUN = frozenset({"log.jsonl", "config.toml"})
+#: no ending at all, or none that files other than images have: ``.jpg_large``, ``.jpeg!d``, ``.20231012``
+_ODD = re.compile(r"|\.\d+|\.(jpe?g|png|webp|gif|avif|heic|bmp|tiff?)[^a-z0-9].*", re.DOTALL)
+_ARCHIVES = frozenset(".zip .tar .gz .tgz .bz2 .xz .7z .rar .cbz .zst".split())
 _JUNK = frozenset({"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir"})
 
 
 class File(NamedTuple):
-    """A file: where it is, its name as shown, and whether there is a link in its path."""
+    """A file: where it is, its name as shown, whether there is a link in its path, and whether it holds an image
+    though its name has no ending that says so."""
 
     path: Path
     name: str
     linked: bool
+    unnamed: bool = False
 
 
 @dataclass
@@ -48,7 +54,7 @@ class Folder:
 
     def pictures(self) -> dict[str, File]:
         """The images directly in it, including kinds that are not read."""
-        return {name: file for name, file in self.files.items() if suffix_of(name) in PICTURE_SUFFIXES}
+        return {name: file for name, file in self.files.items() if file.unnamed or suffix_of(name) in PICTURE_SUFFIXES}
 
     def holds_pictures(self) -> bool:
         return any(folder.pictures() for folder in self.below())
@@ -77,14 +83,14 @@ class Notes:
         return (*self.findings, *([Finding("not-read", None, what)] if names else []))
 
 
-def walk(top: Path, notes: Notes, name: str = "", leave_out: Path | None = None, deep: bool = True) -> Folder:
-    """All that is in `top` except hidden files, `leave_out`, caches and the run folders of this program.
+def walk(top: Path, notes: Notes, name: str = "", leave_out: Iterable[Path | None] = (), deep: bool = True) -> Folder:
+    """All that is in `top` except hidden files, the folders to `leave_out`, caches and the run folders of this program.
 
     `name` comes before every name. Links to folders are followed last, and no folder is read twice; without `deep`,
     subfolders are not read. Raises OSError if `top` itself cannot be read.
     """
     root, real_top = Folder(top, name), Path(os.path.realpath(top))
-    seen = {_identity(folder) for folder in (top, leave_out) if folder}
+    seen = {_identity(folder) for folder in (top, *leave_out) if folder}
     waiting: deque[tuple[Folder, str, bool]] = deque()
 
     def plan(folder: Folder, inside: list[tuple[str, bool]]) -> None:
@@ -133,9 +139,16 @@ def _scan(folder: Folder) -> list[tuple[str, bool]]:
             if _is_folder(entry):
                 inside.append((entry.name, link))
             else:
-                file = File(Path(entry.path), folder.inner(entry.name), link or folder.linked)
+                path = Path(entry.path)
+                unnamed = bool(_ODD.fullmatch(suffix_of(entry.name))) and holds_image(path)
+                file = File(path, folder.inner(entry.name), link or folder.linked, unnamed)
                 folder.files[entry.name] = file
     return inside
+
+
+def is_read(file: File) -> bool:
+    """Whether `file` is an image of a kind that is read."""
+    return file.unnamed or suffix_of(file.path.name) in IMAGE_SUFFIXES
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -148,6 +161,11 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 def _identity(folder: Path) -> tuple[int, int]:
     status = folder.stat()
     return status.st_dev, status.st_ino
+
+
+def is_archive(name: str) -> bool:
+    """Whether a file must be unpacked before anything in it is read."""
+    return suffix_of(name) in _ARCHIVES
 
 
 def likely_folder(path: Path) -> Path | None:
@@ -167,6 +185,11 @@ def likely_folder(path: Path) -> Path | None:
 
 def stem_of(name: str) -> str:
     return os.path.splitext(name)[0]
+
+
+def plain_name(name: str) -> str:
+    """A folder's bare name in small letters, without dots before it, and with ``_`` between its words."""
+    return "_".join(part for part in re.split(r"[\s._-]+", key(name)) if part)
 
 
 def key(name: str) -> str:

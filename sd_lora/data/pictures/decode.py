@@ -29,13 +29,16 @@ _MOST_PER_BYTE = 10_000  # a large picture with more pixels for each byte of its
 _large = threading.RLock()  # large files are read and decoded one at a time, however many threads there are
 
 _SUFFIXES = {
-    "PNG": ".png .apng", "JPEG": ".jpg .jpeg .jpe .jfif .mpo", "WEBP": ".webp", "BMP": ".bmp .dib",
+    "PNG": ".png .apng", "JPEG": ".jpg .jpeg .jpe .jfif .mpo .jpg_large .jpeg_large .jpg_orig", "WEBP": ".webp", "BMP": ".bmp .dib",
     "TIFF": ".tif .tiff", "GIF": ".gif", "AVIF": ".avif", "HEIF": ".heic .heif .hif",
 }  # fmt: skip
 _FORMAT_OF = {suffix: name for name, suffixes in _SUFFIXES.items() for suffix in suffixes.split()}
 _KIN = {"MPO": "JPEG", "DIB": "BMP"}  # formats that share their endings
 _OPENED = ("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF", "AVIF")
 IMAGE_SUFFIXES = frozenset(_FORMAT_OF)
+#: kinds that begin like nothing else; a text may begin like a BMP, and a video like a HEIF
+_PLAIN_TO_SEE = frozenset({"PNG", "JPEG", "WEBP", "TIFF", "GIF", "AVIF"})
+_HEIC = (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1")
 
 _KINDS = {
     "a JPEG XL file, for which no reader has a licence that fits": ".jxl",
@@ -70,8 +73,8 @@ class PictureError(DataError):
 
 @dataclass(frozen=True)
 class Picture:
-    """A decoded picture: `image` is RGB, sRGB and upright, `digest` the SHA-256 of its file in hexadecimal, `format`
-    Pillow's name of its kind, `remarks` (code, detail) are worth knowing, `jpeg_quality` from 1 to 100 for a JPEG.
+    """A decoded picture: `image` is RGB, sRGB and upright, `alpha` (mode L) how opaque it is, None if completely,
+    `digest` the SHA-256 of its file in hexadecimal, `format` Pillow's name of its kind, `remarks` (code, detail) are worth knowing, `jpeg_quality` from 1 to 100 for a JPEG.
     """
 
     image: Image.Image
@@ -79,6 +82,7 @@ class Picture:
     format: str
     remarks: tuple[tuple[str, str], ...] = ()
     jpeg_quality: float | None = None
+    alpha: Image.Image | None = None
 
 
 def read_picture(file: Path, background: str = "white") -> Picture:
@@ -138,8 +142,9 @@ def decode(content: bytes, name: str, background: str = "white") -> Picture:
         if alpha is not None:
             remarks.append(pixels.about_alpha(alpha))
             picture.paste(behind, None, ImageChops.invert(alpha))
+            turn_upright(alpha, orientation)
         turn_upright(picture, orientation)
-        return Picture(picture, digest_of(content), kind, tuple(remarks), quality)
+        return Picture(picture, digest_of(content), kind, tuple(remarks), quality, alpha)
 
 
 def digest_of(content: bytes) -> str:
@@ -187,6 +192,18 @@ def read_bytes(file: Path) -> bytes:
             return opened.read()
     except (OSError, ValueError, MemoryError) as error:
         raise PictureError("image-unreadable", file.name, _why_not_read(file, error)) from error
+
+
+def holds_image(file: Path) -> bool:
+    """Whether `file` begins like an image of a kind that is read, whatever its name."""
+    try:
+        if not stat.S_ISREG(file.stat().st_mode):
+            return False
+        with file.open("rb") as opened:
+            start = opened.read(_START)
+    except (OSError, ValueError):
+        return False
+    return bool(_PLAIN_TO_SEE.intersection(_kinds_of(start))) or start[4:12] in _HEIC
 
 
 def _size_of(file: Path) -> int:
@@ -268,7 +285,7 @@ def _unknown(content: bytes, name: str) -> PictureError:
     known = next((suffix for magic, suffix in _MAGIC.items() if content.startswith(magic)), "")
     if text.startswith((b"<?xml", b"<!--", b"<!DOCTYPE svg", b"<svg")) and b"<svg" in text:
         known = ".svg"
-    if content[4:12] in (b"ftypheic", b"ftypheix", b"ftyphevc", b"ftypmif1") and not _reads_heif():
+    if content[4:12] in _HEIC and not _reads_heif():
         return PictureError("image-unsupported", name, 'a HEIC file, which needs pip install "sd-lora[heic]"')
     kinds = _kinds_of(content)
     if kinds in ([], ["HEIF"]) and (kind := FOREIGN_SUFFIXES.get(known or suffix_of(name))):

@@ -145,6 +145,14 @@ def _apply(image: Image.Image, transform: ImageCms.ImageCmsTransform) -> Image.I
     return made
 
 
+def mask_of(mask: Image.Image | None, alpha: Image.Image | None) -> Image.Image | None:
+    """What is learned of a picture that has a `mask`, and of which transparent places are left out: both where there
+    are both."""
+    if mask is None or alpha is None:
+        return alpha if mask is None else mask
+    return ImageChops.multiply(mask, alpha)
+
+
 def about_alpha(alpha: Image.Image) -> tuple[str, str]:
     """The remark (code, detail) on a picture that is not completely opaque."""
     counts = alpha.histogram()

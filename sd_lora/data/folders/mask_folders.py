@@ -1,0 +1,67 @@
+"""Masks in a folder of their own: each is the mask of the image that has its name."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from sd_lora.data.folders.entries import Entry
+from sd_lora.data.folders.sidecars import MASK_NAME
+from sd_lora.data.folders.tree import Folder, Notes, key, stem_of
+from sd_lora.errors import some
+
+
+def with_masks(entries: Sequence[Entry], base: Path, masks: Folder, notes: Notes) -> list[Entry]:
+    """`entries`, those below `base` with the masks of their names below `masks`; a mask beside an image comes first.
+
+    ``10_ink/a.png`` there is the mask of ``10_ink/a.jpg``, ``a.png`` that of the one image of that name wherever it
+    is. What belongs to no image, or could belong to several, is noted.
+    """
+    finder, given = _Images(entries, base), list(entries)
+    for folder in masks.below():
+        inner = Path(os.path.relpath(folder.path, masks.path)).as_posix()
+        for name, file in folder.files.items():
+            if name not in folder.pictures():
+                notes.not_read.append(file.name)
+                continue
+            hits = finder.find("" if inner == "." else f"{inner}/", stem_of(name))
+            if len({stem_of(entries[hit].name) for hit in hits}) != 1:
+                several = f"it could be of {some([entries[hit].name for hit in hits])}"
+                notes.add("mask-unmatched", file.name, several if hits else "no image has its name")
+                continue
+            for hit in hits:
+                now = given[hit].mask
+                if now is None:
+                    given[hit] = replace(given[hit], mask=file.path)
+                elif os.path.realpath(now) != os.path.realpath(file.path):
+                    notes.not_read.append(f"{file.name} (another mask of {given[hit].name} is read)")
+    return given
+
+
+class _Images:
+    """The images below a folder, found by their stem."""
+
+    def __init__(self, entries: Sequence[Entry], base: Path) -> None:
+        homes = {entry.file.parent: os.path.realpath(entry.file.parent) for entry in entries}
+        root = os.path.realpath(base)
+        self._by_stem: dict[str, list[tuple[str, int]]] = defaultdict(list)
+        for number, entry in enumerate(entries):
+            home = homes[entry.file.parent]
+            if home == root or home.startswith(os.path.join(root, "")):
+                inner = Path(os.path.relpath(home, root)).as_posix()
+                stem = stem_of(entry.file.name)
+                self._by_stem[key(stem)].append((key(f"/{inner}/{stem}"), number))
+
+    def find(self, inner: str, stem: str) -> list[int]:
+        """The images of a mask with this `stem` in the folder `inner`: of several those whose path ends in the same."""
+        named = self._by_stem.get(key(stem), [])
+        if not named and (match := MASK_NAME.fullmatch(stem)):
+            stem = match[1]
+            named = self._by_stem.get(key(stem), [])
+        exact = [number for path, number in named if path.endswith(key(f"/{inner}{stem}"))]
+        if len(exact) > 1 and not inner:  # one directly in the folder is meant before one below it
+            exact = [number for path, number in named if path == key(f"/./{stem}")] or exact
+        return exact or [number for _, number in named]

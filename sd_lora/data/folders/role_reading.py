@@ -1,0 +1,75 @@
+"""Use the images of folders that are named after what they are for: the same in every layout."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sd_lora.data.folders import metadata
+from sd_lora.data.folders.entries import Entry
+from sd_lora.data.folders.mask_folders import with_masks
+from sd_lora.data.folders.plain import read_plainly
+from sd_lora.data.folders.roles import Aside, unused
+from sd_lora.data.folders.sidecars import Reading, Source
+from sd_lora.data.folders.tree import Folder, Notes
+
+
+def with_roles(reading: Reading, source: Source, aside: Sequence[Aside]) -> Reading:
+    """What a layout read of the folder without the folders `aside`, and what is read of those: regularisation images,
+    images to hold out, and masks. All others are noted.
+
+    Images that the layout names by themselves, as a metadata table does, are asked for.
+    """
+    if not aside:
+        return reading
+    entries, summary, notes = list(reading.entries), reading.summary, source.notes
+    homes = {os.path.realpath(entry.file.parent) for entry in entries}
+    masks = [one for one in aside if one.role.use == "masks"]
+    for one in aside:
+        inside = {os.path.realpath(folder.path) for folder in one.folder.below()}
+        if homes & inside:
+            entries = _asked_for(entries, inside, one, source)
+        elif one.role.use in ("regularisation", "validation"):
+            kind = "regularisation" if one.role.use == "regularisation" else "validation"
+            read = _read(one, source)
+            entries += read.entries
+            summary += f"; {kind} in {one.folder.name}/: {read.summary}"
+        elif one.role.use == "none":
+            notes.findings.append(unused(one))
+    for one in masks if source.config.masks else ():
+        if not homes & {os.path.realpath(folder.path) for folder in one.folder.below()}:
+            entries = with_masks(entries, one.parent.path, one.folder, notes)
+    return Reading(entries, summary)
+
+
+def _read(one: Aside, source: Source) -> Reading:
+    """The images of a folder, to preserve the base or to hold out."""
+    inner, prior = Notes(), one.role.use == "regularisation"
+    config = replace(source.config, layout="auto")
+    place = Source(config, one.folder, inner, prior=prior or source.prior, named_by_role=True)
+    reading = metadata.read(place) or read_plainly(place)
+    source.notes.findings += inner.findings
+    source.notes.not_read += inner.not_read
+    if prior:
+        return reading
+    return Reading([replace(entry, held=True) for entry in reading.entries], reading.summary)
+
+
+def _asked_for(entries: Sequence[Entry], inside: set[str], one: Aside, source: Source) -> list[Entry]:
+    """`entries`, those in the folder as what they are for; the others in it are noted as not listed."""
+    held, prior = one.role.use == "validation", one.role.use == "regularisation"
+    read = {os.path.realpath(entry.file) for entry in entries}
+    for name, file in _pictures(one.folder):
+        if os.path.realpath(file) not in read:
+            source.notes.add("unlisted", name, "not listed")
+    return [
+        replace(entry, held=entry.held or held, prior=entry.prior or prior)
+        if os.path.realpath(entry.file.parent) in inside
+        else entry
+        for entry in entries
+    ]
+
+
+def _pictures(folder: Folder) -> list[tuple[str, str]]:
+    return [(file.name, str(file.path)) for inner in folder.below() for file in inner.pictures().values()]
