@@ -15,7 +15,8 @@ from sd_lora.data.folders.entries import Entry
 class Example:
     """One image of the set. `width` and `height` are in pixels, upright; `written` are its captions as the user wrote
     them, `captions` as they are trained, each as often as it is drawn. `background` is the colour behind
-    it, empty if it is opaque; with `alpha`, transparent places are not learned. `held` says that it is held out. `digest` is that of the image's bytes, empty if it was not read."""
+    it, empty if it is opaque; with `alpha`, transparent places are not learned. `held` marks one that is held out.
+    `digest` is that of the image's bytes, empty if it was not read."""
 
     file: Path
     name: str

@@ -137,7 +137,9 @@ def _resolved(places: Places, examined: Examined, rate: float | None, means: Mea
     resolved = replace(
         config,
         model=replace(_absolute(config.model, "config"), base=_absolute_base(config.model.base)),
-        data=replace(_absolute(config.data, "folder", "regularisation", "mask_folder", "cache"), resolution=examined.side),
+        data=replace(
+            _absolute(config.data, "folder", "regularisation", "mask_folder", "cache"), resolution=examined.side
+        ),
         optimizer=replace(config.optimizer, text_learning_rate=rate),
         training=replace(config.training, **computed, steps=examined.steps, epochs=None),
         preview=replace(config.preview, prompts=config.preview.prompts or _prompts(examined.examples)),

@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from caption_table import CAPTIONS
 from faulty_folders import FAULTS, five_pictures
 from layout_table import BARE, KOHYA, MASKS, PRIOR, SIDECARS
+from role_table import ROLE_CASES
 from rows import every_row
 from rows_table import METADATA, TOML
 
@@ -23,7 +25,7 @@ from sd_lora.check.doctor import examine
 from sd_lora.data.findings import CODES, Finding, grouped, sentences
 from sd_lora.data.folders.listing import list_folder
 
-CASES = [*SIDECARS, *MASKS, *BARE, *KOHYA, *PRIOR, *METADATA, *TOML]
+CASES = [*SIDECARS, *MASKS, *BARE, *KOHYA, *PRIOR, *METADATA, *TOML, *ROLE_CASES, *CAPTIONS]
 
 PACKAGE = Path(sd_lora.__file__).parent
 DOCS = PACKAGE.parent / "docs" / "findings.md"

@@ -192,8 +192,8 @@ ROWS = (
     one("datasets.flip_x", "data.flip", flag, True, True),
     some("datasets.random_crop", _crops, False, {"data.crops": 1}),
     no("datasets.flip_y", "pictures are mirrored left to right only"),
-    no("datasets.mask_path", "masks in a folder of their own are not read; put them beside images as NAME_mask.png"),
-    no("datasets.alpha_mask", "transparent places are laid on data.background and learned like all others"),
+    one("datasets.mask_path", "data.mask_folder", str, "masks", "masks"),
+    one("datasets.alpha_mask", "data.alpha", v.alpha, True, "mask"),
     no("datasets.mask_min_value", "what a mask leaves out is not learned at all"),
     no("datasets.cache_latents datasets.cache_latents_to_disk datasets.cache_text_embeddings "
        "train.cache_text_embeddings",

@@ -73,12 +73,11 @@ ROWS = (
     no("weighted_captions", "weights such as (red:1.2) are trained as written"),
     no("max_token_length", "captions are cut at what the text encoder reads, 75 tokens, with a warning"),
     some("prior_loss_weight", v.weight, 0.5, {"data.prior_weight": 0.5}),
-    no("masked_loss", "masks are used wherever there are any, such as cat_mask.png beside cat.png; data.masks=false "
-       "ignores them"),
-    no("alpha_mask", "transparent places are laid on data.background and learned like all others; save masks as "
-       "NAME_mask.png"),
-    no("conditioning_data_dir conditioning_image_dir", "masks in a folder of their own are not read; put them beside "
-       "the images as NAME_mask.png"),
+    one("masked_loss", "data.masks", flag, True, True,
+        "masks are used wherever there are any, such as cat_mask.png beside cat.png or masks/cat.png; data.masks=false "
+        "ignores them"),
+    one("alpha_mask", "data.alpha", v.alpha, True, "mask"),
+    some("conditioning_data_dir conditioning_image_dir", v.masks, "masks", {"data.mask_folder": "masks"}),
     no("cache_latents cache_latents_to_disk cache_text_encoder_outputs cache_text_encoder_outputs_to_disk cache_info "
        "sdxl_cache_text_encoder_outputs skip_cache_check vae_batch_size cache_directory",
        "encoded images and captions are always kept; data.cache names a folder that runs share"),

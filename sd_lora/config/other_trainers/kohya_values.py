@@ -210,3 +210,15 @@ def fp8(value: Any, _: Given) -> Read:
 
 def v_prediction(value: Any, _: Given) -> Read:
     return {"model.prediction_type": "v_prediction"} if flag(value) else ({}, "the base model itself says it")
+
+
+def alpha(value: Any) -> str:
+    """What transparency is."""
+    return "mask" if flag(value) else "background"
+
+
+def masks(value: Any, given: Given) -> Read:
+    """The folder of masks, which counts only where the loss is masked."""
+    if is_off(given.get("masked_loss", True)):
+        return {}, "masks are not used there, as masked_loss is off"
+    return {"data.mask_folder": str(value)}

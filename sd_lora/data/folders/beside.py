@@ -112,6 +112,6 @@ class Beside:
         if text.guessed:
             seen = shown(" / ".join(text.captions)[:60])
             self.notes.add("caption-encoding", file.name, f"read as {text.encoding}: {seen}")
-        if len(text.captions) > 1:
+        if len(text.captions) > 1 and suffix_of(file.name) != ".json":
             self.notes.add("caption-lines", file.name, f"{len(text.captions)} lines")
         return text

@@ -30,8 +30,9 @@ class Entry:
     """One image as its layout describes it; `captions` are as written by the user, one is chosen per exposure.
 
     `name` is the path relative to the folder, with ``/``. `repeats` says how often it is seen relative to others.
-    `mask` is a picture whose white parts are learnt; with `alpha`, so is what is not transparent. `prior` marks a regularisation image, which is trained without
-    the trigger word to preserve the base, `held` one that is held out to measure the validation loss.
+    `mask` is a picture whose white parts are learnt; with `alpha`, transparent places are not. `prior` marks a
+    regularisation image, which is trained without the trigger word to preserve the base, and `held` one that is held
+    out to measure the validation loss.
     """
 
     file: Path

@@ -24,8 +24,9 @@ from sd_lora.errors import DataError, reason, shown, some
 def list_folder(config: DataConfig) -> Listing:
     """The images of ``config.folder`` and ``config.regularisation`` with their captions and masks.
 
-    Folders that are named after what their images are for are used as that, in every layout. The first layout that fits the folder is read, or the one ``config.layout`` names. Raises DataError if a folder does
-    not exist or cannot be read; everything else that is wrong is a finding.
+    The first layout that fits the folder is read, or the one ``config.layout`` names. Folders that are named after what
+    their images are for are used as that, in every layout. Raises DataError if a folder does not exist or cannot be
+    read; everything else that is wrong is a finding.
     """
     given, notes = Path(os.path.expanduser(config.folder)), Notes()
     is_file = suffix_of(given.name) == ".toml" and os.path.isfile(given)
@@ -36,7 +37,7 @@ def list_folder(config: DataConfig) -> Listing:
         source = Source(config, _walked("data.folder", top, notes, leave_out=(prior, masks)), notes)
         aside = set_aside(source.folder) if config.folder_roles else []
         layout, reading = _understood(source, config.layout)
-        reading = with_roles(reading, source, aside)
+        reading = with_roles(layout, reading, source, aside)
     elif config.layout in ("auto", "kohya-toml"):
         layout, (reading, _) = "kohya-toml", dataset_toml.read_file(given, Source(config, Folder(top, ""), notes))
     else:

@@ -1,4 +1,4 @@
-"""Caption files that no setting names: read where their name leaves no doubt, else found, so that none is overlooked."""
+"""Caption files that no setting names: read where their name leaves no doubt, else found and named."""
 
 from __future__ import annotations
 
@@ -15,10 +15,28 @@ from sd_lora.errors import some
 
 #: endings of files that hold nothing but a caption; ``.txt.txt`` and ``.caption.txt`` are made of these
 PLAIN = frozenset(
-    "txt text caption captions cap tags tag prompt prompts wd14 wd14_cap wd_tags booru blip json".split()
+    [
+        "txt",
+        "text",
+        "caption",
+        "captions",
+        "cap",
+        "tags",
+        "tag",
+        "prompt",
+        "prompts",
+        "wd14",
+        "wd14_cap",
+        "wd_tags",
+        "booru",
+        "blip",
+        "json",
+    ]
 )
 #: endings of files that may hold a caption in a form that is not read
-UNREAD = frozenset("yaml yml xml csv tsv md rtf doc docx odt html htm toml ini".split())
+UNREAD = frozenset(
+    ["yaml", "yml", "xml", "csv", "tsv", "md", "rtf", "doc", "docx", "odt", "html", "htm", "toml", "ini"]
+)
 #: what is said at the end of a name instead of in its ending
 _SAID = re.compile(r"(.+)[_\- ](captions?|tags?|prompts?|text|description|desc)", re.IGNORECASE | re.DOTALL)
 KEYS = (*TEXTS, "tags")

@@ -18,7 +18,9 @@ from sd_lora.errors import some
 _BARE = "give a trigger word (--trigger WORD), or write captions, which sd-lora caption drafts"
 
 #: files beside images that are about them all, or about the folder
-_ABOUT = re.compile(r"(readme|licen[cs]e|copying|credits|authors|changelog|requirements|sources?|todo).*", re.IGNORECASE)
+_ABOUT = re.compile(
+    r"(readme|licen[cs]e|copying|credits|authors|changelog|requirements|sources?|todo).*", re.IGNORECASE
+)
 
 
 def beside(source: Source) -> Reading | None:

@@ -15,11 +15,12 @@ from sd_lora.data.folders.sidecars import Reading, Source
 from sd_lora.data.folders.tree import Folder, Notes
 
 
-def with_roles(reading: Reading, source: Source, aside: Sequence[Aside]) -> Reading:
-    """What a layout read of the folder without the folders `aside`, and what is read of those: regularisation images,
-    images to hold out, and masks. All others are noted.
+def with_roles(layout: str, reading: Reading, source: Source, aside: Sequence[Aside]) -> Reading:
+    """What the `layout` read of a folder without the folders `aside`, and what is read of those: regularisation
+    images, images to hold out, and masks. All others are noted.
 
-    Images that the layout names by themselves, as a metadata table does, are asked for.
+    Images that the layout names by themselves, as a metadata table does, are asked for; a dataset TOML also says what
+    they are for.
     """
     if not aside:
         return reading
@@ -29,7 +30,7 @@ def with_roles(reading: Reading, source: Source, aside: Sequence[Aside]) -> Read
     for one in aside:
         inside = {os.path.realpath(folder.path) for folder in one.folder.below()}
         if homes & inside:
-            entries = _asked_for(entries, inside, one, source)
+            entries = _asked_for(entries, inside, one, source) if layout != "kohya-toml" else entries
         elif one.role.use in ("regularisation", "validation"):
             kind = "regularisation" if one.role.use == "regularisation" else "validation"
             read = _read(one, source)

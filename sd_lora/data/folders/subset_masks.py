@@ -14,9 +14,7 @@ from sd_lora.data.folders.tree import Folder, Notes, relative, walk
 from sd_lora.errors import reason
 
 
-def masked(
-    images: Sequence[Entry], folder: Folder, named: Path | None, source: Source, seen: set[str]
-) -> list[Entry]:
+def masked(images: Sequence[Entry], folder: Folder, named: Path | None, source: Source, seen: set[str]) -> list[Entry]:
     """`images` with the masks in the folder that is `named`, or else in one called so in their own `folder`; what is
     read is added to `seen`."""
     if not source.config.masks:

@@ -20,7 +20,7 @@ PICTURE_SUFFIXES = IMAGE_SUFFIXES | FOREIGN_SUFFIXES.keys()
 _RUN = frozenset({"log.jsonl", "config.toml"})
 #: no ending at all, or none that files other than images have: ``.jpg_large``, ``.jpeg!d``, ``.20231012``
 _ODD = re.compile(r"|\.\d+|\.(jpe?g|png|webp|gif|avif|heic|bmp|tiff?)[^a-z0-9].*", re.DOTALL)
-_ARCHIVES = frozenset(".zip .tar .gz .tgz .bz2 .xz .7z .rar .cbz .zst".split())
+_ARCHIVES = frozenset([".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".cbz", ".zst"])
 _JUNK = frozenset({"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir"})
 
 

@@ -29,7 +29,8 @@ _MOST_PER_BYTE = 10_000  # a large picture with more pixels for each byte of its
 _large = threading.RLock()  # large files are read and decoded one at a time, however many threads there are
 
 _SUFFIXES = {
-    "PNG": ".png .apng", "JPEG": ".jpg .jpeg .jpe .jfif .mpo .jpg_large .jpeg_large .jpg_orig", "WEBP": ".webp", "BMP": ".bmp .dib",
+    "PNG": ".png .apng", "JPEG": ".jpg .jpeg .jpe .jfif .mpo .jpg_large .jpeg_large .jpg_orig",
+    "WEBP": ".webp", "BMP": ".bmp .dib",
     "TIFF": ".tif .tiff", "GIF": ".gif", "AVIF": ".avif", "HEIF": ".heic .heif .hif",
 }  # fmt: skip
 _FORMAT_OF = {suffix: name for name, suffixes in _SUFFIXES.items() for suffix in suffixes.split()}
@@ -74,7 +75,8 @@ class PictureError(DataError):
 @dataclass(frozen=True)
 class Picture:
     """A decoded picture: `image` is RGB, sRGB and upright, `alpha` (mode L) how opaque it is, None if completely,
-    `digest` the SHA-256 of its file in hexadecimal, `format` Pillow's name of its kind, `remarks` (code, detail) are worth knowing, `jpeg_quality` from 1 to 100 for a JPEG.
+    `digest` the SHA-256 of its file in hexadecimal, `format` Pillow's name of its kind, `remarks` (code, detail) are
+    worth knowing, `jpeg_quality` from 1 to 100 for a JPEG.
     """
 
     image: Image.Image

@@ -98,7 +98,7 @@ METADATA = [
     Case("three files", {**listed(jsonl(row("a.png", "j")), "a.png"), "photos/metadata.csv": "file_name,text\na.png,c",
          "photos/metadata.parquet": b""}, "metadata",
          [im("a.png", "j")], ["not-read"]),
-    Case("in train", {"photos/train/metadata.jsonl": jsonl(row("a.png")), **photos("train/a.png", "test/b.png")},
+    Case("in train", {"photos/train/metadata.jsonl": jsonl(row("a.png")), **photos("train/a.png", "more/b.png")},
          "metadata", [im("train/a.png", "c")], ["unlisted"]),
     Case("captions beside as well", {**listed(jsonl(row("a.png", "j")), "a.png"), "photos/a.txt": "t"}, "metadata",
          [im("a.png", "j")], ["not-read"]),

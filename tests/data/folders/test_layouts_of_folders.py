@@ -9,7 +9,9 @@ from typing import get_args, get_type_hints
 
 import charset_normalizer
 import pytest
+from caption_table import CAPTIONS
 from layout_table import BARE, KOHYA, MASKS, PRIOR, SIDECARS, Case, Files, jsonl, parquet, photos
+from role_table import ROLE_CASES
 from rows import every_row
 from rows_table import METADATA, ONE, TOML, toml
 
@@ -19,7 +21,7 @@ from sd_lora.data.folders.entries import Listing, TagRules
 from sd_lora.data.folders.listing import LAYOUTS, list_folder
 from sd_lora.errors import DataError
 
-CASES = [*SIDECARS, *MASKS, *BARE, *KOHYA, *PRIOR, *METADATA, *TOML]
+CASES = [*SIDECARS, *MASKS, *BARE, *KOHYA, *PRIOR, *METADATA, *TOML, *ROLE_CASES, *CAPTIONS]
 
 
 def build(top: Path, files: Files) -> None:
@@ -37,8 +39,8 @@ def build(top: Path, files: Files) -> None:
 
 
 def listing(top: Path, folder: str = "photos", **settings: object) -> Listing:
-    if "regularisation" in settings:
-        settings["regularisation"] = str(top / str(settings["regularisation"]))
+    for setting in settings.keys() & {"regularisation", "mask_folder"}:
+        settings[setting] = str(top / str(settings[setting]))
     return list_folder(DataConfig(folder=str(top / folder), **settings))
 
 
@@ -123,10 +125,8 @@ def test_the_layout_is_told_in_one_line(
         "resolution = 512 is not read; here that is data.resolution=512;"),
         (toml(f"[general]\nresolution=[768, 512]\n{ONE}", "ink/a.png"), "setting-unknown",
         "resolution = [768, 512] is not read; here that is data.resolution=624;"),
-        (toml(f"{ONE}alpha_mask=true", "ink/a.png"), "setting-unknown",
-        "alpha_mask = true does not exist here: transparent places are laid on data.background"),
-        (toml(f"{ONE}conditioning_data_dir='m'", "ink/a.png"), "setting-unknown",
-        "conditioning_data_dir = m does not exist here: masks in a folder of their own are not read;"),
+        (toml(f"{ONE}conditioning_data_dir='m'", "ink/a.png"), "entry-missing",
+        "conditioning_data_dir m cannot be read: no such file or directory; name the folder that holds the masks"),
         (toml("[[datasets]]\nvideo_directory='v'\n", "a.png"), "no-images", "has no [[datasets.subsets]]"),
         (toml(f"{ONE}keep_token=1", "ink/a.png"), "setting-unknown", "keep_token = 1 is not a setting of kohya's"),
         (toml(f"{ONE}num_repeats=0", "ink/a.png"), "setting-unknown",
@@ -188,6 +188,10 @@ def test_regularisation_images_have_remedies_of_their_own_layout(layout: str, tm
         ("Photos/10_ink", {}, "did you mean */photos/10_ink?"),
         ("nothing/like/it", {}, "does not exist; name a folder of images"),
         ("photos/10_ink/a.png", {}, "is a file; did you mean */photos/10_ink?"),
+        ("photos.zip", {}, "photos.zip is an archive, not a folder; unpack it and give the folder"),
+        ("photos.tar.gz", {}, "photos.tar.gz is an archive, not a folder; unpack it and give the folder"),
+        ("photos", {"mask_folder": "photos"}, "is data.folder itself"),
+        ("photos", {"mask_folder": "m"}, "data.mask_folder */m does not exist"),
         ("photos", {"regularisation": "reg"}, "data.regularisation */reg does not exist"),
         ("photos", {"regularisation": "photos"}, "is data.folder itself"),
         ("bad.toml", {}, "cannot be read as TOML: Invalid statement"),
@@ -197,7 +201,7 @@ def test_regularisation_images_have_remedies_of_their_own_layout(layout: str, tm
 def test_what_cannot_be_read_at_all_is_refused(
     folder: str, settings: dict[str, object], told: str, tmp_path: Path
 ) -> None:
-    build(tmp_path, {**photos("10_ink/a.png"), "bad.toml": "= 1"})
+    build(tmp_path, {**photos("10_ink/a.png"), "bad.toml": "= 1", "photos.zip": "PK", "photos.tar.gz": "x"})
     if folder:
         assert told.replace("*", str(tmp_path)) in refusal(tmp_path, folder, **dict(settings))
     else:
