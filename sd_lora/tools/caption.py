@@ -16,7 +16,9 @@ from sd_lora.data.findings import sentences
 from sd_lora.data.folders.caption_files import CaptionError, read_caption_file, tidy
 from sd_lora.data.folders.entries import Entry
 from sd_lora.data.folders.listing import list_folder
-from sd_lora.data.folders.tree import key
+from sd_lora.data.folders.metadata import table_within
+from sd_lora.data.folders.other_captions import OtherCaptions
+from sd_lora.data.folders.tree import Notes, key, walk
 from sd_lora.data.pictures.decode import PictureError, read_picture
 from sd_lora.data.style_words import style_words_in, without_style_words
 from sd_lora.errors import ConfigError, DataError, reason, shown
@@ -114,7 +116,8 @@ def _entries(folder: str | Path) -> tuple[Entry, ...]:
             "; ".join(sentences(listing.findings, "error"))
             or f"{shown(str(folder))} holds no images; name one that does"
         )
-    return listing.entries
+    top = Path(os.path.expanduser(folder))
+    return tuple(entry for entry in listing.entries if table_within(entry, top) is None)
 
 
 def _caption_files(entries: tuple[Entry, ...]) -> Iterator[tuple[Entry, list[Path], Path]]:
@@ -124,11 +127,14 @@ def _caption_files(entries: tuple[Entry, ...]) -> Iterator[tuple[Entry, list[Pat
     """
     stems = Counter((entry.file.parent, key(entry.file.stem)) for entry in entries)
     names = {parent: {key(name): name for name in os.listdir(parent)} for parent, _ in stems}
+    homes = {parent: walk(parent, Notes(), deep=False) for parent in names}
+    others = {parent: OtherCaptions(home, home.pictures()) for parent, home in homes.items()}
     for entry in entries:
         parent, name, stem = entry.file.parent, entry.file.name, entry.file.stem
         files = (names[parent].get(key(base + suffix)) for base in (name, stem) for suffix in _SUFFIXES)
+        given = [parent / file for file in files if file] or [file.path for file in others[parent].plain(name)]
         new = name if stems[parent, key(stem)] > 1 else stem
-        yield entry, [parent / file for file in files if file], parent / (new + _SUFFIXES[0])
+        yield entry, given, parent / (new + _SUFFIXES[0])
 
 
 def _lacks(entry: Entry, files: list[Path], report: CaptionReport) -> bool:

@@ -76,7 +76,12 @@ class CaptionEditor:
         with _writing:
             self.layout = listing.layout
             self._images = {entry.name: entry.file for entry in listing.entries}
+            tables = {entry.name: metadata.table_within(entry, self.folder) for entry in listing.entries}
+            self._tables = {name: table for name, table in tables.items() if table is not None}
             self._store = _store_of(self.folder, listing)
+            self._beside = Beside(self._images, self.folder)
+            # images of a folder such as reg/ need not be in the table
+            self._unlisted = self._images.keys() - self._store.names() if isinstance(self._store, Table) else set()
             self._seen = {name: stamp for name, stamp in self._seen.items() if name in self._images}
 
     @property
@@ -114,7 +119,7 @@ class CaptionEditor:
                 return False
             if not self._images[name].is_file():
                 raise DataError(f"the image {name} no longer exists; refresh the folder")
-            content = self._store.rewritten(name, held, captions)
+            content = self._store_for(name).rewritten(name, held, captions)
             if held.content is None and os.path.lexists(held.path):
                 raise DataError(f"{held.file} cannot be written, as there is something else of that name; rename that")
             _write(held.path, content)
@@ -160,9 +165,14 @@ class CaptionEditor:
             raise DataError(f'there is no image "{shown(name)[:100]}" in {shown(self.folder.name)}; choose another')
         return self._images[name]
 
+    def _store_for(self, name: str) -> Beside | Table:
+        return self._beside if name in self._unlisted else self._store
+
     def _held(self, name: str) -> Held:
         self._file(name)
-        held = self._store.held(name)
+        if (table := self._tables.get(name)) and (name in self._unlisted or isinstance(self._store, Beside)):
+            raise DataError(f"the caption of {name} is in {table}; edit the folder {table.parent} by itself")
+        held = self._store_for(name).held(name)
         root = os.path.join(os.path.realpath(self.folder), "")
         if not str(held.path).startswith(root):
             raise DataError(f"the caption of {name} is outside the folder, behind a link; copy it into the folder")

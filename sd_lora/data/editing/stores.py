@@ -16,8 +16,9 @@ from sd_lora.data.folders.caption_files import MARKS, MAX_BYTES, CaptionError, d
 from sd_lora.data.folders.metadata import entries_of
 from sd_lora.data.folders.metadata_rows import MAX_BYTES as MAX_TABLE
 from sd_lora.data.folders.metadata_rows import read_rows
+from sd_lora.data.folders.other_captions import OtherCaptions, read_other
 from sd_lora.data.folders.sidecars import Subset
-from sd_lora.data.folders.tree import File, Folder, Notes, key, relative, stem_of, suffix_of
+from sd_lora.data.folders.tree import File, Folder, Notes, key, relative, stem_of, suffix_of, walk
 from sd_lora.data.pictures.decode import digest_of
 from sd_lora.errors import DataError, reason
 
@@ -50,7 +51,7 @@ class Beside:
         shared = self._stems[_stem(image)] > 1
         new = image.parent / ((image.name if shared else stem_of(image.name)) + _SUFFIXES[0])
         if not files:
-            return self._new(new, (), ())
+            return self._new(new, *self._elsewhere(image))
         read, captions = self._read(files)
         content = bytes_of(read, self._name(read))
         stamp = (str(read), digest_of(content))
@@ -70,6 +71,20 @@ class Beside:
 
     def _new(self, file: Path, captions: tuple[str, ...], stamp: tuple[str, ...]) -> Held:
         return Held(Path(os.path.realpath(file)), self._name(file), captions, None, (str(file), *stamp))
+
+    def _elsewhere(self, image: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """The captions in a file of another kind, such as NAME.json, which stays as it is, and what shows that they
+        were changed."""
+        folder = walk(image.parent, Notes(), deep=False)
+        names = [file.name for file in self._images.values() if file.parent == image.parent]
+        files = OtherCaptions(folder, names).plain(image.name)
+        for file in files[:1]:
+            try:
+                captions = read_other(file, DataConfig().caption_lines)[0].captions
+            except (DataError, ValueError) as error:
+                raise DataError(f"{self._name(file.path)} cannot be read: {error}; save it as UTF-8 text") from error
+            return captions, (str(file.path), *captions)
+        return (), ()
 
     def _name(self, file: Path) -> str:
         return relative(file, self._folder)
@@ -150,6 +165,10 @@ class Table:
         self._home, self._file = home, file
         self._is_csv = suffix_of(file.name) == ".csv"
         self._last: _Content | None = None
+
+    def names(self) -> set[str]:
+        """The images that it lists. DataError if it cannot be edited."""
+        return set(self._table().images)
 
     def held(self, name: str) -> Held:
         """As in `Beside`."""

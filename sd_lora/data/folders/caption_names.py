@@ -19,45 +19,12 @@ _AFTER = re.compile(
 #: characters of a name's end in which a counter or an identifier is looked for
 _END = 80
 _WORD = re.compile(r"[^\W\d_]+")
+_GIVEN = """
+img dsc dscn dscf pxl vid mvimg image photo picture screenshot screen shot scan whatsapp telegram signal facebook
+download downloads untitled unnamed file copy at am pm comfyui txt img2img upscaled final edited crop unsplash pexels pixabay
+"""
 #: words that cameras, phones and programs give instead of a description
-_MADE_UP = frozenset(
-    [
-        "img",
-        "dsc",
-        "dscn",
-        "dscf",
-        "pxl",
-        "vid",
-        "mvimg",
-        "image",
-        "photo",
-        "picture",
-        "screenshot",
-        "screen",
-        "shot",
-        "scan",
-        "whatsapp",
-        "telegram",
-        "signal",
-        "facebook",
-        "download",
-        "downloads",
-        "untitled",
-        "unnamed",
-        "file",
-        "copy",
-        "at",
-        "am",
-        "pm",
-        "comfyui",
-        "txt",
-        "img2img",
-        "upscaled",
-        "final",
-        "edited",
-        "crop",
-    ]
-)
+_MADE_UP = frozenset(_GIVEN.split())
 
 
 def caption_of(stem: str) -> str:
@@ -76,9 +43,8 @@ def caption_of(stem: str) -> str:
 
 def reads_like_caption(stem: str) -> bool:
     """Whether the name of an image has at least three words that describe something."""
-    words = _WORD.findall(caption_of(stem))
-    long = [word for word in words if len(word) > 1]
-    return len(words) >= 3 and len(long) >= 2 and not {word.lower() for word in words} & _MADE_UP
+    words = [word for word in _WORD.findall(caption_of(stem)) if word.lower() not in _MADE_UP]
+    return len(words) >= 3 and sum(len(word) > 1 for word in words) >= 2
 
 
 def like_captions(stems: Iterable[str]) -> list[str]:

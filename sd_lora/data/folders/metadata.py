@@ -61,6 +61,14 @@ def file_in(top: Folder) -> tuple[Folder, File] | None:
     return None
 
 
+def table_within(entry: Entry, top: Path) -> Path | None:
+    """The metadata file of the folder below `top` that a regularisation or validation image is in, if it has one."""
+    if not (entry.prior or entry.held):
+        return None
+    inside = [place for place in entry.file.parents if place != top and place.is_relative_to(top)]
+    return next((place / name for place in inside for name in FILES if (place / name).is_file()), None)
+
+
 def entries_of(
     rows: Iterable[Row], home: Folder, subset: Subset, notes: Notes, by_stem: bool = False
 ) -> tuple[list[Entry], set[Path]]:

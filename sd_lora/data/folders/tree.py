@@ -17,9 +17,11 @@ from sd_lora.data.pictures.decode import FOREIGN_SUFFIXES, IMAGE_SUFFIXES, holds
 from sd_lora.errors import reason, shown, some
 
 PICTURE_SUFFIXES = IMAGE_SUFFIXES | FOREIGN_SUFFIXES.keys()
+#: entries that are not read, of which all are named; of more the endings are counted too
+_MOST_LISTED = 5
 _RUN = frozenset({"log.jsonl", "config.toml"})
 #: no ending at all, or none that files other than images have: ``.jpg_large``, ``.jpeg!d``, ``.20231012``
-_ODD = re.compile(r"|\.\d+|\.(jpe?g|png|webp|gif|avif|heic|bmp|tiff?)[^a-z0-9].*", re.DOTALL)
+_ODD = re.compile(r"|\.\d+|\..*\s.*|\.(jpe?g|png|webp|gif|avif|heic|bmp|tiff?)[^a-z0-9].*", re.DOTALL)
 _ARCHIVES = frozenset([".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".cbz", ".zst"])
 _JUNK = frozenset({"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir"})
 
@@ -79,8 +81,17 @@ class Notes:
     def all(self) -> tuple[Finding, ...]:
         """The findings, with one for everything that is not read."""
         names = sorted(self.not_read)
-        what = f"{len(names)} {'entry is' if len(names) == 1 else 'entries are'} not read: {some(names)}"
+        listed = some(names) if len(names) <= _MOST_LISTED else f"{_by_ending(names)}: {some(names)}"
+        what = f"{len(names)} {'entry is' if len(names) == 1 else 'entries are'} not read: {listed}"
         return (*self.findings, *([Finding("not-read", None, what)] if names else []))
+
+
+def _by_ending(names: Iterable[str]) -> str:
+    """How many of `names` have which ending: ``7 .json, 2 .mp4 and 1 other``."""
+    endings = Counter(suffix_of(name) if "(" not in name else "" for name in names)
+    others = endings.pop("", 0)
+    counted = some([f"{count} {ending}" for ending, count in endings.most_common()], 8)
+    return f"{counted}{f' and {others} others' if others > 1 else ' and 1 other' if others else ''}"
 
 
 def walk(top: Path, notes: Notes, name: str = "", leave_out: Iterable[Path | None] = (), deep: bool = True) -> Folder:
