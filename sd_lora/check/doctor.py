@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -23,6 +24,7 @@ from sd_lora.data.examples import Example, example_of, with_captions
 from sd_lora.data.exposures import Schedule
 from sd_lora.data.findings import Finding
 from sd_lora.data.folders.entries import Entry, Listing
+from sd_lora.data.folders.kohya import plural
 from sd_lora.data.folders.listing import list_folder
 from sd_lora.data.pictures.decode import PictureError, check_colour, read_mask, read_picture
 from sd_lora.data.pictures.pixels import mask_of
@@ -156,11 +158,18 @@ def _used(listing: Listing, config: RunConfig) -> tuple[Sequence[Entry], list[Fi
     held = [entry.name for entry in listing.entries if entry.held]
     if config.training.validate_every or not held:
         return listing.entries, []
-    what = f"taken for validation images: {'1 image is' if len(held) == 1 else f'{len(held)} images are'} not read"
-    folder = f"{held[0].rpartition('/')[0]}/"
     advice = "set training.validate_every to measure the loss on them, or data.folder_roles=false to train on them"
-    used = [entry for entry in listing.entries if not entry.held]
-    return used, [Finding("folder-role", folder, what, advice)]
+    folders = Counter(f"{name.rpartition('/')[0]}/" for name in held)
+    unused = [
+        Finding(
+            "folder-role",
+            folder,
+            f"taken for validation images: {plural(number)} {'is' if number == 1 else 'are'} not read",
+            advice,
+        )
+        for folder, number in folders.items()
+    ]
+    return [entry for entry in listing.entries if not entry.held], unused
 
 
 def _unseen(schedule: Schedule | None, examples: Sequence[Example], steps: int) -> list[Finding]:

@@ -219,3 +219,33 @@ def test_generators_depend_on_each_argument() -> None:
              [(0, 0, "a"), (1, 0, "a"), (0, 1, "a"), (0, 0, "b"), (2**32 - 1, 10**6, "a")]]  # fmt: skip
     assert torch.equal(draws[0], torch.rand(4, generator=generator_for(0, 0, "a")))
     assert all(not torch.equal(draws[i], draws[j]) for i in range(5) for j in range(i))
+
+
+@pytest.mark.parametrize("masked", [False, True])
+def test_transparency_weighs_the_loss_like_a_mask_and_beside_one(masked: bool, tmp_path: Path) -> None:
+    """The left half is transparent; the mask leaves out the upper half."""
+    image, file = picture((16, 16), 0).convert("RGBA"), tmp_path / "0.png"
+    image.paste((0, 0, 0, 0), (0, 0, 8, 16))
+    image.save(file)
+    mask = None
+    if masked:
+        mask = tmp_path / "m.png"
+        half = Image.new("L", (16, 16), 255)
+        half.paste(0, (0, 0, 16, 8))
+        half.save(mask)
+    weights = []
+    for alpha in (False, True):
+        example = Example(file, "0.png", 16, 16, ("c",), mask=mask, background="white", alpha=alpha)
+        seen = Seen((views_of(16, 16, SIDE, GRAIN, DataConfig()),), 1, 1, 1, False)
+        encoders = Encoders(pixels_of, states_of, framing_of)  # type: ignore[arg-type]
+        data = EncodedSet([example], Schedule([seen], 1, 0), encoders, Cache(tmp_path / "cache"))  # one for both
+        data.encode()
+        (batch,) = batches(data, 0)
+        weights.append(batch.weights)
+    plain, transparent = weights
+    assert transparent is not None
+    side = transparent.shape[-1]
+    expected = torch.zeros(side, side)
+    expected[side // 2 if masked else 0 :, side // 2 :] = 1
+    assert torch.equal(transparent[0, 0], expected)
+    assert (plain is None) is not masked

@@ -21,7 +21,8 @@ _END = 80
 _WORD = re.compile(r"[^\W\d_]+")
 _GIVEN = """
 img dsc dscn dscf pxl vid mvimg image photo picture screenshot screen shot scan whatsapp telegram signal facebook
-download downloads untitled unnamed file copy at am pm comfyui txt img2img upscaled final edited crop unsplash pexels pixabay
+download downloads untitled unnamed file copy at am pm comfyui txt img2img upscaled final edited crop
+unsplash pexels pixabay
 """
 #: words that cameras, phones and programs give instead of a description
 _MADE_UP = frozenset(_GIVEN.split())
