@@ -73,6 +73,8 @@ CODES: dict[str, Code] = {
         "save [it|them] in the size of the image"),
     "mask-unmatched": Code("warning", "[mask is|masks are] not used",
         "give [it the name of its image|each the name of its image]"),
+    "mask-ambiguous": Code("error", "[mask could be|masks could be] of several images",
+        "put [it|each] in a subfolder named like that of its image, or set data.masks=false"),
     "mask-empty": Code("warning", "[mask leaves|masks leave] almost nothing to learn from",
         "white parts are learnt"),
     # picture quality

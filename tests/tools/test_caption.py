@@ -105,6 +105,28 @@ def test_any_caption_file_keeps_its_image_from_being_captioned(
     assert report.kept == ["a.png", "b.png", "c.jpg"]
 
 
+@pytest.mark.parametrize("name", ["a.json", "a.tags", "a.caption.txt"])
+def test_a_caption_that_is_read_from_another_file_is_kept(
+    name: str, photos: Path, blip: Path, says: Callable[[str], None]
+) -> None:
+    (photos / name).write_text('"mine"', "utf-8")
+    says("a draft")
+    report = draft(photos, blip)
+    assert report.kept == ["a.png", "b.png"]
+    assert not (photos / "a.txt").exists()
+
+
+def test_images_of_a_folder_with_a_table_of_its_own_are_left_alone(
+    photos: Path, blip: Path, says: Callable[[str], None]
+) -> None:
+    (photos / "reg").mkdir()
+    Image.new("RGB", (40, 30), "red").save(photos / "reg" / "d.png")
+    (photos / "reg" / "metadata.jsonl").write_text(json.dumps({"file_name": "d.png", "text": "mine"}), "utf-8")
+    says("a draft")
+    assert [name for name, _ in draft(photos, blip).written] == ["a.png", "c.jpg"]
+    assert not (photos / "reg" / "d.txt").exists()
+
+
 def test_style_words_are_left_out_of_drafts_and_told(
     photos: Path, blip: Path, says: Callable[[str], None], run: Run
 ) -> None:

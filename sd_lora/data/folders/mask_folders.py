@@ -18,7 +18,7 @@ def with_masks(entries: Sequence[Entry], base: Path, masks: Folder, notes: Notes
     """`entries`, those below `base` with the masks of their names below `masks`; a mask beside an image comes first.
 
     ``10_ink/a.png`` there is the mask of ``10_ink/a.jpg``, ``a.png`` that of the one image of that name wherever it
-    is. What belongs to no image, or could belong to several, is noted.
+    is; images to learn from come before others. What belongs to no image, or could belong to several, is noted.
     """
     finder, given = _Images(entries, base), list(entries)
     for folder in masks.below():
@@ -28,9 +28,11 @@ def with_masks(entries: Sequence[Entry], base: Path, masks: Folder, notes: Notes
                 notes.not_read.append(file.name)
                 continue
             hits = finder.find("" if inner == "." else f"{inner}/", stem_of(name))
-            if len({stem_of(entries[hit].name) for hit in hits}) != 1:
-                several = f"it could be of {some([entries[hit].name for hit in hits])}"
-                notes.add("mask-unmatched", file.name, several if hits else "no image has its name")
+            if not hits:
+                notes.add("mask-unmatched", file.name, "no image has its name")
+                continue
+            if len({stem_of(entries[hit].name) for hit in hits}) > 1:
+                notes.add("mask-ambiguous", file.name, f"it could be of {some([entries[hit].name for hit in hits])}")
                 continue
             for hit in hits:
                 now = given[hit].mask
@@ -47,6 +49,8 @@ class _Images:
     def __init__(self, entries: Sequence[Entry], base: Path) -> None:
         homes = {entry.file.parent: os.path.realpath(entry.file.parent) for entry in entries}
         root = os.path.realpath(base)
+        #: regularisation images have the names of others by chance
+        self._rank = [2 * entry.prior + entry.held for entry in entries]
         self._by_stem: dict[str, list[tuple[str, int]]] = defaultdict(list)
         for number, entry in enumerate(entries):
             home = homes[entry.file.parent]
@@ -64,4 +68,6 @@ class _Images:
         exact = [number for path, number in named if path.endswith(key(f"/{inner}{stem}"))]
         if len(exact) > 1 and not inner:  # one directly in the folder is meant before one below it
             exact = [number for path, number in named if path == key(f"/./{stem}")] or exact
-        return exact or [number for _, number in named]
+        hits = exact or [number for _, number in named]
+        first = min((self._rank[number] for number in hits), default=0)
+        return [number for number in hits if self._rank[number] == first]
