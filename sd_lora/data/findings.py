@@ -106,7 +106,7 @@ CODES: dict[str, Code] = {
     "caption-unread": Code("error", "caption [file is|files are] not read",
         "save the [caption|captions] as NAME.txt, or set data.layout=bare to train without [it|them]"),
     "caption-elsewhere": Code("error", "images have no captions, but other files may hold them",
-        "save them as NAME.txt or in a metadata.jsonl, or set data.layout=bare to train without"),
+        "save them as NAME.txt beside the images or in a metadata.jsonl, or set data.layout=bare to train without"),
     "caption-names": Code("warning", "names of images read like captions, and are not",
         "set data.captions_from=name to train on them"),
     "caption-shared": Code("error", "[image shares its|images share their] caption file with another",

@@ -74,7 +74,9 @@ def _understood(source: Source, layout: str) -> tuple[str, Reading]:
 def _prior(config: DataConfig, folder: Path, top: Path, notes: Notes) -> Reading:
     inner = Notes()
     tree = _walked("data.regularisation", folder, inner, relative(folder, top), leave_out=(top,))
-    reading = read_plainly(Source(replace(config, layout="auto"), tree, inner, prior=True))
+    source = Source(replace(config, layout="auto"), tree, inner, prior=True)
+    aside = set_aside(tree) if config.folder_roles else []
+    reading = with_roles("", read_plainly(source), source, aside)
     if not reading.entries and not inner.findings:
         inner.add("no-images", None, f"no images in data.regularisation {shown(str(folder))}")
     notes.findings += inner.findings

@@ -10,13 +10,15 @@ from sd_lora.data.folders import kohya
 from sd_lora.data.folders.caption_names import like_captions
 from sd_lora.data.folders.entries import Entry
 from sd_lora.data.folders.kohya import note_number, plural
-from sd_lora.data.folders.other_captions import PLAIN, UNREAD
+from sd_lora.data.folders.other_captions import PLAIN
 from sd_lora.data.folders.sidecars import Reading, Source, Subset, captioned, read_leaf
 from sd_lora.data.folders.tree import stem_of, suffix_of
 from sd_lora.errors import some
 
 _BARE = "give a trigger word (--trigger WORD), or write captions, which sd-lora caption drafts"
 
+#: endings of files that may hold the captions of many images
+_TABLES = frozenset(["csv", "tsv", "jsonl", "json", "yaml", "yml", "xml", "xlsx", "ods", "parquet"])
 #: files beside images that are about them all, or about the folder
 _ABOUT = re.compile(
     r"(readme|licen[cs]e|copying|credits|authors|changelog|requirements|sources?|todo).*", re.IGNORECASE
@@ -81,8 +83,7 @@ def note_other_captions(source: Source, entries: Sequence[Entry], layout: str) -
     texts = [
         name
         for name in notes.not_read
-        if suffix_of(name)[1:] in (PLAIN | UNREAD | {"jsonl", "xlsx", "ods", "parquet"})
-        and not _ABOUT.fullmatch(stem_of(name.rpartition("/")[2]))
+        if suffix_of(name)[1:] in PLAIN | _TABLES and not _ABOUT.fullmatch(stem_of(name.rpartition("/")[2]))
     ]
     if texts and entries and layout == "auto":
         notes.add("caption-elsewhere", None, f"no image has a caption, but other files may hold them: {some(texts)}")

@@ -55,9 +55,10 @@ CAPTIONS = [
          "layout": "bare"}),
     # bare is chosen in silence only where there is nothing but images
     *(Case(f"captions may be in {name}", beside(name, "a.png,a cat"), "bare", [im("a.png")], ["caption-elsewhere",
-         "not-read"], settings=TRIGGER) for name in ("captions.csv", "captions.json", "prompts.txt", "data.jsonl")),
+         "not-read"], settings=TRIGGER) for name in ("captions.csv", "captions.json", "prompts.txt", "data.jsonl",
+        "captions/a.txt")),
     *(Case(f"no captions are in {name}", beside(name, "x"), "bare", [im("a.png")], ["not-read"], settings=TRIGGER)
-        for name in ("README.md", "LICENSE.txt", "clip.mp4", "photos.zip")),
+        for name in ("README.md", "LICENSE.txt", "clip.mp4", "photos.zip", "index.html", "mine.toml")),
     # captions in names
     Case("names as captions", photos("0012_a_red_house (3).png", "b/a cat on a chair.jpg"), "sidecars",
          [im("0012_a_red_house (3).png", "a red house"), im("b/a cat on a chair.jpg", "a cat on a chair")],

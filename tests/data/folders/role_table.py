@@ -82,6 +82,10 @@ ROLE_CASES = [
          settings={"masks": False}),
     Case("masks of regularisation images", photos("a.png", "reg/b.png", "reg/masks/b.png", **{"a": "c", "reg/b": "d"}),
          "sidecars", [im("a.png", "c"), im("reg/b.png", "d", mask="reg/masks/b.png", prior=True)]),
+    Case("folders with a purpose in that of regularisation images", {**photos("a.png", a="c"), "house/b.png": "x",
+         "house/masks/b.png": "x", "house/samples/c.png": "x"}, "sidecars", [im("../house/b.png", "house",
+         mask="../house/masks/b.png", prior=True), im("a.png", "c")], ["folder-role"],
+         settings={"regularisation": "house"}),
     Case("a folder of masks as a setting", photos("a.png", "b.png", "m/a.png", a="c", b="d"), "sidecars", [im("a.png",
          "c", mask="m/a.png"), im("b.png", "d")], settings={"mask_folder": "photos/m"}),
     # images to hold out, which the listing has as such

@@ -71,7 +71,7 @@ def test_a_name_is_a_caption_without_its_counters(stem: str, caption: str, like_
         (beside("a.tags", "x"), {"caption_suffixes": (".txt",)}, "caption-unread",
          "a.png: its caption may be in a.tags, which is not read; name its ending in data.caption_suffixes, or in"),
         (beside("captions.csv", "x"), {"trigger": "zwq"}, "caption-elsewhere",
-         "no image has a caption, but other files may hold them: captions.csv; save them as NAME.txt or in a metadata"),
+         "no image has a caption, but other files may hold them: captions.csv; save them as NAME.txt beside"),
         (photos("a red house on a hill_3.png"), {"trigger": "zwq"}, "caption-names",
          '1 of 1 image have names that read like captions, such as "a red house on a hill"; set data.captions_from='),
         (beside("photos.zip", "PK"), {"trigger": "zwq"}, "not-read", "1 entry is not read: photos.zip;"),
