@@ -102,7 +102,7 @@ class DataConfig:
     alpha: Literal["background", "mask"] = "background"
     """background: transparent places are learned in that colour; mask: they are not learned"""
     masks: bool = True
-    """learn only the white parts of NAME_mask.png or NAME-masklabel.png, where there is one"""
+    """learn only the white parts of NAME_mask.png, NAME-masklabel.png or masks/NAME.png, where there is one"""
     mask_folder: str = ""
     """a folder of masks that have the names of their images"""
     folder_roles: bool = True
@@ -234,7 +234,7 @@ class TrainingConfig:
     ema_decay: Decay = 0.99
     """how much of the moving average stays in each step"""
     hold_out: Decay = 0.0
-    """share of the images that is held out to measure the validation loss"""
+    """share of the images that is held out to measure the validation loss; needless if a folder named val holds some"""
     validate_every: Annotated[int, Field(ge=0)] = 0
     """measure the validation loss every n steps and after the last (0: never)"""
     trackers: Trackers = ()

@@ -99,6 +99,22 @@ def test_the_validation_loss_does_not_depend_on_how_noise_is_trained(
     assert found[0] == pytest.approx(found[1], rel=1e-4)
 
 
+def test_images_in_a_folder_to_validate_on_are_held_out(random_sd_folder: Path, tmp_path: Path) -> None:
+    images = write_images(tmp_path / "images", 4)
+    write_images(images / "val", 2)
+    run = tmp_path / "run"
+    config = config_of(random_sd_folder, images, run, "training.validate_every=3")
+    prepared = prepare(config)
+    assert len(prepared.held) == 2
+    assert all(example.name.startswith("val/") for example in prepared.held)
+    assert len(prepared.examples) == 4
+    go(config)
+    assert (run / "validation.jsonl").exists()
+    unused = prepare(config_of(random_sd_folder, images, tmp_path / "other"))
+    assert not unused.held
+    assert len(unused.examples) == 4
+
+
 def test_too_few_images_to_hold_out_are_told(random_sd_folder: Path, images: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"leaves 1 of 6 images"):
         prepare(
