@@ -124,8 +124,13 @@ def examine(
     every = list(_look_at_all(entries, config, (side, grain), thumbnails, watch))
     good = [s for s in every if s.example is not None and s.look is not None]
     lost = {s.entry.name for s in every} - {s.entry.name for s in good}  # no caption would help them
-    lost |= {e.name for e in listing.entries} - {e.name for e in entries}
-    listed = [f for f in listing.findings if f.file not in lost or f.code not in _OF_CAPTIONS]
+    left_out = {str(finding.file) for finding in unused}
+    listed = [
+        finding
+        for finding in listing.findings
+        if finding.file not in lost or finding.code not in _OF_CAPTIONS
+        if not finding.code.startswith("caption-") or f"{(finding.file or '').rpartition('/')[0]}/" not in left_out
+    ]
     findings = [*listed, *unused, *(finding for s in every for finding in s.findings)]
     examples = with_captions(
         [s.example for s in good if s.example is not None],

@@ -97,6 +97,7 @@ def test_validation_images_are_held_out_if_the_loss_is_measured(photos: Path) ->
 
 def test_validation_images_are_left_out_if_not_and_need_no_captions(photos: Path) -> None:
     moved(photos, "val", 3, 4, texts=False)
+    (photos / "val" / "4.json").write_text("{}")
     code, found = checked(photos)
     assert code == 0
     assert uses(found).keys() == {"0.png", "1.png", "2.png"}

@@ -177,6 +177,15 @@ def test_options_of_others_are_answered(words: str, said: str) -> None:
     assert said in suggested_option(option, words.split())
 
 
+def test_a_folder_of_masks_counts_only_where_the_loss_is_masked() -> None:
+    pair = found("conditioning_data_dir")
+    assert pair is not None
+    assert pair[1].read("m", {"masked_loss": True})[0] == {"data.mask_folder": "m"}
+    made, note = pair[1].read("m", {"masked_loss": False})
+    assert made == {}
+    assert note == "masks are not used there, as masked_loss is off"
+
+
 def test_a_name_that_nobody_has_is_not_answered() -> None:
     assert suggested_setting("zzz", "1") == answer("zzz", 1) == suggested_option("--zzz", ["--zzz"]) == ""
 
