@@ -58,7 +58,7 @@ def _row(line: str, chosen: tuple[MixedAdapter, ...], site: Site) -> PreviewRow:
         if len(paths) > 1:
             names = " or ".join(dict.fromkeys(map(site.name_of, paths[:5])))
             raise ConfigError(f"{len(paths)} adapters are called {name}; write {names}, or choose one from the list")
-    return PreviewRow(prompt, (*chosen, *(MixedAdapter(named[name][0], strength) for name, strength in tags)))
+    return PreviewRow.of(prompt, (*chosen, *(MixedAdapter(named[name][0], strength) for name, strength in tags)))
 
 
 def whole_number(name: str, value: object) -> int:

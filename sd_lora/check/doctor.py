@@ -20,6 +20,7 @@ from sd_lora.check.result import Check, ImageRow, plan_for
 from sd_lora.check.wording import Reader, prior_wording, wording
 from sd_lora.config.schema import RunConfig
 from sd_lora.data.captions import PLACEHOLDER, has_placeholder
+from sd_lora.data.dialects.syntax import pieces_of
 from sd_lora.data.examples import Example, example_of, with_captions
 from sd_lora.data.exposures import Schedule
 from sd_lora.data.findings import Finding
@@ -146,7 +147,8 @@ def examine(
     transparent = any(s.transparent for s in good)
     entries = [s.entry for s in good]
     excessive = excessive_repeats(entries)
-    findings += [*idle_settings(config, listing.layout, entries, side, transparent), *excessive]
+    syntax = any(f.code == "caption-read" for f in listing.findings) or any(map(pieces_of, config.preview.prompts))
+    findings += [*idle_settings(config, listing.layout, entries, side, (transparent, syntax)), *excessive]
     examples, held = hold_out(examples, config.training.hold_out, config.training.seed)
     trained = [example for example in examples if not example.prior]
     findings += _about_the_set(listing, trained, bool(every))
@@ -243,7 +245,8 @@ def _words(examples: Sequence[Example], config: RunConfig, family: ModelFamily, 
     style, prior = ([(e.name, e.written) for e in examples if e.prior is kind] for kind in (False, True))
     unset = [e.name for e in examples if any(map(has_placeholder, e.written)) and (e.prior or not trigger)]
     findings = [Finding("trigger-unset", name, f"its caption has {PLACEHOLDER}") for name in unset]
-    return [*findings, *wording(style, trigger, reader), *prior_wording(prior, trigger, reader)]
+    trained = [(e.name, e.captions) for e in examples if not e.prior]
+    return [*findings, *wording(style, trigger, reader, trained), *prior_wording(prior, trigger, reader)]
 
 
 def _about_the_set(listing: Listing, trained: Sequence[Example], any_entry: bool) -> list[Finding]:

@@ -9,22 +9,28 @@ from pathlib import Path
 
 from sd_lora.config.conflicts import ImageFacts, image_conflicts, validation_conflicts
 from sd_lora.config.schema import RunConfig
+from sd_lora.data.captions import Tags
 from sd_lora.data.findings import Finding
-from sd_lora.data.folders.entries import Entry, TagRules
+from sd_lora.data.folders.entries import Entry
 
 #: the most exposures in an epoch, which are put in order together
 _MOST_EXPOSURES = 300_000
 
 
 def idle_settings(
-    config: RunConfig, layout: str, entries: Sequence[Entry], side: int, transparent: bool
+    config: RunConfig, layout: str, entries: Sequence[Entry], side: int, seen: tuple[bool, bool] = (True, True)
 ) -> list[Finding]:
-    """Settings that change nothing for `entries`, of which one may be `transparent`, and which are trained at `side`
-    pixels first."""
+    """Settings that change nothing for `entries`, which are trained at `side` pixels first; `seen`: whether an image is
+    transparent in places, and whether a caption or prompt has the syntax of web UIs."""
     data, masks = config.data, os.path.realpath(os.path.expanduser(config.data.mask_folder))
     if all(entry.prior for entry in entries):  # which is an error already
         return []
-    loose = [(_loose(caption, e.rules), e.rules) for e in entries for caption in e.captions if e.rules.comma in caption]
+    loose = [
+        (len(Tags.of(caption, e.rules, "" if e.prior else data.trigger).free), e.rules)
+        for e in entries
+        for caption in e.captions
+        if e.rules.comma in caption
+    ]
     facts = ImageFacts(
         side=side,
         prior=any(entry.prior for entry in entries),
@@ -33,9 +39,10 @@ def idle_settings(
         shuffled=any(rules.shuffle and count > 1 for count, rules in loose),
         dropped=any(rules.dropout and count for count, rules in loose),
         varied=any(entry.rules.vary for entry in entries),
-        transparent=transparent,
+        transparent=seen[0],
         masked=any(Path(os.path.realpath(entry.mask)).is_relative_to(masks) for entry in entries if entry.mask),
         validation=any(entry.held for entry in entries),
+        syntax=seen[1],
     )
     sentences = [*image_conflicts(data, facts), *validation_conflicts(config.training, facts)]
     return [Finding("setting-idle", None, sentence) for sentence in sentences]
@@ -51,10 +58,3 @@ def excessive_repeats(entries: Sequence[Entry]) -> list[Finding]:
             detail = f"{len(repeats)} images with their repeats make {exposures:,} exposures an epoch"
             findings.append(Finding("repeats-large", None, f"{detail}; at most {_MOST_EXPOSURES:,} are allowed"))
     return findings
-
-
-def _loose(caption: str, rules: TagRules) -> int:
-    """How many of the tags of `caption` are not fixed."""
-    _, separated, tail = caption.partition(rules.separator) if rules.separator else ("", "", "")
-    tags = sum(bool(tag.strip()) for tag in (tail if separated else caption).split(rules.comma))
-    return tags if separated else tags - rules.keep

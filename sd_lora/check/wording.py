@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 
 from sd_lora.data.captions import PLACEHOLDER, has_placeholder, names_trigger, shortened, trigger_phrase, triggered
 from sd_lora.data.findings import Finding
@@ -37,14 +38,17 @@ class Reader:
     is_known: Callable[[str], bool]
 
 
-def wording(captions: Captions, trigger: str, reader: Reader) -> list[Finding]:
-    """Findings on `captions` and on the `trigger` word; if that cannot be used, only that finding."""
+def wording(captions: Captions, trigger: str, reader: Reader, trained: Captions | None = None) -> list[Finding]:
+    """Findings on `captions` and on the `trigger` word; if that cannot be used, only that finding. `trained`: all
+    versions in which the captions are trained, with the trigger word."""
+    if trained is None:
+        trained = [(name, tuple(triggered(text, trigger) for text in texts)) for name, texts in captions]
     return _unusable(trigger, reader) or [
         *_too_long(captions, trigger, reader),
         *_styles(captions, trigger),
         *_alike(captions),
-        *_bias(captions, trigger),
-        *_trigger(captions, trigger, reader),
+        *_bias(trained, trigger),
+        *_trigger(captions, trained, trigger, reader),
     ]
 
 
@@ -91,28 +95,48 @@ def _alike(captions: Captions) -> Iterator[Finding]:
                 yield Finding("caption-same", None, f'{what} have the caption "{texts[0][:60]}"')
 
 
-def _bias(captions: Captions, trigger: str) -> Iterator[Finding]:
-    """Words that are in almost all captions."""
-    if len(captions) < _FEWEST:
+def _bias(trained: Captions, trigger: str) -> Iterator[Finding]:
+    """Words that are in almost all captions, as often as they are trained."""
+    if len(trained) < _FEWEST:
         return
-    words = (word for _, texts in captions for word in set(_words(" ".join(texts))) - set(_words(trigger)))
-    for word, count in Counter(words).most_common(_MOST_WORDS):
-        if count < _BIASED * len(captions):
+    shares: defaultdict[str, Fraction] = defaultdict(Fraction)
+    for _, texts in trained:
+        for text in texts:
+            for word in set(_words(_untriggered(text, trigger))) - set(_words(trigger)):
+                shares[word] += Fraction(1, len(texts))
+    for word, share in sorted(shares.items(), key=lambda item: (-item[1], item[0]))[:_MOST_WORDS]:
+        if share < _BIASED * len(trained):
             return
-        yield Finding("subject-bias", None, f'"{word}" is in the captions of {count} of {len(captions)} images')
+        count = round(share)
+        yield Finding("subject-bias", None, f'"{word}" is in the captions of {count} of {len(trained)} images')
 
 
-def _trigger(captions: Captions, trigger: str, reader: Reader) -> Iterator[Finding]:
-    if not trigger and captions:
+def _untriggered(text: str, trigger: str) -> str:
+    """A caption as trained, without what the trigger word adds at its end."""
+    phrase = trigger_phrase(trigger)
+    return text.removesuffix(f", {phrase}") if text != phrase else ""
+
+
+def _trigger(captions: Captions, trained: Captions, trigger: str, reader: Reader) -> Iterator[Finding]:
+    if not trigger and trained:
         yield Finding("trigger-none", None, "no trigger word was given, so the style is always on")
     if not trigger:
         return
     if reader.is_known(trigger):
         yield Finding("trigger-known", None, f'"{trigger}" is a word that the base model already knows')
-    named = [name for name, texts in captions if any(names_trigger(text, trigger) for text in texts)]
-    if named and len(named) < len(captions):
-        some = f'[trigger] or "{trigger}" is in {len(named)} of {len(captions)} captions, such as that of {named[0]}'
-        yield Finding("trigger-partly", None, f'{some}, and the others get ", {trigger_phrase(trigger)}"')
+    named = [n for n, texts in trained if any(names_trigger(_untriggered(text, trigger), trigger) for text in texts)]
+    phrase = trigger_phrase(trigger)
+    added = any(
+        _ends_with(versions, phrase) and not _ends_with(texts, phrase)
+        for (_, texts), (_, versions) in zip(captions, trained, strict=True)
+    )
+    if named and added:
+        some = f'[trigger] or "{trigger}" is in {len(named)} of {len(trained)} captions, such as that of {named[0]}'
+        yield Finding("trigger-partly", None, f'{some}, and the others get ", {phrase}"')
+
+
+def _ends_with(texts: tuple[str, ...], phrase: str) -> bool:
+    return any(text.endswith(phrase) for text in texts)
 
 
 def _unusable(trigger: str, reader: Reader) -> list[Finding]:

@@ -3,26 +3,37 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
 from sd_lora.commands.console import progress_bar, quiet_libraries
 from sd_lora.commands.options import AdapterPath, Base
-from sd_lora.errors import ConfigError
+from sd_lora.errors import ConfigError, some
+
+if TYPE_CHECKING:
+    from sd_lora.config.schema import RunConfig
+    from sd_lora.data.dialects.prompts import Prompt
 
 PreviewOverrides = Annotated[
     Optional[list[str]],  # noqa: UP045 (typer reads the annotation)
-    typer.Argument(metavar="model.key=value", help="Settings of the base model, or preview.inference_steps."),
+    typer.Argument(
+        metavar="model.key=value", help="Settings of the base model, preview.inference_steps or data.syntax."
+    ),
 ]
 
 
 def preview(
     adapter: AdapterPath,
-    prompt: Annotated[list[str], typer.Option(help="What to draw; repeat for several prompts.")],
     overrides: PreviewOverrides = None,
+    prompt: Annotated[
+        Optional[list[str]],  # noqa: UP045 (typer reads the annotation)
+        typer.Option(help="What to draw, as in: a cat --n blurry --w 512 --h 512 --d 1 --s 25 --l 5; can be repeated."),
+    ] = None,
+    prompts: Annotated[str, typer.Option(help="A file of prompts: one per line, or kohya's TOML or JSON.")] = "",
     strengths: Annotated[str, typer.Option(help="0,0.5,1 or 0-1.2(+0.4); 0 (the base model) is added.")] = "0,0.5,1",
     seed: Annotated[int, typer.Option(min=0, help="Seed of the noise that every picture starts from.")] = 0,
     base: Annotated[str, typer.Option(help="The base model; default: tiny, if the adapter was trained on it.")] = "",
@@ -43,17 +54,18 @@ def preview(
     from sd_lora.preview.previewer import base_for
     from sd_lora.preview.service import PreviewService
 
-    idle = [text for text in overrides or () if not text.startswith(("model.", "preview.inference_steps="))]
+    idle = [o for o in overrides or () if not o.startswith(("model.", "preview.inference_steps=", "data.syntax="))]
     if idle or any(text.startswith("model.base=") for text in overrides or ()):
         raise ConfigError(
-            f"{', '.join(idle) or 'model.base'} has no effect on a preview; settings of a preview are model.* and "
-            "preview.inference_steps, the rest are options, such as --base"
+            f"{', '.join(idle) or 'model.base'} has no effect on a preview; settings of a preview are model.*, "
+            "preview.inference_steps and data.syntax, the rest are options, such as --base"
         )
     config = parse_config([("options", {"preview": {"guidance": guidance, "seed": seed}})], overrides or ())
+    asked = _asked(prompt or (), prompts, config)
     loaded = Adapter.load(adapter)
-    rows = tuple(PreviewRow(text, (MixedAdapter(adapter),)) for text in prompt)
+    rows = tuple(PreviewRow.of(each, (MixedAdapter(adapter),)) for each in asked)
     job = PreviewJob(rows, values, negative, seed, config.preview.inference_steps, guidance)
-    silent = [text for text in prompt if loaded.trigger and loaded.trigger.lower() not in text.lower()]
+    silent = [p for p in asked if loaded.trigger and loaded.trigger.lower() not in p.text.lower()]
     model = dataclasses.replace(config.model, base=base or base_for(loaded))
     service = PreviewService.open(model, limits=PreviewLimits(cells=10_000, steps=10_000, prompt=100_000))
     with progress_bar("drawing") as watch:
@@ -63,7 +75,25 @@ def preview(
         typer.echo(
             f'note: the trigger word "{trigger}" is not in the prompt; end it with ", in {trigger} style"', err=True
         )
+    pieces = [piece for each in asked for piece in each.pieces]
+    if pieces:
+        typer.echo(f"note: {some(pieces)} is drawn as written; set data.syntax=read to read it", err=True)
     typer.echo(f"wrote {grid.save(out)}")
+
+
+def _asked(given: Sequence[str], file: str, config: RunConfig) -> list[Prompt]:
+    """The prompts of the options and of the file. ConfigError if there are none."""
+    from sd_lora.data.dialects.prompts import prompts_in, read_prompt
+    from sd_lora.data.dialects.syntax import pieces_of
+
+    syntax = config.data.syntax == "read"
+    asked = [read_prompt(text, syntax=syntax) for text in given]
+    asked += prompts_in(file, syntax=syntax) if file else []
+    if not asked:
+        raise ConfigError("no prompt was given; say what to draw with --prompt, or name a file of prompts: --prompts")
+    if config.data.syntax != "keep" and not any(pieces_of(text) for text in given) and not file:
+        raise ConfigError("data.syntax has no effect because no prompt has syntax to read; leave it out")
+    return asked
 
 
 def webui(

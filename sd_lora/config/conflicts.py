@@ -67,6 +67,8 @@ class ImageFacts:
     masked: bool
     #: there are images in a folder named val, or as few other names say
     validation: bool
+    #: a caption or prompt has the syntax of web UIs
+    syntax: bool
 
 
 def conflicts(config: RunConfig) -> list[str]:
@@ -74,6 +76,8 @@ def conflicts(config: RunConfig) -> list[str]:
     rows = _of_data(config.data) + _of_rate(config.optimizer) + _of_training(config.training) + _of_objective(config)
     if config.lora.init and config.lora.variant != "lora":
         rows.append((True, "lora.variant has no effect with lora.init: the file decides; leave one out"))
+    both = config.preview.prompts and config.preview.prompts_file
+    rows.append((bool(both), "preview.prompts and preview.prompts_file both say what to draw; leave one out"))
     return [*(sentence for wrong, sentence in rows if wrong), *text_conflicts(config)]
 
 
@@ -179,14 +183,16 @@ def validation_conflicts(training: TrainingConfig, facts: ImageFacts) -> list[st
 def image_conflicts(data: DataConfig, facts: ImageFacts) -> list[str]:
     """Settings that change nothing for these images."""
     plain, separator = type(data)(), "commas" if data.tag_separator == "," else f'"{data.tag_separator}"'
+    alone = "neither data.shuffle_tags nor data.tag_dropout is set"
     why_tags = "no tag of any caption is free for it" if facts.tags else f"no caption has {separator}"
     table = facts.from_table and not data.regularisation
     problems = [
         ("prior_weight", data.prior_weight != 1 and not facts.prior, "there are no regularisation images"),
         ("shuffle_tags", data.shuffle_tags and not facts.shuffled, why_tags),
         ("tag_dropout", data.tag_dropout > 0 and not facts.dropped, why_tags),
-        ("caption_variants", data.caption_variants != plain.caption_variants and not facts.varied,
-            "neither data.shuffle_tags nor data.tag_dropout is set"),
+        *((key, getattr(data, key) != getattr(plain, key) and not facts.varied, alone)
+            for key in ("caption_variants", "keep_tags", "tag_separator")),
+        ("syntax", data.syntax != plain.syntax and not facts.syntax, "no caption or prompt has syntax to read"),
         ("more_resolutions", facts.side in data.more_resolutions, f"images are trained at {facts.side} pixels anyway"),
         ("alpha", data.alpha != plain.alpha and not facts.transparent, "no image has transparent places"),
         ("mask_folder", bool(data.mask_folder) and not facts.masked, "it holds no mask of these images"),
@@ -207,10 +213,6 @@ def _of_data(data: DataConfig) -> Rows:
             for key in ("caption_suffixes", "caption_lines")),
         (bool(data.mask_folder) and not data.masks,
             "data.mask_folder has no effect with data.masks=false; leave one out"),
-        (not varied and data.keep_tags > 0,
-            "data.keep_tags has no effect alone; set data.shuffle_tags or data.tag_dropout"),
-        (not varied and data.tag_separator != type(data)().tag_separator,
-            "data.tag_separator has no effect alone; set data.shuffle_tags or data.tag_dropout"),
         (varied and data.caption_variants == 1,
             "data.caption_variants=1 leaves nothing to data.shuffle_tags and data.tag_dropout; set it higher"),
         (len(set(data.more_resolutions)) < len(data.more_resolutions),

@@ -95,6 +95,9 @@ class DataConfig:
     """leave each tag out with this probability"""
     keep_tags: Annotated[int, Field(ge=0)] = 0
     """the first tags, which are never moved or left out"""
+    syntax: Literal["keep", "read"] = "keep"
+    """what (red hair:1.3), [x], {a|b}, <lora:x:1> and BREAK are in captions and prompts; keep: text, as written; read:
+    weights and names are removed and alternatives become captions of their own"""
     caption_variants: Annotated[int, Field(ge=1, le=256)] = 8
     """how many shuffled versions of a caption are made"""
     background: Text = "white"
@@ -248,7 +251,11 @@ class PreviewConfig:
     every: Annotated[int, Field(ge=0)] = 0
     """draw a grid every n steps (0: only after the last)"""
     prompts: tuple[Text, ...] = ()
-    """absent: the captions of the first three images"""
+    """kohya's options may follow: --n, --w, --h, --d, --s, --l; absent: the captions of the first three images"""
+    prompts_file: str = ""
+    """a file of prompts instead: text with one per line, or kohya's TOML or JSON"""
+    negative: str = ""
+    """what not to draw, for prompts without a negative of their own (--n)"""
     strengths: Strengths = (0.0, 0.5, 1.0)
     """of the adapter, one column each; 0, the base model, always comes first"""
     guidance: Annotated[float, Field(ge=0)] = 5.0

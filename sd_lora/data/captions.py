@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -56,30 +57,54 @@ def is_sided(caption: str, trigger: str = "") -> bool:
     return _SIDED.search(_composed(caption).removesuffix(trigger_phrase(trigger))) is not None
 
 
-def versions(caption: str, rules: TagRules, count: int, seed: tuple[int, ...]) -> list[str]:
+@dataclass(frozen=True)
+class Tags:
+    """The tags of a caption: those that stay at the beginning and at the end, and between them those that may vary,
+    of which the ones at `free` (places) do: the others are or hold the trigger word. `marked`: the caption itself says
+    which stay."""
+
+    first: list[str]
+    middle: list[str]
+    last: list[str]
+    free: list[int]
+    marked: bool
+
+    @classmethod
+    def of(cls, caption: str, rules: TagRules, trigger: str) -> Tags:
+        head, marked, rest = caption.partition(rules.separator) if rules.separator else (caption, "", "")
+        body, _, tail = rest.partition(rules.separator) if marked else ("", "", "")
+        first, middle, last = (_tags(part, rules.comma) for part in (head, body, tail))
+        if not marked:
+            first, middle = first[: rules.keep], first[rules.keep :]
+        free = [place for place, tag in enumerate(middle) if not names_trigger(tag, trigger)]
+        return cls(first, middle, last, free, bool(marked))
+
+
+def versions(caption: str, rules: TagRules, count: int, seed: tuple[int, ...], trigger: str = "") -> list[str]:
     """The versions in which a caption of comma-separated tags is trained, a pure function of `seed`. Captions that do
-    not vary have one.
+    not vary have one. A tag that is or holds the trigger word is neither moved nor left out.
 
     Shuffled ones are all different, the first is as written. Where tags are left out there are `count`, the longest
     first, each as often as it was drawn: over all of them a tag is left out as often as `rules` say.
     """
-    head, separated, tail = caption.partition(rules.separator) if rules.separator else ("", "", caption)
-    tags = [tag for part in (head, tail) for tag in _tags(part, rules.comma)]
+    tags = Tags.of(caption, rules, trigger)
+    as_written = [*tags.first, *tags.middle, *tags.last]
     if not rules.vary:
-        return [", ".join(tags) if separated else caption]
-    keep = len(_tags(head, rules.comma)) if separated else rules.keep
-    fixed, loose = tags[:keep], tags[keep:]
+        return [", ".join(as_written) if tags.marked else caption]
 
     def drawn(number: int) -> str:
         rng = np.random.default_rng([*seed, number])
-        order = rng.permutation(len(loose)) if rules.shuffle else np.arange(len(loose))
-        return ", ".join([*fixed, *(loose[i] for i in order if rng.random() >= rules.dropout)])
+        order = rng.permutation(len(tags.free)) if rules.shuffle else np.arange(len(tags.free))
+        middle: list[str | None] = list(tags.middle)
+        for place, i in zip(tags.free, order, strict=True):
+            middle[place] = tags.middle[tags.free[i]] if rng.random() >= rules.dropout else None
+        return ", ".join([*tags.first, *(tag for tag in middle if tag is not None), *tags.last])
 
-    if count == 1 or not loose:
-        return [", ".join(tags)]
+    if count == 1 or not tags.free:
+        return [", ".join(as_written)]
     if rules.dropout:
         return sorted(map(drawn, range(count)), key=len, reverse=True)
-    return list(dict.fromkeys([", ".join(tags), *map(drawn, range(1, count))]))
+    return list(dict.fromkeys([", ".join(as_written), *map(drawn, range(1, count))]))
 
 
 def shortened(caption: str, trigger: str, fits: Callable[[str], bool]) -> tuple[str, str]:

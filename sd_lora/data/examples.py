@@ -71,15 +71,15 @@ def with_captions(
     An image's versions do not depend on the other images. `overlong` gives the positions of the captions that would be
     cut.
     """
+    triggers = ["" if entry.prior else config.trigger for entry in entries]
     bodies = [
         [
             text
             for c in entry.captions or ("",)
-            for text in versions(c, entry.rules, config.caption_variants, (seed, *entry.name.encode()))
+            for text in versions(c, entry.rules, config.caption_variants, (seed, *entry.name.encode()), trigger)
         ]
-        for entry in entries
+        for entry, trigger in zip(entries, triggers, strict=True)
     ]
-    triggers = ["" if entry.prior else config.trigger for entry in entries]
     captions = [[triggered(body, t) for body in texts] for texts, t in zip(bodies, triggers, strict=True)]
     places = [(i, k) for i, texts in enumerate(captions) for k in range(len(texts))]
     short = [(i, k) for i, k in places if len(bodies[i][k]) <= LONG]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
+from sd_lora.data.dialects.prompts import Prompt, read_prompt
 from sd_lora.errors import ConfigError
 
 #: the strength of one adapter: one number, or numbers by component and block (`strengths_by_module`)
@@ -37,6 +38,19 @@ class PreviewRow:
     mix: tuple[MixedAdapter, ...] = ()
     #: shown beside the row on a sheet; empty: the prompt
     label: str = ""
+    #: what the prompt itself says about how to draw it, which replaces the settings of the job
+    own: Prompt | None = None
+
+    @classmethod
+    def of(cls, prompt: str | Prompt, mix: tuple[MixedAdapter, ...] = (), label: str = "") -> Self:
+        """The row of a prompt that may have kohya's options, such as ``a cat --n blurry --w 512``. ConfigError."""
+        own = read_prompt(prompt) if isinstance(prompt, str) else prompt
+        return cls(own.text, mix, label, own)
+
+    @property
+    def line(self) -> str:
+        """The prompt with its options."""
+        return replace(self.own, text=self.prompt).written if self.own else self.prompt
 
     @property
     def acting(self) -> tuple[MixedAdapter, ...]:
@@ -62,12 +76,17 @@ class PreviewJob:
         """The strengths once each; 0, the base model itself, first."""
         return tuple(dict.fromkeys((0.0, *(float(strength) for strength in self.strengths))))
 
+    def of(self, row: PreviewRow) -> Self:
+        """The job of one row, by the row's own settings."""
+        return replace(self, rows=(row,), **(row.own.options if row.own else {}))
+
     def keys(self, hashes: Mapping[Path, str]) -> list[list[Hashable]]:
         """Per row and column, everything that makes the picture; without adapters or at 0 it is the base model's."""
-        guided = self.negative if self.guidance > 1 else ""
-        strokes = (guided, self.seed, self.steps, self.guidance, self.width, self.height)
         keys: list[list[Hashable]] = []
         for row in self.rows:
+            own = self.of(row)
+            guided = own.negative if own.guidance > 1 else ""
+            strokes = (guided, own.seed, own.steps, own.guidance, own.width, own.height)
             mix = tuple((hashes[mixed.path], strength_key(mixed.strength)) for mixed in row.acting)
             keys.append([(row.prompt, strokes, (mix, column) if column and mix else ()) for column in self.columns])
         return keys
@@ -92,17 +111,30 @@ class PreviewLimits:
     def check(self, job: PreviewJob, grain: int, most_steps: int) -> None:
         """ConfigError with everything in `job` that is too much or not a number. Sizes are multiples of `grain` pixels;
         the base model has `most_steps` steps."""
-        cells, most = len(job.rows) * len(job.columns), min(self.steps, most_steps)
-        prompts = [*(row.prompt for row in job.rows), job.negative]
-        numbers = (*job.strengths, job.guidance)
+        each = [self._problems(job.of(row), grain, most_steps) for row in job.rows]
+        wrong = dict.fromkeys(self._all(job) + [sentence for sentences in each for sentence in sentences])
+        if wrong:
+            raise ConfigError("; ".join(wrong))
+
+    def _all(self, job: PreviewJob) -> list[str]:
+        """What is wrong with the prompts and strengths together."""
+        cells = len(job.rows) * len(job.columns)
         problems = [
             (not job.rows or not all(row.prompt.strip() for row in job.rows),
                 "a preview needs at least one prompt that is not empty"),
             (cells > self.cells, f"prompts × strengths are {len(job.rows)} × {len(job.columns)}, {cells} "
                 f"pictures; at most {self.cells} are drawn at once"),
+            (any(abs(s) > STRONGEST for s in job.strengths), f"strengths are between -{STRONGEST:g} and {STRONGEST:g}"),
+        ]  # fmt: skip
+        return [sentence for is_wrong, sentence in problems if is_wrong]
+
+    def _problems(self, job: PreviewJob, grain: int, most_steps: int) -> list[str]:
+        """What is wrong with the settings of a row."""
+        most = min(self.steps, most_steps)
+        prompts, numbers = (job.rows[0].prompt, job.negative), (*job.strengths, job.guidance)
+        problems = [
             (any(len(prompt) > self.prompt for prompt in prompts), f"a prompt has at most {self.prompt} characters"),
             (not all(math.isfinite(number) for number in numbers), "strengths and guidance cannot be NaN or infinite"),
-            (any(abs(s) > STRONGEST for s in job.strengths), f"strengths are between -{STRONGEST:g} and {STRONGEST:g}"),
             (not 0 <= job.guidance <= 100, "guidance is between 0 and 100"),
             (not 1 <= job.steps <= most, f"steps are between 1 and {most}, but {job.steps} were asked for"),
             (not 0 <= job.seed < 2**32, f"the seed is between 0 and {2**32 - 1}"),
@@ -110,9 +142,7 @@ class PreviewLimits:
             (any(side < 0 or side % grain for side in (job.width, job.height)),
                 f"width and height are multiples of {grain}, but {job.width} × {job.height} was asked for"),
         ]  # fmt: skip
-        wrong = [sentence for is_wrong, sentence in problems if is_wrong]
-        if wrong:
-            raise ConfigError("; ".join(wrong))
+        return [sentence for is_wrong, sentence in problems if is_wrong]
 
 
 def strength_key(strength: OwnStrength) -> str:

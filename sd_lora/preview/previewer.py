@@ -15,6 +15,7 @@ from sd_lora.adapters.adapter import Adapter
 from sd_lora.adapters.fit import base_name
 from sd_lora.adapters.strengths import checked_strength
 from sd_lora.config.schema import ModelConfig, PreviewConfig
+from sd_lora.data.dialects.prompts import read_prompt
 from sd_lora.errors import AdapterError
 from sd_lora.models.opening import open_base
 from sd_lora.preview.painter import Painter, Strokes
@@ -59,15 +60,22 @@ class Previewer:
         with loaded.injected(opened.pipe):  # whether it fits is known before anything is drawn
             return cls(opened.pipe, loaded, settings)
 
+    def negative_of(self, prompt: str) -> str:
+        """What not to draw, by the prompt itself or by the settings; nothing where guidance does not use it."""
+        own = read_prompt(prompt)
+        guidance = self.settings.guidance if own.guidance is None else own.guidance
+        return (self.settings.negative if own.negative is None else own.negative) if guidance > 1 else ""
+
     def prepare(self, prompt: str, arguments: Mapping[str, Tensor]) -> None:
-        """Give the encoded form of a prompt (pipeline arguments, batch of one), so that the pipeline's text encoders
-        are no longer needed for it."""
+        """Give the encoded form of a prompt and its negative (pipeline arguments, batch of one), so that the pipeline's
+        text encoders are no longer needed for it."""
         self._prepared[prompt] = dict(arguments)
 
     def grid(
         self, prompts: Sequence[str], strengths: Sequence[float] | None = None, seed: int | None = None
     ) -> PreviewGrid:
-        """Pictures of every prompt at every strength. Strength 0, the base itself, always comes first.
+        """Pictures of every prompt at every strength. Strength 0, the base itself, always comes first. What a prompt
+        says itself (``a cat --n blurry --w 512``) replaces the settings.
 
         All strengths of a prompt start from the same noise, `batch_size` of them drawn at a time. Raises AdapterError
         for a strength that is NaN or infinite, before anything is drawn.
@@ -78,9 +86,12 @@ class Previewer:
         checked_strength(torch.tensor([float(s) for s in wanted]))
         columns = tuple(dict.fromkeys((0.0, *(float(s) for s in wanted))))
         seed = self.settings.seed if seed is None else seed
-        strokes = Strokes(self.size, self.size, self.settings.inference_steps, self.settings.guidance, seed)
         images = tuple(
-            tuple(self._painter.row(partial(self._arguments, prompt), [(self.adapter, 1.0)], columns, strokes))
+            tuple(
+                self._painter.row(
+                    partial(self._arguments, prompt), [(self.adapter, 1.0)], columns, self._strokes(prompt, seed)
+                )
+            )
             for prompt in prompts
         )
         return PreviewGrid(tuple(prompts), columns, images, self._recipe(prompts, columns, seed))
@@ -88,11 +99,22 @@ class Previewer:
     def _arguments(self, prompt: str, count: int) -> dict[str, Any]:
         if prompt in self._prepared:
             return {key: value.expand(count, *value.shape[1:]) for key, value in self._prepared[prompt].items()}
-        return {"prompt": [prompt] * count}
+        negative = self.negative_of(prompt)
+        return {"prompt": [read_prompt(prompt).text] * count} | (
+            {"negative_prompt": [negative] * count} if negative else {}
+        )
+
+    def _strokes(self, prompt: str, seed: int) -> Strokes:
+        own, settings = read_prompt(prompt).options, self.settings
+        plain = {
+            "width": self.size, "height": self.size, "steps": settings.inference_steps, "guidance": settings.guidance,
+            "seed": seed,
+        }  # fmt: skip
+        return Strokes(**{name: own.get(name, value) for name, value in plain.items()})
 
     def _recipe(self, prompts: Sequence[str], strengths: Sequence[float], seed: int) -> dict[str, Any]:
         drawn = asdict(self.settings) | {"prompts": list(prompts), "strengths": list(strengths), "seed": seed}
-        del drawn["every"]
+        del drawn["every"], drawn["prompts_file"]
         facts = {"adapter": Path(self.adapter.label).name, "base": base_name(self.pipe), "sd_lora": __version__}
         return facts | drawn | {"scheduler": type(self.pipe.scheduler).__name__}
 

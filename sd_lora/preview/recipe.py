@@ -7,11 +7,13 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
+from sd_lora.data.dialects.generations import read_parameters
 from sd_lora.errors import DataError
 from sd_lora.preview.job import PreviewJob, PreviewRow
 from sd_lora.preview.prompts import plain_name, split_tags
@@ -19,9 +21,7 @@ from sd_lora.version import __version__
 
 #: text chunks: our own JSON, and what AUTOMATIC1111, Forge and viewers read
 JSON_KEY, LINE_KEY = "sd_lora", "parameters"
-_PAIR = re.compile(r'\s*(\w[\w ]{0,60}):\s*("(?:\\.|[^"\\])*"|[^,]*)(?:,|$)')
-_LAST_LINE = re.compile(r"^Steps: \d", re.MULTILINE)
-_MOST_TEXT, _LONGEST_LINE, _MOST_PIXELS = 100_000, 10_000, 64_000_000
+_MOST_TEXT, _MOST_PIXELS = 100_000, 64_000_000
 #: what AUTOMATIC1111 calls the schedulers of diffusers
 _SAMPLERS = {
     "DDIMScheduler": "DDIM", "EulerDiscreteScheduler": "Euler", "EulerAncestralDiscreteScheduler": "Euler a",
@@ -31,7 +31,9 @@ _SAMPLERS = {
 
 
 def recipe_of(job: PreviewJob, row: PreviewRow, strength: float, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything that makes one picture. `facts`: base, scheduler, and the sha256 of adapters by path."""
+    """Everything that makes one picture, by the row's own settings. `facts`: base, scheduler, and the adapters' sha256
+    by path."""
+    job = job.of(row)
     mix = [{"name": m.name, "sha256": facts["sha256"].get(str(m.path), ""), "strength": m.strength} for m in row.mix]
     return {
         "prompt": row.prompt, "negative": job.negative, "adapters": mix, "strength": strength, "seed": job.seed,
@@ -125,13 +127,12 @@ def _strength(value: Any) -> Any:
 
 
 def _from_line(text: str) -> dict[str, Any]:
-    last = _LAST_LINE.search(text)
-    if last is None:
+    generation = read_parameters(text)
+    if generation is None or not generation.settings:
         return {}
-    head, pairs = text[: last.start()].strip(), dict(_PAIR.findall(text[last.start() :][:_LONGEST_LINE]))
-    prompt, _, negative = head.partition("\nNegative prompt:")
-    prompt, tags = split_tags(prompt)
-    settings: dict[str, Any] = {"prompts": [prompt], "negative": negative.strip()}
+    pairs = generation.settings
+    prompt, tags = split_tags(generation.positive)
+    settings: dict[str, Any] = {"prompts": [prompt], "negative": generation.negative}
     for key, ours, kind in (("Steps", "steps", int), ("Seed", "seed", int), ("CFG scale", "guidance", float)):
         try:
             value = kind(pairs[key])
@@ -160,12 +161,12 @@ def _numbers(strength: Any) -> list[float]:
 
 
 def sheet_recipe(job: PreviewJob, facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The recipe of an entire sheet: that of its pictures, with all prompts and strengths."""
-    recipes = [recipe_of(job, row, 0.0, facts) for row in job.rows]
+    """The recipe of an entire sheet: that of its pictures, with all prompts, their own options and strengths."""
+    recipes = [recipe_of(job, replace(row, own=None), 0.0, facts) for row in job.rows]
     mixes = [recipe["adapters"] for recipe in recipes]
     acting = {"adapters": mixes[0]} if all(mix == mixes[0] for mix in mixes) else {"adapters_by_row": mixes}
     rest = {key: value for key, value in recipes[0].items() if key not in ("prompt", "strength", "adapters")}
-    return {"prompts": [row.prompt for row in job.rows], "strengths": list(job.columns), **acting, **rest}
+    return {"prompts": [row.line for row in job.rows], "strengths": list(job.columns), **acting, **rest}
 
 
 def _is_number(value: Any) -> bool:

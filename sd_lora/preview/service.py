@@ -269,7 +269,7 @@ class PreviewService:
         self, ticket: Ticket, number: int, row: PreviewRow, missing: Mapping[Hashable, Sequence[int]]
     ) -> None:
         """Draw the pictures of a row that are not cached, each once for all its columns."""
-        job, columns = ticket.job, [same[0] for same in missing.values()]
+        job, columns = ticket.job.of(row), [same[0] for same in missing.values()]
         strokes = Strokes(job.width, job.height, job.steps, job.guidance, job.seed)
 
         def arguments(count: int) -> dict[str, Any]:

@@ -38,25 +38,28 @@ class PreviewGrid:
 
 
 def draw_sheet(images: Sequence[Sequence[Image.Image]], columns: Sequence[str], rows: Sequence[str]) -> Image.Image:
-    """A sheet of `images[row][column]`; small pictures are enlarged so that a person can see them."""
-    first = images[0][0]
-    scale = max(1, -(-_SMALLEST // first.width))
-    width, height = first.width * scale, first.height * scale
+    """A sheet of `images[row][column]`; small pictures are enlarged so that a person can see them. Rows may differ in
+    size."""
+    scale = max(1, -(-_SMALLEST // images[0][0].width))
+    width = scale * max(row[0].width for row in images)
+    heights = [scale * row[0].height for row in images]
     label = _LABEL if any(rows) else 0
     sheet_size = (
         2 * _MARGIN + label + len(columns) * (width + _GAP) - _GAP,
-        2 * _MARGIN + _HEADER + len(rows) * (height + _GAP) - _GAP,
+        2 * _MARGIN + _HEADER + sum(height + _GAP for height in heights) - _GAP,
     )
     sheet = Image.new("RGB", sheet_size, _PAPER)
     draw, font, small = ImageDraw.Draw(sheet), ImageFont.load_default(17), ImageFont.load_default(15)
     for index, title in enumerate(columns):
         middle = _MARGIN + label + index * (width + _GAP) + width // 2
         draw.text((middle, _MARGIN + _HEADER // 2 - 4), title, fill=_INK, font=font, anchor="mm")
-    for row, (title, pictures) in enumerate(zip(rows, images, strict=True)):
-        top = _MARGIN + _HEADER + row * (height + _GAP)
+    top = _MARGIN + _HEADER
+    for title, pictures, height in zip(rows, images, heights, strict=True):
         wrapped = "\n".join(textwrap.wrap(title, 23)[:8])
         draw.multiline_text((_MARGIN, top + height // 2), wrapped, fill=_INK, font=small, anchor="lm", spacing=5)
         for column, picture in enumerate(pictures):
             left = _MARGIN + label + column * (width + _GAP)
-            sheet.paste(picture.resize((width, height), Image.Resampling.LANCZOS), (left, top))
+            own = (picture.width * scale, picture.height * scale)
+            sheet.paste(picture.resize(own, Image.Resampling.LANCZOS), (left, top))
+        top += height + _GAP
     return sheet

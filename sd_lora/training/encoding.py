@@ -8,6 +8,7 @@ import torch
 from accelerate import Accelerator
 
 from sd_lora.data.cache import Cache, cache_folder
+from sd_lora.data.dialects.prompts import read_prompt
 from sd_lora.data.encoded import EncodedSet, Encoders
 from sd_lora.data.planning import schedule_for
 from sd_lora.preview.previewer import Previewer
@@ -43,9 +44,10 @@ def encode(run: Run, accelerator: Accelerator, watch: Callable[[int, int], None]
         held.encode()
     previewer = Previewer(pipe, run.adapter, config.preview, size=config.data.resolution)
     if not text:
-        negative = family.encode_captions(pipe, [""])
         for prompt in config.preview.prompts:
-            arguments = family.pipeline_arguments(family.encode_captions(pipe, [prompt]), negative)
+            negative = family.encode_captions(pipe, [previewer.negative_of(prompt)])
+            text = read_prompt(prompt).text
+            arguments = family.pipeline_arguments(family.encode_captions(pipe, [text]), negative)
             previewer.prepare(prompt, arguments)
         for component in family.text_encoders:
             setattr(pipe, component, None)

@@ -13,13 +13,14 @@ from sd_lora.check.cost import measure
 from sd_lora.check.doctor import Examined, examine
 from sd_lora.config.schema import RunConfig
 from sd_lora.data.cache import check_cache
+from sd_lora.data.dialects.prompts import sample_prompts, without_options
 from sd_lora.data.examples import Example
 from sd_lora.data.exposures import Schedule
 from sd_lora.data.findings import CODES, grouped, sentences
 from sd_lora.data.folders.entries import Listing
 from sd_lora.data.folders.listing import list_folder
 from sd_lora.data.pictures.decode import check_colour
-from sd_lora.errors import ConfigError, DataError, printable, shown
+from sd_lora.errors import ConfigError, DataError, printable, shown, some
 from sd_lora.models.opening import OpenBase, open_base, where_to_compute
 from sd_lora.runs.folder import RunFolder
 from sd_lora.training.adapter_plan import notes_on, plan_adapter, text_rate
@@ -108,6 +109,9 @@ def plan_run(places: Places, base: OpenBase, examined: Examined, schedule: Sched
     )
     config = _resolved(places, examined, rate, means)
     warnings = [f"{code}: {text}" for code, text in grouped(examined.findings) if CODES[code].severity == "warning"]
+    pieces = [piece for prompt in sample_prompts(places.config) for piece in prompt.pieces]
+    if pieces and not places.resumed:
+        warnings.append(f"preview: {some(pieces)} in the prompts is drawn as written; set data.syntax=read to read it")
     notes = [*warnings, *notes_on(adapter, config, family, pipe)]
     adapter.metadata = describe(config, family, pipe, examined.examples, adapter)
     adapter.label = config.output.name
@@ -142,7 +146,7 @@ def _resolved(places: Places, examined: Examined, rate: float | None, means: Mea
         ),
         optimizer=replace(config.optimizer, text_learning_rate=rate),
         training=replace(config.training, **computed, steps=examined.steps, epochs=None),
-        preview=replace(config.preview, prompts=config.preview.prompts or _prompts(examined.examples)),
+        preview=replace(config.preview, prompts=_prompts(places, examined.examples), prompts_file=""),
         output=replace(config.output, folder=str(places.path), name=places.name),
     )
     try:
@@ -166,8 +170,13 @@ def _usable(examined: Examined, config: RunConfig) -> Schedule:
     return examined.schedule
 
 
-def _prompts(examples: list[Example]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(example.caption for example in examples if not example.prior))[:3]
+def _prompts(places: Places, examples: list[Example]) -> tuple[str, ...]:
+    """What the sample grids show; what was resolved when the run began stays as it is."""
+    if places.resumed and places.config.preview.prompts:
+        return places.config.preview.prompts
+    given = tuple(prompt.written for prompt in sample_prompts(places.config))
+    captions = (without_options(example.caption) for example in examples if not example.prior)
+    return given or tuple(dict.fromkeys(filter(None, captions)))[:3]
 
 
 def _usable_name(name: str) -> str:

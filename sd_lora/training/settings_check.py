@@ -9,6 +9,7 @@ from pathlib import Path
 from sd_lora.adapters.summary import AdapterSummary, read_summary
 from sd_lora.config.conflicts import Facts, conflicts_with
 from sd_lora.config.schema import RunConfig
+from sd_lora.data.dialects.prompts import sample_prompts
 from sd_lora.errors import AdapterError, ConfigError
 from sd_lora.lora.variants import VARIANTS
 from sd_lora.models.families import FAMILIES
@@ -26,6 +27,7 @@ def check_settings(config: RunConfig, init: Path | None = None) -> None:
     Reads the headers of local files, and nothing of a hub model. `init` is the run's own copy of ``lora.init``, if it
     has one. What only the opened base model shows is checked in `preparation`.
     """
+    sample_prompts(config)  # refused by the one that cannot be drawn
     device, _ = where_to_compute(config.model)
     place = base_place(config.model.base)
     source = None if place == "hub" else find_base(config.model.base)

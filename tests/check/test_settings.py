@@ -12,7 +12,9 @@ from typer.testing import CliRunner
 
 from sd_lora.check.idle_settings import excessive_repeats
 from sd_lora.commands.app import app
+from sd_lora.config.schema import DataConfig
 from sd_lora.data.folders.entries import Entry
+from sd_lora.data.folders.listing import list_folder
 
 
 def checked(folder: Path, *overrides: str) -> tuple[int, dict[str, Any]]:
@@ -41,6 +43,13 @@ def tagged(folder: Path, *captions: str) -> None:
         (("a, b, c",), ["data.shuffle_tags=true", "data.keep_tags=2"], "data.shuffle_tags"),
         (("a, b, c",), ["data.shuffle_tags=true", "data.keep_tags=1"], ""),
         (("a, b, c",), ["data.shuffle_tags=true", 'data.tag_separator=";"'], "data.shuffle_tags"),
+        (("zwq, a",) * 4, ["data.shuffle_tags=true", "data.trigger=zwq"], "data.shuffle_tags"),
+        (("zwq, a, b",) * 4, ["data.shuffle_tags=true", "data.trigger=zwq"], ""),
+        (("a boat, in zwq style",) * 4, ["data.tag_dropout=0.5", "data.trigger=zwq", "data.keep_tags=1"],
+            "data.tag_dropout"),
+        (("a\nNegative prompt: x, y\nSteps: 20, Sampler: Euler",) * 4, ["data.shuffle_tags=true"], "data.shuffle_tags"),
+        (("a, b ||| c",) * 4, ["data.shuffle_tags=true"], "data.shuffle_tags"),
+        ((), ["data.keep_tags=2"], "data.keep_tags"), ((), ['data.tag_separator=";"'], "data.tag_separator"),
         (("a; b",) * 4, ["data.shuffle_tags=true", 'data.tag_separator=";"'], ""),
     ],
 )  # fmt: skip
@@ -80,3 +89,37 @@ def test_a_plan_of_the_most_that_may_be_asked_for_is_there_at_once(image_folder:
     code, found = checked(image_folder, "training.steps=10000000", "training.batch_size=4096")
     assert code == 0
     assert sum(row["exposures"] for row in found["plan"]["buckets"]) == 4096 * 10**7
+
+
+SUBSET = "[[datasets]]\n[[datasets.subsets]]\nimage_dir='.'\n"
+
+
+@pytest.mark.parametrize(
+    ("given", "captions", "idle"),
+    [
+        ("shuffle_caption=true", ("a boat", "a cat"), "shuffle_caption = true"),
+        ("shuffle_caption=true", ("a boat, zwq", "zwq, a cat"), "shuffle_caption = true"),
+        ("shuffle_caption=true", ("a, b", "c"), ""),
+        ("caption_tag_dropout_rate=0.5", ("zwq", "a cat"), "caption_tag_dropout_rate = 0.5"),
+        ("caption_tag_dropout_rate=0.5", ("a, b", "a cat"), ""),
+        ("keep_tokens=1", ("a, b", "c, d"), "keep_tokens = 1"),
+        ("keep_tokens=1\nshuffle_caption=true", ("a, b, c", "c, d"), ""),
+        ("keep_tokens_separator='+++'", ("a, b", "c, d"), "keep_tokens_separator = +++"),
+        ("keep_tokens_separator='+++'", ("a +++ b", "c, d"), ""),
+    ],
+)
+def test_settings_of_a_dataset_file_that_cannot_act_are_named(
+    given: str, captions: tuple[str, ...], idle: str, image_folder: Path
+) -> None:
+    tagged(image_folder, *(captions * 4)[:8])
+    (image_folder / "set.toml").write_text(f"{SUBSET}{given}\n")
+    found = list_folder(DataConfig(folder=str(image_folder), trigger="zwq")).findings
+    said = [finding.detail for finding in found if finding.code == "setting-unknown"]
+    assert [message.partition(" has no effect")[0] for message in said] == [idle] * bool(idle)
+
+
+@pytest.mark.parametrize("override", ["data.keep_tags=1", 'data.tag_separator=";"'])
+def test_settings_act_on_tags_that_a_dataset_file_shuffles(override: str, image_folder: Path) -> None:
+    tagged(image_folder, *["a; b, c; d, e"] * 8)
+    (image_folder / "set.toml").write_text(f"{SUBSET}shuffle_caption=true\n")
+    assert checked(image_folder, override)[0] == 0

@@ -135,3 +135,17 @@ def test_captions_of_regularisation_images() -> None:
 def test_two_images_of_one_name_are_both_looked_at() -> None:
     captions = [("a.png", ("one two three four five six seven",)), ("a.png", ("a cat",))]
     assert "caption-long" in codes(wording(captions, "zwq", WORDS))
+
+
+def test_the_trigger_word_is_looked_for_where_training_sees_it() -> None:
+    """Written at the end as it is added anyway, it is trained as in all others."""
+    assert found("a cat, in zwq style", *DIFFERENT) == []
+    assert codes(found("a zwq cat, in zwq style", *DIFFERENT)) == ["trigger-partly"]
+
+
+def test_a_word_is_counted_as_often_as_it_is_trained() -> None:
+    written = [(f"{i}.png", (f"boat, {text}",)) for i, text in enumerate(DIFFERENT)]
+    kept = [(name, (f"{texts[0]}, in zwq style",)) for name, texts in written]
+    halved = [(name, (texts[0], texts[0].removeprefix("boat, "))) for name, texts in written]
+    assert codes(wording(written, "zwq", WORDS, kept)) == ["subject-bias"]
+    assert wording(written, "zwq", WORDS, halved) == []

@@ -307,9 +307,35 @@ def test_preview_writes_a_sheet(cli: Cli, adapter_file: Path, random_sd_folder: 
     assert recipe["seed"] == 3
 
 
+def test_preview_reads_prompts_with_options_and_from_a_file(
+    cli: Cli, adapter_file: Path, random_sd_folder: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "prompts.txt").write_text("# mine\na ((red)) boat, zwq --w 64 --h 72 --d 5\n")
+    given = ("--prompts", "prompts.txt", "--prompt", "a cup, zwq --s 1 --n dark", "--strengths", "0")
+    answer = cli("preview", adapter_file, *given, "--base", random_sd_folder, "preview.inference_steps=1")
+    assert answer.code == 0, answer
+    assert "((red)) is drawn as written; set data.syntax=read" in answer.err
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        recipe = json.loads(sheet.text["sd_lora"])
+    assert recipe["prompts"] == ["a cup, zwq --n dark --s 1", "a ((red)) boat, zwq --w 64 --h 72 --d 5"]
+    answer = cli(
+        "preview", adapter_file, *given, "--base", random_sd_folder, "preview.inference_steps=1", "data.syntax=read"
+    )
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        assert json.loads(sheet.text["sd_lora"])["prompts"][1] == "a red boat, zwq --w 64 --h 72 --d 5"
+
+
+def test_preview_needs_a_prompt(refused: Refused, adapter_file: Path, random_sd_folder: Path) -> None:
+    given = ("preview", adapter_file, "--base", random_sd_folder)
+    assert "no prompt was given" in refused(*given)
+    assert "file of prompts gone.txt cannot be read" in refused(*given, "--prompts", "gone.txt")
+    assert "no prompt has syntax to read" in refused(*given, "--prompt", "a cup", "data.syntax=read")
+
+
 @pytest.mark.parametrize(
     ("args", "said"),
     [
+        (["--prompt", "a cup --ar 3"], "has the option --ar, which is not read"),
         (["--strengths", "nan"], "strength"),
         (["--strengths", "0,inf"], "strength"),
         (["--strengths", ",".join(["nan", *(str(i / 10) for i in range(40))])], "strength"),

@@ -36,7 +36,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "optimizer.weight_decay": 0.0, "optimizer.learning_rate": 2e-4, "optimizer.schedule": "polynomial",
         "optimizer.power": 1.5, "data.tag_separator": ";", "data.tag_dropout": 0.1, "data.flip": True,
         "training.zero_terminal_snr": True, "training.multires_noise": 0.3, "training.caption_dropout": 0.0,
-        "preview.prompts": ("a house",), "output.folder": "out/old-photo",
+        "preview.prompts": ("a house --n blurry --s 20",), "output.folder": "out/old-photo",
     },
     "gui-standard.json": {
         "model.base": "C:/models/sd_xl_base_1.0.safetensors", "data.resolution": 1024, "data.upscale": False,
@@ -49,7 +49,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "data.resolution": 624, "lora.targets": (*UNET, "conv"), "lora.rank": 16, "lora.alpha": 1.0, "lora.ranks": CONV,
         "lora.alphas": dict.fromkeys(CONV, 4.0), "optimizer.name": "adafactor", "optimizer.learning_rate": 3e-4,
         "training.steps": 1200, "training.epochs": None, "training.batch_size": 6, "training.loss": "l1",
-        "preview.prompts": ("a cat", "a dog"), "preview.every": 100, "model.dtype": "float16",
+        "preview.prompts": ("a cat --n ugly --w 512", "a dog"), "preview.every": 100, "model.dtype": "float16",
     },
     "gui-prodigy.json": {
         "lora.variant": "dora", "lora.targets": (*UNET, "conv", *TEXT), "optimizer.name": "prodigy",

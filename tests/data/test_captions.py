@@ -202,3 +202,40 @@ def test_a_side_in_any_caption_forbids_mirror_images() -> None:
     entry = Entry(Path("a.png"), "a.png", ("a cat", "a cat on the left"))
     assert not example_of(entry, (8, 8), DataConfig()).may_flip
     assert example_of(Entry(Path("a.png"), "a.png", ("a cat",)), (8, 8), DataConfig(trigger="left")).may_flip
+
+
+@pytest.mark.parametrize(
+    ("caption", "trigger", "fixed"),
+    [
+        ("a, zwq, b, c", "zwq", "zwq"), ("a, in zwq style, b, c", "zwq", "in zwq style"),
+        ("a, [trigger], b, c", "zwq", "[trigger]"), ("a, ZWQ cat, b, c", "zwq", "ZWQ cat"),
+    ],
+)  # fmt: skip
+def test_the_tag_of_the_trigger_word_is_neither_moved_nor_left_out(caption: str, trigger: str, fixed: str) -> None:
+    shuffled = versions(caption, TagRules(shuffle=True), 8, (0,), trigger)
+    assert len(shuffled) > 2
+    assert {text.split(", ")[1] for text in shuffled} == {fixed}
+    thinned = versions(caption, TagRules(dropout=0.9), 50, (0,), trigger)
+    assert all(fixed in text.split(", ") for text in thinned)
+    assert fixed in thinned  # all others left out
+    free = versions(caption.replace(fixed, "d"), TagRules(shuffle=True), 8, (0,), trigger)
+    assert len({text.split(", ")[1] for text in free}) > 1
+
+
+def test_kohyas_mark_is_never_trained_and_begins_an_end_that_stays() -> None:
+    assert versions("a, b ||| c, d", TagRules(), 8, (0,)) == ["a, b, c, d"]
+    found = versions("a, b ||| c, d, e ||| f", TagRules(shuffle=True), 8, (0,))
+    assert len(found) > 2
+    assert all(text.startswith("a, b, ") and text.endswith(", f") for text in found)
+
+
+def test_tags_without_the_trigger_word_vary_as_without_one() -> None:
+    for rules in (TagRules(shuffle=True), TagRules(shuffle=True, dropout=0.3, keep=1), TagRules(dropout=0.3)):
+        assert versions("a, b, c, d", rules, 8, (3, 4), "zwq") == versions("a, b, c, d", rules, 8, (3, 4))
+
+
+def test_regularisation_images_have_no_trigger_word_to_protect() -> None:
+    entry = Entry(Path(), "a.png", ("a, zwq, b, c",), prior=True, rules=TagRules(shuffle=True))
+    plain = [example_of(entry, (8, 8), DataConfig(trigger="zwq"))]
+    (example,) = with_captions(plain, [entry], DataConfig(trigger="zwq"), 0, lambda _: [])
+    assert len({text.split(", ")[1] for text in example.captions}) > 1

@@ -113,3 +113,24 @@ def test_equal_strengths_have_equal_keys() -> None:
 def test_the_name_of_an_adapter_is_that_of_its_run() -> None:
     assert MixedAdapter(Path("runs/ink/adapter.safetensors")).name == "ink"
     assert MixedAdapter(Path("loras/grain.safetensors")).name == "grain"
+
+
+OWN = PreviewRow.of("a cup --n blurry --w 64 --h 128 --d 9 --s 3 --l 2.5")
+
+
+def test_what_a_prompt_says_itself_replaces_the_settings_of_the_job() -> None:
+    job = replace(JOB, rows=(*JOB.rows, OWN), negative="dark", seed=1)
+    own = job.of(OWN)
+    assert (own.negative, own.width, own.height, own.seed, own.steps, own.guidance) == ("blurry", 64, 128, 9, 3, 2.5)
+    assert replace(job.of(JOB.rows[0]), rows=job.rows) == job
+    plain, other = job.keys({})
+    assert plain == replace(JOB, negative="dark", seed=1).keys({})[0]
+    assert other == replace(own, rows=(PreviewRow("a cup"),)).keys({})[0]
+    assert OWN.line == "a cup --n blurry --w 64 --h 128 --d 9 --s 3 --l 2.5"
+    assert PreviewRow("a cup").line == PreviewRow.of("a cup").line == "a cup"
+
+
+@every_row("option, said", [("--w 8192 --h 8192", "pixels"), ("--s 200", "steps are"), ("--w 72", "multiples of 16")])
+def test_limits_are_those_of_each_prompt(option: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        PreviewLimits().check(replace(JOB, rows=(*JOB.rows, PreviewRow.of(f"a cup {option}"))), 16, 1000)

@@ -225,3 +225,13 @@ def test_pictures_can_be_handed_out_while_others_are_drawn(service: PreviewServi
     recipe = service.recipe(job_of(files[0]), 0, 1)
     assert recipe["adapters"][0]["sha256"] == service.sha256(files[0])
     assert (recipe["width"], recipe["height"], recipe["base"]) == (16, 16, service.base)
+
+
+def test_rows_of_other_sizes_are_drawn_as_alone(service: PreviewService) -> None:
+    own = PreviewRow.of(f"{BASE.prompt} --n dark --w 32 --h 16 --d 5 --s 2 --l 3")
+    job = PreviewJob((BASE, own), (1.0,), steps=3)
+    alone = PreviewJob((BASE,), (1.0,), "dark", 5, 2, 3.0, 32, 16)
+    assert pictures(service, job) == [pictures(service, replace(job, rows=(BASE,)))[0], pictures(service, alone)[0]]
+    grid = service.grid(job)
+    assert [row[0].size for row in grid.images] == [(16, 16), (32, 16)]
+    assert grid.sheet().width > 2 * 32 * 11

@@ -219,3 +219,33 @@ def test_open_asks_for_the_base_of_a_foreign_adapter(previewer: Previewer, tmp_p
     previewer.adapter.save(tmp_path / "a.safetensors")
     with pytest.raises(AdapterError, match=r"somewhere.*--base"):
         Previewer.open(tmp_path / "a.safetensors")
+
+
+# ---- what prompts say themselves
+
+
+def test_a_prompt_may_say_how_it_is_drawn(previewer: Previewer) -> None:
+    noise = torch.randn((1, 4, 16, 8), generator=torch.Generator().manual_seed(9))
+    drawn = {"latents": noise, "height": 32, "width": 16, "guidance_scale": 3.0, "num_inference_steps": 2}
+    expected = previewer.pipe(PROMPTS[0], negative_prompt="dark", **drawn).images[0]
+    line = f"{PROMPTS[0]} --n dark --w 16 --h 32 --d 9 --s 2 --l 3"
+    grid = previewer.grid([line, PROMPTS[1]], [0])
+    assert grid.images[0][0].tobytes() == expected.tobytes()
+    assert grid.images[1][0].tobytes() == plain(previewer.pipe, PROMPTS[1]).tobytes()
+    assert grid.recipe["prompts"] == [line, PROMPTS[1]]
+    assert grid.sheet().height == 2 * 16 + 34 + 11 * 32 + 8 + 11 * 16
+
+
+def test_the_negative_prompt_of_the_settings_is_used_unless_the_prompt_has_its_own(
+    random_sd: Any, adapter: Adapter
+) -> None:
+    settings = PreviewConfig(inference_steps=3, guidance=4.0, negative="dark")
+    previewer = Previewer(random_sd, adapter, settings)
+    noise = torch.randn((1, 4, 8, 8), generator=torch.Generator().manual_seed(0))
+    drawn = {"latents": noise, "guidance_scale": 4.0, "num_inference_steps": 3}
+    dark, none = (random_sd(PROMPTS[0], negative_prompt=n, **drawn).images[0] for n in ("dark", ""))
+    assert apart(dark, none) > 0
+    first, second = previewer.grid([PROMPTS[0], f"{PROMPTS[0]} --n"], [0]).images
+    assert (first[0].tobytes(), second[0].tobytes()) == (dark.tobytes(), none.tobytes())
+    assert previewer.negative_of("a cat --l 1") == ""  # guidance does not use it
+    assert previewer.negative_of("a cat --n bright") == "bright"

@@ -139,3 +139,21 @@ def test_recipes_are_json_whatever_the_prompt_says() -> None:
     assert read_recipe(png)["prompts"] == ['"quoted", \\ <b>ü</b> 漢']
     with Image.open(io.BytesIO(png)) as image:
         assert json.loads(image.text["sd_lora"])["adapters"][0]["sha256"] == "ab" * 32  # type: ignore[attr-defined]
+
+
+def test_a_picture_carries_its_own_settings_and_a_sheet_the_prompts_with_theirs() -> None:
+    own = PreviewRow.of("a cup --n dark --w 256 --d 3", (INK,))
+    job = replace(JOB, rows=(JOB.rows[0], own))
+    picture = read_recipe(png_bytes(PICTURE, recipe_of(job, own, 0.8, FACTS)))
+    assert (picture["prompts"], picture["negative"], picture["width"], picture["seed"]) == (["a cup"], "dark", 256, 3)
+    sheet = read_recipe(png_bytes(PICTURE, sheet_recipe(job, FACTS)))
+    assert sheet["prompts"] == ["a red house, day", "a cup --n dark --w 256 --d 3"]
+    assert (sheet["negative"], sheet["width"], sheet["seed"]) == ("blurry", 64, 7)
+
+
+def test_the_text_of_a1111_is_read_as_captions_are() -> None:
+    text = "a house,\non a hill\nNegative prompt: dark,\nblurry\nSteps: 20, Sampler: Euler, CFG scale: 7, Size: 64x128"
+    assert read_recipe(carrying(parameters=text)) == {
+        "prompts": ["a house, on a hill"], "negative": "dark,\nblurry", "steps": 20, "guidance": 7.0, "width": 64,
+        "height": 128, "adapters": [],
+    }  # fmt: skip

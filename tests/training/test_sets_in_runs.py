@@ -219,7 +219,7 @@ def test_regularisation_images_have_no_trigger_and_half_of_the_steps(short: Shor
         ("data.prior_weight=0.5", "data.prior_weight has no effect"),
         ("data.shuffle_tags=true", "no caption has commas"),
         ("data.tag_dropout=0.2", "no caption has commas"),
-        ("data.keep_tags=2", "data.keep_tags has no effect alone"),
+        ("data.keep_tags=2", "data.keep_tags has no effect because neither"),
         ("data.background=bleu", "bleu"),
         ("data.layout=kohya", "kohya"),
     ],
@@ -258,3 +258,44 @@ def test_progress_of_looking_and_encoding_is_told(short: Short) -> None:
     run_training(run, on_encode=lambda *counts: encoded.append(counts))
     assert looked == [(i, 6) for i in range(1, 7)]
     assert encoded == [(i, 13) for i in range(1, 14)]
+
+
+def test_sample_prompts_may_be_in_a_file_and_have_options(
+    short: Short, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "p.txt").write_text("a ((red)) boat --w 64 --h 72 --d 5\na cup --n dark\n")
+    named = f"preview.prompts_file={json.dumps(str(tmp_path / 'p.txt'))}"
+    config = short(named, "preview.negative=blurry", "training.steps=1", name="first")
+    run = prepare(config)
+    assert any("((red)) in the prompts is drawn as written" in note for note in run.notes)
+    encoded: list[str] = []
+    encode_captions = type(run.family).encode_captions
+
+    def recorded(family: Any, pipe: Any, captions: Any) -> Any:
+        encoded.extend(captions)
+        return encode_captions(family, pipe, captions)
+
+    monkeypatch.setattr(type(run.family), "encode_captions", recorded)
+    run_training(run)
+    assert {"blurry", "a ((red)) boat", "dark", "a cup"} <= set(encoded)
+    saved = load_config(str(Path(config.output.folder) / "config.toml"))
+    assert saved.preview.prompts == ("a ((red)) boat --w 64 --h 72 --d 5", "a cup --n dark")
+    assert saved.preview.prompts_file == ""
+    (sheet,) = (Path(config.output.folder) / "samples").glob("*.png")
+    with Image.open(sheet) as image:
+        recipe = json.loads(image.text["sd_lora"])
+    assert (recipe["prompts"], recipe["negative"]) == (list(saved.preview.prompts), "blurry")
+    read = prepare(short(named, "data.syntax=read", name="second")).config.preview.prompts
+    assert read == ("a red boat --w 64 --h 72 --d 5", "a cup --n dark")
+    again = short("data.syntax=read", f"preview.prompts={json.dumps(read)}", name="third")  # as a run is resumed
+    assert prepare(again).config.preview.prompts == read
+
+
+def test_a_sample_prompt_that_cannot_be_drawn_is_refused_first(short: Short) -> None:
+    with pytest.raises(ConfigError, match="--ss, which is not read"):
+        prepare(short('preview.prompts=["a cat --ss ddim"]'))
+
+
+def test_a_caption_of_another_program_makes_a_prompt(short: Short, folder: Path) -> None:
+    (folder / "0.txt").write_text("a boat --zz 3, at sea")
+    assert prepare(short("data.trigger=xq")).config.preview.prompts[0] == "a boat"

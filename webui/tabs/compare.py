@@ -96,7 +96,7 @@ class _Pair:
             (MixedAdapter(self.site.adapter(identity), float(strength)),) if identity and strength else ()
             for identity, strength in sides
         ]
-        rows = tuple(PreviewRow(plain, mix) for mix in mixes)
+        rows = tuple(PreviewRow.of(plain, mix) for mix in mixes)
         return PreviewJob(rows, (1.0,), seed=whole_number("seed", seed), steps=_STEPS)
 
     def _file(self, progress: Progress, row: int) -> str:
@@ -147,7 +147,7 @@ def rows_of(run: Path, prompt: str) -> tuple[PreviewRow, ...]:
         raise ConfigError(
             f"{run.name} has no adapter yet; wait until it ends, or set training.save_every to keep some before that"
         )
-    return tuple(PreviewRow(prompt, (MixedAdapter(path),), _label(path)) for path in files)
+    return tuple(PreviewRow.of(prompt, (MixedAdapter(path),), _label(path)) for path in files)
 
 
 def _label(path: Path) -> str:

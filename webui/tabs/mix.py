@@ -182,7 +182,7 @@ class _Tab:
             raise ConfigError("; ".join(problems))
         mix = tuple(MixedAdapter(path, one.strength) for path, one in zip(paths, shares, strict=True))
         label = " + ".join(f"{one.name} × {one.unet:g}" for one in shares)
-        return PreviewJob((PreviewRow(plain, mix, label),), _COLUMNS, **_numbers(seed, steps))
+        return PreviewJob((PreviewRow.of(plain, mix, label),), _COLUMNS, **_numbers(seed, steps))
 
     def _shares(self, ids: Any, values: Values | None) -> list[Share]:
         chosen = _ids(ids)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 from sd_lora.config.other_trainers.kohya_layers import OPTIMIZERS
 from sd_lora.config.other_trainers.row import Given, Made, Read, choice, first, flag, is_off, number, numbers
 
+#: of kohya's prompt options, those that are read here
+_OPTION = re.compile(r"[nwhdsl] \S", re.IGNORECASE)
 _EXACT = ("adamw", "adamw8bit", "adafactor", "prodigy", "lion", "schedule-free", "adamwschedulefree")
 SCHEDULES = {
     "constant": "constant", "constant_with_warmup": "constant", "cosine": "cosine", "linear": "linear",
@@ -187,16 +190,15 @@ def output_folder(value: Any, given: Given) -> Read:
 
 
 def prompts(value: Any, _: Given) -> Read:
-    """Prompts, a line each, or a file of them; options such as ``--n`` and ``--s`` are cut off."""
+    """Prompts, a line each, or a file of them; options that are read here stay, others such as ``--ss`` are cut off."""
     text = str(value)
     if "\n" not in text and Path(text).suffix in (".txt", ".json", ".toml"):
-        if Path(text).suffix != ".txt" or not Path(text).is_file():
-            return {}, "a file that is not read; write its prompts into preview.prompts"
-        text = Path(text).read_text("utf-8", "replace")
+        return {"preview.prompts_file": text}
     lines = [line.strip() for line in text.splitlines()]
-    found = [line.partition(" --")[0].strip() for line in lines if line and not line.startswith("#")]
-    cut = any(" --" in line for line in lines)
-    return {"preview.prompts": [f for f in found if f]}, "without their options, such as --n and --s" if cut else ""
+    each = [line.split(" --") for line in lines if line and not line.startswith("#")]
+    kept = [" --".join([head, *(option for option in options if _OPTION.match(option))]) for head, *options in each]
+    cut = any(not _OPTION.match(option) for _, *options in each for option in options)
+    return {"preview.prompts": [line for line in kept if line]}, "without options such as --ss" if cut else ""
 
 
 def trackers(value: Any, _: Given) -> Read:

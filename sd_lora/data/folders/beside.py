@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -109,6 +109,8 @@ class Beside:
         except (DataError, ValueError) as error:
             self.notes.add("caption-unread", file.name, str(error))
             return None
+        if text.document:
+            text = replace(text, captions=(text.document,))
         if text.guessed:
             seen = shown(" / ".join(text.captions)[:60])
             self.notes.add("caption-encoding", file.name, f"read as {text.encoding}: {seen}")

@@ -7,6 +7,7 @@ import stat
 from dataclasses import dataclass
 from pathlib import Path
 
+from sd_lora.data.dialects.reading import document_in
 from sd_lora.errors import DataError
 
 MAX_BYTES = 64_000
@@ -41,11 +42,13 @@ class CaptionError(DataError):
 
 @dataclass(frozen=True)
 class CaptionText:
-    """The captions of one file, each on one line; `encoding` is empty for UTF-8, and `guessed` if nothing marks it."""
+    """The captions of one file, each on one line; `encoding` is empty for UTF-8, and `guessed` if nothing marks it.
+    `document`: what the lines are together, if another program wrote them for one image."""
 
     captions: tuple[str, ...]
     encoding: str
     guessed: bool = False
+    document: str = ""
 
 
 def read_caption_file(file: Path, lines: str = "each") -> CaptionText:
@@ -65,7 +68,8 @@ def read_caption_file(file: Path, lines: str = "each") -> CaptionText:
     except ValueError as error:
         raise CaptionError(file, str(error)) from error
     captions = [clean for line in text.splitlines() if (clean := tidy(line))]
-    return CaptionText(tuple([" ".join(captions)] if captions and lines == "joined" else captions), encoding, guessed)
+    listed = [" ".join(captions)] if captions and lines == "joined" else captions
+    return CaptionText(tuple(listed), encoding, guessed, document_in(text) if len(captions) > 1 else "")
 
 
 def tidy(text: str) -> str:

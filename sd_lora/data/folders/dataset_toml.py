@@ -17,6 +17,7 @@ from sd_lora.config.schema import DataConfig
 from sd_lora.data.folders.caption_files import decode_text
 from sd_lora.data.folders.dataset_metadata import home_of, metadata, rows_of
 from sd_lora.data.folders.entries import Entry
+from sd_lora.data.folders.idle_toml import Given, note_idle
 from sd_lora.data.folders.kohya import Part, listed, note_repeats, plural
 from sd_lora.data.folders.metadata import entries_of, note_rest
 from sd_lora.data.folders.metadata_rows import RowsError, clipped, kind_of
@@ -120,6 +121,7 @@ def read_file(file: Path, source: Source) -> tuple[Reading, set[str]]:
     entries: list[Entry] = []
     parts: list[Part] = []
     seen: set[str] = set()
+    given: list[Given] = []
     inside: list[Folder] = []
     for settings in _subsets(_load(file), name, notes):
         if settings.metadata_file and not settings.image_dir:
@@ -140,9 +142,11 @@ def read_file(file: Path, source: Source) -> tuple[Reading, set[str]]:
             seen |= {os.path.realpath(f.path) for f in folder.below()}
             seen.add(os.path.realpath(_place(settings.metadata_file, file.parent)))
         entries += images
+        given.append((settings.model_dump(exclude_unset=True), images))
         parts.append(Part(folder.name or ".", len(images), settings.num_repeats, prior))
     notes.not_read += [f"{folder.name}/" for folder in inside if os.path.realpath(folder.path) not in seen]
     note_repeats(parts, notes)
+    note_idle(given, name, source.config.trigger, notes)
     count = f"{len(parts)} subset{'' if len(parts) == 1 else 's'}"
     summary = f"{plural(len(entries))} in {count} of {name}{': ' if parts else ''}{listed(parts)}"
     return Reading(entries, summary), seen

@@ -11,13 +11,13 @@ from sd_lora.data.findings import Finding
 @dataclass(frozen=True)
 class TagRules:
     """How a caption of comma-separated tags varies: the first `keep` tags stay where they are, the others are shuffled
-    and each is left out with probability `dropout`. `separator`, if any, ends the fixed part instead of `keep`;
-    `comma` is what separates the tags."""
+    and each is left out with probability `dropout`. `separator` ends the fixed part instead of `keep`, in captions
+    that have it, and begins another behind the others; `comma` is what separates the tags."""
 
     shuffle: bool = False
     keep: int = 0
     dropout: float = 0.0
-    separator: str = ""
+    separator: str = "|||"
     comma: str = ","
 
     @property

@@ -6,16 +6,19 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sd_lora.config.schema import DataConfig
+from sd_lora.data.dialects.reading import read_caption
 from sd_lora.data.folders.beside import Beside, State
 from sd_lora.data.folders.caption_files import MAX_CAPTIONS, tidy
 from sd_lora.data.folders.caption_names import caption_of
 from sd_lora.data.folders.entries import Entry, TagRules
+from sd_lora.data.folders.metadata_rows import clipped
 from sd_lora.data.folders.other_captions import OtherCaptions
 from sd_lora.data.folders.tree import File, Folder, Notes, is_read, key, stem_of
+from sd_lora.errors import some
 
 _LACKING = {"missing": ("caption-missing", "no caption"), "empty": ("caption-empty", "an empty caption")}
 #: how the mask beside an image is named
@@ -49,17 +52,22 @@ class Subset:
     #: before and after every caption
     prefix: str = ""
     suffix: str = ""
+    #: weights and alternatives in captions are read, not trained as written
+    syntax: bool = False
+    #: the trigger word
+    trigger: str = ""
 
     @classmethod
     def of(cls, config: DataConfig, fallback: str = "", prior: bool = False) -> Subset:
         """As `config` says; `prior` images do not get its default caption, which may name the style."""
         rules = TagRules(config.shuffle_tags, config.keep_tags, config.tag_dropout, comma=config.tag_separator)
         given = tidy(fallback if prior else config.default_caption or fallback)
-        return cls(
+        plain = cls(
             config.caption_suffixes, rules, config.caption_lines, config.masks, config.alpha == "mask",
             config.captions_from == "name", config.caption_suffixes == DataConfig().caption_suffixes, given,
             prior=prior,
         )  # fmt: skip
+        return replace(plain, syntax=config.syntax == "read", trigger=config.trigger)
 
     def entry(self, file: File, captions: tuple[str, ...], mask: File | None) -> Entry:
         where = mask.path if mask else None
@@ -67,10 +75,13 @@ class Subset:
         return Entry(file.path, file.name, captions, self.repeats, where, *more)
 
     def filled(self, name: str, captions: Sequence[str], state: State, notes: Notes) -> tuple[str, ...]:
-        """The captions of the image `name`, or what replaces them; it is noted if there is neither."""
+        """What is trained of the captions of the image `name`, or what replaces them; it is noted if there is none."""
+        captions = self._read(name, captions, notes)
+        if not captions and state == "found":
+            state = "empty"
         if state in ("missing", "empty"):
             if self.fallback:
-                captions = (self.fallback,)
+                captions = self._read(name, (self.fallback,), notes)
                 notes.captioned[""] += 1
             elif self.required:
                 code, detail = _LACKING[state]
@@ -79,6 +90,21 @@ class Subset:
             notes.add("caption-many", name, f"of its {len(captions)} captions the first {MAX_CAPTIONS} are read")
         captions = captions[:MAX_CAPTIONS]
         return tuple(tidy(f"{self.prefix} {caption} {self.suffix}") for caption in captions)
+
+    def _read(self, name: str, captions: Sequence[str], notes: Notes) -> tuple[str, ...]:
+        """What describes the image in `captions`; it is noted what else is in them."""
+        each = [read_caption(caption, syntax=self.syntax, keep=self.trigger) for caption in captions]
+        first = next(
+            (f'; trained is "{clipped(tidy(text))}"' for read in each for text in read.captions if tidy(text)), ""
+        )
+        if foreign := dict.fromkeys(read.note for read in each if read.note):
+            notes.add("caption-dialect", name, f"{'; '.join(foreign)}{first}")
+        if pieces := list(dict.fromkeys(piece for read in each for piece in read.pieces)):
+            code, what = ("caption-read", f"read{first}") if self.syntax else ("caption-syntax", "trained as written")
+            notes.add(code, name, f"{some([clipped(piece) for piece in pieces], 3)} {what}")
+        if any(read.escaped for read in each):
+            notes.add("caption-escaped", name, r"\( and \) are trained as ( and )")
+        return tuple(text for read in each for text in read.captions if tidy(text))
 
 
 @dataclass(frozen=True)

@@ -80,3 +80,19 @@ def test_an_ambiguous_name_is_refused_with_what_to_write(site: Site) -> None:
     assert [site.name_of(mixed.path) for mixed in row.mix] == ["ink", "wood/step-000100"]
     with pytest.raises(ConfigError, match='"<lora:odd:name:1>" names no adapter'):
         PreviewFields([], "a <lora:odd:name:1>", "1", 0, 1, 1, 64, 64, "").job(site)
+
+
+def test_a_prompt_may_say_how_it_is_drawn(site: Site) -> None:
+    line = "a cup --n dark --w 128 <lora:ink:0.5>\na house"
+    job = PreviewFields([], line, "1", 7, 1, 5, 64, 64, "blurry").job(site)
+    first, second = (job.of(row) for row in job.rows)
+    assert (first.rows[0].prompt, first.negative, first.width, first.height, first.seed) == (
+        "a cup",
+        "dark",
+        128,
+        64,
+        7,
+    )
+    assert (second.rows[0].prompt, second.negative, second.width) == ("a house", "blurry", 64)
+    with pytest.raises(ConfigError, match="--ar, which is not read"):
+        PreviewFields([], "a cup --ar 3", "1", 7, 1, 5, 64, 64, "").job(site)

@@ -1,0 +1,200 @@
+"""The syntax in which web UIs weigh, mix and swap parts of a prompt; a text encoder reads it letter by letter."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import product
+
+from sd_lora.data.dialects.tags import bare, spaced, underscored
+
+_OPENING = {")": "(", "]": "[", "}": "{"}
+_DEEPEST, _NEAR = 40, 80
+#: how many captions the alternatives of one may become
+_MOST = 16
+_ADDED = re.compile(
+    r"<(?:lora|lyco|lycoris|hypernet|embedding|segment|preset|wildcard|random):[^<>]*>|\bembedding:[\w./-]+"
+)
+_WILDCARD = re.compile(r"__[A-Za-z0-9][\w*./-]*?__")
+_COMMAND = re.compile(r"\b(?:BREAK|ADDCOMM|ADDBASE|ADDCOL|ADDROW)\b")
+_AND = re.compile(r"(?<= )AND(?= )")
+_WEIGHT = re.compile(r"(.*\S)\s*:\s*-?\d*\.?\d+\s*", re.DOTALL)
+_NUMERIC = re.compile(r"-?\d+(?:\.\d+)?::(?=\s*[^\s:])|(?<=[^\s:])::(?=[\s,]|$)")
+_AFTER = re.compile(r"(?:\++|-+|\d*\.\d+)(?=[\s,]|$)")
+_COUNT = re.compile(r"\d*(?:-\d*)?\$\$(?:[^$]*\$\$)?")
+_SHARE = re.compile(r"\s*-?\d*\.?\d+::")
+#: written for brackets that are meant, and for the trigger word's place, while the others are looked at
+_ESCAPED = {"\\(": "\ufdd0", "\\)": "\ufdd1", "\\[": "\ufdd2", "\\]": "\ufdd3", "\\{": "\ufdd4", "\\}": "\ufdd5"}
+_MEANT = re.compile(r"\\[()\[\]{}]")
+_PLACE = re.compile(r"\[\s*trigger\s*\]", re.IGNORECASE)
+_HELD = {held: escape for escape, held in _ESCAPED.items()}
+
+
+@dataclass
+class _Group:
+    """Text in brackets: where it begins and ends, and the groups in it."""
+
+    start: int
+    end: int = -1
+    inner: list[_Group] = field(default_factory=list)
+
+
+def unescaped(text: str) -> str:
+    r"""``\(`` → ``(``, and so for all brackets."""
+    return _MEANT.sub(lambda match: match[0][1], text)
+
+
+def pieces_of(text: str, keep: str = "") -> list[str]:
+    """The pieces of `text` that are syntax, as they are written. The word `keep` is no piece."""
+    held = _hold(text)
+    found = [(match.start(), match[0]) for pattern in (_ADDED, _WILDCARD, _COMMAND, _NUMERIC)
+             for match in pattern.finditer(held)]  # fmt: skip
+    found += [(match.start(), "AND") for match in _AND.finditer(held) if _joins(held, match)]
+    found += [(group.start, held[group.start : _end(held, group)]) for group in _outermost(held, _groups(held))]
+    words = [(len(held), word) for word in underscored(held, keep)[:3]]
+    return list(dict.fromkeys(_release(piece) for _, piece in [*sorted(found), *words] if piece != keep))
+
+
+def read(text: str, keep: str = "") -> list[str]:
+    """`text` as a text encoder should read it: without weights and what is added by name, and with each of its
+    alternatives once. The word `keep` is left as it is."""
+    held = _WILDCARD.sub(lambda match: match[0] if match[0] == keep else "", _ADDED.sub("", _hold(text)))
+    held = _NUMERIC.sub("", _COMMAND.sub(",", held))
+    held = _AND.sub(lambda match: "," if _joins(match.string, match) else match[0], held)
+    has_underscores = bool(underscored(text, keep))
+    versions = _evaluated(held, 0, len(held), _groups(held))
+    versions = [_release(_neat(version)) for version in versions]
+    if has_underscores:
+        versions = [re.sub(r"\S+", lambda match: _respaced(match[0], keep), version) for version in versions]
+    return list(dict.fromkeys(versions))
+
+
+def _respaced(word: str, keep: str) -> str:
+    inner = bare(word)
+    return word if inner.lower() == keep.lower() else word.replace(inner, spaced(inner))
+
+
+def _hold(text: str) -> str:
+    return _PLACE.sub("\ufdd6", _MEANT.sub(lambda match: _ESCAPED[match[0]], text))
+
+
+def _release(text: str) -> str:
+    text = text.replace("\ufdd6", "[trigger]")
+    return re.sub("[\ufdd0-\ufdd5]", lambda match: _HELD[match[0]], text)
+
+
+def _neat(text: str) -> str:
+    """`text` without the commas and spaces around what was taken out."""
+    return re.sub(r"\s*,(?:\s*,)*", ",", " ".join(text.split())).strip(" ,")
+
+
+def _joins(text: str, match: re.Match[str]) -> bool:
+    """Whether AND is not just a word of text in capitals."""
+    before = text[max(0, match.start() - _NEAR) : match.start()].split()
+    after = text[match.end() : match.end() + _NEAR].split()
+    return bool(before and after) and not (before[-1].isupper() and after[0].isupper())
+
+
+def _groups(text: str) -> list[_Group]:
+    """The balanced brackets of `text`, outermost first; none if they are too deep for a person to have written."""
+    stack: list[_Group] = []
+    top: list[_Group] = []
+    for place, letter in enumerate(text):
+        if letter in "([{":
+            if len(stack) >= _DEEPEST:
+                return []
+            stack.append(_Group(place))
+        elif letter in _OPENING:
+            while (
+                stack
+                and text[stack[-1].start] != _OPENING[letter]
+                and any(text[group.start] == _OPENING[letter] for group in stack)
+            ):  # brackets that are not closed are text
+                (stack[-2].inner if len(stack) > 1 else top).extend(stack.pop().inner)
+            if stack and text[stack[-1].start] == _OPENING[letter]:
+                group = stack.pop()
+                group.end = place + 1
+                (stack[-1].inner if stack else top).append(group)
+    for group in stack:
+        top += group.inner
+    return sorted(top, key=lambda group: group.start)
+
+
+def _end(text: str, group: _Group) -> int:
+    """Where `group` ends, with the weight behind it, if any."""
+    after = _AFTER.match(text, group.end) if text[group.start] == "(" else None
+    return after.end() if after else group.end
+
+
+def _is_syntax(text: str, group: _Group) -> bool:
+    """Whether the brackets do more than brackets of plain text."""
+    content = text[group.start + 1 : group.end - 1]
+    if not content.strip():
+        return False
+    if text[group.start] != "(":
+        return True
+    doubled = len(group.inner) == 1 and (group.inner[0].start, group.inner[0].end) == (group.start + 1, group.end - 1)
+    end = _end(text, group)
+    before, after = text[: group.start].rstrip(), text[end:].lstrip()
+    alone = (not before or before[-1] in ",([{|\ufdd6") and (not after or after[0] in ",)]}|:")
+    return bool(doubled or alone or end > group.end or _WEIGHT.fullmatch(content))
+
+
+def _outermost(text: str, groups: Sequence[_Group]) -> Iterator[_Group]:
+    for group in groups:
+        if _is_syntax(text, group):
+            yield group
+        else:
+            yield from _outermost(text, group.inner)
+
+
+def _evaluated(text: str, start: int, end: int, groups: Sequence[_Group]) -> list[str]:
+    """``text[start:end]`` with its `groups` read, in every version that their alternatives give."""
+    parts: list[list[str]] = []
+    place = start
+    for group in groups:
+        parts += [[text[place : group.start]], _of_group(text, group)]
+        place = _end(text, group) if _is_syntax(text, group) else group.end
+    parts.append([text[place:end]])
+    count = 1
+    for choices in parts:
+        count *= len(choices)
+    if count > _MOST:  # each choice at least once, as far as that is possible
+        most = min(_MOST, max(map(len, parts)))
+        return ["".join(choices[number % len(choices)] for choices in parts) for number in range(most)]
+    return ["".join(chosen) for chosen in product(*parts)]
+
+
+def _of_group(text: str, group: _Group) -> list[str]:
+    """What the brackets of `group` stand for."""
+    opening, start, end = text[group.start], group.start + 1, group.end - 1
+    if not _is_syntax(text, group):
+        closing = text[end]
+        return [f"{opening}{inner}{closing}" for inner in _evaluated(text, start, end, group.inner)]
+    if opening == "(":
+        weighed = _WEIGHT.fullmatch(text[start:end])
+        return _evaluated(text, start, start + len(weighed[1]) if weighed else end, group.inner)
+    choices = _split(text, start, end, "|", group.inner)
+    if len(choices) == 1 and opening == "[":
+        parts = _split(text, start, end, ":", group.inner)
+        if len(parts) in (2, 3) and _is_number(text[slice(*parts[-1])]):  # [from:to:when] ends as "to", if there is one
+            choices = [next((part for part in parts[-2::-1] if text[slice(*part)].strip()), parts[0])]
+    versions: list[str] = []
+    for first, last in choices:
+        skipped = _COUNT.match(text, first) or _SHARE.match(text, first)
+        first = skipped.end() if skipped and skipped.end() <= last else first  # noqa: PLW2901
+        inside = [inner for inner in group.inner if first <= inner.start and inner.end <= last]
+        versions += _evaluated(text, first, last, inside)
+    return list(dict.fromkeys(versions))
+
+
+def _split(text: str, start: int, end: int, mark: str, inner: Sequence[_Group]) -> list[tuple[int, int]]:
+    """Where the parts between each `mark` begin and end that is not inside of inner brackets."""
+    marks = [place for place in range(start, end)
+             if text[place] == mark and not any(group.start <= place < group.end for group in inner)]  # fmt: skip
+    return list(zip([start, *(place + 1 for place in marks)], [*marks, end], strict=True))
+
+
+def _is_number(text: str) -> bool:
+    return re.fullmatch(r"\s*-?\d*\.?\d+\s*", text) is not None
