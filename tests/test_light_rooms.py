@@ -27,6 +27,8 @@ HEAVY = {
     "sd_lora.lora",
     "sd_lora.models.captioner",
     "sd_lora.models.checkpoint.file",
+    "sd_lora.models.checkpoint.filling",
+    "sd_lora.models.checkpoint.vae",
     "sd_lora.models.device",
     "sd_lora.models.losses",
     "sd_lora.models.noise",

@@ -16,7 +16,8 @@ from typing import Any
 from safetensors import SafetensorError
 
 from sd_lora.adapters.alphas import Resolver, alphas_of
-from sd_lora.adapters.keys import MODULES_KEY, Key, magnitudes_are_rows, not_read, understood
+from sd_lora.adapters.foreign import not_read
+from sd_lora.adapters.keys import MODULES_KEY, Key, magnitudes_are_rows, understood
 from sd_lora.adapters.source import EmbeddingsIgnored, Source, open_source
 from sd_lora.errors import AdapterError, some
 from sd_lora.lora.variants import variant_of
@@ -97,7 +98,7 @@ def _modules(source: Source) -> Parts:
     path, header = source.path, source.header
     keys, unknown = understood(sorted(header))
     if unknown:
-        raise AdapterError(not_read(str(path), unknown, len(header)))
+        raise AdapterError(not_read(str(path), unknown, len(header), source.metadata))
     denoisers = {family.denoiser for family in FAMILIES.values()}  # text encoders are spelled the same in both
     layouts = {key.layout.removesuffix("-old") for key in keys.values() if key.name.split(".")[0] in denoisers}
     layouts |= {key.layout.split("-")[0] for key in keys.values()} - {layout.split("-")[0] for layout in layouts}

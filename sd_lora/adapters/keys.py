@@ -9,10 +9,10 @@ from __future__ import annotations
 import contextlib
 import functools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from sd_lora.errors import AdapterError, some
+from sd_lora.errors import AdapterError
 from sd_lora.lora.variants import VARIANTS, file_roles
 from sd_lora.models.families import FAMILIES
 from sd_lora.models.families.unet_names import lasting_path
@@ -30,13 +30,6 @@ _OLD = re.compile(
 _WRAPPERS = re.compile(r"(?:base_model\.model\.|module\.)+")
 #: what may stand before a component, or before the path of its module
 _PROGRAM = r"(?:(?:lora|lycoris|oft)[._])?"
-_FOREIGN = (
-    (r"bundle_emb|emb_params|string_to_param", "embeddings"),
-    (r"(?:lora_transformer_|transformer\.|diffusion_model\.(?!input_|middle_|output_|time_|label_|out\.)"
-     r"|lora_unet_(?:double|single|joint)_blocks)", "an adapter for a model without a UNet, such as Flux or SD3"),
-    (r"(?:lora_prior_|unet\.down_blocks.*motion_modules|lora_unet_(?:img|txt)_)", "an adapter for another model type"),
-    (r"(?:model\.diffusion_model|first_stage_model|cond_stage_model|conditioner)\.", "a base model, not an adapter"),
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -118,20 +111,6 @@ def layout_of(keys: Iterable[Key]) -> str:
     if layouts == {"kohya", "kohya-sgm"}:  # text encoders are spelled the same in both
         return "kohya-sgm"
     return " + ".join(sorted(layouts))
-
-
-def not_read(label: str, unknown: Sequence[str], count: int) -> str:
-    """The sentence about a file of which the keys `unknown`, of `count`, are not read; "" if there are none."""
-    if not unknown:
-        return ""
-    what = next((f"it holds {kind}" for kind in map(foreign, unknown) if kind), "convert it to kohya keys")
-    keys = some([key[:100] for key in unknown], 2)
-    return f"{label} has {len(unknown)} of {count} keys in no layout that sd_lora reads ({keys}); {what}"
-
-
-def foreign(key: str) -> str:
-    """What a file with this key is instead of a LoRA for Stable Diffusion, or an empty string."""
-    return next((what for pattern, what in _FOREIGN if re.match(pattern, key)), "")
 
 
 def spelling_of(key: str) -> tuple[Spelling | None, str]:

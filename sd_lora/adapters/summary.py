@@ -11,7 +11,8 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from sd_lora.adapters.file import shapes_of
-from sd_lora.adapters.keys import DIFFUSERS_KEY, MODULES_KEY, Key, layout_of, not_read, understood
+from sd_lora.adapters.foreign import not_read
+from sd_lora.adapters.keys import DIFFUSERS_KEY, MODULES_KEY, Key, layout_of, understood
 from sd_lora.adapters.source import open_source
 from sd_lora.errors import AdapterError, printable
 from sd_lora.lora.variants import VARIANTS, called, variant_of
@@ -106,7 +107,7 @@ def read_summary(path: str | Path) -> AdapterSummary:
         beyond=beyond,
         metadata={key: value for key, value in sorted(metadata.items()) if key != MODULES_KEY},
         thumbnail=picture,
-        problem=printable(not_read(path.name, unknown, len(header))),
+        problem=printable(not_read(path.name, unknown, len(header), metadata)),
     )
 
 

@@ -24,13 +24,15 @@ def summary(run: Run) -> str:
     )
 
 
-def resuming(run: Run) -> str:
-    """Where a resumed run continues; nothing for a new one."""
+def resuming(run: Run, *, finish: bool = False) -> str:
+    """Where a resumed run continues, or ends; nothing for a new one."""
     if not run.resumed:
         return ""
     if run.resumed_from is None:
         return "no complete checkpoint found; starting over"
     steps = run.config.training.steps or 0
+    if finish:
+        return f"ending the run at step {run.resumed_from} of {steps}"
     finished = run.resumed_from >= steps
     return (
         f"all {steps} steps are done; saving the rest"

@@ -39,6 +39,7 @@ def train(
 def resume(
     context: typer.Context,
     run: Annotated[Path, typer.Argument(metavar="RUN", help="The run's folder.")],
+    finish: Annotated[bool, typer.Option("--finish", help="End it at the step it reached, with all files.")] = False,
 ) -> None:
     """Resume a stopped or killed run; the result is identical to an uninterrupted one."""
     quiet_libraries()
@@ -46,13 +47,25 @@ def resume(
 
     folder = RunFolder(run)
     config, settings = folder.read_config(), context.args
-    then = _further(folder, config, settings) if folder.is_finished else "leave that out to resume it as it is"
-    if settings:
-        raise ConfigError(f"a run's settings are fixed, but {', '.join(settings)} was given for {run}; {then}")
-    if folder.is_finished:
+    steps, reached = config.training.steps, folder.reached if folder.is_finished else None
+    ended_early = steps is not None and reached is not None and reached < steps
+    if ended_early and settings == [f"training.steps={steps}"] and not finish:
+        folder.reopen()  # its checkpoint is that of a run of as many steps, so the result is the same
+    elif folder.is_finished:
+        then = _further(folder, config, settings)
+        if ended_early:
+            again = shlex.join(["sd-lora", "resume", str(run), f"training.steps={steps}"])
+            then = f"it ended at step {reached} of {steps}; to train the remaining steps: {again}; {then}"
+        if settings:
+            raise ConfigError(f"a run's settings are fixed, but {', '.join(settings)} was given for {run}; {then}")
         typer.echo(f"{run} is finished: {folder.adapter}; {then}")
         return
-    _train(config, resumed=True)
+    elif settings:
+        then = "leave that out to resume it as it is"
+        if any(setting.startswith(("training.steps=", "training.epochs=")) for setting in settings):
+            then += f" to step {steps}, or end it with --finish; either adapter can be trained further with --init"
+        raise ConfigError(f"a run's settings are fixed, but {', '.join(settings)} was given for {run}; {then}")
+    _train(config, resumed=True, finish=finish)
 
 
 def plan(
@@ -78,13 +91,25 @@ def plan(
 
 def _further(folder: RunFolder, config: RunConfig, settings: Sequence[str]) -> str:
     """How to train the adapter of a finished run further, with other `settings`."""
-    given = ["--preset", str(folder.config), "--init", str(folder.adapter), "--out", "NEW", *settings]
+    reached = folder.reached or 0
+    more = [_beyond(setting, reached) for setting in settings]
+    given = ["--preset", str(folder.config), "--init", str(folder.adapter), "--out", "NEW", *more]
     if config.lora.variant != "lora":  # the adapter brings its variant
         given.append("lora.variant=lora")
-    return f"to train its adapter further: {shlex.join(['sd-lora', 'train', *given])}"
+    command = shlex.join(["sd-lora", "train", *given])
+    why = "" if more == settings else f"its rate has fallen over its {reached} steps, so more steps are another run; "
+    return f"{why}to train its adapter further: {command}"
 
 
-def _train(config: RunConfig, *, resumed: bool = False) -> None:
+def _beyond(setting: str, reached: int) -> str:
+    """A number of steps in all as the number that is left after those `reached`; other settings stay."""
+    name, _, value = setting.partition("=")
+    if name == "training.steps" and value.isdecimal() and int(value) > reached:
+        return f"{name}={int(value) - reached}"
+    return setting
+
+
+def _train(config: RunConfig, *, resumed: bool = False, finish: bool = False) -> None:
     quiet_libraries()
     from sd_lora.commands.progress import TrainingProgress
     from sd_lora.training.preparation import prepare
@@ -94,7 +119,7 @@ def _train(config: RunConfig, *, resumed: bool = False) -> None:
     with progress_bar("looking at the images") as look:
         run = prepare(config, on_look=look, resumed=resumed)
     print_plan(run)
-    if where := resuming(run):
+    if where := resuming(run, finish=finish):
         typer.echo(where)
     for note in run.notes:
         typer.echo(f"warning: {note}", err=True)
@@ -106,6 +131,7 @@ def _train(config: RunConfig, *, resumed: bool = False) -> None:
                 on_encode=progress.encoding,
                 stop=lambda: signals.received,
                 on_note=progress.note,
+                finish=finish,
             )
     except KeyboardInterrupt:
         if (run.path / "config.toml").is_file():

@@ -47,6 +47,8 @@ class ModelConfig:
     """commit, tag or branch of a hub model"""
     config: str = ""
     """for one checkpoint file: a folder with the tokenizer (and configs, if its sizes are not the published ones)"""
+    vae: str = ""
+    """another VAE than the base model's own: a diffusers VAE folder, or a .safetensors file, on this machine"""
     prediction_type: Literal["auto", "epsilon", "v_prediction"] = "auto"
     """what the base model predicts; auto: what it says of itself"""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

@@ -15,10 +15,12 @@ from sd_lora.errors import BaseModelError
 from sd_lora.models import sources
 from sd_lora.models.checkpoint.file import load_single_file, with_prediction_type
 from sd_lora.models.checkpoint.kind import detect
+from sd_lora.models.checkpoint.scaled import check_plain
+from sd_lora.models.checkpoint.vae import check_vae, load_vae
 from sd_lora.models.device import choose_device, choose_dtype
 from sd_lora.models.families import FAMILIES, ModelFamily, family_of_checkpoint, family_of_class
 from sd_lora.models.quantize import check_quantize, quantize
-from sd_lora.models.sources import BaseSource, base_place
+from sd_lora.models.sources import BaseSource, base_place, weight_files
 
 
 def find_base(base: str | Path, revision: str = "") -> BaseSource:
@@ -82,12 +84,14 @@ def load_base(
     revision: str = "",
     config: str | Path = "",
     prediction_type: str = "auto",
+    vae: str | Path = "",
 ) -> tuple[Any, ModelFamily]:
     """The frozen pipeline of `base`, on the CPU, and its family.
 
     `base` is ``tiny``, a diffusers folder, a ``.safetensors`` checkpoint or a hub model; `revision` is for hub models
     only, and `config` (a folder with the tokenizer and, for unusual sizes, configs) for checkpoints only.
-    `prediction_type` "epsilon" or "v_prediction" overrides what the base says. Raises BaseModelError.
+    `prediction_type` "epsilon" or "v_prediction" overrides what the base says, `vae` (a diffusers VAE folder or a
+    ``.safetensors`` file on this machine) its VAE. Raises BaseModelError.
     """
     if prediction_type not in ("auto", "epsilon", "v_prediction"):
         raise BaseModelError(f'model.prediction_type is "{prediction_type}"; auto, epsilon and v_prediction are known')
@@ -96,21 +100,33 @@ def load_base(
         find_base(base)  # that it does not exist matters more than settings that do not suit it
     if problems := place_conflicts(str(base), revision, str(config), place):
         raise BaseModelError("; ".join(problems))
+    if vae:
+        check_vae(vae)
     source = find_base(base, revision)
     family = family_of_source(source)
     if source.is_file:
         pipe = load_single_file(source.path, dtype, config=config, prediction_type=prediction_type)
-        return family.adopt(pipe, str(source.path)), family
-    pipe = family.load(source.path, dtype)
-    if prediction_type != "auto":
-        pipe.scheduler = with_prediction_type(pipe.scheduler, prediction_type)
+        pipe = family.adopt(pipe, str(source.path))
+    else:
+        for file in weight_files(source.path):
+            check_plain(file)
+        pipe = family.load(source.path, dtype)
+        if prediction_type != "auto":
+            pipe.scheduler = with_prediction_type(pipe.scheduler, prediction_type)
+    if vae:
+        pipe.register_modules(vae=load_vae(vae, pipe.vae, dtype))
     return pipe, family
 
 
 def load_named(model: ModelConfig, dtype: torch.dtype = torch.float32) -> tuple[Any, ModelFamily]:
     """As `load_base`, for the base that a config names."""
     return load_base(
-        model.base, dtype, revision=model.revision, config=model.config, prediction_type=model.prediction_type
+        model.base,
+        dtype,
+        revision=model.revision,
+        config=model.config,
+        prediction_type=model.prediction_type,
+        vae=model.vae,
     )
 
 

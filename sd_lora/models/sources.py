@@ -18,6 +18,7 @@ from sd_lora.errors import BaseModelError
 from sd_lora.models.families import components
 from sd_lora.models.hub import hub_error
 from sd_lora.models.names import is_hub_id, name_of_base
+from sd_lora.storage.other_formats import other_format
 from sd_lora.tinybase import tiny_base_path
 
 #: components with weights, and those without, that training and previews need
@@ -89,7 +90,8 @@ def _what_is_wrong(path: Path) -> str:
     if not path.exists():
         return "does not exist"
     if not path.is_dir():
-        return "is a file, but not a .safetensors checkpoint"
+        other = other_format(path)
+        return f"is {other.what if other else 'a file'}, not a .safetensors checkpoint"
     files = sorted(path.glob("*.safetensors"))
     hint = f" but one checkpoint, which can be named instead ({files[0]})" if len(files) == 1 else ""
     return f"has no {_INDEX}{hint}"
@@ -101,6 +103,17 @@ def variant_of(folder: Path) -> str | None:
     It is the `variant` that diffusers' `from_pretrained` needs; components without the variant then load as usual.
     """
     return _variant(_variants(path.name for path in _files(folder / part)) for part in _WEIGHTED)
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files of weights that diffusers reads from a pipeline folder."""
+    fp16, found = variant_of(folder), []
+    for part in _WEIGHTED:
+        files = {path.name: path for path in _files(folder / part)}
+        variant = fp16 if fp16 in _variants(files) else ""
+        matches = ((_WEIGHTS.fullmatch(name), path) for name, path in sorted(files.items()))
+        found += [path for match, path in matches if match and (match[1] or match[4] or "") == variant]
+    return found
 
 
 def _variant(components: Iterable[set[str]]) -> str | None:

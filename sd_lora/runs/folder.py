@@ -15,7 +15,7 @@ from sd_lora.config.reading import read_config
 from sd_lora.config.schema import RunConfig
 from sd_lora.errors import AdapterError, ConfigError, StorageError
 from sd_lora.runs.reports import StepReport, ValidationReport
-from sd_lora.storage.atomic import storing, write_atomically
+from sd_lora.storage.atomic import remove, storing, write_atomically
 from sd_lora.storage.safetensors_header import read_header
 
 Report = TypeVar("Report")
@@ -24,11 +24,14 @@ Report = TypeVar("Report")
 class RunFolder:
     """Holds ``config.toml``, ``log.jsonl``, ``loss.png``, ``samples/``, ``checkpoints/``, ``adapters/``,
     ``adapter.safetensors`` with its sidecars, and ``diffusers/``, the same adapter for a hub; ``validation.jsonl`` and
-    ``validation.png`` if the validation loss is measured; ``init.safetensors``, a copy of the adapter it began with."""
+    ``validation.png`` if the validation loss is measured; ``init.safetensors``, a copy of the adapter it began with.
+
+    A run that was stopped has ``adapter.safetensors`` of its last step, without sidecars and export."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.adapter, self.export = path / "adapter.safetensors", path / "diffusers"
+        self._card = self.export / "README.md"
         self.checkpoints = path / "checkpoints"
         self.config, self.log, self.loss_curve = path / "config.toml", path / "log.jsonl", path / "loss.png"
         self._init, self._validation_log = path / "init.safetensors", path / "validation.jsonl"
@@ -65,10 +68,23 @@ class RunFolder:
 
     @property
     def is_finished(self) -> bool:
-        """Whether the run is finished, with a complete adapter: the export is the last thing that is written."""
+        """Whether the run is finished, with a complete adapter: the export's card is the last thing that is written,
+        and a run that is only stopped writes none."""
         with contextlib.suppress(AdapterError):
-            return bool(read_header(self.adapter)) and (self.export / "README.md").is_file()
+            return bool(read_header(self.adapter)) and self._card.is_file()
         return False
+
+    @property
+    def reached(self) -> int | None:
+        """The step of ``adapter.safetensors``; None if there is none, or it does not say."""
+        with contextlib.suppress(AdapterError, ValueError):
+            return int(read_header(self.adapter)[1].get("sdlora.steps", ""))
+        return None
+
+    def reopen(self) -> None:
+        """Let a run that was finished before its last step be resumed."""
+        with storing(self._card):
+            remove(self._card)
 
     @property
     def kept_init(self) -> Path | None:

@@ -92,7 +92,8 @@ def read_run(folder: str | Path) -> RunState:
     steps, seconds = steps or files.steps_in(folder / "config.toml"), files.seconds_of(reports)
     adapters = files.by_step(folder / "adapters", ".safetensors")
     if (final := folder / "adapter.safetensors").is_file():
-        adapters = (*adapters, (steps, final))
+        reached = RunFolder(folder).reached  # of a run that was stopped, or finished early
+        adapters = (*adapters, (steps if reached is None else reached, final))
     return replace(
         state,
         step=step,

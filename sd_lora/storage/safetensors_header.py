@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from safetensors import SafetensorError, safe_open
 
 from sd_lora.errors import AdapterError, BaseModelError, SdLoraError, printable
+from sd_lora.storage.other_formats import cut_header, other_format
 
 #: the types of tensors that are read, by safetensors' names
 _TYPES = {
@@ -26,13 +27,15 @@ class Limits:
     error: type[SdLoraError]
     prefix: str
     advice: str
-    header: int
+    #: safetensors itself reads no more; tags of many captions make headers of several megabytes
+    header: int = 100_000_000
     tensors: int = 20_000
     size: int = 2**63
 
 
-ADAPTER = Limits("an adapter", AdapterError, "", "name an adapter file", 4 * 2**20, size=4 * 2**30)
-BASE_MODEL = Limits("a checkpoint", BaseModelError, "base model ", "download it again", 32 * 2**20)
+ADAPTER = Limits("an adapter", AdapterError, "", "name an adapter file", size=4 * 2**30)
+BASE_MODEL = Limits("a checkpoint", BaseModelError, "base model ", "download it again")
+VAE = Limits("a VAE", BaseModelError, "model.vae ", "download it again")
 
 
 class TensorInfo(NamedTuple):
@@ -59,12 +62,12 @@ def read_header(path: str | Path, limits: Limits = ADAPTER) -> tuple[dict[str, T
     except (OSError, SafetensorError, ValueError) as error:
         reason = printable(str(error).removeprefix("Error while deserializing header: ")[:200])
         if "fully covered" in reason or "IncompleteBuffer" in reason:
-            raise limits.error(f"{name} is incomplete: it does not end where its last tensor does") from error
+            raise limits.error(f"{name} {_wrong_end(path, header)}; download it again") from error
         raise limits.error(f"{name} has a damaged safetensors header: {reason}; {limits.advice}") from error
     metadata = entries.pop("__metadata__", None) or {}
     tensors = {key: TensorInfo(entry["dtype"], tuple(entry["shape"])) for key, entry in entries.items()}
     if len(tensors) > limits.tensors:
-        raise limits.error(f"{name} declares {len(tensors)} tensors; {limits.kind} has at most {limits.tensors}")
+        raise limits.error(f"{name} declares {len(tensors):,} tensors; {limits.kind} has at most {limits.tensors:,}")
     if not tensors:
         raise limits.error(f"{name} holds no tensors; {limits.advice}")
     if unread := {info.dtype for info in tensors.values()} - _TYPES:
@@ -82,17 +85,42 @@ def _header_bytes(path: Path, name: str, limits: Limits) -> bytes:
         with path.open("rb") as file:
             start = file.read(8)
             length = struct.unpack("<Q", start)[0] if len(start) == 8 else 0
-            header = file.read(min(length, limits.header)) if 2 <= length <= size - 8 else b""
+            first = file.read(1)
+            is_header = 2 <= length <= size - 8 and first == b"{"
+            header = first + file.read(length - 1) if is_header and length <= limits.header else b""
+        other = None if is_header else other_format(path)
     except OSError as error:
         raise limits.error(f"{name} cannot be read: {error.strerror}; {limits.advice}") from error
-    if not header.startswith(b"{"):
-        raise limits.error(f"{name} is not a safetensors file; pickles and other formats are never loaded")
+    if not is_header:
+        if announced := cut_header(start + first, size):
+            raise limits.error(
+                f"{name} is cut short: its header alone announces {announced:,} bytes, and the file has {size:,}; "
+                "download it again"
+            )
+        if other is not None:
+            raise limits.error(f"{name} is not a safetensors file: it is {other.what}; {other.advice}")
+        raise limits.error(f"{name} is not a safetensors file, nor in any other known format; {limits.advice}")
     most = f"{limits.kind} has at most"
     if length > limits.header:
-        raise limits.error(f"{name} has a header of {length / 2**20:.0f} MB; {most} {limits.header // 2**20}")
+        raise limits.error(f"{name} has a header of {length / 1e6:.0f} MB; {most} {limits.header / 1e6:.0f}")
+    if (count := header.count(b'"data_offsets"')) > limits.tensors:  # before each of them takes memory
+        raise limits.error(f"{name} declares {count:,} tensors; {most} {limits.tensors:,}")
     if size > limits.size:
         raise limits.error(f"{name} is {size / 2**30:.1f} GB; {most} {limits.size // 2**30} GB")
     return header
+
+
+def _wrong_end(path: Path, header: bytes) -> str:
+    """What is wrong with a file that does not end where its last tensor does: what it announces, and what it has."""
+    size = path.stat().st_size
+    try:
+        entries = json.loads(header)
+        ends = [entry["data_offsets"][1] for key, entry in entries.items() if key != "__metadata__"]
+        announced = 8 + len(header) + max(ends, default=0)
+    except (ValueError, TypeError, KeyError, IndexError, AttributeError, RecursionError):
+        return "does not end where its last tensor does"
+    what = "is cut short" if size < announced else "has bytes after its last tensor"
+    return f"{what}: it announces {announced:,} bytes and has {size:,}"
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -41,12 +41,14 @@ def fuse_adapter(
     if dtype not in DTYPES:
         raise ConfigError(f'weights are not saved as "{dtype}"; {nearest(dtype, DTYPES)}')
     is_file = Path(out).suffix == ".safetensors"
-    path = check_output(out, [adapter, model.base], overwrite=overwrite, folder=not is_file)
+    inputs = [adapter, model.base, *([model.vae] if model.vae else [])]
+    path = check_output(out, inputs, overwrite=overwrite, folder=not is_file)
     loaded = Adapter.load(adapter)
     pipe, _ = load_named(model, DTYPES[dtype])
     loaded.fuse(pipe, strength)
     _check_finite(loaded, pipe, dtype)
-    history = with_history({}, "fuse", [adapter], {"strength": strength, "base": loaded.base})
+    vae = {"vae": Path(model.vae).name} if model.vae else {}
+    history = with_history({}, "fuse", [adapter], {"strength": strength, "base": loaded.base, **vae})
     if is_file:
         save_single_file(pipe, path, DTYPES[dtype], history)
     else:

@@ -23,7 +23,8 @@ from safetensors.torch import load_file
 from safetensors.torch import save as save_bytes
 from torch import Tensor
 
-from sd_lora.errors import AdapterError, StorageError, TrainingStopped, some
+from sd_lora.adapters.foreign import CHECKPOINT_KEY
+from sd_lora.errors import AdapterError, StorageError, TrainingStopped, printable, some
 from sd_lora.runs.process import Process
 from sd_lora.storage.atomic import remove_tree, storing, sync_folder, write_synced
 from sd_lora.storage.safetensors_header import read_header
@@ -181,6 +182,8 @@ def _finite(tensor: Tensor) -> bool:
 def _write_files(folder: Path, state: State, document: bytes) -> None:
     files: dict[str, dict[str, Any]] = {}
     tensors: dict[str, list[str]] = {}
+    # So that a file taken out by hand is recognised. The folder is in "checkpoints" of the run.
+    whose = printable(f"step {state.step} of run {folder.absolute().parent.parent.name}")
 
     def write(name: str, content: bytes) -> None:
         write_synced(folder / name, content)
@@ -190,7 +193,7 @@ def _write_files(folder: Path, state: State, document: bytes) -> None:
         tensors[stem] = []
         for number, share in enumerate(_shares(named), 1):
             name = f"{stem}.safetensors" if number == 1 else f"{stem}.{number}.safetensors"
-            write(name, save_bytes(share))
+            write(name, save_bytes(share, {CHECKPOINT_KEY: whose}))
             tensors[stem].append(name)
     write(STATE, document)
     manifest = {"schema": SCHEMA, "version": __version__, "step": state.step, "files": files, "tensors": tensors}

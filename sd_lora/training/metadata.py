@@ -45,6 +45,7 @@ def describe(
         "ss_text_encoder_lr": f"{text_rate:g}" if text_rate else "None",
         "ss_optimizer": config.optimizer.name,
         "ss_lr_scheduler": config.optimizer.schedule,
+        **({"ss_vae_name": Path(config.model.vae).name} if config.model.vae else {}),
         **_objective_facts(training),
         "ss_seed": str(training.seed),
         "ss_training_started_at": f"{time.time():.3f}",
@@ -85,9 +86,12 @@ def _objective_facts(training: TrainingConfig) -> dict[str, str]:
     return {"ss_loss_type": training.loss, **{name: str(fact) for name, fact in facts.items() if fact}}
 
 
-def at_step(metadata: dict[str, str], config: RunConfig, epoch_size: int, step: int) -> dict[str, str]:
-    """`metadata` of an adapter saved after `step` steps; an epoch has `epoch_size` exposures."""
-    last = step == config.training.steps
+def at_step(
+    metadata: dict[str, str], config: RunConfig, epoch_size: int, step: int, *, final: bool = False
+) -> dict[str, str]:
+    """`metadata` of an adapter saved after `step` steps, the `final` one of its run or not; an epoch has `epoch_size`
+    exposures."""
+    last = final or step == config.training.steps
     name = config.output.name if last else f"{config.output.name}-{step:06d}"
     return {
         **metadata,

@@ -140,7 +140,7 @@ def _resolved(places: Places, examined: Examined, rate: float | None, means: Mea
     computed = {"micro_batch": means.micro_batch, "gradient_checkpointing": means.gradient_checkpointing}
     resolved = replace(
         config,
-        model=replace(_absolute(config.model, "config"), base=_absolute_base(config.model.base)),
+        model=replace(_absolute(config.model, "config", "vae"), base=_absolute_base(config.model.base)),
         data=replace(
             _absolute(config.data, "folder", "regularisation", "mask_folder", "cache"), resolution=examined.side
         ),

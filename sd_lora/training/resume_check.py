@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: settings that say where things are, how a step is computed, or what is kept and shown; the precision that came of
 #: them is compared
 _FREE = frozenset({
-    "model.base", "model.revision", "model.config", "model.device", "model.dtype", "data.folder",
+    "model.base", "model.revision", "model.config", "model.vae", "model.device", "model.dtype", "data.folder",
     "data.regularisation", "data.cache", "lora.init", "training.micro_batch", "training.gradient_checkpointing",
     "training.save_every", "training.checkpoint_every", "training.keep_checkpoints", "training.validate_every",
     "training.trackers",

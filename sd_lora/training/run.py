@@ -33,8 +33,9 @@ def train(config: RunConfig, *, watch: Watcher | None = None) -> Adapter:
     return run_training(run, watch=watch)
 
 
-def resume(folder: str | Path, *, watch: Watcher | None = None) -> Adapter:
-    """Resume the run in `folder` from its newest checkpoint to the end, as if it had never been stopped.
+def resume(folder: str | Path, *, watch: Watcher | None = None, finish: bool = False) -> Adapter:
+    """Resume the run in `folder` from its newest checkpoint to the end, as if it had never been stopped; or `finish` it
+    at the step it reached.
 
     Raises SdLoraError if it is not a run, is running, or its settings, images, captions or base model have changed.
     """
@@ -45,7 +46,7 @@ def resume(folder: str | Path, *, watch: Watcher | None = None) -> Adapter:
     run = prepare(config, resumed=True)
     for note in run.notes:
         warnings.warn(note, stacklevel=2)
-    return run_training(run, watch=watch)
+    return run_training(run, watch=watch, finish=finish)
 
 
 def run_training(
@@ -55,13 +56,18 @@ def run_training(
     on_encode: Counter | None = None,
     stop: Callable[[], int] = lambda: 0,
     on_note: Callable[[str], None] = warnings.warn,
+    finish: bool = False,
 ) -> Adapter:
     """Make the run folder and train. Consumes `run`: its pipeline loses text encoders that are not trained.
 
     `on_encode` is called with how many of how many images and captions have been encoded. When `stop` gives the number
     of a signal, the step is finished, the state saved, and RunInterrupted raised. `on_note` is called with what a user
-    should know meanwhile, as sentences.
+    should know meanwhile, as sentences. With `finish` nothing is trained: the run ends at the step of its checkpoint.
     """
+    if finish and not run.resumed_from:
+        raise ConfigError(
+            f"{run.path} has no complete checkpoint, so there is no step to end it at; resume it without --finish"
+        )
     trackers = run.config.training.trackers
     with accelerator_for(run.device, run.dtype, trackers, run.path) as accelerator:
         if run.config.training.batch_size % accelerator.num_processes:
@@ -71,7 +77,11 @@ def run_training(
             )
         with _owned(run, accelerator):
             encoded = encode(run, accelerator, on_encode)
-            Session(run, encoded, accelerator, on_note).train(watch, stop)
+            session = Session(run, encoded, accelerator, on_note)
+            if finish:
+                session.finish_here()
+            else:
+                session.train(watch, stop)
             accelerator.wait_for_everyone()
     return Adapter.load(RunFolder(run.path).adapter)
 

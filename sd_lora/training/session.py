@@ -12,7 +12,7 @@ from accelerate import Accelerator
 
 from sd_lora.adapters.adapter import Adapter
 from sd_lora.config.schema import RunConfig
-from sd_lora.errors import AdapterError, StorageError, TrainingStopped
+from sd_lora.errors import AdapterError, SdLoraError, StorageError, TrainingStopped
 from sd_lora.preview.sheet import PreviewGrid
 from sd_lora.runs.folder import RunFolder
 from sd_lora.runs.reports import StepReport
@@ -100,15 +100,28 @@ class Session:
             with self._trainer.usable():
                 self._folder.record_validation(self._validation.measure(report.step))
 
+    def finish_here(self) -> None:
+        """End the run at the step it reached, without training further."""
+        if self._leads:
+            self._finish()
+
     def _interrupted(self, report: StepReport) -> RunInterrupted:
+        """The error of a run that was asked to stop; its adapter is handed over, as far as it is trained."""
+        adapter = ""
         if self._leads:
             try:
+                self._save_adapter(self._folder.adapter, report.step)
+                adapter = f"; the adapter so far is {self._folder.adapter}"
+            except SdLoraError as error:  # the state is saved, and the run ends as requested
+                self._note(f"the adapter of step {report.step} was not written: {error}")
+            try:
                 self._folder.draw_loss()
-            except Exception as error:  # the state is saved, and the run ends as requested
+            except Exception as error:
                 self._note(f"{self._folder.loss_curve.name} could not be drawn: {error}")
+        run = shlex.quote(str(self._run.path))
         return RunInterrupted(
-            f"stopped after step {report.step} of {report.steps}, and saved; resume with: sd-lora resume "
-            f"{shlex.quote(str(self._run.path))}",
+            f"stopped after step {report.step} of {report.steps}, and saved{adapter}; resume with: sd-lora resume "
+            f"{run}, or end the run here with: sd-lora resume --finish {run}",
             self._trainer.stopping,
         )
 
@@ -118,8 +131,12 @@ class Session:
             with contextlib.suppress(TrainingStopped, StorageError):
                 self._save_state()
         state = self._checkpoints.newest(tensors=False)
+        if state is None:
+            return "nothing was kept"
+        run = shlex.quote(str(self._run.path))
         return (
-            f"the state after step {state.step} is kept in {self._checkpoints.folder}" if state else "nothing was kept"
+            f"the state after step {state.step} is kept in {self._checkpoints.folder}; for its adapter: sd-lora resume "
+            f"--finish {run}"
         )
 
     def _save_state(self) -> None:
@@ -128,10 +145,10 @@ class Session:
         self._folder.sync()
         self._checkpoints.save(state)
 
-    def _save_adapter(self, path: Path, step: int) -> None:
+    def _save_adapter(self, path: Path, step: int, *, final: bool = False) -> None:
         """Save the adapter with the facts of `step`; what the output dtype cannot hold is kept in float32 beside it."""
         run, average = self._run, self._trainer.average
-        run.adapter.metadata = at_step(run.adapter.metadata, run.config, run.schedule.epoch_size, step)
+        run.adapter.metadata = at_step(run.adapter.metadata, run.config, run.schedule.epoch_size, step, final=final)
         with self._trainer.usable():
             _save(run.adapter, path, run.config)
         if average is not None and average.tensors:
@@ -156,9 +173,9 @@ class Session:
 
     def _finish(self) -> None:
         """Save and draw what remains at the end; the adapter first, so that no failure can lose it."""
-        run, folder, steps = self._run, self._folder, self._trainer.steps
-        self._save_adapter(folder.adapter, steps)
-        grid = self._draw_samples(steps)
+        run, folder, step = self._run, self._folder, self._trainer.done
+        self._save_adapter(folder.adapter, step, final=True)
+        grid = self._draw_samples(step)
         run.adapter.eject()
         picture = None
         if grid is not None:

@@ -12,6 +12,7 @@ from sd_lora.config.schema import RunConfig
 from sd_lora.data.dialects.prompts import sample_prompts
 from sd_lora.errors import AdapterError, ConfigError
 from sd_lora.lora.variants import VARIANTS
+from sd_lora.models.checkpoint.vae import check_vae
 from sd_lora.models.families import FAMILIES
 from sd_lora.models.opening import family_of_source, find_base, prediction_of, where_to_compute
 from sd_lora.models.sources import base_place
@@ -31,6 +32,8 @@ def check_settings(config: RunConfig, init: Path | None = None) -> None:
     device, _ = where_to_compute(config.model)
     place = base_place(config.model.base)
     source = None if place == "hub" else find_base(config.model.base)
+    if config.model.vae:
+        check_vae(config.model.vae)
     families = tuple(FAMILIES.values()) if source is None else (family_of_source(source),)
     summary = _summary_of(init or os.path.expanduser(config.lora.init)) if config.lora.init else None
     parts = config.lora.targets if summary is None else summary.parts

@@ -8,7 +8,8 @@ import pytest
 from rows import every_row
 from torch import nn
 
-from sd_lora.adapters.keys import Key, foreign, kohya_stem, name_of_module, split_key
+from sd_lora.adapters.foreign import foreign
+from sd_lora.adapters.keys import Key, kohya_stem, name_of_module, split_key
 from sd_lora.errors import AdapterError
 
 

@@ -107,37 +107,41 @@ EMPTY = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
 PARTIAL = r"has no (up|down)"
 SHAPES = "cannot be multiplied"
 HEADER = "damaged safetensors header"
-NOT_ONE = "is not a safetensors file; pickles and other formats are never loaded"
+CUT = "is cut short: "
+NOT_ONE = "is not a safetensors file, nor in any other known format"
 MIXED = "mixes keys of the layouts"
 UNKNOWN = "keys in no layout that sd_lora reads"
 
 ATTACKS: dict[str, tuple[Callable[[], bytes], str]] = {
     # other formats under this name
-    "empty": (lambda: b"", NOT_ONE),
-    "seven bytes": (lambda: b"\x00" * 7, NOT_ONE),
-    "zeros": (lambda: bytes(4096), NOT_ONE),
-    "pickle": (lambda: pickle.dumps({"a": 1}), NOT_ONE),
-    "torch archive": (archive, NOT_ONE),
-    "zip": (zipped, NOT_ONE),
-    "gzip": (lambda: gzip.compress(save(good())), NOT_ONE),
-    "gguf": (lambda: b"GGUF\x03\x00\x00\x00" + bytes(64), NOT_ONE),
-    "png": (lambda: b"\x89PNG\r\n\x1a\n" + bytes(64), NOT_ONE),
-    "web page": (lambda: b"<!DOCTYPE html><html><body>404</body></html>", NOT_ONE),
-    "pointer to a stored file": (lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", NOT_ONE),
+    "empty": (lambda: b"", "it is empty"),
+    "seven bytes": (lambda: b"\x00" * 7, "nothing but zeros"),
+    "zeros": (lambda: bytes(4096), "nothing but zeros"),
+    "pickle": (lambda: pickle.dumps({"a": 1}), "it is a pickle .*never loaded"),
+    "torch archive": (archive, "it is a PyTorch pickle in a zip archive .*never loaded"),
+    "zip": (zipped, "a zip archive"),
+    "gzip": (lambda: gzip.compress(save(good())), "a gzip archive"),
+    "gguf": (lambda: b"GGUF\x03\x00\x00\x00" + bytes(64), "a GGUF file"),
+    "png": (lambda: b"\x89PNG\r\n\x1a\n" + bytes(64), "a PNG picture"),
+    "web page": (lambda: b"<!DOCTYPE html><html><body>404</body></html>", "it is an HTML page"),
+    "pointer to a stored file": (lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n",
+                                 'git-LFS pointer.*; run "git lfs pull"'),
     # headers
-    "length beyond the file": (lambda: raw({}, length=10**6), NOT_ONE),
+    "length beyond the file": (lambda: raw({}, length=10**6),
+                               f"{CUT}its header alone announces 1,000,008 bytes, and the file has 10"),
     "length of 2^63": (lambda: raw({}, length=2**63), NOT_ONE),
     "length of all ones": (lambda: raw({}, length=2**64 - 1), NOT_ONE),
-    "length zero": (lambda: raw(b"", bytes(16)), NOT_ONE),
+    "length zero": (lambda: raw(b"", bytes(16)), "nothing but zeros"),
     "length one": (lambda: raw(b"{", bytes(16)), NOT_ONE),
     "blank before the header": (lambda: raw(b"   " + json.dumps({"a": entry()}).encode(), bytes(16)), NOT_ONE),
-    "header of 5 MB": (lambda: raw(b"{" + b" " * (5 * 2**20) + b"}"), "has a header of 5 MB"),
-    "400,000 empty tensors": (lambda: raw({f"t{i}": EMPTY for i in range(400_000)}), "has a header of"),
-    "30,000 empty tensors": (lambda: raw({f"t{i}": EMPTY for i in range(30_000)}), "declares 30000 tensors"),
+    "header of 101 MB": (lambda: raw(b"{" + b" " * 101_000_000 + b"}"),
+                         "has a header of 101 MB; an adapter has at most 100"),
+    "400,000 empty tensors": (lambda: raw({f"t{i}": EMPTY for i in range(400_000)}), "declares 400,000 tensors"),
+    "30,000 empty tensors": (lambda: raw({f"t{i}": EMPTY for i in range(30_000)}), "declares 30,000 tensors"),
     "nested without end": (lambda: raw(b'{"a":' + b"[" * 100_000), HEADER),
     "nested objects": (lambda: raw(b'{"a":' * 50_000), HEADER),
     "not JSON": (lambda: raw(b"{nothing}"), HEADER),
-    "cut in the header": (lambda: save(good())[:60], NOT_ONE),
+    "cut in the header": (lambda: save(good())[:60], f"{CUT}its header alone"),
     "not UTF-8": (lambda: raw(b'{"\xff\xfe": 1}'), HEADER),
     "a list": (lambda: raw(b"[1]"), NOT_ONE),
     "NaN in the header": (lambda: raw(b'{"a": NaN}'), HEADER),
@@ -171,9 +175,9 @@ ATTACKS: dict[str, tuple[Callable[[], bytes], str]] = {
     "overlapping tensors": (lambda: moved("lora_up.weight", 0, 64), "invalid offset"),
     "a gap": (lambda: edited(lambda h: [e.__setitem__("data_offsets", [o + 8 for o in e["data_offsets"]])
                                         for k, e in h.items() if k.endswith("up.weight")] and None), "invalid offset"),
-    "bytes at the end": (lambda: save(good()) + b"hidden", "is incomplete"),
-    "body cut short": (lambda: save(good())[:-8], "is incomplete"),
-    "no body": (lambda: save(good())[:-116], "is incomplete"),
+    "bytes at the end": (lambda: save(good()) + b"hidden", "has bytes after its last tensor: it announces"),
+    "body cut short": (lambda: save(good())[:-8], f"{CUT}it announces [0-9,]+ bytes and has"),
+    "no body": (lambda: save(good())[:-116], CUT),
     # tensors
     "NaN in down": (lambda: holes("lora_down.weight", float("nan")), "NaN or infinite"),
     "NaN in up": (lambda: holes("lora_up.weight", float("nan")), "NaN or infinite"),

@@ -66,7 +66,7 @@ def test_the_heavy_ones_need_little_memory(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["pickle", "header of 5 MB", "NaN in up", "LoHa without a part", "down without up", "two layouts"]
+    "name", ["pickle", "header of 101 MB", "NaN in up", "LoHa without a part", "down without up", "two layouts"]
 )
 def test_the_command_line_says_it_in_one_line(
     tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture

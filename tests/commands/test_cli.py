@@ -210,15 +210,19 @@ def test_a_run_is_repeated_and_trained_further_by_the_commands_that_are_named(
     _, _, command = said.partition("to train its adapter further: ")
     answer = cli("resume", "my run")
     assert (answer.code, answer.out.startswith("my run is finished")) == (0, True)
-    assert command.replace(" training.steps=2", "") in answer.out
+    assert " training.steps=1 " in command  # beside the one that is trained already
+    assert command.replace(" training.steps=1", "") in answer.out
     assert cli(*shlex.split(command)[1:]).code == 0
-    assert (tmp_path / "NEW" / "log.jsonl").read_text("utf-8").count("\n") == 2
+    assert (tmp_path / "NEW" / "log.jsonl").read_text("utf-8").count("\n") == 1
 
 
 def test_settings_given_to_a_run_that_is_not_finished_are_refused(cli: Cli, refused: Refused, tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "config.toml").write_text('[data]\nfolder = "images"\n', "utf-8")
-    assert "leave that out to resume it as it is" in refused("resume", "run", "training.steps=2")
+    assert "leave that out to resume it as it is" in refused("resume", "run", "lora.rank=2")
+    assert "or end it with --finish; either adapter can be trained further" in refused(
+        "resume", "run", "training.steps=2"
+    )
 
 
 @pytest.mark.parametrize("args", [(), ("--preset", "tiny-style"), ("training.steps=2",)])

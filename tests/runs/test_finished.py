@@ -26,6 +26,12 @@ def without_export(folder: Path) -> None:
     save_file({"a": np.zeros(4)}, folder / "adapter.safetensors")
 
 
+def handed_over(folder: Path) -> None:
+    """What a run that was stopped after its third step leaves."""
+    stopped(folder)
+    save_file({"a": np.zeros(4)}, folder / "adapter.safetensors", {"sdlora.steps": "3"})
+
+
 def finished(folder: Path) -> None:
     without_export(folder)
     (folder / "diffusers").mkdir()
@@ -47,7 +53,7 @@ class Resumed(Exception):
     """The command goes on with a run."""
 
 
-@pytest.mark.parametrize("make", [finished, stopped, without_export, damaged, without_adapter])
+@pytest.mark.parametrize("make", [finished, stopped, handed_over, without_export, damaged, without_adapter])
 def test_the_page_and_the_command_line_resume_the_same_runs(
     make: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -63,6 +69,8 @@ def test_the_page_and_the_command_line_resume_the_same_runs(
     done = make is finished
 
     assert RunFolder(run).is_finished is done
+    if make is handed_over:
+        assert read_run(run).adapters == ((3, run / "adapter.safetensors"),)
     assert (run_status(run), read_run(run).can_resume) == (("finished", False) if done else ("stopped", True))
     if done:
         with pytest.raises(ConfigError, match="is finished"):

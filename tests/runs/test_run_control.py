@@ -113,6 +113,8 @@ def test_a_run_is_started_stopped_killed_and_resumed_to_its_end(run: Path, tmp_p
     assert 1 <= stopped.step < STEPS
     assert f"stopped after step {stopped.step} of {STEPS}, and saved" in stopped.log
     assert (run / "checkpoints" / f"step-{stopped.step:06}" / "manifest.json").is_file()
+    assert f"the adapter so far is {run / 'adapter.safetensors'}" in stopped.log
+    assert stopped.adapters[-1] == (stopped.step, run / "adapter.safetensors")
     assert not psutil.pid_exists(number)  # not even as a zombie
     assert sorted(p.name for p in (run.parent / ".logs").iterdir()) == ["my run.1.json", "my run.1.log"]
 

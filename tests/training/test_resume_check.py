@@ -44,7 +44,7 @@ class Work:
         with pytest.raises(kind) as caught:
             resumed(self.run)
         assert "\n" not in str(caught.value)
-        assert not (self.run / "adapter.safetensors").exists()
+        assert not RunFolder(self.run).is_finished
         return str(caught.value)
 
 

@@ -162,7 +162,8 @@ ROWS = (
     some("model.is_v_pred", v.v_prediction, True, {"model.prediction_type": "v_prediction"}),
     some("model.quantize", _quantize, True, {"model.quantize": "int8"}, why="on CUDA devices only"),
     no("model.qtype model.quantize_te model.qtype_te", "model.quantize is none, int8, fp8 or nf4, for the denoiser"),
-    no("model.vae_path model.refiner_name_or_path", "the base model's own parts are used"),
+    one("model.vae_path", "model.vae", str, "vae.safetensors", "vae.safetensors", "a file or folder on this machine"),
+    no("model.refiner_name_or_path", "the base model's own parts are used"),
     no("model.low_vram model.dtype model.attn_masking model.layer_offloading model.assistant_lora_path "
        "model.use_text_encoder_1 model.use_text_encoder_2 model.model_kwargs",
        "how a step is computed follows from the memory of this machine"),

@@ -37,7 +37,7 @@ ROWS = (
     some("mixed_precision", v.precision, "bf16", {"model.dtype": "bfloat16"}),
     some("fp8_base fp8_base_unet", v.fp8, True, {"model.quantize": "fp8"}, why="on CUDA devices only"),
     one("torch_compile", "training.compile", flag, "true", True),
-    no("vae vae_path", "the base model's own VAE encodes the images"),
+    one("vae vae_path", "model.vae", str, "vae.safetensors", "vae.safetensors", "a file or folder on this machine"),
     no("full_fp16 full_bf16", "layers and optimizer are always float32, which costs little memory"),
     no("no_half_vae sdxl_no_half_vae", "the VAE computes in a type that it can"),
     no("clip_skip", "prompts are encoded as the base model's own pipeline does, so draw without clip skip"),

@@ -32,7 +32,8 @@ DEFAULTS = {
 ROWS = (
     one("base_model_name", "model.base", str, "runwayml/stable-diffusion-v1-5", "runwayml/stable-diffusion-v1-5"),
     no("model_type training_method", "the family is read from the base model itself, and a LoRA is trained"),
-    no("extra_model_name vae.model_name", "the base model's own parts are used"),
+    no("extra_model_name", "the base model's own parts are used"),
+    one("vae.model_name", "model.vae", str, "vae.safetensors", "vae.safetensors", "a file or folder on this machine"),
     some("force_v_prediction", v.prediction("v_prediction"), True, {"model.prediction_type": "v_prediction"}),
     some("force_epsilon_prediction", v.prediction("epsilon"), True, {"model.prediction_type": "epsilon"}),
     some("train_dtype", choice("model.dtype", v.DTYPES), "BFLOAT_16", {"model.dtype": "bfloat16"}),

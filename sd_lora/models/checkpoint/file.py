@@ -15,19 +15,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from sd_lora.errors import BaseModelError, SdLoraError, some
-from sd_lora.models.checkpoint.keys import PREFIXES, Place, fits, gathered, places
-from sd_lora.models.checkpoint.kind import CheckpointKind, Header, kind_of, read_header
+from sd_lora.errors import BaseModelError, SdLoraError
+from sd_lora.models.checkpoint.filling import Places, check_scales, few, fill, problems_with
+from sd_lora.models.checkpoint.keys import PREFIXES, Place, gathered, places
+from sd_lora.models.checkpoint.kind import CheckpointKind, kind_of, read_header
 from sd_lora.models.checkpoint.vocabulary import OPENCLIP_PAD, PAD, clip_tokenizer
+from sd_lora.models.contents import Header
 from sd_lora.models.families import family_of_class, kinds
 from sd_lora.models.kinds import chosen_kind
 from sd_lora.storage.atomic import open_to_others
 
-_FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
 #: keys that are not weights of the model: noise schedules, averages kept for training, marks, unused parts of CLIP
 _NO_WEIGHTS = re.compile(
     r"model_ema\..*|first_stage_model\.(?:loss|model_ema)\..*|(?:denoiser|sampler)\..*|alphas_.*|sqrt_.*|log_one_minus_.*"
@@ -68,7 +69,7 @@ def load_single_file(
         for name, model in parts.items() if "text" in name
     }  # fmt: skip
     for name, model in parts.items():
-        _fill(path, name, model, where[name], dtype)
+        fill(path, "base model", header, model, where[name], dtype)
     return _pipeline(path, kind.kind, parts | tokenizers | {"scheduler": scheduler})
 
 
@@ -158,43 +159,22 @@ def _places(kind: str, name: str, model: nn.Module, header: Header) -> dict[str,
     return places(kind, name, model.state_dict(), flat_text=flat)
 
 
-def _check(
-    path: Path, header: Header, parts: Mapping[str, nn.Module], where: Mapping[str, Mapping[str, Place]], kind: str
-) -> None:
+def _check(path: Path, header: Header, parts: Mapping[str, nn.Module], where: Places, kind: str) -> None:
     """Raise BaseModelError unless the file has every weight, in its shape, and no others."""
-    missing, wrong, used = [], [], set()
-    for name, model in parts.items():
-        for parameter, tensor in model.state_dict().items():
-            place = where[name][parameter]
-            used.add(place.key)
-            stored, shape = header.tensors.get(place.key), tuple(tensor.shape)
-            if stored is None:
-                missing.append(place.key)
-            elif stored.dtype not in _FLOATS:
-                wrong.append(f"{place.key} is of type {stored.dtype}")
-            elif not fits(place, stored.shape, shape):
-                wrong.append(f"{place.key} is {list(stored.shape)} where {name} takes {list(shape)}")
     last = getattr(parts["text_encoder"].config, "num_hidden_layers", 0)
     unused_layer = f"{PREFIXES['sd2']['text_encoder']}transformer.resblocks.{last}." if kind == "sd2" else None
-    unknown = [
-        key
-        for key in header.tensors
-        if key not in used and not _NO_WEIGHTS.fullmatch(key) and not (unused_layer and key.startswith(unused_layer))
-    ]
-    problems = [
-        f"{len(missing)} weights are missing ({_few(missing)})" if missing else "",
-        f"{len(wrong)} do not fit ({_few(wrong)})" if wrong else "",
-        f"{len(unknown)} are unknown ({_few(unknown)})" if unknown else "",
-    ]
-    if any(problems):
+    problems = problems_with(
+        header,
+        parts,
+        where,
+        lambda key: bool(_NO_WEIGHTS.fullmatch(key) or (unused_layer and key.startswith(unused_layer))),
+    )
+    if problems:
         raise BaseModelError(
-            f"base model {path} was taken for {kind}, but {', '.join(filter(None, problems))}; name a checkpoint of "
-            "the published sizes, or a folder with its configs as model.config"
+            f"base model {path} was taken for {kind}, but {problems}; name a checkpoint of the published sizes, or a "
+            "folder with its configs as model.config"
         )
-
-
-def _few(names: Iterable[str]) -> str:
-    return some(sorted(set(names)), 2)
+    check_scales(path, "base model", header)
 
 
 def _tokenizer(name: str, model: Any, kind: str, folder: Path | None) -> Any:
@@ -207,33 +187,6 @@ def _tokenizer(name: str, model: Any, kind: str, folder: Path | None) -> Any:
         size=model.config.vocab_size,
         length=model.config.max_position_embeddings,
     )
-
-
-def _fill(path: Path, name: str, model: Any, where: Mapping[str, Place], dtype: torch.dtype) -> None:
-    """Give `model` its weights from the file, each copied once, in `dtype`."""
-    weights, bad = {}, []
-    shapes = {parameter: tuple(tensor.shape) for parameter, tensor in model.state_dict().items()}
-    try:
-        with safe_open(path, framework="pt") as file:
-            for parameter, place in where.items():
-                stored = place.of(file.get_tensor(place.key), shapes[parameter])
-                weights[parameter] = stored.to(dtype, copy=True, memory_format=torch.contiguous_format)
-                if not torch.isfinite(weights[parameter]).all():
-                    bad.append(place.key)
-    except (OSError, SafetensorError) as error:
-        raise BaseModelError(f"base model {path} cannot be read: {str(error).splitlines()[0]}") from error
-    if bad:
-        raise BaseModelError(
-            f"base model {path} has {len(bad)} weights that are NaN or infinite in "
-            f"{str(dtype).removeprefix('torch.')} ({_few(bad)}); use another model.dtype or another file"
-        )
-    model.load_state_dict(weights, strict=True, assign=True)
-    for module in model.modules():  # the only buffer of these models, which no file has
-        if getattr(module, "position_ids", None) is not None and module.position_ids.is_meta:
-            module.position_ids = torch.arange(module.position_ids.shape[-1]).unsqueeze(0)
-    empty = [key for key, tensor in (*model.named_parameters(), *model.named_buffers()) if tensor.is_meta]
-    if empty:
-        raise RuntimeError(f"{name} has parts that no checkpoint fills: {empty}")
 
 
 def _pipeline(path: Path, kind: str, parts: Mapping[str, Any]) -> Any:
@@ -270,7 +223,7 @@ def save_single_file(
     if bad:
         raise BaseModelError(
             f"{path} was not written: {len(bad)} weights are NaN or infinite in {str(dtype).removeprefix('torch.')} "
-            f"({_few(bad)}); save as float32"
+            f"({few(bad)}); save as float32"
         )
     config = pipe.scheduler.config
     v = config.prediction_type == "v_prediction"

@@ -21,7 +21,8 @@ from sd_lora.adapters.fit import base_name
 from sd_lora.errors import BaseModelError, SdLoraError
 from sd_lora.lora.targets import plan_targets
 from sd_lora.models.checkpoint.file import load_single_file, save_single_file
-from sd_lora.models.checkpoint.kind import Header, detect, kind_of
+from sd_lora.models.checkpoint.kind import detect, kind_of
+from sd_lora.models.contents import Header
 from sd_lora.models.opening import family_of_source, find_base, load_base
 from sd_lora.storage.safetensors_header import TensorInfo
 
@@ -375,7 +376,7 @@ OTHERS: dict[str, tuple[Header, str]] = {
     "upscaler": (unet(7), "an upscaler"),
     "component": (
         flat("down_blocks.0.resnets.0.conv1.weight", "mid_block.x", "conv_in.weight"),
-        "in diffusers' layout",
+        "a UNet alone, in diffusers' layout",
     ),
     "vae": (flat("first_stage_model.encoder.conv_in.weight"), "a VAE alone"),
     "bare vae": (flat("encoder.conv_in.weight", "decoder.conv_in.weight", "quant_conv.weight"), "a VAE alone"),
@@ -394,11 +395,14 @@ def test_other_files_are_refused_by_name(header: Header, words: str) -> None:
 
 
 DAMAGE: dict[str, tuple[Callable[[bytes], bytes], str]] = {
-    "pickle": (lambda _: b"\x80\x02}q\x00.", "is not a safetensors file"),
-    "empty": (lambda _: b"", "is not a safetensors file"),
-    "cut": (lambda whole: whole[:-10], "is incomplete: it does not end where"),
-    "cut in the header": (lambda whole: whole[:1000], "is not a safetensors file"),
-    "longer": (lambda whole: whole + b"x", "is incomplete: it does not end where"),
+    "pickle": (lambda _: b"\x80\x02}q\x00.", "is not a safetensors file: it is a pickle .*never loaded"),
+    "empty": (lambda _: b"", "it is empty; download it again"),
+    "cut": (lambda whole: whole[:-10], r"is cut short: it announces [\d,]+ bytes and has [\d,]+; download it again"),
+    "cut in the header": (
+        lambda whole: whole[:1000],
+        r"is cut short: its header alone announces [\d,]+ bytes, and the file has 1,000",
+    ),
+    "longer": (lambda whole: whole + b"x", "has bytes after its last tensor"),
     "no JSON": (lambda whole: whole[:9] + b"\xff" * 20 + whole[29:], "damaged safetensors header"),
     "a list": (lambda _: (8).to_bytes(8, "little") + b'{"a":[]}', "damaged safetensors header"),
     "nothing": (lambda _: (2).to_bytes(8, "little") + b"{}", "holds no tensors"),

@@ -25,7 +25,10 @@ ESSENTIALS = (
     ("training", "batch_size"), ("preview", "every"),
 )  # fmt: skip
 #: what the page sets itself: the dataset, the run's name, and the base model that it was opened on
-SET_BY_PAGE = {("data", "folder"), ("output", "folder"), ("model", "base"), ("model", "revision"), ("model", "config")}
+SET_BY_PAGE = {
+    ("data", "folder"), ("output", "folder"), ("model", "base"), ("model", "revision"), ("model", "config"),
+    ("model", "vae"),
+}  # fmt: skip
 _BY_ID: dict[tuple[str, str], Literal["dataset", "adapter", "cache"]] = {
     ("data", "regularisation"): "dataset", ("lora", "init"): "adapter", ("data", "cache"): "cache",
 }  # fmt: skip

@@ -111,7 +111,7 @@ class RunView:
             "name": state.name, "status": state.status, "progress": train_view.progress_html(state),
             "loss": state.losses[-1:], "validation": state.validation[-1:],
             "samples": [str(path) for _, path in state.samples],
-            "adapters": [str(path) for _, path in state.adapters], "log": state.log,
+            "adapters": [f"{step} {path}" for step, path in state.adapters], "log": state.log,
         }  # fmt: skip
         changed = {key for key, value in now.items() if seen.get(key) != value}
 

@@ -95,10 +95,11 @@ class _Tab:
     def base_model(self) -> None:
         """The settings that the page was opened with and that cannot be changed."""
         with gr.Row(equal_height=True):
-            for key in ("base", "revision", "config"):
+            for key in ("base", "revision", "config", "vae"):
                 info = setting_help().get(f"model.{key}") or "the base model that this page was opened on"
                 options: dict[str, Any] = {"elem_id": f"train-model-{key}", "min_width": 150, "interactive": False}
-                gr.Textbox(getattr(self.config.model, key), label=key.capitalize(), info=info, **options)
+                label = "VAE" if key == "vae" else key.capitalize()
+                gr.Textbox(getattr(self.config.model, key), label=label, info=info, **options)
 
     def answers(self) -> None:
         """The buttons, with their message above them, as text below them would be out of sight."""
