@@ -20,7 +20,7 @@ from sd_lora.check.result import Check, ImageRow, plan_for
 from sd_lora.check.wording import Reader, prior_wording, wording
 from sd_lora.config.schema import RunConfig
 from sd_lora.data.captions import PLACEHOLDER, has_placeholder
-from sd_lora.data.dialects.syntax import pieces_of
+from sd_lora.data.dialects.prompts import sample_prompts
 from sd_lora.data.examples import Example, example_of, with_captions
 from sd_lora.data.exposures import Schedule
 from sd_lora.data.findings import Finding
@@ -147,7 +147,7 @@ def examine(
     transparent = any(s.transparent for s in good)
     entries = [s.entry for s in good]
     excessive = excessive_repeats(entries)
-    syntax = any(f.code == "caption-read" for f in listing.findings) or any(map(pieces_of, config.preview.prompts))
+    syntax = any(f.code == "caption-read" for f in listing.findings) or bool(sample_prompts(config))
     findings += [*idle_settings(config, listing.layout, entries, side, (transparent, syntax)), *excessive]
     examples, held = hold_out(examples, config.training.hold_out, config.training.seed)
     trained = [example for example in examples if not example.prior]

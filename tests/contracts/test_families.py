@@ -257,7 +257,10 @@ def test_a_folder_that_is_not_whole_is_refused(
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("kind", "words"), [("missing", "does not exist"), ("file", "is a file"), ("empty", "has no")])
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [("missing", "does not exist"), ("file", "is text, not a .safetensors checkpoint"), ("empty", "has no")],
+)
 def test_what_is_no_folder_of_a_pipeline_is_refused(tmp_path: Path, kind: str, words: str) -> None:
     (tmp_path / "file").write_text("x")
     (tmp_path / "empty").mkdir()

@@ -27,7 +27,7 @@ _LONGEST, _FEWEST_LINES = 80, 3
 
 def described_by(content: Mapping[str, Any]) -> tuple[str, str] | None:
     """Who wrote an object of JSON, and the tags and texts in it that describe a picture; None if there are none."""
-    groups: list[object] = []
+    groups: list[Any] = []
     program = "a booru"
     inner = content.get("tags")
     if isinstance(inner, Mapping) and not _are_scores(inner):  # e621

@@ -89,7 +89,7 @@ def test_the_list_says_whether_an_adapter_fits_as_far_as_known(tab: Any, site: S
 
 
 def test_an_adapter_of_another_kind_than_the_fitting_ones_does_not_fit(tab: Any, site: Site) -> None:
-    for name, kind in (("runs/mine/adapter", "sd_v1"), ("lib/wide", "sdxl_base_v1-0")):
+    for name, kind in (("runs/mine/adapter", "sd_v1"), ("lib/wide", "sd_v2")):
         path = site.runs.parent / f"{name}.safetensors"
         adapter = Adapter.load(path)
         adapter.metadata["ss_base_model_version"] = kind
