@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 import random
 import struct
 import sys
@@ -18,18 +19,40 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save
-from small_weights import weights_of
+from safetensors import safe_open
+from safetensors.torch import load_file, save
 
 from sd_lora.adapters.file import read_adapter
+from sd_lora.adapters.keys import understood
 from sd_lora.adapters.writing import write_adapter
 from sd_lora.errors import AdapterError
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # where it is run as a command
+from small_weights import weights_of
 
 LINEAR = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
 TEXT = "text_encoder.text_model.encoder.layers.0.self_attn.q_proj"
 CONV = "unet.mid_block.resnets.0.conv1"
 WORDS = [None, True, -1, 0, 1, 2**31, 2**63, 1.5, float("nan"), "", "F16", "BF16", "I64", "F8_E4M3", [], {}, [0, 4]]
 BYTES = (b"\xff\xff\xff\x7f", b"\x00\x7c\x00\x7c", b"\x80\x7f\x80\xff")
+ENDINGS = (
+    ".lora_down.weight",
+    ".lora_up",
+    ".lora_A.weight",
+    ".alpha",
+    ".diff",
+    ".hada_w1_a",
+    ".weight",
+    ".x",
+    "_lora.up",
+)
+RENAMES = (
+    ("mid_block", "down_blocks_0"),
+    ("lora_unet_", "unet."),
+    ("unet", "module.unet"),
+    ("to_k", "to_q"),
+    ("_", "."),
+)
 OLD = f"{LINEAR.replace('.to_k', '.processor.to_k_lora')}."
 
 
@@ -46,7 +69,28 @@ def seeds(folder: Path) -> list[bytes]:
         write_adapter(path, weights, {"sdlora.family": family, "ss_tag_frequency": "{}"}, dtype, layout)
         files.append(path.read_bytes())
     files.append(save({f"{OLD}down.weight": torch.ones(2, 6), f"{OLD}up.weight": torch.ones(8, 2)}))
-    return files
+    return files + [save(of_kind) for of_kind in other_kinds()]
+
+
+def other_kinds() -> list[dict[str, torch.Tensor]]:
+    """Good files of the kinds that LyCORIS writes, with two modules each."""
+    stems = [f"lora_unet_{name.removeprefix('unet.').replace('.', '_')}" for name in (LINEAR, f"{LINEAR[:-1]}v")]
+    alpha = torch.tensor(2.0)
+    kinds: list[dict[str, torch.Tensor]] = [
+        {"hada_w1_a": torch.ones(8, 2), "hada_w1_b": torch.ones(2, 6), "hada_w2_a": torch.ones(8, 2),
+         "hada_w2_b": torch.ones(2, 6), "alpha": alpha},
+        {"lokr_w1": torch.ones(2, 3), "lokr_w2_a": torch.ones(4, 2), "lokr_w2_b": torch.ones(2, 2), "alpha": alpha},
+        {"lora_down.weight": torch.ones(2, 6, 1, 1), "lora_mid.weight": torch.ones(2, 2, 3, 3),
+         "lora_up.weight": torch.ones(8, 2, 1, 1), "alpha": alpha},
+        {"lora_down.weight": torch.ones(2, 6), "lora_up.weight": torch.ones(8, 2), "dora_scale": torch.ones(1, 6)},
+        {"diff": torch.ones(8, 6), "diff_b": torch.ones(8)},
+        {"w_norm": torch.ones(8), "b_norm": torch.ones(8)},
+        {"weight": torch.ones(8), "on_input": torch.tensor(0)},
+        {"a1.weight": torch.ones(6, 2), "a2.weight": torch.ones(2, 6), "b1.weight": torch.ones(8, 2),
+         "b2.weight": torch.ones(2, 6), "alpha": alpha},
+        {"oft_blocks": torch.ones(2, 4, 4), "alpha": torch.tensor(0.1)},
+    ]  # fmt: skip
+    return [{f"{stem}.{key}": tensor.clone() for stem in stems for key, tensor in kind.items()} for kind in kinds]
 
 
 def flipped(content: bytes, rng: random.Random) -> bytes:
@@ -106,8 +150,33 @@ def poisoned(content: bytes, rng: random.Random) -> bytes:
     return content[:place] + rng.choice(BYTES) + content[place + 4 :]
 
 
+def retensored(content: bytes, rng: random.Random) -> bytes:
+    """A whole file with one tensor of zeros, of another type or shape, under another key, or gone."""
+    with tempfile.NamedTemporaryFile(suffix=".safetensors") as file:
+        file.write(content)
+        file.flush()
+        tensors = load_file(file.name)
+        with safe_open(file.name, "pt") as opened:
+            metadata = opened.metadata()
+    key = rng.choice(list(tensors))
+    tensor, action = tensors[key], rng.randrange(6)
+    if action == 0:
+        tensors[key] = torch.zeros_like(tensor)
+    elif action == 1:
+        tensors[key] = tensor.to(rng.choice((torch.float16, torch.bfloat16, torch.int64, torch.int8, torch.bool)))
+    elif action == 2:
+        tensors[key] = tensor.flatten()[: rng.randrange(1, 4)].clone()
+    elif action == 3:
+        tensors[rng.choice(ENDINGS).join(key.rsplit(key[key.rindex(".") :], 1))] = tensors.pop(key)
+    elif action == 4:
+        tensors[key.replace(*rng.choice(RENAMES))] = tensors.pop(key)
+    else:
+        del tensors[key]
+    return save(tensors, metadata) if tensors else content
+
+
 MUTATIONS: tuple[Callable[[bytes, random.Random], bytes], ...] = (
-    flipped, cut, grown, spliced, lengthened, rebuilt, rebuilt, rebuilt, poisoned,
+    flipped, cut, grown, spliced, lengthened, rebuilt, rebuilt, rebuilt, poisoned, *[retensored] * 6,
 )  # fmt: skip
 
 
@@ -119,14 +188,16 @@ def outcome(path: Path) -> str:
         return "refused" if str(error).isprintable() else "broke its line"
     assert weights
     assert all(isinstance(value, str) for value in metadata.values())
+    keys, unknown = understood(load_file(path))
+    assert not unknown  # every tensor of the file is of a module that is read
+    assert {key.name for key in keys.values()} == set(weights)
     for w in weights.values():
-        change = w.tensors["up"].flatten(1) @ w.tensors["down"].flatten(1)
-        assert w.tensors["down"].shape[0] == w.tensors["up"].shape[1] == w.rank > 0
-        assert torch.isfinite(w.tensors["down"]).all()
-        assert torch.isfinite(w.tensors["up"]).all()
-        assert change.shape == (w.tensors["up"].shape[0], w.tensors["down"][0].numel())
+        assert all(bool(torch.isfinite(tensor).all()) for tensor in w.tensors.values())
         assert 0 < w.alpha < float("inf")
-        assert "magnitude" not in w.tensors or w.tensors["magnitude"].shape == (w.tensors["up"].shape[0],)
+        assert w.rank > 0
+        product = w.row.product(w.tensors)
+        assert product.numel() == math.prod(w.shape) or w.row.needs_base
+        assert w.row.problem(w.shapes, "kohya") == "" or "magnitude" in w.tensors or w.variant in ("ia3", "oft")
     return "read"
 
 
