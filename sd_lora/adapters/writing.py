@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import warnings
 from collections import Counter
 from collections.abc import Mapping
@@ -25,6 +26,8 @@ _LIMITS = {"float32": 1e-5, "float16": 0.1, "bfloat16": 0.1}
 _WORTH_SAYING = 0.01
 #: float16 keeps 3e-4 of values in its normal range; what loses more has values below that
 _BALANCED_FROM = 1e-3
+#: the mean size of changes of single weights, below which an adapter has learnt next to nothing
+_UNTRAINED = 1e-9
 #: a change below this share of the whole adapter's is nothing
 _NOTHING = 1e-4
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
@@ -97,7 +100,7 @@ def check_written(path: Path, weights: Mapping[str, Weights], dtype: str) -> Non
     norms = {name: w.squared_norm**0.5 for name, w in weights.items()}
     error, norm = (sum(value**2 for value in values.values()) ** 0.5 for values in (errors, norms))
     if error > norm * _LIMITS[dtype]:
-        vanished = error > norm / 2
+        vanished = norm < _UNTRAINED * math.sqrt(sum(math.prod(w.shape) for w in weights.values()))
         raise AdapterError(
             f"what was written as {dtype} differs from the adapter by {error / (norm or error):.0%} of its change; "
             "its values are too small for that type; save as float32 (in training: output.dtype=float32)"

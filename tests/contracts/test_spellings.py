@@ -146,7 +146,7 @@ def check(folder: Path, kind: str, row: tuple[str, str, str, str, bool, bool]) -
         assert float((change - changes[name]).norm() / changes[name].norm()) <= 2e-7, name
 
 
-@pytest.mark.parametrize("kind", ["sd1", "sd2", "sdxl"])
+@pytest.mark.parametrize("kind", ["sd1", pytest.param("sd2", marks=pytest.mark.slow), "sdxl"])
 @every_row("row", ROWS)
 def test_a_spelling_is_read_as_the_same_change(kind: str, row: Any, tmp_path: Path) -> None:
     check(tmp_path, kind, row)

@@ -12,7 +12,7 @@ def test_a_style_is_learnt_and_content_kept(tmp_path):
     from sd_lora.commands.demo import measure_demo, train_demo
 
     out = tmp_path / "demo"
-    train_demo(out, "woodcut", ["training.steps=150", "preview.every=0"])
+    train_demo(out, "woodcut", ["training.steps=120", "preview.every=0"])
     base, half, full = measure_demo(out, "woodcut")
     assert base.distance > half.distance > full.distance
     assert full.closed > 0.4

@@ -20,7 +20,7 @@ OTHERS = [name for name, row in VARIANTS.items() if row.is_trained and name not 
 SETTINGS = ("lora.targets=attn,conv", "output.dtype=float32", "training.checkpoint_every=2")
 
 
-@pytest.mark.parametrize("variant", OTHERS)
+@pytest.mark.parametrize("variant", [OTHERS[0], *(pytest.param(each, marks=pytest.mark.slow) for each in OTHERS[1:])])
 def test_a_run_ends_with_an_adapter_of_it_and_resumes_to_the_same_bytes(
     variant: str, random_sd_folder: Path, random_sd: Any, tmp_path: Path
 ) -> None:

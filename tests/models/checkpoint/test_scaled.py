@@ -111,7 +111,7 @@ def weights(pipe: Any) -> Tensors:
 
 
 @pytest.mark.parametrize("spelling", SPELLINGS)
-@pytest.mark.parametrize("kind", ["sd1", "sdxl"])
+@pytest.mark.parametrize("kind", ["sd1", pytest.param("sdxl", marks=pytest.mark.slow)])
 def test_weights_are_the_float8_values_times_their_scales(
     kind: str, spelling: str, checkpoints: dict[str, Path], whole_bases: dict[str, Path], tmp_path: Path
 ) -> None:
