@@ -58,7 +58,10 @@ RANDOM_VAE = {
 
 
 #: files that take longest; with `--dist=loadfile` one that came last would leave the other workers idle
-LONGEST = {"test_browser.py", "test_browser_access.py", "test_soak.py", "test_resume.py", "test_faults.py"}
+LONGEST = {
+    "test_browser.py", "test_browser_access.py", "test_soak.py", "test_resume.py", "test_faults.py", "test_demo.py",
+    "test_processes.py", "test_http.py", "test_single_file.py",
+}  # fmt: skip
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
