@@ -15,6 +15,10 @@ class SdLoraError(Exception):
     exit_code = 2
 
 
+class SdLoraWarning(UserWarning):
+    """What was not done as the user may expect, in one sentence; the command line prints it as such."""
+
+
 class ConfigError(SdLoraError):
     """A config key or value that cannot be used."""
 

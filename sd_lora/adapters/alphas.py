@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sd_lora.adapters.keys import DIFFUSERS_KEY
@@ -12,8 +12,10 @@ from sd_lora.adapters.source import CONFIG, Source
 from sd_lora.errors import AdapterError
 from sd_lora.models.families import components
 
-#: module, rank, the alpha that the file has for it → alpha
-Resolver = Callable[[str, int, float | None], float]
+#: module, rank, the alpha that the file has for it, and whether that scales it → alpha
+Resolver = Callable[[str, int, float | None, bool], float]
+#: ways in which PEFT starts an adapter that change the base model as well
+_CHANGES_BASE = ("pissa", "olora", "corda", "loftq")
 
 
 def alphas_of(source: Source) -> Resolver:
@@ -24,12 +26,15 @@ def alphas_of(source: Source) -> Resolver:
     """
     records = _records(source)
 
-    def alpha(name: str, rank: int, given: float | None) -> float:
-        if given is not None:
+    def alpha(name: str, rank: int, given: float | None, is_scaled: bool = True) -> float:
+        if given is not None and is_scaled:
             return given or float(rank)
         component, _, module = name.partition(".")
         for where, of_component, record in records:
-            if of_component in ("", component) and (recorded := _recorded(where, record, module)):
+            is_ours = of_component in ("", component) and (is_scaled or record.get("peft_type") == "LOKR")
+            if is_ours and (recorded := _recorded(where, record, module, ("lora_alpha", "alpha"), "alpha_pattern")):
+                if not is_scaled:  # PEFT scales a LoKr of two complete factors by the rank that it would have had
+                    return recorded / (_recorded(where, record, module, ("r",), "rank_pattern") or recorded) * rank
                 return recorded * (rank**0.5 if record.get("use_rslora") else 1.0)
         return float(rank)
 
@@ -52,15 +57,22 @@ def _records(source: Source) -> list[tuple[str, str, Mapping[str, Any]]]:
     for component, config in source.configs.items():
         records.append((f"{source.path} has a damaged record of its alphas ({CONFIG})", component, config))
     for where, _, record in records:
+        start = str(record.get("init_lora_weights", "")).lower()
+        if start.startswith(_CHANGES_BASE):
+            raise AdapterError(
+                f"{source.path} was started by {start} ({CONFIG}), which changes the base model as well; save it again "
+                "with PEFT's path_initial_model_for_weight_conversion"
+            )
         if not isinstance(record.get("alpha_pattern") or {}, Mapping):
             raise AdapterError(f"{where}: alpha_pattern is {record['alpha_pattern']!r:.40}")
     return records
 
 
-def _recorded(where: str, record: Mapping[str, Any], module: str) -> float:
-    """The alpha of `module` in a record; 0 if it has none. PEFT's patterns match the end of a module's path."""
-    value: Any = record.get("lora_alpha") or 0.0
-    for pattern, own in (record.get("alpha_pattern") or {}).items():
+def _recorded(where: str, record: Mapping[str, Any], module: str, names: Sequence[str], patterns: str) -> float:
+    """The number that a record has for `module` under one of `names`; 0 if it has none. PEFT's patterns match the end
+    of a module's path."""
+    value: Any = next((record[name] for name in names if record.get(name)), 0.0)
+    for pattern, own in (record.get(patterns) or {}).items():
         if re.search(rf"(?:^|\.)(?:{_expression(pattern)})$", module):
             value = own
             break

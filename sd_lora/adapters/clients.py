@@ -69,6 +69,14 @@ def _unmapped(client: str) -> Callable[[FileFacts, Part], bool]:
     return applies
 
 
+def _is_of_other_form(file: FileFacts, part: Part) -> bool:
+    """Whether `down` has two sides where the base's weight has four, or the reverse; of a base that is known."""
+    if file.kind is None or part.name == "" or "down" not in part.shapes:
+        return False
+    shape = file.family.shape_with_kernel(part.name, (9, 9), file.kind.name)  # nine inputs stand for any kernel
+    return len(part.shapes["down"]) != len(shape)
+
+
 RULES: tuple[Rule, ...] = (
     Rule("refuses", ("diffusers", "InvokeAI"), "keys that belong to no complete LoRA module",
          lambda f, _: bool(f.stray)),
@@ -99,6 +107,8 @@ RULES: tuple[Rule, ...] = (
          lambda f, p: p.layout == "kohya" and f.is_partial(p) and p.component in f.openclip),
     Rule("refuses", ("diffusers", "sd-scripts"), "proj_in or proj_out stored 2-D where SD1 has a 1 × 1 conv",
          lambda f, p: f.has_pixel_projections and p.group == "proj" and len(p.shapes.get("down", ())) == 2),
+    Rule("refuses", ("diffusers",), "a matrix where the base has a convolution, or the reverse", _is_of_other_form),
+    Rule("refuses", ("diffusers",), "embeddings beside the adapter", lambda f, _: f.has_embeddings),
     Rule("refuses", ("diffusers",), "lora_adapter_metadata in a file with alphas",
          lambda f, p: "lora_adapter_metadata" in f.metadata and p.alpha is not None),
     # diffusers keeps other alphas by patterns that match neither attention nor, since transformers 5.6, text

@@ -183,4 +183,4 @@ def _weights(name: str, tensors: dict[str, Any], part: Mapping[str, str], alpha_
     tensors = row.in_memory(tensors, _layout_of_magnitudes(part), alpha)
     shapes = {role: tuple(tensor.shape) for role, tensor in tensors.items()}
     rank = row.rank(shapes)
-    return Weights(row.name, tensors, alpha_of(name, rank, alpha) if row.is_scaled(shapes) else float(rank))
+    return Weights(row.name, tensors, alpha_of(name, rank, alpha, row.is_scaled(shapes)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from sd_lora.adapters.keys import spelling_of
 from sd_lora.errors import some
 from sd_lora.models.contents import Contents, contents_of_keys, is_lora_key
 
@@ -38,6 +39,8 @@ def _remedy(unknown: Sequence[str]) -> str:
     row = contents_of_keys(unknown)
     if row is not None and row.as_adapter:
         return f"it holds {_sentence(row)}"
+    if all(spelling_of(key)[0] is not None for key in unknown):
+        return "no Stable Diffusion model has such modules"
     if any(map(is_lora_key, unknown)):
         return "convert it to kohya keys"
     return "they are not those of a LoRA; name an adapter file"

@@ -24,7 +24,7 @@ MODULES_KEY = "sdlora.modules"
 DIFFUSERS_KEY = "lora_adapter_metadata"
 #: keys of diffusers before PEFT: path, projection of an attention, role
 _OLD = re.compile(
-    r"(.+?)(?:[._]processor)?(?:[._]lora_linear_layer|[._]lora|[._](to_(?:q|k|v|out))_lora)\.(down|up)(?:\.weight)?"
+    r"(.+?)(?:[._]processor)?(?:[._]lora_linear_layer|[._]lora|[._](to_(?:q|k|v|out))_lora)\.(down|up|alpha)(?:\.weight)?"
 )
 #: what may stand before everything else in a key: the levels of models that are wrapped in others
 _WRAPPERS = re.compile(r"(?:base_model\.model\.|module\.)+")
@@ -149,6 +149,8 @@ def _ending(key: str) -> tuple[str, str, str]:
     ending that nobody writes."""
     if old := _OLD.fullmatch(key):
         dot = "." if "." in old[1] else "_"
+        if old[2] and old[1].endswith("self_attn"):  # of a text encoder, whose projections have other names
+            return f"{old[1]}{dot}{old[2].removeprefix('to_')}_proj", "diffusers-old", old[3]
         projection = f"{dot}{old[2]}{f'{dot}0' * (old[2] == 'to_out')}" if old[2] else ""
         return old[1] + projection, "diffusers-old", old[3]
     for ending, role, style in _grammar().kohya:

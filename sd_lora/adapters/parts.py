@@ -108,6 +108,7 @@ class FileFacts:
     family: ModelFamily
     kind: Kind | None = None
     header_bytes: int = 0
+    has_embeddings: bool = False
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
 
     @property
@@ -164,6 +165,7 @@ def facts_of(
     alphas: Mapping[str, float],
     kind: str = "",
     header_bytes: int = 0,
+    has_embeddings: bool = False,
 ) -> FileFacts:
     """Sort the keys of a file. `shapes`: of every tensor, by key; `alphas`: the values of the alphas, by key; `kind`:
     the name of the kind of base, "" if that is unknown."""
@@ -189,4 +191,6 @@ def facts_of(
         parts.append(
             Part(**vars(spellings[stem]), shapes=of_roles, keys=tuple(keys.values()), family=family, alpha=alpha)
         )
-    return FileFacts(tuple(parts), tuple(stray), metadata, family, kinds().get(kind), header_bytes, shapes)
+    return FileFacts(
+        tuple(parts), tuple(stray), metadata, family, kinds().get(kind), header_bytes, has_embeddings, shapes
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from typing import Any
 from safetensors import safe_open
 
 from sd_lora.adapters.arrays import read_arrays
-from sd_lora.errors import AdapterError, reason, shown, some
+from sd_lora.errors import AdapterError, SdLoraWarning, reason, shown, some
 from sd_lora.models.families import components
 from sd_lora.storage.safetensors_header import TensorInfo, read_header
 
@@ -27,7 +28,7 @@ _PEFT = "adapter_model.safetensors"
 _NAMES = ("adapter.safetensors", "pytorch_lora_weights.safetensors", _PEFT)
 
 
-class EmbeddingsIgnored(UserWarning):
+class EmbeddingsIgnored(SdLoraWarning):
     """A file holds embeddings beside the adapter, which only programs that load embeddings can use."""
 
 
@@ -84,9 +85,13 @@ def open_source(path: str | Path) -> Source:
             configs[component] = config
     bundled: dict[str, tuple[str, ...]] = {}
     for key in [key for key in header if key.startswith(_BUNDLED)]:
-        word = key.removeprefix(_BUNDLED).rsplit(".string_to_param", 1)[0].rsplit(".clip_", 1)[0]
+        word = re.sub(r"\.(?:string_to_param.*|clip_\w+|emb_params)$", "", key.removeprefix(_BUNDLED))
         bundled[word] = (*bundled.get(word, ()), key)
         del header[key]
+    if not header:
+        raise AdapterError(
+            f"{path} holds embeddings only ({some(sorted(bundled), 3)}), not an adapter; use it as those"
+        )
     return Source(path, files, header, metadata, bundled, configs)
 
 

@@ -16,7 +16,7 @@ from torch import Tensor
 from sd_lora.adapters.file import read_adapter
 from sd_lora.adapters.keys import DIFFUSERS_KEY, LAYOUTS, MODULES_KEY, kohya_stem
 from sd_lora.adapters.source import EmbeddingsIgnored
-from sd_lora.errors import AdapterError, nearest, some
+from sd_lora.errors import AdapterError, SdLoraWarning, nearest, some
 from sd_lora.lora.weights import Weights
 from sd_lora.models.kinds import family_of_adapter
 from sd_lora.storage.atomic import write_atomically
@@ -33,7 +33,7 @@ _NOTHING = 1e-4
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16, "float32": torch.float32}
 
 
-class PrecisionLost(UserWarning):
+class PrecisionLost(SdLoraWarning):
     """Part of an adapter's change was lost in a narrow type."""
 
 
@@ -57,7 +57,8 @@ def write_adapter(
     if not weights:
         raise AdapterError(f"{path} was not written: the adapter has no modules")
     if odd := next((w.row for w in weights.values() if not w.row.is_trained), None):
-        raise AdapterError(f"{odd.title} can be read but not written; make plain LoRA of it with sd-lora resize")
+        remedy = "no LoRA can hold them" if odd.name == "norm" else "make plain LoRA of it with sd-lora resize"
+        raise AdapterError(f"{odd.title} can be read but not written; {remedy}")
     if dtype not in DTYPES:
         raise AdapterError(f'adapters are not saved as "{dtype}"; {nearest(dtype, DTYPES)}')
     if layout not in LAYOUTS:

@@ -18,8 +18,7 @@ from typing import Any, NoReturn
 
 import typer
 
-from sd_lora.config.old_spellings import OldSpelling
-from sd_lora.errors import SdLoraError
+from sd_lora.errors import SdLoraError, SdLoraWarning
 
 #: click's class, wherever this version of typer has it
 _UsageError: Any = typer.BadParameter.__base__
@@ -49,8 +48,8 @@ def run(app: typer.Typer) -> NoReturn:
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-    """A former name is reported to the user as a sentence; other warnings are shown as usual."""
-    if issubclass(category, OldSpelling):
+    """Our own warnings are shown to the user as sentences; those of libraries are shown as usual."""
+    if issubclass(category, SdLoraWarning):
         typer.echo(f"warning: {message}", err=True)
     else:
         _SHOWWARNING(message, category, *place, **more)

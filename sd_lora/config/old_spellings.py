@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from sd_lora.errors import ConfigError
+from sd_lora.errors import ConfigError, SdLoraWarning
 
 #: section → former setting → its type
 OLD_SETTINGS: Mapping[str, Mapping[str, str]] = {"training": {"debiased": "bool"}}
@@ -14,7 +14,7 @@ OLD_SETTINGS: Mapping[str, Mapping[str, str]] = {"training": {"debiased": "bool"
 OLD_PRESETS = {"sd15-style": "style", "sd21-style": "style", "sdxl-style": "style"}
 
 
-class OldSpelling(UserWarning):
+class OldSpelling(SdLoraWarning):
     """Something was written by its former name."""
 
 

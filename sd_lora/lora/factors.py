@@ -46,8 +46,9 @@ class Triplets:
         """The first `rank` triplets as float32 factors that share the singular values evenly, scaled by `alpha`."""
         rank = min(rank, len(self.values))
         root = (self.values[:rank] * (rank / alpha)).sqrt()
-        of_down = torch.where(root > 0, root, 1.0)  # a down of zeros is what damaged files have
-        down, up = of_down[:, None] * self.v[:rank], self.u[:, :rank] * root
+        # a down of zeros is what damaged files have: where nothing changes, up is zero
+        anything = torch.eye(rank, self.v.shape[1], dtype=self.v.dtype)
+        down, up = torch.where(root[:, None] > 0, root[:, None] * self.v[:rank], anything), self.u[:, :rank] * root
         kernel = self.down[1:]
         factors = {
             "down": down.reshape(rank, *self.down).float().contiguous(),

@@ -66,7 +66,8 @@ def verify_adapter(path: str | Path, model: ModelConfig | None = None) -> Verifi
         problems.append(str(error))
     with source.files[0][0].open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-    facts = facts_of({k: info.shape for k, info in header.items()}, metadata, _alphas(source), kind, length)
+    shapes, bundled = {key: info.shape for key, info in header.items()}, bool(source.embeddings)
+    facts = facts_of(shapes, metadata, _alphas(source), kind, length, bundled)
     name = base_name(pipe) if pipe is not None else ""
     return Verification(str(path), kind, name, len(facts.parts), tuple(problems), answers(facts))
 

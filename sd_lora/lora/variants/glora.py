@@ -28,7 +28,7 @@ class Glora(Variant):
         if any(len(shape) not in (2, 4) or 0 in shape for shape in shapes.values()):
             return f"has shapes {', '.join(map(str, shapes.values()))}"
         if not _is_new(shapes) and not _is_old(shapes):
-            return f"has shapes {', '.join(map(str, shapes.values()))}, which cannot be multiplieds"
+            return f"has shapes {', '.join(map(str, shapes.values()))}, which cannot be multiplied"
         return f"has rank {self.rank(shapes)}, more than {MAX_RANK}" if self.rank(shapes) > MAX_RANK else ""
 
     def rank(self, shapes: Shapes) -> int:

@@ -31,11 +31,14 @@ _ONLY_HERE = re.compile(r"unet\.(?:(?:down|up)_blocks\.3\.|down_blocks\.0\.atten
 _PROJECTION = re.compile(r"unet\..*\.proj_(?:in|out)$")
 
 
+_CLIP = ("text_encoders.clip_l.transformer", "text_encoders.clip_h.transformer")  # of SD1 and of SD2, in checkpoints
+
+
 class SdFamily(UNetFamily):
     name = "sd"
     title = "Stable Diffusion"
     pipeline_classes = ("StableDiffusionPipeline",)
-    components = (UNET, Component("text_encoder", "lora_te_", "text encoder", ("text_encoders.clip_l.transformer",)))
+    components = (UNET, Component("text_encoder", "lora_te_", "text encoder", _CLIP))
     kinds = (SD1, SD2, SD2_V)
     _leave_out: ClassVar = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 
