@@ -162,7 +162,11 @@ def _problems(name: str, part: Mapping[str, str], header: Mapping[str, TensorInf
         return
     infos = {role: header[key] for role, key in part.items()}
     # a number that stands alone may be of any type: diffusers' own converter writes alphas as integers
-    odd = {info.dtype for info in infos.values() if not info.dtype.startswith(("F", "BF")) and prod(info.shape) != 1}
+    odd = {
+        info.dtype
+        for info in infos.values()
+        if not info.dtype.startswith(("F", "BF")) and (prod(info.shape) != 1 or info.dtype == "BOOL")
+    }
     if odd:
         yield f"{name} holds values of type {', '.join(sorted(odd))}"
     if problem := row.problem({role: infos[role].shape for role in roles}, _layout_of_magnitudes(part)):

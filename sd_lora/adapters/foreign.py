@@ -24,7 +24,8 @@ def not_read(label: str, unknown: Sequence[str], count: int, metadata: Mapping[s
     if metadata and CHECKPOINT_KEY in metadata:
         return f"{label} is part of a checkpoint ({metadata[CHECKPOINT_KEY]}), not an adapter; {_FINISH}"
     keys = some([key[:100] for key in unknown], 2)
-    return f"{label} has {len(unknown)} of {count} keys in no layout that sd_lora reads ({keys}); {_remedy(unknown)}"
+    remedy = _remedy(unknown, len(unknown) < count)
+    return f"{label} has {len(unknown)} of {count} keys in no layout that sd_lora reads ({keys}); {remedy}"
 
 
 def foreign(key: str) -> str:
@@ -33,14 +34,16 @@ def foreign(key: str) -> str:
     return _sentence(row) if row is not None and row.as_adapter else ""
 
 
-def _remedy(unknown: Sequence[str]) -> str:
+def _remedy(unknown: Sequence[str], beside_others: bool) -> str:
     if any(map(_OF_CHECKPOINT.match, unknown)) and not any(map(is_lora_key, unknown)):
         return f"it is part of a run's checkpoint, not an adapter; {_FINISH}"
     row = contents_of_keys(unknown)
-    if row is not None and row.as_adapter:
+    if row is not None and row.as_adapter and (not beside_others or len(unknown) > 2):  # two keys look like embeddings
         return f"it holds {_sentence(row)}"
     if all(spelling_of(key)[0] is not None for key in unknown):
         return "no Stable Diffusion model has such modules"
+    if beside_others and not any(map(is_lora_key, unknown)):
+        return "they are no part of a LoRA; save the file without them"
     if any(map(is_lora_key, unknown)):
         return "convert it to kohya keys"
     return "they are not those of a LoRA; name an adapter file"

@@ -24,6 +24,7 @@ _BUNDLED = "bundle_emb."
 #: PEFT's record of rank and alpha, beside the file
 CONFIG = "adapter_config.json"
 _PEFT = "adapter_model.safetensors"
+_PICKLES = (".bin", ".pt", ".ckpt")
 #: the file of a folder: of a run, of diffusers, of PEFT
 _NAMES = ("adapter.safetensors", "pytorch_lora_weights.safetensors", _PEFT)
 
@@ -88,7 +89,7 @@ def open_source(path: str | Path) -> Source:
         word = re.sub(r"\.(?:string_to_param.*|clip_\w+|emb_params)$", "", key.removeprefix(_BUNDLED))
         bundled[word] = (*bundled.get(word, ()), key)
         del header[key]
-    if not header:
+    if bundled and not header:
         raise AdapterError(
             f"{path} holds embeddings only ({some(sorted(bundled), 3)}), not an adapter; use it as those"
         )
@@ -106,9 +107,19 @@ def _files_in(folder: Path) -> tuple[tuple[Path, str], ...]:
     of_components = [(folder / name / _PEFT, name) for name in components() if (folder / name / _PEFT).is_file()]
     if of_components:
         return tuple(of_components)
-    others = sorted(folder.glob("*.safetensors"))
+    others = sorted(folder.glob("*.safetensors")) or sorted(folder.glob(f"*/{_PEFT}"))  # PEFT's, below its own name
+    pickles = [file.name for file in sorted(folder.iterdir()) if file.suffix in _PICKLES]
+    if pickles and not others:
+        raise AdapterError(
+            f"{shown(str(folder))} holds {some(pickles, 3)}, and pickles can run code and are never loaded; save the "
+            "adapter again as .safetensors with the program that made it"
+        )
     if len(others) != 1:
-        what = f"{len(others)} adapters ({some([file.name for file in others], 3)})" if others else "no adapter"
+        what = (
+            f"{len(others)} adapters ({some([str(file.relative_to(folder)) for file in others], 3)})"
+            if others
+            else "no adapter"
+        )
         raise AdapterError(f"{shown(str(folder))} is a folder that holds {what}; name one .safetensors file")
     return ((others[0], ""),)
 

@@ -181,6 +181,11 @@ CONTENTS: tuple[Contents, ...] = (
     Contents("a depth-to-image model", _inputs(5), _ORIGIN, _NO_ADAPTER),
     Contents("an upscaler", _inputs(7), _NAME, _NO_ADAPTER),
     Contents(
+        "a small decoder for previews (TAESD)",
+        _matching(r"(?:taesd_)?(?:(?:en|de)coder\.)?(?:layers\.)?\d+\.conv\.\d"),
+        _NAME, _OTHER,
+    ),
+    Contents(
         "a VAE alone",
         _lacks_unet(r"first_stage_model\.|(?:encoder|decoder)\.(?:down|up|mid|conv_in|down_blocks|up_blocks)\b"),
         "name a checkpoint or folder of Stable Diffusion 1, 2 or XL (and this as model.vae)", _PART,

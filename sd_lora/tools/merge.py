@@ -86,7 +86,7 @@ def _check_alike(adapters: Sequence[str | Path], read: Sequence[Read]) -> None:
     for adapter, (modules, _) in zip(adapters, read, strict=True):
         if odd := next((w.row for w in modules.values() if not w.row.can_add), None):
             raise AdapterError(
-                f"{adapter} is a {odd.title}, whose changes do not add up; only LoRAs can be merged: make one of it "
+                f"{adapter} holds {odd.title}, whose changes do not add up; only LoRAs can be merged: make one of it "
                 "first with sd-lora resize"
             )
     kinds = [kind_of({name: w.shape for name, w in modules.items()}, metadata) for modules, metadata in read]

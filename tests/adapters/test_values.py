@@ -113,6 +113,62 @@ def test_a_config_that_cannot_be_read_is_an_error_never_alpha_equal_rank(tmp_pat
         read_adapter(peft_folder(tmp_path / "peft", config))
 
 
+@pytest.mark.parametrize("start", ["pissa", "pissa_niter_16", "olora", "loftq"])
+def test_a_start_that_changes_the_base_is_refused(tmp_path: Path, start: str) -> None:
+    config = {"r": 2, "lora_alpha": 8, "init_lora_weights": start}
+    with pytest.raises(AdapterError, match=rf"was started by {start} .*, which changes the base model as well; save"):
+        read_adapter(peft_folder(tmp_path / "peft", config))
+
+
+@pytest.mark.parametrize("kind", ["LOHA", "LOKR"])
+def test_pefts_other_variants_name_their_alpha_otherwise(tmp_path: Path, kind: str) -> None:
+    """PEFT scales a LoKr by alpha / r even where both factors are complete, which LyCORIS does not."""
+    folder = tmp_path / "peft"
+    folder.mkdir()
+    stem = "base_model.model.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q"
+    roles = {
+        "LOHA": {"hada_w1_a": (4, 2), "hada_w1_b": (2, 4), "hada_w2_a": (4, 2), "hada_w2_b": (2, 4)},
+        "LOKR": {"lokr_w1": (2, 2), "lokr_w2": (2, 2)},
+    }[kind]
+    save_file(
+        {f"{stem}.{role}": torch.rand(shape) for role, shape in roles.items()}, folder / "adapter_model.safetensors"
+    )
+    config = {"peft_type": kind, "r": 2, "alpha": 8, "alpha_pattern": {}, "rank_pattern": {}}
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    (w,) = read_adapter(folder)[0].values()
+    assert w.scaling == pytest.approx(4.0)
+
+
+def test_an_adapter_below_a_name_of_its_own_is_found(tmp_path: Path) -> None:
+    peft_folder(tmp_path / "peft" / "style", {"r": 2, "lora_alpha": 8}, start="base_model.model.")
+    assert read_adapter(tmp_path / "peft")[0][NAMES[0]].alpha == 8.0
+    peft_folder(tmp_path / "peft" / "other", None)
+    with pytest.raises(AdapterError, match=r"2 adapters \(other/adapter_model.safetensors, style/adapter_model"):
+        read_adapter(tmp_path / "peft")
+
+
+def test_a_folder_of_pickles_is_named(tmp_path: Path) -> None:
+    (tmp_path / "adapter_model.bin").write_bytes(b"PK")
+    with pytest.raises(
+        AdapterError, match=r"holds adapter_model.bin, and pickles can run code and are never loaded; save"
+    ):
+        read_adapter(tmp_path)
+
+
+def test_embeddings_alone_are_no_adapter(path: Path) -> None:
+    save_file({"bundle_emb.cat.emb_params": torch.ones(2, 4), "bundle_emb.x.string_to_param.*": torch.ones(2, 4)}, path)
+    with pytest.raises(AdapterError, match=r"holds embeddings only \(cat, x\), not an adapter"):
+        read_adapter(path)
+
+
+def test_an_alpha_that_is_true_is_damage(path: Path) -> None:
+    write_adapter(path, some(), {}, "float32")
+    alpha = next(key for key in load_file(path) if key.endswith(".alpha"))
+    save_file({**load_file(path), alpha: torch.tensor(True)}, path)
+    with pytest.raises(AdapterError, match="holds values of type BOOL"):
+        read_adapter(path)
+
+
 def test_a_folder_for_each_component_is_one_adapter(tmp_path: Path) -> None:
     peft_folder(tmp_path / "both" / "unet", {"r": 2, "lora_alpha": 8}, start="base_model.model.")
     text = tmp_path / "both" / "text_encoder"

@@ -62,6 +62,8 @@ FILES: dict[str, tuple[list[str], str]] = {
                         "a UNet alone, in diffusers' layout"),
     "a vae": (["encoder.down.0.block.0.conv1.weight", "decoder.conv_in.weight", "quant_conv.bias"], "a VAE alone"),
     "a vae of a checkpoint": (["first_stage_model.encoder.conv_in.weight"], "a VAE alone"),
+    "taesd": (["decoder.layers.1.weight", "decoder.layers.3.conv.0.weight"], "a small decoder for previews"),
+    "taesd alone": (["1.weight", "3.conv.0.weight", "x.y"], "a small decoder for previews"),
     "diffusers' vae": (["encoder.down_blocks.0.resnets.0.conv1.weight", "decoder.conv_in.weight"], "a VAE alone"),
     "clip": (["text_model.encoder.layers.0.mlp.fc1.weight", "text_model.final_layer_norm.bias", "x.y"],
              "a text encoder alone"),
