@@ -252,7 +252,7 @@ class Adapter:
         row = next((w.row for w in self.weights.values() if w.row.needs_base), None)
         if row is not None and any(is_quantized(module.weight) for module in targets.values()):
             raise AdapterError(
-                f"{self.label} is a {row.title}, which needs an unquantized base; leave model.quantize out"
+                f"{self.label} holds {row.title}, which needs an unquantized base; leave model.quantize out"
             )
         if any(module.weight.is_meta for module in targets.values()):
             raise AdapterError(

@@ -31,7 +31,7 @@ class Changes:
         odd = next((w.row for w in weights.values() if w.row.needs_base), None)
         if odd is not None and model is None:
             raise AdapterError(
-                f"{label} is a {odd.title}, whose change depends on the base model; name that with --base"
+                f"{label} holds {odd.title}, whose change depends on the base model; name that with --base"
             )
         self._modules = None
         if model is not None:
