@@ -109,6 +109,6 @@ def test_dora_is_refused_on_it(images: Path, tmp_path: Path, let_in: None) -> No
     go(config_of(Path("tiny"), images, tmp_path / "dora", "lora.variant=dora"))
     dora = Adapter.load(tmp_path / "dora" / "adapter.safetensors")
     pipe = open_base(load_config("tiny-style", "model.quantize=nf4", "model.device=cpu").model).pipe
-    with pytest.raises(AdapterError, match="is a DoRA, which needs an unquantized base"):
+    with pytest.raises(AdapterError, match="holds DoRA, which needs an unquantized base"):
         dora.inject(pipe)
     assert not dora.is_injected
