@@ -121,9 +121,22 @@ def _usage(error: Any) -> str:
     if type(error).__name__ == "NoArgsIsHelpError":
         return ""
     message, context = error.format_message().rstrip("."), error.ctx
-    if context.info_name in ("train", "check", "plan", "demo"):
-        from sd_lora.config.presets import suggested_option
-
-        message = suggested_option(getattr(error, "option_name", None) or "", sys.argv[1:]) or message
+    if context is not None and context.info_name in ("train", "check", "plan", "demo"):
+        message = _unknown_options(error) or message
+    if context is None:  # an option without its value
+        return f"{message[:1].lower()}{message[1:]}; give it one"
     help_hint = "" if message.endswith("?") else f"; see {context.command_path} --help"
     return f"{message[:1].lower()}{message[1:]}{help_hint}"
+
+
+def _unknown_options(error: Any) -> str:
+    """What those of the options that the command does not have are here; "" if nobody has the one that the `error` is
+    about."""
+    from sd_lora.config.presets import suggested_option
+
+    words, first = sys.argv[1:], getattr(error, "option_name", None) or ""
+    known = {name for parameter in error.ctx.command.params for name in (*parameter.opts, *parameter.secondary_opts)}
+    options = [word.partition("=")[0] for word in words if word.startswith("--") and len(word) > 2]
+    unknown = [option for option in dict.fromkeys([first, *options]) if option and option not in (*known, "--help")]
+    said = {option: suggested_option(option, words) or f"no such option: {option}" for option in unknown}
+    return "; ".join(said.values()) if any(";" in sentence for sentence in said.values()) and first else ""

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from sd_lora.config.old_spellings import OLD_PRESETS, preset_now
-from sd_lora.config.reading import parse_config, read_toml
+from sd_lora.config.reading import override_value, parse_config, read_toml, wrong_value
 from sd_lora.config.schema import SECTIONS, RunConfig, toml_value
 from sd_lora.errors import ConfigError, nearest
 
@@ -67,19 +67,51 @@ def settings_named(key: str) -> list[str]:
 
 def suggested_setting(key: str, value: str) -> str:
     """``did you mean "training.steps=20"?`` for ``steps`` and ``20``, or what another trainer's setting is here; "" if
-    no setting has that name."""
+    no setting has that name. An empty `value`, or ``…``, is one that was not given."""
     from sd_lora.config.other_trainers.table import answer, likely
 
-    named = " or ".join(f'"{setting}={likely(setting, value) or value}"' for setting in settings_named(key))
-    return f"did you mean {named}?" if named else answer(key.strip(), value.strip("\"' "))
+    name, named = key.strip(), settings_named(key)
+    theirs = answer(name, value.strip("\"' "))
+    if not named:
+        return theirs
+    given = {setting: likely(setting, value) or value for setting in named}
+    if value in ("", "…"):
+        given = {setting: "true" if is_switch(setting) else value for setting in named}
+        wrong = []
+    else:
+        wrong = [why for setting, text in given.items() if (why := wrong_value(setting, override_value(text)))]
+    if len(wrong) == len(named):
+        more = [theirs] if theirs and not any(setting in theirs for setting in named) else []
+        return "; ".join([f"here it is {' or '.join(named)}", *wrong, *more])
+    meant = " or ".join(f'"{setting}={text}"' for setting, text in given.items())
+    return f"did you mean {meant}?"
+
+
+def is_switch(name: str) -> bool:
+    """Whether `name`, a setting of ours or of another trainer, is on or off."""
+    from sd_lora.config.other_trainers.table import is_switch
+
+    section, _, key = name.partition(".")
+    hints = get_type_hints(SECTIONS[section]) if section in SECTIONS else {}
+    hint = hints.get(key)
+    return hint is bool or bool in get_args(hint) or is_switch(name)
 
 
 def suggested_option(option: str, words: Sequence[str]) -> str:
     """What is wrong with a setting that is written like an option, ``--steps 20``, among the `words` of a command; ""
     if no setting has that name."""
+    from sd_lora.config.other_trainers.row import is_flag
+
+    name = option.lstrip("-").replace("-", "_")
     values = [word.partition("=")[2] for word in words if word.startswith(f"{option}=")]
-    values += [after for word, after in itertools.pairwise(words) if word == option and not after.startswith("--")]
-    suggestion = suggested_setting(option.lstrip("-").replace("-", "_"), *values[:1] or ["…"])
+    if not values and option in words:
+        after = itertools.takewhile(lambda word: not word.startswith("--"), words[words.index(option) + 1 :])
+        values = list(itertools.islice(after, 1))
+        more = itertools.takewhile(lambda word: "=" in word and not settings_named(word.partition("=")[0]), after)
+        values = [" ".join([*values, *more])] if "=" in "".join(values) else values
+        switches = all(is_switch(setting) for setting in settings_named(name) or [name])
+        values = [] if switches and values and not is_flag(values[0]) else values  # the next word is not its value
+    suggestion = suggested_setting(name, *values[:1] or ["…"])
     return suggestion and f"no such option: {option}; {suggestion}"
 
 
@@ -136,9 +168,9 @@ def _refuse_bare(overrides: Sequence[str]) -> None:
     """ConfigError for overrides such as ``steps=20``, which lack their section."""
     pairs = [text.partition("=") for text in overrides]
     wrong = [
-        f'"{key}={value}" is not an override; {suggestion}'
+        f'"{key}{equals}{value}" is not an override; {suggestion}'
         for key, equals, value in pairs
-        if equals and "." not in key and (suggestion := suggested_setting(key, value))
+        if "." not in key and (suggestion := suggested_setting(key, value))
     ]
     if wrong:
         raise ConfigError("; ".join(wrong))

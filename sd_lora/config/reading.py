@@ -8,7 +8,7 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -54,6 +54,8 @@ def parse_config(tables: Sequence[tuple[str, Mapping[str, Any]]], overrides: Seq
 def wrong_value(setting: str, value: Any) -> str:
     """Why `value` cannot be that of `setting`, whatever the others are; "" if it can."""
     section, _, key = setting.partition(".")
+    if unclear := _unclear(setting, value):
+        return unclear
     try:
         _adapter().validate_python({section: {key: value}})
     except ValidationError as error:
@@ -73,7 +75,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
     text = ""
     try:
         text = Path(path).read_text("utf-8")
-        table = tomllib.loads(text)
+        table = tomllib.loads(text, parse_float=_float)
     except FileNotFoundError as error:
         raise ConfigError(f"config file {path} does not exist; name an existing TOML file or a preset") from error
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
@@ -96,7 +98,9 @@ def _known(label: str, section: str, content: Mapping[str, Any], problems: list[
             problems.append(f'{label}: unknown key "{section}.{key}"; {_suggest(section, key, list(types), value)}')
         elif isinstance(value, bool) and known[key] not in ("bool", "bool | None"):
             problems.append(f"{label}: {section}.{key} is not true or false")
-    return {key: value for key, value in content.items() if key in known}
+        elif unclear := _unclear(f"{section}.{key}", value):
+            problems.append(unclear)
+    return {key: value for key, value in content.items() if key in known and not _unclear(f"{section}.{key}", value)}
 
 
 def _give_way(before: dict[str, Any], training: object) -> None:
@@ -112,11 +116,32 @@ def _override(text: str, problems: list[str]) -> tuple[str, dict[str, Any]]:
     if not equals or not dot or not key:
         problems.append(f'"{text}" is not an override; write section.key=value, such as lora.rank=8')
         return text, {}
+    return text, {section: {key: override_value(value)}}
+
+
+def override_value(text: str) -> Any:
+    """The value in an override: as in TOML, or else text, so that a word needs no quotes."""
     try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
+        return tomllib.loads(f"value = {text}", parse_float=_float)["value"]
     except tomllib.TOMLDecodeError:
-        parsed = value  # a bare word is a string
-    return text, {section: {key: parsed}}
+        return text
+
+
+def _float(text: str) -> Any:
+    """A number; one such as ``1.000`` as it is written, because for a whole number it may be one thousand."""
+    from sd_lora.config.other_trainers.row import in_thousands
+
+    return text if in_thousands(text) else float(text)
+
+
+def _unclear(setting: str, value: Any) -> str:
+    """What is wrong with a whole number that is written such as ``1.000``; "" for all else."""
+    from sd_lora.config.other_trainers.table import two_readings
+
+    section, _, key = setting.partition(".")
+    hint = get_type_hints(SECTIONS[section]).get(key)
+    is_whole = hint is int or (int in get_args(hint) and type(None) in get_args(hint))
+    return f"{setting}={both}" if is_whole and (both := two_readings(setting, value)) else ""
 
 
 def _suggest_section(section: str, content: object) -> str:

@@ -1,5 +1,6 @@
 """The table of other trainers' names, row by row: what is a setting here exists, is usable and has the effect that was
-asked for; what is not is said to be so. `python tests/config/test_other_trainers.py` draws the tables of the page."""
+asked for; what is not is said to be so. `PYTHONPATH=tests python tests/config/test_other_trainers.py` draws the tables of
+the page."""
 
 from __future__ import annotations
 
@@ -9,15 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 from rows import every_row
 
 from sd_lora.config.other_trainers.row import Made, Row
 from sd_lora.config.other_trainers.table import TRAINERS, Trainer, answer, found, overrides
-from sd_lora.config.presets import load_config, suggested_option, suggested_setting
 from sd_lora.config.reading import parse_config, wrong_value
 from sd_lora.config.schema import SECTIONS, RunConfig
-from sd_lora.errors import ConfigError
 
 PAGE = Path(__file__).parents[2] / "docs" / "from-other-trainers.md"
 ROWS = [(trainer, name, row) for trainer in TRAINERS for row in trainer.rows for name in row.names]
@@ -69,7 +67,7 @@ def test_what_is_here_exists_and_has_the_effect_asked_for(trainer: Trainer, name
 @every_row("trainer, name, row", [item for item in HERE if found(item[1]) == (item[0], item[2])], label)
 def test_the_remedy_of_a_hint_done_as_told_has_the_effect(trainer: Trainer, name: str, row: Row) -> None:
     said = answer(name, row.example)
-    assert said.startswith(f"{name} is {trainer.name}'s name; here it is {' and '.join(row.becomes)}")
+    assert said.startswith(f"{name} is {trainer.whose} name; here it is {' and '.join(row.becomes)}")
     made, _ = row.read(row.example, {name: row.example})
     if "write" in said and "which sd-lora plan shows" not in said:
         written = overrides(made)
@@ -87,7 +85,7 @@ def test_what_is_not_here_is_said_with_what_follows(trainer: Trainer, row: Row) 
     for name in row.names:
         assert row.read(True, {name: True}) == ({}, row.why)
         if found(name) == (trainer, row):
-            assert answer(name, "true") == f"{name} is {trainer.name}'s name for what does not exist here: {row.why}"
+            assert answer(name, "true") == f"{name} is {trainer.whose} name for what does not exist here: {row.why}"
 
 
 @every_row("trainer", TRAINERS, lambda trainer: trainer.name)
@@ -108,86 +106,6 @@ def test_settings_that_rows_name_in_passing_exist() -> None:
     named = {word for text in texts for word in re.findall(rf"\b(?:{'|'.join(SECTIONS)})\.[a-z_]+", text)}
     assert len(named) > 20
     assert named <= known
-
-
-# ---- where names are answered
-
-
-def refusal(*settings: str, preset: str = "tiny-style") -> str:
-    with pytest.raises(ConfigError) as caught:
-        load_config(preset, *settings)
-    return str(caught.value)
-
-
-@every_row(
-    "override, said",
-    [
-        ("network_dim=32", "network_dim is kohya's name; here it is lora.rank: write lora.rank=32"),
-        ("lora.network_dim=32", "network_dim is kohya's name; here it is lora.rank: write lora.rank=32"),
-        ("training.gradient_accumulation_steps=4", "write training.batch_size=4 training.micro_batch=1"),
-        ("gradient_accumulation_steps=4", "write training.batch_size=4 training.micro_batch=1"),
-        ("network.linear=16", "network.linear is ai-toolkit's name; here it is lora.rank: write lora.rank=16"),
-        ("train.lr=1e-4", "write optimizer.learning_rate=0.0001"),
-        ("lora_rank=8", "lora_rank is OneTrainer's name; here it is lora.rank: write lora.rank=8"),
-        ("unet_lr=0,0002", "write optimizer.learning_rate=0.0002"),
-        ("max_train_epochs=10", "write training.epochs=10"),
-        ("caption_separator=;", "write 'data.tag_separator=;'"),
-        ('optimizer_type="AdamW8bit"', "write optimizer.name=adamw8bit"),
-        ("optimizer_type=SGD", "cannot be used: there is no SGD here"),
-        ("alpha_mask=true", "alpha_mask is kohya's name; here it is data.alpha: write data.alpha=mask"),
-        ("conditioning_data_dir=m", "conditioning_data_dir is kohya's name; here it is data.mask_folder: write"),
-        ("masked_loss=false", "masked_loss is kohya's name; here it is data.masks: write data.masks=false"),
-        ("lr_warmup_steps=100", "set optimizer.warmup to 100 / steps, which sd-lora plan shows"),
-        ("algo=loha", "algo is kohya's name"),
-        ("learning_rate=0,0001", 'did you mean "optimizer.learning_rate=0.0001"?'),
-        ("optimizer.learning_rate=0,0001", "'0,0001' was given; did you mean 0.0001?"),
-        ("data.resolution=512,512", "'512,512' was given; did you mean 512?"),
-        ("data.resolution=[768, 512]", "did you mean 624?"),
-        ("resolution=512,512", 'did you mean "data.resolution=512"?'),
-        ("lora.alpha=0,5", "did you mean 0.5?"),
-        ("lora.rnak=8", 'did you mean "lora.rank"?'),
-        ("rank=8", 'did you mean "lora.rank=8"'),
-    ],
-)
-def test_settings_of_others_are_answered_with_what_they_are_here(override: str, said: str) -> None:
-    assert said in refusal(override)
-
-
-def test_a_preset_file_with_others_names_is_answered(tmp_path: Path) -> None:
-    file = tmp_path / "mine.toml"
-    file.write_text("network_alpha = 8\n[lora]\nrank = 4\n[training]\nmax_train_steps = 5\n[sample]\nseed = 3\n")
-    said = refusal(preset=str(file))
-    assert 'unknown section "network_alpha"; network_alpha is kohya\'s name; here it is lora.alpha' in said
-    assert "here it is training.steps: write training.steps=5" in said
-    assert "here it is preview.seed: write preview.seed=3" in said
-
-
-@every_row(
-    "words, said",
-    [
-        ("--network_dim 32", "no such option: --network_dim; network_dim is kohya's name; here it is lora.rank: write"),
-        ("--network-dim=32", "write lora.rank=32"),
-        ("--xformers --seed 3", "xformers is kohya's name for what does not exist here"),
-        ("--network_train_unet_only --x", "here it is lora.targets"),
-        ("--steps 20", 'did you mean "training.steps=20"?'),
-    ],
-)
-def test_options_of_others_are_answered(words: str, said: str) -> None:
-    option = words.split(maxsplit=1)[0].partition("=")[0]
-    assert said in suggested_option(option, words.split())
-
-
-def test_a_folder_of_masks_counts_only_where_the_loss_is_masked() -> None:
-    pair = found("conditioning_data_dir")
-    assert pair is not None
-    assert pair[1].read("m", {"masked_loss": True})[0] == {"data.mask_folder": "m"}
-    made, note = pair[1].read("m", {"masked_loss": False})
-    assert made == {}
-    assert note == "masks are not used there, as masked_loss is off"
-
-
-def test_a_name_that_nobody_has_is_not_answered() -> None:
-    assert suggested_setting("zzz", "1") == answer("zzz", 1) == suggested_option("--zzz", ["--zzz"]) == ""
 
 
 # ---- the page
@@ -216,7 +134,7 @@ def drawn(page: str) -> str:
 
 def test_the_page_has_the_table() -> None:
     page = PAGE.read_text("utf-8")
-    assert page == drawn(page), "draw it again: python tests/config/test_other_trainers.py"
+    assert page == drawn(page), "draw it again: PYTHONPATH=tests python tests/config/test_other_trainers.py"
 
 
 if __name__ == "__main__":

@@ -16,7 +16,10 @@ Made = dict[str, Any]
 Read = Made | tuple[Made, str]
 
 _COMMA = re.compile(r"[+-]?\d+,\d+")
+#: 1.000 and 12,500: one thousand for some, and one for others
+_THOUSANDS = re.compile(r"[1-9]\d{0,2}([.,]\d{3})+")
 _UNSET = (None, "", "None", "none")
+_YES, _NO = ("true", "1", "yes", "on"), ("false", "0", "no", "off")
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,11 @@ class Row:
     becomes: Made = field(default_factory=dict)
     #: other settings that the example stands beside
     beside: Given = field(default_factory=dict)
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether it is on or off, so that on a command line its name alone says it."""
+        return self.convert is not None and str(self.example).lower() in ("true", "false")
 
     def read(self, value: Any, given: Given) -> tuple[Made, str]:
         """What `value` is here among all that is `given`: settings, and a clause on what is not in them."""
@@ -88,6 +96,8 @@ def number(value: Any) -> int | float:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(f"{value!r} is not a number")
     text = str(value).strip()
+    if isinstance(value, str) and in_thousands(text):
+        raise ValueError(readings(text))
     text = text.replace(",", ".") if _COMMA.fullmatch(text) else text
     try:
         read = float(text)
@@ -104,12 +114,29 @@ def numbers(value: Any) -> list[int | float]:
     return [number(part) for part in parts if part != ""]
 
 
+def in_thousands(text: str) -> bool:
+    """Whether a number is written such as ``1.000``, which is one thousand for some, and one for others."""
+    return bool(_THOUSANDS.fullmatch(text.strip()))
+
+
+def readings(text: str) -> str:
+    """The two numbers that such a text may be, as a clause."""
+    whole, part = re.split("[.,]", text.strip(), maxsplit=1)
+    other = f"{whole}.{part}".rstrip("0").rstrip(".") if part.isdecimal() else "something else"
+    return f"{text.strip()} may be {whole}{re.sub('[.,]', '', part)} or {other}; write it without a separator"
+
+
+def is_flag(value: Any) -> bool:
+    """Whether it is yes or no, however it is written."""
+    return isinstance(value, bool) or str(value).strip().lower() in (*_YES, *_NO)
+
+
 def flag(value: Any) -> bool:
     """Yes or no, however it is written."""
     if isinstance(value, str):
-        if value.strip().lower() not in ("true", "false", "1", "0", "yes", "no", "on", "off"):
+        if not is_flag(value):
             raise ValueError(f"{value!r} is neither true nor false")
-        return value.strip().lower() in ("true", "1", "yes", "on")
+        return value.strip().lower() in _YES
     return bool(value)
 
 
