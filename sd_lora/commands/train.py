@@ -55,14 +55,18 @@ def resume(
         then = _further(folder, config, settings)
         if ended_early:
             again = shlex.join(["sd-lora", "resume", str(run), f"training.steps={steps}"])
-            then = f"it ended at step {reached} of {steps}; to train the remaining steps: {again}; {then}"
+            remaining = f"it ended at step {reached} of {steps}; to train the remaining steps: {again}"
+            then = f"{remaining}; to train its adapter further, in another run: {then}"
+        else:
+            more = "all its steps are done, so more are another run; " * any(map(_is_length, settings))
+            then = f"{more}to train its adapter further: {then}"
         if settings:
             raise ConfigError(f"a run's settings are fixed, but {', '.join(settings)} was given for {run}; {then}")
         typer.echo(f"{run} is finished: {folder.adapter}; {then}")
         return
     elif settings:
         then = "leave that out to resume it as it is"
-        if any(setting.startswith(("training.steps=", "training.epochs=")) for setting in settings):
+        if any(map(_is_length, settings)):
             then += f" to step {steps}, or end it with --finish; either adapter can be trained further with --init"
         raise ConfigError(f"a run's settings are fixed, but {', '.join(settings)} was given for {run}; {then}")
     _train(config, resumed=True, finish=finish)
@@ -90,15 +94,18 @@ def plan(
 
 
 def _further(folder: RunFolder, config: RunConfig, settings: Sequence[str]) -> str:
-    """How to train the adapter of a finished run further, with other `settings`."""
+    """The command that trains the adapter of a finished run further, with other `settings`."""
     reached = folder.reached or 0
     more = [_beyond(setting, reached) for setting in settings]
     given = ["--preset", str(folder.config), "--init", str(folder.adapter), "--out", "NEW", *more]
     if config.lora.variant != "lora":  # the adapter brings its variant
         given.append("lora.variant=lora")
-    command = shlex.join(["sd-lora", "train", *given])
-    why = "" if more == settings else f"its rate has fallen over its {reached} steps, so more steps are another run; "
-    return f"{why}to train its adapter further: {command}"
+    return shlex.join(["sd-lora", "train", *given])
+
+
+def _is_length(setting: str) -> bool:
+    """Whether it says how long to train."""
+    return setting.startswith(("training.steps=", "training.epochs="))
 
 
 def _beyond(setting: str, reached: int) -> str:

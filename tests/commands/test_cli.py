@@ -215,6 +215,8 @@ def test_a_run_is_repeated_and_trained_further_by_the_commands_that_are_named(
     _, _, command = said.partition("to train its adapter further: ")
     answer = cli("resume", "my run")
     assert (answer.code, answer.out.startswith("my run is finished")) == (0, True)
+    assert "all its steps are done, so more are another run; to train its adapter further: " in said
+    assert "steps are done" not in answer.out
     assert " training.steps=1 " in command  # beside the one that is trained already
     assert command.replace(" training.steps=1", "") in answer.out
     assert cli(*shlex.split(command)[1:]).code == 0

@@ -1,6 +1,6 @@
 """The table of other trainers' names, row by row: what is a setting here exists, is usable and has the effect that was
-asked for; what is not is said to be so. `PYTHONPATH=tests python tests/config/test_other_trainers.py` draws the tables of
-the page."""
+asked for; what is not is said to be so.
+`PYTHONPATH=tests python tests/config/test_other_trainers.py` draws the tables of the page."""
 
 from __future__ import annotations
 

@@ -128,6 +128,8 @@ def test_a_run_is_ended_where_it_is_and_can_still_be_resumed_exactly(stopped: Pa
         answer = CLI.invoke(app, ["resume", str(stopped), *arguments])
         said = answer.output + str(answer.exception or "")
         assert f"it ended at step 3 of {STEPS}; to train the remaining steps: " in said, said
+        assert "another run: sd-lora train" in said
+        assert "steps are done" not in said
     command = said.partition("to train the remaining steps: ")[2].partition(";")[0]
     assert "lora.variant" not in said
     assert said.endswith("training.steps=17")  # 20 in all are 17 more, in a run of their own
