@@ -108,7 +108,7 @@ class Progress:
 
     def status(self) -> str:
         """The line with its note, and its bar, as HTML."""
-        text = "; ".join(filter(None, (self.line, self.note)))
+        text = "; ".join(filter(None, (self.line, self.note, *self.job.notes)))
         return status_html(text, None if self.is_done else self.share)
 
     def grid(self) -> PreviewGrid | None:

@@ -75,6 +75,8 @@ def preview(
         typer.echo(
             f'note: the trigger word "{trigger}" is not in the prompt; end it with ", in {trigger} style"', err=True
         )
+    for note in job.notes:
+        typer.echo(f"note: {note}", err=True)
     pieces = [piece for each in asked for piece in each.pieces]
     if pieces:
         typer.echo(f"note: {some(pieces)} is drawn as written; set data.syntax=read to read it", err=True)

@@ -76,6 +76,11 @@ class PreviewJob:
         """The strengths once each; 0, the base model itself, first."""
         return tuple(dict.fromkeys((0.0, *(float(strength) for strength in self.strengths))))
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the prompts say and is not drawn so, once each."""
+        return tuple(dict.fromkeys(note for row in self.rows if row.own for note in row.own.notes))
+
     def of(self, row: PreviewRow) -> Self:
         """The job of one row, by the row's own settings."""
         return replace(self, rows=(row,), **(row.own.options if row.own else {}))

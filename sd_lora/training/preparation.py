@@ -109,8 +109,9 @@ def plan_run(places: Places, base: OpenBase, examined: Examined, schedule: Sched
     )
     config = _resolved(places, examined, rate, means)
     warnings = [f"{code}: {text}" for code, text in grouped(examined.findings) if CODES[code].severity == "warning"]
-    pieces = [piece for prompt in sample_prompts(places.config) for piece in prompt.pieces]
-    if pieces and not places.resumed:
+    prompts = [] if places.resumed else sample_prompts(places.config)
+    warnings += [f"preview: {note}" for note in dict.fromkeys(note for prompt in prompts for note in prompt.notes)]
+    if pieces := [piece for prompt in prompts for piece in prompt.pieces]:
         warnings.append(f"preview: {some(pieces)} in the prompts is drawn as written; set data.syntax=read to read it")
     notes = [*warnings, *notes_on(adapter, config, family, pipe)]
     adapter.metadata = describe(config, family, pipe, examined.examples, adapter)

@@ -322,10 +322,11 @@ def test_preview_reads_prompts_with_options_and_from_a_file(
     cli: Cli, adapter_file: Path, random_sd_folder: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "prompts.txt").write_text("# mine\na ((red)) boat, zwq --w 64 --h 72 --d 5\n")
-    given = ("--prompts", "prompts.txt", "--prompt", "a cup, zwq --s 1 --n dark", "--strengths", "0")
+    given = ("--prompts", "prompts.txt", "--prompt", "a cup, zwq --s 1 --n dark --ss ddim", "--strengths", "0")
     answer = cli("preview", adapter_file, *given, "--base", random_sd_folder, "preview.inference_steps=1")
     assert answer.code == 0, answer
     assert "((red)) is drawn as written; set data.syntax=read" in answer.err
+    assert "note: --ss is left out, as samples are drawn with the base model's own scheduler\n" in answer.err
     with Image.open(tmp_path / "sheet.png") as sheet:
         recipe = json.loads(sheet.text["sd_lora"])
     assert recipe["prompts"] == ["a cup, zwq --n dark --s 1", "a ((red)) boat, zwq --w 64 --h 72 --d 5"]

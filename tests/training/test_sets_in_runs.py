@@ -263,11 +263,13 @@ def test_progress_of_looking_and_encoding_is_told(short: Short) -> None:
 def test_sample_prompts_may_be_in_a_file_and_have_options(
     short: Short, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "p.txt").write_text("a ((red)) boat --w 64 --h 72 --d 5\na cup --n dark\n")
+    (tmp_path / "p.txt").write_text("a ((red)) boat --w 70 --h 72 --d 5 --am 1\na cup --n dark --am 1\n")
     named = f"preview.prompts_file={json.dumps(str(tmp_path / 'p.txt'))}"
     config = short(named, "preview.negative=blurry", "training.steps=1", name="first")
     run = prepare(config)
     assert any("((red)) in the prompts is drawn as written" in note for note in run.notes)
+    assert "preview: --w 70 is drawn as 64, a multiple of 8" in run.notes
+    assert run.notes.count("preview: --am is left out, as preview.strengths are those of the adapter") == 1
     encoded: list[str] = []
     encode_captions = type(run.family).encode_captions
 

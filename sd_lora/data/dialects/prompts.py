@@ -7,7 +7,7 @@ import os
 import re
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,8 @@ class Prompt:
     steps: int | None = None
     guidance: float | None = None
     pieces: tuple[str, ...] = ()
+    #: what was written and is not drawn so, as clauses
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     @property
     def options(self) -> dict[str, Any]:
@@ -52,26 +54,48 @@ class Prompt:
 
 #: kohya's letter → what it sets
 OPTIONS = {"n": "negative", "w": "width", "h": "height", "d": "seed", "s": "steps", "l": "guidance"}
+_SCHEDULER = "samples are drawn with the base model's own scheduler"
+_ALONE = "samples are drawn from prompts alone"
+_FAMILY = "it belongs to another family"
+_LARGE = "samples are drawn at their size from the first step"
+#: kohya's and musubi's other letters and names in tables → what follows from their not being read
+NOT_READ = {
+    **dict.fromkeys(("ss", "sample_sampler"), _SCHEDULER),
+    **dict.fromkeys(("am", "additional_network_multiplier"), "preview.strengths are those of the adapter"),
+    **dict.fromkeys(("cn", "i", "ei", "ci", "of", "t", "controlnet_image", "image", "image_path", "end_image_path",
+                     "control_video_path", "control_image_path", "one_frame", "strength"), _ALONE),
+    **dict.fromkeys(("g", "fs", "ctr", "rcfg", "f", "guidance_scale", "flow_shift", "discrete_flow_shift",
+                     "cfg_trunc_ratio", "renorm_cfg", "frame_count"), _FAMILY),
+    **dict.fromkeys(("nl", "negative_scale"), "the negative prompt has the weight that --l gives it"),
+    **dict.fromkeys(("c", "clip_prompt"), "pictures are not guided by a second model"),
+    **dict.fromkeys(("ow", "oh", "nw", "nh", "ct", "cl", "original_width", "original_height"), "the size in which a "
+                    "picture is drawn is what the base model gets"),
+    **dict.fromkeys(("dsd1", "dst1", "dsd2", "dst2", "dsr", "glt", "glr", "gls", "gle"), _LARGE),
+}  # fmt: skip
 
 
 def read_prompt(line: str, *, syntax: bool = False) -> Prompt:
     """A prompt with kohya's options, such as ``a cat --n blurry --w 512``, or the text that A1111 writes into pictures.
-    `syntax`: weights are read, and of alternatives the first is drawn. ConfigError for other options and values."""
+    `syntax`: weights are read, and of alternatives the first is drawn. Options that only other programs have are left
+    out, with a note. ConfigError for unknown options and for values that cannot be used."""
     generation = read_parameters(line)
     if generation is not None:
         return _of_generation(generation, syntax)
     text, *given = _OPTION.split(line)
-    options: dict[str, Any] = {}
+    options, notes = dict[str, Any](), list[str]()
     for part in given:
         letter, _, value = part.strip().partition(" ")
         name = OPTIONS.get(letter.lower())
-        if name is None:
+        if name is not None:
+            options[name] = _value(name, letter, value.strip(), line, notes)
+        elif letter.lower() in NOT_READ:
+            notes.append(f"--{letter} is left out, as {NOT_READ[letter.lower()]}")
+        else:
             raise ConfigError(
                 f'prompt "{_clipped(line)}" has the option --{letter}, which is not read; leave it out (those that are '
                 f"read: {', '.join(f'--{known}' for known in OPTIONS)})"
             )
-        options[name] = _value(name, letter, value.strip(), line)
-    return _prompt(text, syntax, options)
+    return replace(_prompt(text, syntax, options), notes=tuple(notes))
 
 
 def sample_prompts(config: RunConfig) -> list[Prompt]:
@@ -97,23 +121,28 @@ def _prompt(text: str, syntax: bool, options: Mapping[str, Any]) -> Prompt:
 
 
 def _of_generation(generation: Generation, syntax: bool) -> Prompt:
-    pairs, options = generation.settings, dict[str, Any]()
+    pairs, options, notes = generation.settings, dict[str, Any](), list[str]()
     for key, name in (("Steps", "steps"), ("Seed", "seed"), ("CFG scale", "guidance")):
         if key in pairs:
-            options[name] = _value(name, key, pairs[key], generation.positive)
+            options[name] = _value(name, key, pairs[key], generation.positive, notes)
     size = re.fullmatch(r"(\d{1,5})x(\d{1,5})", pairs.get("Size", "").strip())
     if size:
         sides = zip(("width", "height"), size.groups(), strict=True)
-        options |= {name: _value(name, "Size", value, generation.positive) for name, value in sides}
+        options |= {name: _value(name, "Size", value, generation.positive, notes) for name, value in sides}
     if generation.negative:
         options["negative"] = generation.negative
-    return _prompt(generation.positive, syntax, options)
+    return replace(_prompt(generation.positive, syntax, options), notes=tuple(notes))
 
 
-def _value(name: str, letter: str, given: str, line: str) -> Any:
-    """The value of an option. ConfigError if it cannot be one."""
+def _value(name: str, letter: str, given: str, line: str, notes: list[str]) -> Any:
+    """The value of an option; what was changed in it is added to `notes`. ConfigError if it cannot be one."""
     if name == "negative":
         return tidy(given)
+    if name in ("width", "height") and given.isdecimal() and int(given) % 8 and int(given) <= _SIZES[-1]:
+        # as kohya's scripts do
+        side = max(64, int(given) - int(given) % 8)
+        notes.append(f"{'--' * (len(letter) == 1)}{letter} {given} is drawn as {side}, a multiple of 8")
+        return side
     fits: dict[str, tuple[Callable[[Any], bool], str]] = {
         "seed": (lambda value: 0 <= value < 2**32, "a whole number from 0 to 4294967295"),
         "steps": (lambda value: 1 <= value <= 1000, "a whole number from 1 to 1000"),
@@ -181,7 +210,10 @@ def _rows(content: Any) -> list[Any]:
 
 
 def _of_table(row: Mapping[str, Any], file: str, syntax: bool) -> Prompt:
-    unknown = sorted(key for key in row if key not in (*_IN_TABLES, "prompt", "enum") and row[key] is not None)
+    left_out = [key for key in row if key in NOT_READ and row[key] is not None]
+    unknown = sorted(
+        key for key in row if key not in (*_IN_TABLES, *NOT_READ, "prompt", "enum") and row[key] is not None
+    )
     if unknown or not isinstance(row.get("prompt"), str):
         what = (
             f"{', '.join(map(_clipped, unknown))}, which is not read; leave it out" if unknown else "no text as prompt"
@@ -189,9 +221,9 @@ def _of_table(row: Mapping[str, Any], file: str, syntax: bool) -> Prompt:
         raise ConfigError(f"a prompt of {shown(file)} has {what}")
     prompt = read_prompt(row["prompt"], syntax=syntax)
     given = {key: str(row[key]) for key in _IN_TABLES if row.get(key) is not None}
-    return replace(
-        prompt, **{_IN_TABLES[key]: _value(_IN_TABLES[key], key, value, prompt.text) for key, value in given.items()}
-    )
+    notes = [*prompt.notes, *(f"{key} is left out, as {NOT_READ[key]}" for key in left_out)]
+    values = {_IN_TABLES[key]: _value(_IN_TABLES[key], key, value, prompt.text, notes) for key, value in given.items()}
+    return replace(prompt, **values, notes=tuple(notes))
 
 
 def _shown(value: Any) -> str:

@@ -11,7 +11,15 @@ from dialect_table import LAST
 from rows import every_row
 
 from sd_lora import ConfigError, load_config
-from sd_lora.data.dialects.prompts import OPTIONS, Prompt, prompts_in, read_prompt, sample_prompts, without_options
+from sd_lora.data.dialects.prompts import (
+    NOT_READ,
+    OPTIONS,
+    Prompt,
+    prompts_in,
+    read_prompt,
+    sample_prompts,
+    without_options,
+)
 
 ALL = "a cat --n blurry, bad --w 512 --h 768 --d 3 --s 28 --l 7.5"
 OF_ALL = Prompt("a cat", "blurry, bad", 512, 768, 3, 28, 7.5)
@@ -45,15 +53,36 @@ def test_syntax_is_read_where_that_is_set(line: str, text: str) -> None:
 
 @every_row(
     "line, said",
-    [("a --w 500", "a multiple of 8"), ("a --w x", '"x" was given'), ("a --d -1", "--d"), ("a --s 0", "from 1 to 1000"),
+    [("a --w 9000", "a multiple of 8"), ("a --h 0", "a multiple of 8"),
+     ("a --w x", '"x" was given'), ("a --d -1", "--d"), ("a --s 0", "from 1 to 1000"),
      ("a --l nan", "a number from 0 to 100"), ("a --ar 16:9", "has the option --ar, which is not read"),
-     ("a --d 4294967296", "from 0 to 4294967295"), ("a --ss ddim", "--n, --w, --h, --d, --s, --l")],
+     ("a --d 4294967296", "from 0 to 4294967295"), ("a --zz ddim", "--n, --w, --h, --d, --s, --l")],
 )  # fmt: skip
 def test_options_that_cannot_be_used_are_refused(line: str, said: str) -> None:
     with pytest.raises(ConfigError) as caught:
         read_prompt(line)
     assert said in str(caught.value)
     assert str(caught.value).isprintable()
+
+
+@every_row("side, drawn", [(60, 64), (8, 8), (64, 64), (65, 64), (500, 496), (519, 512), (1, 64)])
+def test_sizes_are_rounded_down_with_a_note(side: int, drawn: int, tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_text(json.dumps([{"prompt": "a cat", "height": side}]))
+    line, (row,) = read_prompt(f"a cat --w {side}"), prompts_in(str(tmp_path / "p.json"))
+    assert (line.width, row.height) == (drawn, drawn)
+    notes = (f"--w {side} is drawn as {drawn}, a multiple of 8", f"height {side} is drawn as {drawn}, a multiple of 8")
+    assert (*line.notes, *row.notes) == (notes if side != drawn else ())
+
+
+@every_row("name, why", sorted(NOT_READ.items()))
+def test_what_only_other_programs_read_is_left_out_with_a_note(name: str, why: str, tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_text(json.dumps([{"prompt": "a cat", name: 0.5, "seed": 3}]))
+    for prompt, written in (
+        (read_prompt(f"a cat --{name} 0.5 --d 3"), f"--{name}"),
+        (prompts_in(str(tmp_path / "p.json"))[0], name),
+    ):
+        assert prompt.notes == (f"{written} is left out, as {why}",)
+        assert (prompt.written, name in OPTIONS) == ("a cat --d 3", False)
 
 
 def test_a_caption_becomes_a_prompt_without_options() -> None:
@@ -103,7 +132,7 @@ def test_files_of_prompts(name: str, content: str, prompts: list[Prompt], tmp_pa
         ("p.json", "[", "cannot be read"), ("p.json", "3", "neither a list"), ("p.json", "[3]", "neither a list"),
         ("p.json", '[{"text": "a"}]', "has text, which is not read"),
         ("p.json", '[{"width": 64}]', "no text as prompt"),
-        ("p.json", '[{"prompt": "a", "width": 65}]', "multiple of 8"), ("p.toml", "= 1", "cannot be read"),
+        ("p.json", '[{"prompt": "a", "width": 8200}]', "multiple of 8"), ("p.toml", "= 1", "cannot be read"),
         ("p.txt", "a" * 1_100_000, "it has over 1000 kB"),
     ],
     lambda row: row[2],
