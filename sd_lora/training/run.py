@@ -13,13 +13,22 @@ from accelerate.state import AcceleratorState
 
 from sd_lora.adapters.adapter import Adapter
 from sd_lora.config.schema import RunConfig
-from sd_lora.errors import ConfigError
+from sd_lora.errors import ConfigError, SdLoraWarning
 from sd_lora.runs.folder import RunFolder
 from sd_lora.runs.lock import RunLock
 from sd_lora.training.encoding import encode
 from sd_lora.training.preparation import Counter, prepare
 from sd_lora.training.prepared import Run
 from sd_lora.training.session import Session, Watcher
+
+
+class RunNote(SdLoraWarning):
+    """What a user should know about a run."""
+
+
+def warn(note: str) -> None:
+    """Show `note` as a warning of whoever trains."""
+    warnings.warn(note, RunNote, stacklevel=3)
 
 
 def train(config: RunConfig, *, watch: Watcher | None = None) -> Adapter:
@@ -29,7 +38,7 @@ def train(config: RunConfig, *, watch: Watcher | None = None) -> Adapter:
     """
     run = prepare(config)
     for note in run.notes:
-        warnings.warn(note, stacklevel=2)
+        warn(note)
     return run_training(run, watch=watch)
 
 
@@ -45,7 +54,7 @@ def resume(folder: str | Path, *, watch: Watcher | None = None, finish: bool = F
         return Adapter.load(files.adapter)
     run = prepare(config, resumed=True)
     for note in run.notes:
-        warnings.warn(note, stacklevel=2)
+        warn(note)
     return run_training(run, watch=watch, finish=finish)
 
 
@@ -55,7 +64,7 @@ def run_training(
     watch: Watcher | None = None,
     on_encode: Counter | None = None,
     stop: Callable[[], int] = lambda: 0,
-    on_note: Callable[[str], None] = warnings.warn,
+    on_note: Callable[[str], None] = warn,
     finish: bool = False,
 ) -> Adapter:
     """Make the run folder and train. Consumes `run`: its pipeline loses text encoders that are not trained.

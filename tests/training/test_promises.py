@@ -23,7 +23,7 @@ from sd_lora.models.checkpoint.file import save_single_file
 from sd_lora.models.opening import load_base
 from sd_lora.preview.previewer import Previewer
 from sd_lora.training.preparation import prepare
-from sd_lora.training.run import run_training, train
+from sd_lora.training.run import RunNote, run_training, train
 
 Short = Callable[..., RunConfig]
 
@@ -51,7 +51,7 @@ def test_a_preview_that_fails_costs_no_adapter(short: Short, tmp_path: Path, mon
         raise MemoryError
 
     monkeypatch.setattr(Previewer, "grid", fail)
-    with pytest.warns(UserWarning, match="could not be drawn"):
+    with pytest.warns(RunNote, match="could not be drawn"):
         train(short())
     assert Adapter.load(tmp_path / "run" / "adapter.safetensors").weights
     assert (tmp_path / "run" / "loss.png").stat().st_size

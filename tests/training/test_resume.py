@@ -21,6 +21,7 @@ from sd_lora.errors import ConfigError, DataError
 from sd_lora.runs.folder import RunFolder
 from sd_lora.runs.lock import RunLock
 from sd_lora.training.optimizers import OPTIMIZERS as TABLE
+from sd_lora.training.run import RunNote
 from sd_lora.training.stopping import RunInterrupted
 
 SCHEDULE_FREE = ("optimizer.name=schedule-free", "optimizer.schedule=constant")
@@ -178,7 +179,7 @@ def test_a_damaged_checkpoint_is_passed_over_and_told(
     assert interrupted(lambda: go(config, crash_after=5))
     newest = max((run / "checkpoints").glob("step-*"))
     (newest / "optimizer.safetensors").write_bytes(b"torn")
-    with pytest.warns(UserWarning, match=r"step-000004"):
+    with pytest.warns(RunNote, match=r"step-000004"):
         sd_lora.resume(run)
     assert_same(run, whole())
 

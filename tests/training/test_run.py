@@ -25,7 +25,7 @@ from sd_lora.tinybase.styles import render
 from sd_lora.tinybase.world import sample_scene
 from sd_lora.training.preparation import prepare
 from sd_lora.training.prepared import Run
-from sd_lora.training.run import run_training
+from sd_lora.training.run import RunNote, run_training
 
 CHECKPOINT = ("adapter.safetensors", "optimizer.safetensors", "state.json", "manifest.json")
 CAPTION = "a perfectly secret caption number"
@@ -244,7 +244,7 @@ def test_one_image_is_learnt_by_heart(random_sd_folder: Path, tmp_path: Path) ->
 @pytest.mark.slow
 def test_train_warns_of_what_the_command_line_would_note(random_sd_folder: Path, tmp_path: Path) -> None:
     config = config_for(random_sd_folder, write_images(tmp_path / "one", 1), tmp_path / "out", "training.steps=1")
-    with pytest.warns(UserWarning, match="one image only"):
+    with pytest.warns(RunNote, match="one image only"):
         train(config)
 
 
