@@ -64,9 +64,9 @@ def start_run(config: RunConfig, folder: str | Path, *, most: int = 0) -> int:
         return _spawn(folder, ["train", f"--preset={notes.config}", f"--out={folder}", "--", str(images)])
 
 
-def resume_run(folder: str | Path, *, most: int = 0) -> int:
-    """Resume a run that was stopped or killed, in a process of its own; returns its number. ConfigError as in
-    `start_run`, and if there is nothing to resume."""
+def resume_run(folder: str | Path, *, most: int = 0, finish: bool = False) -> int:
+    """Resume a run that was stopped or killed, or `finish` it at the step it reached, in a process of its own; returns
+    its number. ConfigError as in `start_run`, and if there is nothing to resume."""
     folder = absolute(folder)
     with changing:
         if not (folder / "config.toml").is_file():
@@ -76,7 +76,7 @@ def resume_run(folder: str | Path, *, most: int = 0) -> int:
         if RunFolder(folder).is_finished:
             raise ConfigError(f"run {printable(folder.name)} is finished; nothing is left to train")
         _make_room(folder, most)
-        return _spawn(folder, ["resume", "--", str(folder)])
+        return _spawn(folder, ["resume", *["--finish"] * finish, "--", str(folder)])
 
 
 def stop_run(folder: str | Path) -> None:

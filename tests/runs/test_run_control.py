@@ -143,6 +143,14 @@ def test_a_run_is_started_stopped_killed_and_resumed_to_its_end(run: Path, tmp_p
         stop_run(run)
 
 
+def test_a_stopped_run_is_resumed_or_ended_where_it_is(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    commands: list[list[str]] = []
+    monkeypatch.setattr("sd_lora.runs.control._spawn", lambda _, arguments: commands.append(arguments))
+    resume_run(made)
+    resume_run(made, finish=True)
+    assert commands == [["resume", "--", str(made)], ["resume", "--finish", "--", str(made)]]
+
+
 @pytest.mark.slow
 def test_a_run_that_cannot_begin_says_why_and_its_name_is_free_again(run: Path, tmp_path: Path) -> None:
     number = start_run(config_of(tmp_path / "nowhere"), run)

@@ -294,12 +294,12 @@ def test_a_reload_shows_the_newest_active_run(
 
 def test_a_tick_sends_only_what_has_changed(site: Site, handlers: dict[str, Any]) -> None:
     folder, identity = write_run(site, "first"), site.id_of(site.runs / "first")
-    timer, progress, loss, validation, samples, *_, stop, resume, seen = handlers["on_run"](identity)
+    timer, progress, loss, validation, samples, *_, stop, resume, end, seen = handlers["on_run"](identity)
     assert timer.active is False
     assert "step 3 of 9" in progress["value"]
     assert "<polyline" in loss["value"]
     assert validation["visible"] is False
-    assert (stop["interactive"], resume["interactive"]) == (False, True)
+    assert [button["interactive"] for button in (stop, resume, end)] == [False, True, True]
     [(shown, caption)] = samples["value"]
     assert caption == "step 2"
     assert Path(shown).is_relative_to(site.work)  # browsers get no file of the run itself
@@ -335,3 +335,29 @@ def test_curves_are_drawn_for_any_number_of_points() -> None:
         marks = [float(m.replace(",", "")) for m in re.findall(r'class="x"[^>]*>([^<]+)<', drawn)]
         assert marks == sorted(set(marks))
         assert all(points[0][0] - 1 <= mark <= points[-1][0] + 1 for mark in marks)
+
+
+def test_a_running_run_is_ended_when_it_has_stopped_and_a_stopped_one_at_once(
+    site: Site, handlers: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, asked = write_run(site, "first"), list[str]()
+    identity, status = site.id_of(folder), "running"
+
+    def read(path: Path) -> RunState:
+        return RunState(path.name, status, 3, 9, can_resume=status == "stopped")  # type: ignore[arg-type]
+
+    monkeypatch.setattr(train_run, "read_run", read)
+    monkeypatch.setattr(train_run, "stop_run", lambda path: asked.append(f"stop {path.name}"))
+    monkeypatch.setattr(train_run, "resume_run", lambda path, **how: asked.append(f"{'finish' in how} {path.name}"))
+    *_, seen, _ = handlers["on_end"](identity)
+    *_, seen, _ = handlers["on_tick"](identity, seen)
+    assert asked == ["stop first"]
+    other = {**seen, "name": "another"}
+    status = "stopped"
+    handlers["on_tick"](identity, other)
+    assert asked == ["stop first"]
+    *_, seen, _ = handlers["on_tick"](identity, seen)
+    assert asked == ["stop first", "True first"]
+    handlers["on_tick"](identity, seen)  # once
+    handlers["on_end"](identity)
+    assert asked == ["stop first", "True first", "True first"]

@@ -30,6 +30,7 @@ class RunView:
         with gr.Row():
             self.stop = gr.Button("Stop and save", elem_id="train-stop", interactive=False, min_width=100)
             self.resume = gr.Button("Resume", elem_id="train-resume", interactive=False, min_width=100)
+            self.end = gr.Button("End the run here", elem_id="train-end", interactive=False, min_width=100)
         self.progress = html_field("train-progress", visible=False)
         self.loss = html_field("train-loss", visible=False)
         self.validation = html_field("train-validation", visible=False)
@@ -54,11 +55,12 @@ class RunView:
     def wire(self) -> None:
         """Events."""
         outputs = [self.timer, self.progress, self.loss, self.validation, self.samples, self.results, self.adapter,
-                   self.log, self.stop, self.resume, self.seen]  # fmt: skip
+                   self.log, self.stop, self.resume, self.end, self.seen]  # fmt: skip
         on(self.run.change, self.on_run, self.run, outputs)
         on(self.timer.tick, self.on_tick, [self.run, self.seen], [*outputs, self.run])
         on(self.stop.click, self.on_stop, self.run, outputs)
         on(self.resume.click, self.on_resume, self.run, [*outputs, self.run])
+        on(self.end.click, self.on_end, self.run, [*outputs, self.run])
         if self.preview is not None:
             sent = on(self.preview_button.click, self.on_preview, self.adapter, self.preview.adapter)
             on(sent.success, None, js=OPEN_TAB)
@@ -78,11 +80,13 @@ class RunView:
         return self.updates(read_run(folder) if folder is not None else None, {})
 
     def on_tick(self, identity: str | None, seen: dict[str, Any]) -> list[Any]:
-        """What has changed in a run; and the list of runs if its status has."""
+        """What has changed in a run; and the list of runs if its status has. One that was to end has stopped first."""
         folder = self.folder_of(identity)
         state = read_run(folder) if folder is not None else None
-        if state is None:
+        if folder is None or state is None:
             return [*self.updates(None, seen), gr.update(choices=self.runs(), value=None)]
+        if seen.get("name") == state.name and seen.get("ending") and state.status == "stopped":
+            return self.on_end(identity)
         changed = seen.get("status") != state.status
         return [*self.updates(state, seen), gr.update(choices=self.runs()) if changed else gr.skip()]
 
@@ -95,6 +99,19 @@ class RunView:
         if (folder := self.folder_of(identity)) is not None:
             resume_run(folder, most=MOST_RUNS)
         return [*self.on_run(identity), gr.update(choices=self.runs())]
+
+    def on_end(self, identity: str | None) -> list[Any]:
+        """End a run at the step it reached: at once if it has stopped, or else when it has."""
+        state = None
+        if (folder := self.folder_of(identity)) is not None:
+            state = read_run(folder)
+            if state.is_alive:
+                stop_run(folder)
+            else:
+                resume_run(folder, most=MOST_RUNS, finish=True)
+        *updates, now = self.on_run(identity)
+        ending = state is not None and state.is_alive
+        return [*updates, {**now, "ending": ending} if now else now, gr.update(choices=self.runs())]
 
     def on_preview(self, identity: str | None) -> Any:
         """The Preview tab with an adapter of the run chosen."""
@@ -112,6 +129,7 @@ class RunView:
             "loss": state.losses[-1:], "validation": state.validation[-1:],
             "samples": [str(path) for _, path in state.samples],
             "adapters": [f"{step} {path}" for step, path in state.adapters], "log": state.log,
+            "ending": seen.get("ending", False) and state.is_alive,
         }  # fmt: skip
         changed = {key for key, value in now.items() if seen.get(key) != value}
 
@@ -141,9 +159,8 @@ def hidden_if_empty(value: Any) -> Any:
     return gr.update(value=value, visible=bool(value))
 
 
-def _buttons(state: RunState | None) -> tuple[Any, Any]:
-    """Whether a run can be stopped, and resumed."""
-    return (
-        gr.update(interactive=state is not None and state.is_alive and not state.stopping),
-        gr.update(interactive=state is not None and state.can_resume),
-    )
+def _buttons(state: RunState | None) -> list[Any]:
+    """Whether a run can be stopped, resumed, and ended where it is."""
+    can_stop = state is not None and state.is_alive and not state.stopping
+    can_resume = state is not None and state.can_resume
+    return [gr.update(interactive=can) for can in (can_stop, can_resume, can_stop or can_resume)]
