@@ -120,10 +120,10 @@ def in_thousands(text: str) -> bool:
 
 
 def readings(text: str) -> str:
-    """The two numbers that such a text may be, as a clause."""
-    whole, part = re.split("[.,]", text.strip(), maxsplit=1)
-    other = f"{whole}.{part}".rstrip("0").rstrip(".") if part.isdecimal() else "something else"
-    return f"{text.strip()} may be {whole}{re.sub('[.,]', '', part)} or {other}; write it without a separator"
+    """The numbers that such a text may be, as a clause."""
+    whole, *parts = re.split("[.,]", text.strip())
+    decimal = f" or {float(f'{whole}.{parts[0]}'):g}" * (len(parts) == 1)
+    return f"{text.strip()} may be {whole}{''.join(parts)}{decimal}; write it without a separator"
 
 
 def is_flag(value: Any) -> bool:

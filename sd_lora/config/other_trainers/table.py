@@ -95,7 +95,8 @@ def _inside(name: str, value: Any) -> list[str]:
     """The answers to ``network_args=conv_dim=4``, each of whose values is a setting of its own."""
     trainers = [trainer for trainer in TRAINERS for row in trainer.rows for known in row.names
                 if known.startswith(f"{name}.")]  # fmt: skip
-    pairs = [str(part).partition("=") for part in (value if isinstance(value, list) else str(value).split())]
+    parts = value if isinstance(value, list) else re.split(r"\s+|(?<=['\"]),(?=['\"])", str(value).strip("[] "))
+    pairs = [str(part).strip("'\",").partition("=") for part in parts]
     if not trainers or not all(equals for _, equals, _ in pairs):
         return []
     given = {f"{name}.{key}": inner for key, _, inner in pairs}
