@@ -22,8 +22,9 @@ def import_config(
 ) -> None:
     """Write the config of another trainer as one of ours, with a line for each thing that does not exist here."""
     from sd_lora.config.other_trainers.importing import import_file
+    from sd_lora.training.settings_check import conflicts_on_any_base
 
-    made = import_file(file)
+    made = import_file(file, conflicts_on_any_base)
     if out is not None:
         try:
             with out.open("x", encoding="utf-8") as target:
@@ -37,10 +38,9 @@ def import_config(
     elif out is None:
         typer.echo(made.to_toml(), nl=False)
     else:
-        missing = len(made.not_here) + len(made.unknown)
-        typer.echo(
-            f"wrote {out}: {len(made.settings)} settings" + f", and {missing} lines on what is not here" * (missing > 0)
-        )
+        missing, settings = len(made.not_here) + len(made.unknown), len(made.settings)
+        lines = f", and {missing} line{'s' * (missing != 1)} on what is not here" if missing else ""
+        typer.echo(f"wrote {out}: {settings} setting{'s' * (settings != 1)}{lines}")
         folder = "" if "data.folder" in made.settings else " FOLDER"
         base = "" if "model.base" in made.settings else " --base BASE"
         typer.echo(f"Next: sd-lora train{folder} --preset {shlex.quote(str(out))}{base}")

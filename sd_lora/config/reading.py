@@ -16,6 +16,7 @@ from sd_lora.config.conflicts import conflicts
 from sd_lora.config.old_spellings import OLD_SETTINGS, training_now
 from sd_lora.config.schema import SECTIONS, RunConfig
 from sd_lora.errors import ConfigError, nearest
+from sd_lora.storage.text import read_text
 
 
 def parse_config(tables: Sequence[tuple[str, Mapping[str, Any]]], overrides: Sequence[str] = ()) -> RunConfig:
@@ -51,6 +52,11 @@ def parse_config(tables: Sequence[tuple[str, Mapping[str, Any]]], overrides: Seq
     return config
 
 
+def unjudged(tree: Mapping[str, Mapping[str, Any]]) -> RunConfig:
+    """The config of settings that are usable each, whether or not they can act together."""
+    return _adapter().validate_python(tree)
+
+
 def wrong_value(setting: str, value: Any) -> str:
     """Why `value` cannot be that of `setting`, whatever the others are; "" if it can."""
     section, _, key = setting.partition(".")
@@ -74,7 +80,7 @@ def read_toml(path: str | Path) -> dict[str, Any]:
 
     text = ""
     try:
-        text = Path(path).read_text("utf-8")
+        text = read_text(path)
         table = tomllib.loads(text, parse_float=_float)
     except FileNotFoundError as error:
         raise ConfigError(f"config file {path} does not exist; name an existing TOML file or a preset") from error

@@ -4,16 +4,25 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Collection
 from pathlib import Path
 
 from sd_lora.adapters.summary import AdapterSummary, read_summary
-from sd_lora.config.conflicts import Facts, conflicts_with
+from sd_lora.config.conflicts import (
+    Facts,
+    ImageFacts,
+    conflicts,
+    conflicts_with,
+    image_conflicts,
+    optimizer_conflicts,
+)
 from sd_lora.config.schema import RunConfig
 from sd_lora.data.dialects.prompts import sample_prompts
 from sd_lora.errors import AdapterError, ConfigError
 from sd_lora.lora.variants import VARIANTS
 from sd_lora.models.checkpoint.vae import check_vae
 from sd_lora.models.families import FAMILIES
+from sd_lora.models.families.base import ModelFamily
 from sd_lora.models.opening import family_of_source, find_base, prediction_of, where_to_compute
 from sd_lora.models.sources import base_place
 from sd_lora.storage.safetensors_header import read_header
@@ -37,8 +46,6 @@ def check_settings(config: RunConfig, init: Path | None = None) -> None:
     families = tuple(FAMILIES.values()) if source is None else (family_of_source(source),)
     summary = _summary_of(init or os.path.expanduser(config.lora.init)) if config.lora.init else None
     parts = config.lora.targets if summary is None else summary.parts
-    texts = {name for family in families for name in family.text_encoders}
-    patterns = [p for part in parts for family in families for p in family.target_groups.get(part, (part,))]
     variant = VARIANTS[(summary and summary.variant) or config.lora.variant]
     facts = Facts(
         place=place,
@@ -48,7 +55,7 @@ def check_settings(config: RunConfig, init: Path | None = None) -> None:
         takes_factor=variant.takes_factor and not config.lora.init,
         needs_base=variant.needs_base,
         prediction_type=None if source is None else prediction_of(source, config.model.prediction_type),
-        trains_text=None if any(_may_match(pattern, text) for pattern in patterns for text in texts) else False,
+        trains_text=_trains_text(parts, families),
     )
     problems = [
         *conflicts_with(config, facts),
@@ -57,6 +64,40 @@ def check_settings(config: RunConfig, init: Path | None = None) -> None:
     ]
     if problems:
         raise ConfigError("; ".join(problems))
+
+
+def conflicts_on_any_base(config: RunConfig) -> list[str]:
+    """Settings that cannot act whatever the base model, the device and the images are, a sentence each."""
+    variant, file = VARIANTS[config.lora.variant], bool(config.lora.init)
+    optimizer, data = OPTIMIZERS[config.optimizer.name], config.data
+    facts = Facts(
+        place="hub",
+        optimizer=optimizer,
+        caps_norm=file or variant.can_cap_norm,
+        has_up_and_ranks=file or variant.has_up_and_ranks,
+        takes_factor=variant.takes_factor and not file,
+        needs_base=variant.needs_base and not file,
+        trains_text=None if file else _trains_text(config.lora.targets, tuple(FAMILIES.values())),
+    )
+    # a dataset TOML says itself of its folders what is varied
+    varied = data.shuffle_tags or data.tag_dropout > 0 or data.folder.lower().endswith(".toml")
+    images = ImageFacts(
+        side=data.resolution, prior=bool(data.regularisation), from_table=False, tags=True, shuffled=True, dropped=True,
+        varied=varied, transparent=True, masked=True, validation=True, syntax=True,
+    )  # fmt: skip
+    return [
+        *conflicts(config),
+        *conflicts_with(config, facts),
+        *optimizer_conflicts(config.optimizer, optimizer, "cuda"),
+        *image_conflicts(data, images),
+    ]
+
+
+def _trains_text(parts: Collection[str], families: Collection[ModelFamily]) -> bool | None:
+    """Whether a layer of a text encoder is trained, as far as the names of groups and patterns say; None: perhaps."""
+    texts = {name for family in families for name in family.text_encoders}
+    patterns = [p for part in parts for family in families for p in family.target_groups.get(part, (part,))]
+    return None if any(_may_match(pattern, text) for pattern in patterns for text in texts) else False
 
 
 def _summary_of(adapter: str | Path) -> AdapterSummary:

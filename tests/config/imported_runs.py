@@ -27,7 +27,7 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "lora.variant": "dora", "lora.targets": (*UNET, "conv"), "lora.rank": 16, "lora.alpha": 8.0, "lora.ranks": {},
         "lora.rank_dropout": 0.1, "optimizer.name": "prodigy", "optimizer.learning_rate": 1.0,
         "optimizer.text_learning_rate": None, "optimizer.weight_decay": 0.01, "optimizer.warmup": 0.05,
-        "optimizer.schedule": "constant", "optimizer.max_norm": 1.0, "training.steps": 1600, "training.loss": "huber",
+        "optimizer.schedule": "constant", "optimizer.max_norm": 0.0, "training.steps": 1600, "training.loss": "huber",
         "training.huber_threshold": 0.2, "training.input_perturbation": 0.05, "training.timestep_range": (0.0, 0.9),
     },
     "kohya-sections.toml": {
@@ -63,7 +63,8 @@ EXPECTED: dict[str, dict[str, Any]] = {
         "lora.rank": 16, "lora.alpha": 1.0, "optimizer.learning_rate": 2e-4, "optimizer.weight_decay": 0.02,
         "optimizer.schedule": "constant", "training.epochs": 100.0, "training.noise_offset": 0.05,
         "training.timestep_range": (0.0, 0.9), "training.average": "none", "output.dtype": "float32",
-        "output.folder": "models/grain", "preview.prompts": ("a house", "a tree"), "model.dtype": "float16",
+        "output.folder": "models/grain",
+        "preview.prompts": ("a house --w 1024 --d 42", "a tree"), "model.dtype": "float16",
     },
     "onetrainer-new.json": {
         "data.folder": "photos", "data.resolution": 512, "data.more_resolutions": (640,), "data.tag_dropout": 0.2,

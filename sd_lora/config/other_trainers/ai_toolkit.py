@@ -2,154 +2,27 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Any, get_args, get_type_hints
-
+from sd_lora.config.other_trainers import ai_toolkit_values as t
 from sd_lora.config.other_trainers import kohya_values as v
-from sd_lora.config.other_trainers.kohya_layers import CONV, TEXT, UNET
-from sd_lora.config.other_trainers.row import (
-    Given,
-    Made,
-    Read,
-    above,
-    accumulated,
-    batch,
-    choice,
-    first,
-    flag,
-    is_off,
-    is_unset,
-    no,
-    number,
-    numbers,
-    one,
-    sizes,
-    some,
-    suffix,
-)
-from sd_lora.config.schema import LoraConfig
+from sd_lora.config.other_trainers import prompts
+from sd_lora.config.other_trainers.kohya_layers import CONV, MOST, UNET
+from sd_lora.config.other_trainers.optimizers import OWN_SETTINGS, optimizer
+from sd_lora.config.other_trainers.row import above, accumulated, batch, flag, no, number, one, sizes, some, suffix
 
 DEFAULTS = {
     "network.type": "lora", "network.alpha": 1.0, "train.steps": 1000, "train.lr": 1e-6, "train.optimizer": "adamw",
     "train.lr_scheduler": "constant", "datasets.caption_dropout_rate": 0.0, "datasets.flip_x": False,
+    "datasets.random_crop": False, "datasets.resolution": 512,
 }  # fmt: skip
 #: flags and architectures of other families
 OTHER_FAMILIES = ("is_flux", "is_v3", "is_pixart", "is_auraflow", "is_lumina2", "is_ssd", "is_vega")
 ARCHITECTURES = ("sd1", "sd15", "sd2", "sd", "sdxl", "sd_xl")
 
-
-def _targets(value: Any, given: Given) -> Read:
-    """The kind of the layers, and which modules have them."""
-    variant = {"locon": "lora"}.get(str(value), str(value))
-    if variant not in get_args(get_type_hints(LoraConfig)["variant"]):
-        raise ValueError(f'{value} is no variant here; the run would train plain LoRA, with lora.variant="lora"')
-    conv = [] if is_off(first(given, "network.conv", default=0)) else ["conv"]
-    unet = [*UNET, *conv] if flag(first(given, "train.train_unet", default=True)) else []
-    text = TEXT if flag(first(given, "train.train_text_encoder", default=False)) else []
-    return {"lora.targets": [*unet, *text], **({} if variant == "lora" else {"lora.variant": variant})}
-
-
-def _alpha(value: Any, given: Given) -> Read:
-    if first(given, "network.linear_alpha") is not None:
-        return {}, "network.linear_alpha counts"
-    return {"lora.alpha": number(value)}
-
-
-def _conv(value: Any, given: Given) -> Read:
-    """The rank of 3×3 convolutions, and their alpha, which is that rank where it is not given."""
-    rank = int(number(value))
-    if not rank:
-        return {}, "3×3 convolutions are not trained"
-    alpha = float(number(first(given, "network.conv_alpha", default=rank)))
-    made: Made = {} if rank == first(given, "network.linear", "network.rank") else {
-        "lora.ranks": dict.fromkeys(CONV, rank)}  # fmt: skip
-    if alpha != first(given, "network.linear_alpha", "network.alpha"):
-        made["lora.alphas"] = dict.fromkeys(CONV, alpha)
-    return made
-
-
-def _conv_alpha(value: Any, given: Given) -> Read:
-    if is_off(first(given, "network.conv", default=0)):
-        return {}, "3×3 convolutions are not trained"
-    same = number(value) == first(given, "network.linear_alpha", "network.alpha")
-    return ({}, "as lora.alpha") if same else {"lora.alphas": dict.fromkeys(CONV, float(number(value)))}
-
-
-def _rate(value: Any, given: Given) -> Read:
-    made: Made = {} if first(given, "train.unet_lr") is not None else {"optimizer.learning_rate": number(value)}
-    trained = flag(first(given, "train.train_text_encoder", default=False))
-    if trained and first(given, "train.text_encoder_lr") is None and "prodigy" not in str(given.get("train.optimizer")):
-        made["optimizer.text_learning_rate"] = number(value)
-    return made, "" if made else "train.unet_lr counts"
-
-
-def _text_rate(value: Any, given: Given) -> Read:
-    trained = flag(first(given, "train.train_text_encoder", default="network.type" not in given))
-    if not trained or "prodigy" in str(given.get("train.optimizer")):
-        return {}, "no rate of the text encoders can act"
-    return {"optimizer.text_learning_rate": number(value)}
-
-
-def _optimizer(value: Any, given: Given) -> Read:
-    return v.optimizer(value, {"optimizer_args.weight_decay": given.get("train.optimizer_params.weight_decay")})
-
-
-def _schedule(value: Any, given: Given) -> Read:
-    read = v.scheduler(value, {"optimizer_type": given.get("train.optimizer")})
-    made, note = read if isinstance(read, tuple) else (read, "")
-    return {**made, "optimizer.warmup": 0}, note  # there is none
-
-
-def _device(value: Any, _: Given) -> Read:
-    return {"model.device": str(value).partition(":")[0]}
-
-
-def _folder(value: Any, given: Given) -> Read:
-    return {"output.folder": str(Path(str(value)) / str(first(given, "name", default="style")))}
-
-
-def _dtype(setting: str) -> Any:
-    return choice(setting, v.PRECISIONS | {"float16": "float16", "bfloat16": "bfloat16", "float32": "float32"})
-
-
-def _ema(value: Any, _: Given) -> Read:
-    return {"training.average": "ema"} if flag(value) else {}
-
-
-def _decay(value: Any, given: Given) -> Read:
-    on = flag(first(given, "train.ema_config.use_ema", default="network.type" not in given))
-    return {"training.ema_decay": number(value)} if on else ({}, "the average is off")
-
-
-def _crops(value: Any, _: Given) -> Read:
-    return {"data.crops": 4 if flag(value) else 1}
-
-
-def _prompts(value: Any, given: Given) -> Read:
-    word = str(first(given, "trigger_word", default=""))
-    each = value if isinstance(value, list) else [value]
-    texts = [item.get("prompt", "") if isinstance(item, dict) else str(item) for item in each]
-    made = [text.replace("[trigger]", word).partition(" --")[0].strip() for text in texts]
-    return {"preview.prompts": [text for text in made if text]}
-
-
-def _strength(value: Any, _: Given) -> Read:
-    return {} if is_unset(value) else {"preview.strengths": [0.0, *numbers(value)]}
-
-
-def _tag_dropout(value: Any, _: Given) -> Read:
-    return {"data.tag_dropout": number(value)} if number(value) else {}
-
-
-def _quantize(value: Any, _: Given) -> Read:
-    return {"model.quantize": "int8"} if flag(value) else {}
-
-
 ROWS = (
     one("name", "output.name", str, "ink", "ink"),
-    some("training_folder", _folder, "output", {"output.folder": "output/ink"}, {"name": "ink"},
+    some("training_folder", t.folder, "output", {"output.folder": "output/ink"}, {"name": "ink"},
          "a run has a folder of its own, which must not exist yet"),
-    some("device", _device, "cuda:0", {"model.device": "cuda"}),
+    some("device", t.device, "cuda:0", {"model.device": "cuda"}),
     one("trigger_word", "data.trigger", str, "inkwash", "inkwash", "it comes last in captions: in inkwash style"),
     no("type job meta.name meta.version performance_log_every sqlite_db_path log_dir logging.log_every "
        "logging.verbose", "it is about the other program"),
@@ -160,26 +33,28 @@ ROWS = (
     one("model.name_or_path", "model.base", str, "stabilityai/sdxl", "stabilityai/sdxl"),
     no("model.is_xl model.is_v2 model.arch", "the family is read from the base model itself"),
     some("model.is_v_pred", v.v_prediction, True, {"model.prediction_type": "v_prediction"}),
-    some("model.quantize", _quantize, True, {"model.quantize": "int8"}, why="on CUDA devices only"),
+    some("model.quantize", t.quantize, True, {"model.quantize": "int8"}, why="on CUDA devices only"),
     no("model.qtype model.quantize_te model.qtype_te", "model.quantize is none, int8, fp8 or nf4, for the denoiser"),
     one("model.vae_path", "model.vae", str, "vae.safetensors", "vae.safetensors", "a file or folder on this machine"),
     no("model.refiner_name_or_path", "the base model's own parts are used"),
     no("model.low_vram model.dtype model.attn_masking model.layer_offloading model.assistant_lora_path "
        "model.use_text_encoder_1 model.use_text_encoder_2 model.model_kwargs",
        "how a step is computed follows from the memory of this machine"),
-    some("train.dtype", _dtype("model.dtype"), "bf16", {"model.dtype": "bfloat16"}),
+    some("train.dtype", t.dtype("model.dtype"), "bf16", {"model.dtype": "bfloat16"}),
     # the adapter
-    some("network.type", _targets, "lora", {"lora.targets": UNET}),
-    one("network.linear network.rank", "lora.rank", number, 16, 16),
-    some("network.linear_alpha", lambda value, _: {"lora.alpha": number(value)}, 8, {"lora.alpha": 8}),
-    some("network.alpha", _alpha, 8, {"lora.alpha": 8}),
-    some("network.conv", _conv, 8, {"lora.ranks": dict.fromkeys(CONV, 8), "lora.alphas": dict.fromkeys(CONV, 8.0)}),
-    some("network.conv_alpha", _conv_alpha, 4, {"lora.alphas": dict.fromkeys(CONV, 4.0)}, {"network.conv": 8}),
+    some("network.type", t.targets, "lora", {"lora.targets": UNET}),
+    some("network.linear network.rank", t.rank, 16, {"lora.rank": 16}),
+    some("network.linear_alpha", t.linear_alpha, 8, {"lora.alpha": 8}),
+    some("network.alpha", t.alpha, 8, {"lora.alpha": 8}),
+    some("network.conv", t.conv, 8, {"lora.ranks": dict.fromkeys(CONV, 8), "lora.alphas": dict.fromkeys(CONV, 8.0)}),
+    some("network.conv_alpha", t.conv_alpha, 4, {"lora.alphas": dict.fromkeys(CONV, 4.0)}, {"network.conv": 8}),
     above("lora.dropout", "network.dropout", 0.1, 0.1, "of a layer's inputs, where it is of its ranks there"),
     one("network.pretrained_lora_path", "lora.init", str, "old.safetensors", "old.safetensors"),
-    no("network.transformer_only network.lokr_full_rank network.lokr_factor network.old_lokr_format "
-       "network.network_kwargs.only_if_contains network.network_kwargs.ignore_if_contains",
-       "lora.targets says which modules have a layer"),
+    some("network.lokr_factor", t.factor, 8, {"lora.factor": 8}, {"network.type": "lokr"}),
+    some("network.lokr_full_rank", t.full_rank, True, {"lora.rank": MOST, "lora.alpha": MOST},
+         {"network.type": "lokr"}),
+    no("network.transformer_only network.old_lokr_format network.network_kwargs.only_if_contains "
+       "network.network_kwargs.ignore_if_contains", "lora.targets says which modules have a layer"),
     no("train.train_unet train.train_text_encoder train.train_refiner", "lora.targets says what is trained"),
     # images and captions
     one("datasets.folder_path datasets.dataset_path", "data.folder", str, "photos", "photos"),
@@ -187,11 +62,11 @@ ROWS = (
     one("datasets.default_caption", "data.default_caption", str, "a picture", "a picture"),
     one("datasets.caption_dropout_rate", "training.caption_dropout", number, 0.05, 0.05),
     one("datasets.shuffle_tokens", "data.shuffle_tags", flag, True, True),
-    some("datasets.token_dropout_rate", _tag_dropout, 0.1, {"data.tag_dropout": 0.1}),
+    some("datasets.token_dropout_rate", t.tag_dropout, 0.1, {"data.tag_dropout": 0.1}),
     some("datasets.resolution", sizes, [512, 768], {"data.resolution": 512, "data.more_resolutions": [768]}),
     one("datasets.buckets", "data.buckets", flag, True, True),
     one("datasets.flip_x", "data.flip", flag, True, True),
-    some("datasets.random_crop", _crops, False, {"data.crops": 1}),
+    some("datasets.random_crop", t.crops, False, {"data.crops": 1}),
     no("datasets.flip_y", "pictures are mirrored left to right only"),
     one("datasets.mask_path", "data.mask_folder", str, "masks", "masks"),
     one("datasets.alpha_mask", "data.alpha", v.alpha, True, "mask"),
@@ -213,17 +88,17 @@ ROWS = (
     some("train.gradient_accumulation_steps train.gradient_accumulation", accumulated("train.batch_size"), 4,
          {"training.batch_size": 8, "training.micro_batch": 2}, {"train.batch_size": 2}),
     one("train.gradient_checkpointing", "training.gradient_checkpointing", flag, True, True),
-    some("train.lr", _rate, 1e-4, {"optimizer.learning_rate": 1e-4}),
-    one("train.unet_lr", "optimizer.learning_rate", number, 1e-4, 1e-4),
-    some("train.text_encoder_lr", _text_rate, 1e-5, {"optimizer.text_learning_rate": 1e-5}),
-    some("train.optimizer", _optimizer, "adamw8bit", {"optimizer.name": "adamw8bit"}),
+    some("train.lr", t.rate, 1e-4, {"optimizer.learning_rate": 1e-4}),
+    some("train.unet_lr", t.unet_rate, 1e-4, {"optimizer.learning_rate": 1e-4}),
+    some("train.text_encoder_lr", t.text_rate, 1e-5, {"optimizer.text_learning_rate": 1e-5}),
+    some("train.optimizer", optimizer, "adamw8bit", {"optimizer.name": "adamw8bit"}),
     one("train.optimizer_params.weight_decay", "optimizer.weight_decay", number, 1e-4, 1e-4),
     some("train.optimizer_params.betas", v.betas, [0.9, 0.99], {"optimizer.betas": [0.9, 0.99]}),
-    some("train.lr_scheduler", _schedule, "cosine", {"optimizer.schedule": "cosine", "optimizer.final": 0,
+    some("train.lr_scheduler", t.schedule, "cosine", {"optimizer.schedule": "cosine", "optimizer.final": 0,
          "optimizer.warmup": 0}),
     above("optimizer.clip_norm", "train.max_grad_norm", 1.0, 1),
-    some("train.ema_config.use_ema", _ema, True, {"training.average": "ema"}),
-    some("train.ema_config.ema_decay", _decay, 0.99, {"training.ema_decay": 0.99}, {"training.average": "ema"}),
+    some("train.ema_config.use_ema", t.ema, True, {"training.average": "ema"}),
+    some("train.ema_config.ema_decay", t.decay, 0.99, {"training.ema_decay": 0.99}, {"training.average": "ema"}),
     one("train.seed", "training.seed", number, 42, 42),
     # objectives
     some("train.min_snr_gamma train.snr_gamma", v.min_snr, 5,
@@ -247,26 +122,27 @@ ROWS = (
        "train.blank_prompt_preservation train.blank_prompt_preservation_multiplier",
        "data.regularisation and masks are what keeps the base model as it is"),
     # what is kept and shown
-    some("save.dtype", _dtype("output.dtype"), "float16", {"output.dtype": "float16"}),
+    some("save.dtype", t.dtype("output.dtype"), "float16", {"output.dtype": "float16"}),
     above("training.save_every", "save.save_every", 250, 250),
     no("save.max_step_saves_to_keep save.save_format", "no adapter is deleted, and all are .safetensors files"),
     no("save.push_to_hub save.hf_repo_id save.hf_private", "nothing is uploaded"),
     above("preview.every", "sample.sample_every", 250, 250),
-    some("sample.prompts", _prompts, ["[trigger], a cat --d 1"], {"preview.prompts": ["inkwash, a cat"]},
-         {"trigger_word": "inkwash"}),
-    some("sample.samples", _prompts, [{"prompt": "a cat"}], {"preview.prompts": ["a cat"]}),
+    some("sample.prompts", prompts.ai_toolkit, ["[trigger], a cat --d 1"],
+         {"preview.prompts": ["inkwash, a cat --d 1"]}, {"trigger_word": "inkwash"}),
+    some("sample.samples", prompts.ai_toolkit, [{"prompt": "a cat", "seed": 3}], {"preview.prompts": ["a cat --d 3"]}),
+    some("sample.neg", t.negative, "ugly", {"preview.negative": "ugly"}),
     one("sample.seed", "preview.seed", number, 42, 42),
     one("sample.guidance_scale", "preview.guidance", number, 4, 4),
     one("sample.sample_steps", "preview.inference_steps", number, 20, 20),
-    some("sample.network_multiplier", _strength, 0.8, {"preview.strengths": [0.0, 0.8]}),
-    no("sample.sampler sample.width sample.height sample.neg sample.walk_seed sample.format sample.guidance_rescale "
+    some("sample.network_multiplier", t.strength, 0.8, {"preview.strengths": [0.0, 0.8]}),
+    no("sample.sampler sample.width sample.height sample.walk_seed sample.format sample.guidance_rescale "
        "sample.sample_start_step sample.fps sample.num_frames sample.adapter_conditioning_scale",
        "samples are drawn at the size that is trained, with the base model's own scheduler"),
 )  # fmt: skip
 #: parts of the file that have no like here, whatever is in them
 NOT_READ = {
     "train.lr_scheduler_params.": "the rate falls once, from the end of the warm-up to the last step",
-    "train.optimizer_params.": "it is the optimizer's own default here", "meta.": "it is about the other program",
+    "train.optimizer_params.": OWN_SETTINGS, "meta.": "it is about the other program",
     "network.network_kwargs.": "lora.targets says which modules have a layer",
     "embedding.": "embeddings are not trained",
     "adapter.": "other kinds of adapters are not trained", "slider.": "sliders are not trained",

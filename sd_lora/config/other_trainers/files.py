@@ -18,6 +18,7 @@ from sd_lora.config.other_trainers.row import is_off, is_unset
 from sd_lora.config.other_trainers.table import AI_TOOLKIT, KOHYA, ONETRAINER, Trainer
 from sd_lora.config.schema import SECTIONS
 from sd_lora.errors import ConfigError, printable, reason
+from sd_lora.storage.text import read_text
 
 _MAX_BYTES = 1_000_000
 #: names that only kohya's scripts or their GUI have
@@ -26,6 +27,8 @@ _KOHYAS = frozenset({
     "text_encoder_lr", "optimizer_type", "LoRA_type", "max_train_steps", "max_train_epochs", "train_batch_size",
     "lr_scheduler", "output_name", "dataset_config",
 })  # fmt: skip
+#: settings that hold others
+_LISTS = ("network_args", "optimizer_args", "lr_scheduler_args")
 #: what a dataset TOML says that is a setting of the run here
 _OF_DATASETS = (
     "resolution", "batch_size", "enable_bucket", "bucket_no_upscale", "min_bucket_reso", "max_bucket_reso",
@@ -49,11 +52,11 @@ def read_any(path: str | Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise ConfigError(f"{path} is larger than {_MAX_BYTES // 1000} kB; name a config file")
-        text = path.read_text("utf-8-sig")
+        text = read_text(path)
     except FileNotFoundError as error:
         raise ConfigError(f"{path} does not exist; name a config file of another trainer") from error
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not text in UTF-8; name a config file of another trainer") from error
+        raise ConfigError(f"{path} is not text in UTF-8 or UTF-16; name a config file of another trainer") from error
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {reason(error)}") from error
     kind = {".json": "JSON", ".yaml": "YAML", ".yml": "YAML"}.get(path.suffix.lower(), "TOML")
@@ -128,10 +131,13 @@ def flat(path: str | Path) -> Flat:
 
 def _not_one(path: Path, content: Mapping[str, Any]) -> str:
     if "datasets" in content:
-        return f"{path} is a dataset file, which needs no import; give it as the FOLDER: sd-lora train {path}"
+        return (
+            f"{path} is a dataset file, which needs no import; give it as the FOLDER: sd-lora train "
+            f"{shlex.quote(str(path))}"
+        )
     ours = [section for section in content if section in SECTIONS]
     if ours:
-        return f"{path} is a config of sd-lora already; use it with --preset {path}"
+        return f"{path} is a config of sd-lora already; use it with --preset {shlex.quote(str(path))}"
     return f"{path} is no config of kohya's scripts, kohya_ss, OneTrainer or ai-toolkit; name one of these"
 
 
@@ -142,12 +148,44 @@ def _kohya(content: Mapping[str, Any], home: Path) -> Flat:
     laid = {key: inner for name, value in content.items()
             for key, inner in (value.items() if isinstance(value, Mapping) else [(name, value)])}  # fmt: skip
     more = _dataset(given, laid.get("dataset_config"), home)
-    for key, inner in laid.items():
-        if key in ("network_args", "optimizer_args", "lr_scheduler_args") and not is_unset(inner):
+    _add(given, laid, replace=False)
+    typed: dict[str, Any] = {}
+    _add(typed, _command_line(str(laid.get("additional_parameters") or "")))
+    for name in typed:  # which counts more than the page, and perhaps by another name
+        row = KOHYA.row(name)
+        for other in {name, *(row.names if row else ())} & given.keys():
+            more[other] = f"additional_parameters has {name}"
+            del given[other]
+    return Flat(KOHYA, {**given, **typed}, more)
+
+
+def _add(given: dict[str, Any], settings: Mapping[str, Any], *, replace: bool = True) -> None:
+    """Add `settings` of kohya's to `given`, those in a list of ``key=value`` one by one."""
+    for key, inner in settings.items():
+        if key in _LISTS and not is_unset(inner):
             given.update(_arguments(key, inner))
+        elif replace or key not in given:
+            given[key] = inner
+
+
+def _command_line(text: str) -> dict[str, Any]:
+    """The options in `text`, as they are typed: ``--name``, ``--name value``, ``--name=value``, ``--name a=1 b=2``."""
+    try:
+        words = shlex.split(text)
+    except ValueError:  # a quote that is not closed
+        words = text.split()
+    options: dict[str, Any] = {}
+    name = ""
+    for word in words:
+        if re.match(r"--[A-Za-z]", word):
+            name, equals, value = word[2:].partition("=")
+            options[name] = value if equals else True
+        elif name:
+            before = options[name]
+            options[name] = word if before is True else [*(before if isinstance(before, list) else [before]), word]
         else:
-            given.setdefault(key, inner)
-    return Flat(KOHYA, given, more)
+            options[word] = True
+    return options
 
 
 def _dataset(given: dict[str, Any], name: Any, home: Path) -> dict[str, str]:
@@ -183,10 +221,11 @@ def _onetrainer(content: Mapping[str, Any], home: Path) -> Flat:
     if usable:
         given.update(_leaves(usable[0], "concepts."))
     samples = _tables(content.get("samples")) or _beside(content.get("sample_definition_file_name"), home)
-    prompts = [str(sample.get("prompt")) for sample in samples if sample.get("prompt")]
-    if prompts:
-        given["samples.prompt"] = prompts
-        given.update({f"samples.{key}": value for key, value in samples[0].items() if key != "prompt"})
+    drawn = [sample for sample in samples if not is_off(sample.get("enabled", True))]
+    more |= {f"samples[{number}] ({printable(str(sample.get('prompt')))})": "it is switched off"
+             for number, sample in enumerate(samples) if sample not in drawn}  # fmt: skip
+    if drawn:
+        given["samples"] = drawn
     return Flat(ONETRAINER, given, more)
 
 
@@ -198,7 +237,7 @@ def _beside(name: Any, home: Path) -> list[dict[str, Any]]:
     for place in (home / str(name), home.parent / str(name), Path(str(name))):
         if name and place.is_file():
             try:
-                content = json.loads(place.read_text("utf-8"))
+                content = json.loads(read_text(place))
             except (OSError, ValueError) as error:
                 raise ConfigError(f"{place} cannot be read as JSON: {error}") from error
             return _tables(content)

@@ -4,23 +4,27 @@ that has no like here."""
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from sd_lora.config.conflicts import conflicts
 from sd_lora.config.other_trainers.files import Flat, flat
-from sd_lora.config.other_trainers.row import Made
-from sd_lora.config.reading import parse_config, wrong_value
-from sd_lora.config.schema import SECTIONS, toml_value
+from sd_lora.config.other_trainers.row import Made, Row
+from sd_lora.config.reading import parse_config, unjudged, wrong_value
+from sd_lora.config.schema import SECTIONS, RunConfig, toml_value
 from sd_lora.errors import ConfigError, printable
 
 #: what belongs to no computer but the one it was written on
 _SECRET = ("_token", "api_key")
+_SETTING = rf"(?:{'|'.join(SECTIONS)})\.[a-z_0-9]+"
 #: setting → others, without which its default counts
 _INSTEAD = {
     "max_train_steps": ("max_train_epochs", "epoch"), "optimizer_type": ("use_8bit_adam", "use_lion_optimizer"),
     "lr_warmup_steps": ("lr_warmup",), "network.alpha": ("network.linear_alpha",),
+    "caption_extension": ("LoRA_type", "dataset_config"),
 }  # fmt: skip
 
 
@@ -64,19 +68,33 @@ class Imported:
         }
 
 
-def import_file(path: str | Path) -> Imported:
-    """What the config of another trainer in `path` is here. ConfigError if it is none, or cannot be trained here."""
+def import_file(path: str | Path, judge: Callable[[RunConfig], list[str]] = conflicts) -> Imported:
+    """What the config of another trainer in `path` is here. ConfigError if it is none, or cannot be trained here.
+
+    `judge` says which settings cannot act, a sentence each; they are left out, with its reason.
+    """
     read = flat(path)
     made = Imported(read.trainer.title, printable(Path(path).name))
     defaults = {name: value for name, value in read.trainer.defaults.items() if not _has(read, name)}
     given = {**defaults, **read.given}
+    try:
+        _fill(made, read, defaults, given)
+    except ConfigError as error:
+        raise ConfigError(f"{path} is not imported: {error}") from error
+    _settle(made, judge)
+    _checked(made, path)
+    return made
+
+
+def _fill(made: Imported, read: Flat, defaults: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Take over what is given, and then the defaults of what is not."""
     for name, value in read.given.items():
         _take(made, read, name, value, given)
     for name, why in read.more.items():
         made.not_here.append((printable(name), "…", why))
     for name, value in defaults.items():
         row = read.trainer.row(name)
-        settings, note = row.read(value, given) if row else ({}, "")
+        settings, note = _settings_of(row, value, given) if row else ({}, "")
         source = f"{_shown(name, value)}, {read.trainer.whose} default"
         for setting, read_value in settings.items():
             if setting not in made.settings:
@@ -84,8 +102,6 @@ def import_file(path: str | Path) -> Imported:
                 made.sources[setting] = [f"{name} = {source}"]
         if row and note and not settings and not row.becomes.keys() & made.settings.keys():
             made.not_here.append((name, source, note))
-    _checked(made, path)
-    return made
 
 
 def _has(read: Flat, name: str) -> bool:
@@ -100,7 +116,7 @@ def _take(made: Imported, read: Flat, name: str, value: Any, given: Mapping[str,
     if row is None:
         made.unknown.append((printable(name), shown))
         return
-    settings, note = row.read(value, given)
+    settings, note = _settings_of(row, value, given)
     for setting, read_value in settings.items():
         wrong = wrong_value(setting, read_value)
         if not wrong and made.settings.get(setting, read_value) != read_value:
@@ -114,14 +130,45 @@ def _take(made: Imported, read: Flat, name: str, value: Any, given: Mapping[str,
         made.not_here.append((printable(name), shown, note or "off, as it is here"))
 
 
+def _settings_of(row: Row, value: Any, given: Mapping[str, Any]) -> tuple[Made, str]:
+    """What a row makes of `value`. ConfigError if no part of the model is trained."""
+    settings, note = row.read(value, given)
+    if settings.get("lora.targets") == []:
+        raise ConfigError(
+            "neither the UNet nor a text encoder is trained, as rates of 0 or switches leave both out; give one a rate "
+            "above 0, or switch it on"
+        )
+    return settings, note
+
+
+def _settle(made: Imported, judge: Callable[[RunConfig], list[str]]) -> None:
+    """Leave out, with the reason, what cannot act beside the other settings."""
+    for _ in range(len(made.settings)):
+        for sentence in judge(unjudged(_tree(made.settings))):
+            remedy = re.findall(rf"leave ({_SETTING})", sentence)  # which the first setting of a sentence is elsewhere
+            named = [setting for setting in remedy + re.findall(_SETTING, sentence) if setting in made.settings]
+            if named:
+                break
+        else:
+            return
+        del made.settings[named[0]]
+        for source in made.sources.pop(named[0]):
+            name, _, value = source.partition(" = ")
+            made.not_here.append((name, value, sentence.partition("; ")[0]))
+
+
+def _tree(settings: Made) -> dict[str, dict[str, Any]]:
+    tree: dict[str, dict[str, Any]] = {}
+    for setting, value in settings.items():
+        section, _, key = setting.partition(".")
+        tree.setdefault(section, {})[key] = value
+    return tree
+
+
 def _checked(made: Imported, path: str | Path) -> None:
     """ConfigError if the settings, each usable alone, cannot act together."""
-    table: dict[str, dict[str, Any]] = {}
-    for setting, value in made.settings.items():
-        section, _, key = setting.partition(".")
-        table.setdefault(section, {})[key] = value
     try:
-        parse_config([(made.file, table)])
+        parse_config([(made.file, _tree(made.settings))])
     except ConfigError as error:
         raise ConfigError(f"{path} becomes settings that cannot act together: {error}") from error
 

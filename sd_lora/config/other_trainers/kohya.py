@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from sd_lora.config.other_trainers import kohya_layers as layers
+from sd_lora.config.other_trainers import kohya_rates as rates
 from sd_lora.config.other_trainers import kohya_values as v
+from sd_lora.config.other_trainers import prompts
+from sd_lora.config.other_trainers.optimizers import OWN_SETTINGS, optimizer
 from sd_lora.config.other_trainers.row import (
     above,
     accumulated,
@@ -23,9 +26,10 @@ _IN_STEPS = "it is in steps here; sd-lora plan shows how many an epoch has"
 
 #: what counts there where nothing is set
 DEFAULTS = {
-    "network_module": "networks.lora", "network_alpha": 1, "max_train_steps": 1600, "lr_scheduler": "constant",
-    "lr_warmup_steps": 0, "optimizer_type": "AdamW", "learning_rate": 2e-6, "caption_dropout_rate": 0,
-    "flip_aug": False, "random_crop": False, "enable_bucket": False,
+    "network_module": "networks.lora", "network_dim": 4, "network_alpha": 1, "max_train_steps": 1600,
+    "lr_scheduler": "constant", "lr_warmup_steps": 0, "optimizer_type": "AdamW", "learning_rate": 2e-6,
+    "caption_dropout_rate": 0, "caption_extension": ".caption", "flip_aug": False, "random_crop": False,
+    "enable_bucket": False, "masked_loss": False,
 }  # fmt: skip
 
 ROWS = (
@@ -87,8 +91,8 @@ ROWS = (
        "each image is trained alone, without a second one that steers it"),
     no("network_multiplier custom_attributes debug_dataset dataset_class", "it is not used here"),
     # the adapter
-    one("network_dim", "lora.rank", number, "32", 32),
-    one("network_alpha", "lora.alpha", number, "16", 16),
+    some("network_dim", layers.rank, "32", {"lora.rank": 32}),
+    some("network_alpha", layers.alpha, "16", {"lora.alpha": 16}),
     some("network_module LoRA_type", layers.module, "networks.lora",
          {"lora.targets": ["attn", "ff", "proj", "text", "text_ff"]}),
     some("network_args.conv_dim conv_dim", layers.conv_rank, "8", {
@@ -110,17 +114,21 @@ ROWS = (
     no("network_args.loraplus_unet_lr_ratio loraplus_unet_lr_ratio network_args.loraplus_text_encoder_lr_ratio "
        "loraplus_text_encoder_lr_ratio", "optimizer.plus_ratio is one for all layers"),
     no("network_args.algo", "network_module and lora.variant hold it"),
-    no("network_args.preset LyCORIS_preset", "lora.targets says which modules have a layer"),
+    no("network_args.preset LyCORIS_preset", "lora.targets has the modules of LyCORIS' own presets"),
+    some("network_args.factor factor", layers.factor, 8, {"lora.factor": 8}),
+    some("network_args.full_matrix full_matrix", layers.full_matrix, True,
+         {"lora.rank": layers.MOST, "lora.alpha": layers.MOST}),
     no("network_args.block_dims network_args.block_alphas network_args.conv_block_dims network_args.conv_block_alphas "
        "block_dims block_alphas conv_block_dims conv_block_alphas conv_dims conv_alphas",
        "lora.ranks and lora.alphas give parts of the model another rank and alpha, by pattern"),
     no("network_args.down_lr_weight network_args.mid_lr_weight network_args.up_lr_weight down_lr_weight mid_lr_weight "
        "up_lr_weight block_lr_zero_threshold network_args.block_lr_zero_threshold",
        "all blocks have one learning rate; leave blocks out with patterns in lora.targets"),
-    no("decompose_both factor unit constrain rescaled train_norm use_cp use_tucker use_scalar rank_dropout_scale "
-       "bypass_mode train_on_input network_args.factor network_args.use_tucker network_args.decompose_both "
-       "network_args.rank_dropout_scale network_args.bypass_mode network_args.use_scalar network_args.train_norm",
-       "it belongs to LyCORIS' own variants"),
+    no("decompose_both network_args.decompose_both network_args.unbalanced_factorization",
+       "LoKr's smaller matrix is always complete, and the smaller factor comes first"),
+    no("unit constrain rescaled train_norm use_cp use_tucker use_scalar rank_dropout_scale bypass_mode train_on_input "
+       "network_args.use_tucker network_args.rank_dropout_scale network_args.bypass_mode network_args.use_scalar "
+       "network_args.train_norm", "what LyCORIS can vary besides is not trained"),
     # how long and how fast
     some("max_train_steps", v.steps, "1600", {"training.steps": 1600}),
     some("max_train_epochs", v.epochs, 10, {"training.epochs": 10}),
@@ -130,12 +138,12 @@ ROWS = (
     some("gradient_accumulation_steps", accumulated("train_batch_size", "batch_size"), "4",
          {"training.batch_size": 8, "training.micro_batch": 2}, {"train_batch_size": 2}),
     one("gradient_checkpointing", "training.gradient_checkpointing", flag, True, True),
-    some("learning_rate", layers.learning_rate, "0,0001", {"optimizer.learning_rate": 0.0001}),
-    some("unet_lr", layers.unet_rate, 1e-4, {"optimizer.learning_rate": 1e-4}),
-    some("text_encoder_lr text_encoder_lr1", layers.text_rate, "5e-5", {"optimizer.text_learning_rate": 5e-5}),
+    some("learning_rate", rates.learning_rate, "0,0001", {"optimizer.learning_rate": 0.0001}),
+    some("unet_lr", rates.unet_rate, 1e-4, {"optimizer.learning_rate": 1e-4}),
+    some("text_encoder_lr text_encoder_lr1", rates.text_rate, "5e-5", {"optimizer.text_learning_rate": 5e-5}),
     no("text_encoder_lr2", "the text encoders have one rate, optimizer.text_learning_rate"),
     no("stop_text_encoder_training stop_text_encoder_training_pct", "training.text_steps says after how many steps"),
-    some("optimizer_type optimizer", v.optimizer, "Lion", {"optimizer.name": "lion", "optimizer.weight_decay": 0.0}),
+    some("optimizer_type optimizer", optimizer, "Lion", {"optimizer.name": "lion", "optimizer.weight_decay": 0.0}),
     some("use_8bit_adam", lambda value, _: {"optimizer.name": "adamw8bit"} if flag(value) else {}, True,
          {"optimizer.name": "adamw8bit"}),
     some("use_lion_optimizer", lambda value, _: {"optimizer.name": "lion"} if flag(value) else {}, True,
@@ -144,7 +152,7 @@ ROWS = (
     some("optimizer_args.betas", v.betas, "0.9,0.99", {"optimizer.betas": [0.9, 0.99]}),
     no("optimizer_args.decouple", "weight decay is always decoupled from the gradient"),
     no("optimizer_args.d_coef optimizer_args.d0 optimizer_args.use_bias_correction optimizer_args.safeguard_warmup "
-       "optimizer_args.growth_rate optimizer_args.eps", "it is the optimizer's own default here"),
+       "optimizer_args.growth_rate optimizer_args.eps", OWN_SETTINGS),
     no("optimizer_args.relative_step optimizer_args.scale_parameter optimizer_args.warmup_init",
        "Adafactor has the rate that optimizer.learning_rate and the schedule say"),
     above("optimizer.clip_norm", "max_grad_norm", 1, 1, "0 does not clip there; here a norm is always set"),
@@ -188,7 +196,7 @@ ROWS = (
     no("save_model_as", "adapters are .safetensors files"),
     no("no_metadata training_comment metadata_title metadata_author metadata_description metadata_license "
        "metadata_tags", "the metadata says what was trained, on what and how"),
-    some("sample_prompts", v.prompts, "a cat --n blurry --ss ddim\na dog",
+    some("sample_prompts", prompts.prompts, "a cat --n blurry --ss ddim\na dog",
          {"preview.prompts": ["a cat --n blurry", "a dog"]}),
     above("preview.every", "sample_every_n_steps", 250, 250),
     no("sample_every_n_epochs", f"preview.every draws samples; {_IN_STEPS}"),
@@ -215,6 +223,6 @@ ROWS = (
        "enable_all_linear save_clip train_double_block_indices train_single_block_indices train_lora_ggpo",
        "it belongs to another family"),
     no("no_token_padding", "captions are padded as the base model's own pipeline does"),
-    no("config_file output_config additional_parameters save_as_bool",
-       "it is about the other trainer's files or command line"),
+    no("config_file output_config save_as_bool", "it is about the other trainer's files"),
+    no("additional_parameters network_args optimizer_args", "what is in it is read one by one"),
 )  # fmt: skip

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import Any
 
-from sd_lora.config.other_trainers.kohya_layers import OPTIMIZERS
+from sd_lora.config.other_trainers.optimizers import averages
 from sd_lora.config.other_trainers.row import Given, Made, Read, choice, first, flag, is_off, number, numbers
 
-#: of kohya's prompt options, those that are read here
-_OPTION = re.compile(r"[nwhdsl] \S", re.IGNORECASE)
-_EXACT = ("adamw", "adamw8bit", "adafactor", "prodigy", "lion", "schedule-free", "adamwschedulefree")
 SCHEDULES = {
     "constant": "constant", "constant_with_warmup": "constant", "cosine": "cosine", "linear": "linear",
     "polynomial": "polynomial", "cosine_with_restarts": "cosine", "cosine_with_min_lr": "cosine",
@@ -61,19 +57,6 @@ def percent(value: Any, given: Given) -> Read:
     return warmup(number(value) / 100, given)
 
 
-def optimizer(value: Any, given: Given) -> Read:
-    """The optimizer of that name, or the nearest, with the weight decay that it has there."""
-    name = str(value).lower().rpartition(".")[2]
-    known, decay = OPTIMIZERS.get(name, ("prodigy" if name.startswith("dadapt") else "", 0.0))
-    if not known:
-        raise ValueError(f"there is no {value} here; the run would use optimizer.name=adamw")
-    made: Made = {"optimizer.name": known}
-    if decay != 0.01 and first(given, "optimizer_args.weight_decay", "weight_decay", "optimizer.weight_decay") is None:
-        made["optimizer.weight_decay"] = decay
-    exact = name in _EXACT or name in ("schedule_free_adamw", "adamw_8bit")
-    return made, "" if exact else f"there is no {value} here; the nearest is {known}"
-
-
 def betas(value: Any, _: Given) -> Read:
     each = numbers(value)
     if len(each) != 2:
@@ -85,7 +68,7 @@ def scheduler(value: Any, given: Given) -> Read:
     """The schedule, which falls to nothing there and to a share of the peak here."""
     name = str(value).lower()
     schedule = SCHEDULES.get(name)
-    if str(first(given, "optimizer_type", "optimizer", default="")).lower().endswith("schedulefree"):
+    if averages(given):
         return {"optimizer.schedule": "constant"}, "a schedule-free optimizer has none"
     if schedule is None:
         constant: Made = {"optimizer.schedule": "constant"}
@@ -108,11 +91,9 @@ def power(value: Any, given: Given) -> Read:
 
 
 def terminal(value: Any, given: Given) -> Read:
-    if not flag(value):
-        return {}
-    if not is_off(given.get("min_snr_gamma", 0)) or not is_off(given.get("debiased_estimation_loss", 0)):
-        return {}, "min-SNR and debiased weighting give the end of the schedule no weight, so that it would do nothing"
-    return {"training.zero_terminal_snr": True}
+    if flag(value) and first(given, "network_module", "LoRA_type") and is_off(given.get("v_parameterization")):
+        return {}, "it is for bases that predict v, and v_parameterization is off"
+    return {"training.zero_terminal_snr": True} if flag(value) else {}
 
 
 def min_snr(value: Any, _: Given) -> Read:
@@ -143,6 +124,7 @@ def timesteps(_: Any, given: Given) -> Read:
     """The range of timesteps of 1000, as a share."""
     low = number(first(given, "min_timestep", "train.min_denoising_steps", default=0)) / 1000
     high = number(first(given, "max_timestep", "train.max_denoising_steps", default=1000)) / 1000
+    high = 1.0 if high == 0.999 else high  # the last one, where they are counted from 0
     return {} if (low, high) == (0, 1) else {"training.timestep_range": [low, high]}
 
 
@@ -187,18 +169,6 @@ def output_folder(value: Any, given: Given) -> Read:
     """A folder of the run's own in the folder of all."""
     name = str(first(given, "output_name", "name", default="last"))
     return {"output.folder": str(Path(str(value)) / name)}
-
-
-def prompts(value: Any, _: Given) -> Read:
-    """Prompts, a line each, or a file of them; options that are read here stay, others such as ``--ss`` are cut off."""
-    text = str(value)
-    if "\n" not in text and Path(text).suffix in (".txt", ".json", ".toml"):
-        return {"preview.prompts_file": text}
-    lines = [line.strip() for line in text.splitlines()]
-    each = [line.split(" --") for line in lines if line and not line.startswith("#")]
-    kept = [" --".join([head, *(option for option in options if _OPTION.match(option))]) for head, *options in each]
-    cut = any(not _OPTION.match(option) for _, *options in each for option in options)
-    return {"preview.prompts": [line for line in kept if line]}, "without options such as --ss" if cut else ""
 
 
 def trackers(value: Any, _: Given) -> Read:

@@ -4,7 +4,9 @@ concept ``concepts.``."""
 from __future__ import annotations
 
 from sd_lora.config.other_trainers import onetrainer_values as v
-from sd_lora.config.other_trainers.kohya_layers import TEXT, UNET
+from sd_lora.config.other_trainers import prompts
+from sd_lora.config.other_trainers.kohya_layers import MOST, TEXT, UNET
+from sd_lora.config.other_trainers.optimizers import OWN_SETTINGS, optimizer
 from sd_lora.config.other_trainers.row import (
     above,
     accumulated,
@@ -28,6 +30,7 @@ DEFAULTS = {
     "lora_alpha": 1.0, "lora_rank": 16, "learning_rate_scheduler": "CONSTANT", "learning_rate_warmup_steps": 200,
     "epochs": 100, "optimizer.optimizer": "ADAMW", "layer_filter_preset": "full", "concepts.text.keep_tags_count": 1,
     "text_encoder.dropout_probability": 0.0, "learning_rate": 3e-6, "resolution": "512",
+    "masked_training": False,
 }  # fmt: skip
 ROWS = (
     one("base_model_name", "model.base", str, "runwayml/stable-diffusion-v1-5", "runwayml/stable-diffusion-v1-5"),
@@ -64,23 +67,28 @@ ROWS = (
          {"concepts.text.enable_tag_shuffling": True}),
     some("concepts.text.tag_dropout_probability", v.tag_dropout, 0.1, {"data.tag_dropout": 0.1}),
     no("concepts.text.tag_dropout_enable concepts.text.tag_dropout_mode", "data.tag_dropout says it"),
-    no("concepts.text.prompt_source concepts.text.prompt_path", "captions are read beside the images or from a table"),
+    some("concepts.text.prompt_source", v.captions, "filename", {"data.captions_from": "name"}),
+    no("concepts.text.prompt_path", "captions are read beside the images or from a table"),
     some("text_encoder.dropout_probability", lambda value, _: {
         "training.caption_dropout": number(value)}, 0.05, {"training.caption_dropout": 0.05}),
     no("latent_caching latent_caching_epochs image_caching text_caching cache_dir clear_cache_before_training "
        "only_cache", "encoded images and captions are always kept; data.cache names a folder that runs share"),
     # the adapter
-    one("lora_rank", "lora.rank", number, 32, 32),
-    one("lora_alpha", "lora.alpha", number, 1.0, 1),
-    some("lora_decompose", lambda value, _: {"lora.variant": "dora"} if flag(value) else {}, True,
-         {"lora.variant": "dora"}),
+    some("lora_rank", v.rank, 32, {"lora.rank": 32}),
+    some("lora_alpha", v.alpha, 1.0, {"lora.alpha": 1}),
+    some("lora_decompose", v.decompose, True, {"lora.variant": "dora"}),
     no("lora_decompose_norm_epsilon lora_decompose_output_axis", "DoRA's norm is as its paper has it"),
-    some("peft_type", choice("lora.variant", {"lora": "lora"}), "LORA", {"lora.variant": "lora"}),
+    some("peft_type", v.variant, "LOHA", {"lora.variant": "loha"}),
+    some("lokr_dim", v.lokr_rank, 8, {"lora.rank": 8}, {"peft_type": "LOKR"}),
+    some("lokr_decompose_factor lokr_factor", v.factor, 8, {"lora.factor": 8}, {"peft_type": "LOKR"}),
+    some("lokr_full_matrix", v.full_matrix, True, {"lora.rank": MOST, "lora.alpha": MOST}, {"peft_type": "LOKR"}),
     some("layer_filter_preset", v.targets, "attn-mlp", {"lora.targets": UNET}),
     no("layer_filter layer_filter_regex", "lora.targets has groups and patterns"),
     some("text_encoder.train train_text_encoder", v.text, True, {"lora.targets": [*UNET, *TEXT]}),
     no("text_encoder_2.train train_text_encoder_2 unet.train train_unet", "lora.targets says what is trained"),
-    no("text_encoder.stop_training_after text_encoder.stop_training_after_unit train_text_encoder_epochs "
+    some("text_encoder.stop_training_after", v.text_stop, 500, {"training.text_steps": 500},
+         {"text_encoder.stop_training_after_unit": "STEP"}),
+    no("text_encoder.stop_training_after_unit train_text_encoder_epochs "
        "text_encoder_2.stop_training_after text_encoder_2.stop_training_after_unit train_text_encoder_2_epochs",
        "training.text_steps says after how many steps"),
     no("unet.stop_training_after unet.stop_training_after_unit train_unet_epochs", "the UNet is trained to the end"),
@@ -94,11 +102,11 @@ ROWS = (
     some("gradient_accumulation_steps", accumulated("batch_size"), 2,
          {"training.batch_size": 8, "training.micro_batch": 4}, {"batch_size": 4}),
     some("learning_rate", v.rate, 3e-4, {"optimizer.learning_rate": 3e-4}),
-    one("unet.learning_rate unet_learning_rate", "optimizer.learning_rate", number, 3e-4, 3e-4),
+    some("unet.learning_rate unet_learning_rate", v.unet_rate, 3e-4, {"optimizer.learning_rate": 3e-4}),
     some("text_encoder.learning_rate text_encoder_learning_rate", v.text_rate, 1e-5,
          {"optimizer.text_learning_rate": 1e-5}),
     no("text_encoder_2.learning_rate text_encoder_2_learning_rate", "the text encoders have one rate"),
-    some("optimizer.optimizer optimizer", v.optimizer, "PRODIGY",
+    some("optimizer.optimizer optimizer", optimizer, "PRODIGY",
          {"optimizer.name": "prodigy", "optimizer.weight_decay": 0.0}),
     one("optimizer.weight_decay weight_decay", "optimizer.weight_decay", number, 0.1, 0.1),
     some("optimizer.beta1", v.betas, 0.8, {"optimizer.betas": [0.8, 0.999]}),
@@ -140,7 +148,8 @@ ROWS = (
     some("sample_after", v.every("preview.every", "sample_after_unit"), 100, {"preview.every": 100}),
     no("save_every_unit save_after_unit backup_after_unit sample_after_unit", "all is counted in steps"),
     no("sample_definition_file_name", "its prompts are read as preview.prompts, if that file is there"),
-    some("samples.prompt", lambda value, _: {"preview.prompts": value}, ["a cat"], {"preview.prompts": ["a cat"]}),
+    some("samples", prompts.samples, [{"prompt": "a cat", "negative_prompt": "bad", "width": 512, "seed": 42}],
+         {"preview.prompts": ["a cat --n bad --w 512 --d 42"]}),
     no("sample_skip_first sample_image_format samples_to_tensorboard non_ema_sampling",
        "preview.* says what is drawn"),
     some("tensorboard", lambda value, _: {"training.trackers": ["tensorboard"]} if flag(value) else {}, True,
@@ -167,10 +176,12 @@ NOT_READ = {
     "effnet_encoder.": "that part belongs to another family", "decoder": "that part belongs to another family",
     "unconditional_transformer.": "that part belongs to another family",
     "embedding.": "embeddings are not trained", "cloud.": "a run is on this machine", "secrets.": "a run is on this "
-    "machine", "optimizer_defaults.": "only the chosen optimizer counts", "optimizer.": "it is the optimizer's own "
-    "default here", "concepts.image.": "images are only cropped and mirrored", "concepts.text.": "captions are used as "
-    "they are written", "concepts.concept_stats.": "statistics of that program", "oft_": "there is no OFT here",
-    "lokr_": "it belongs to LoKr", "quantization.": "model.quantize chooses the type for all linear layers",
+    "machine", "optimizer_defaults.": "only the chosen optimizer counts", "optimizer.": OWN_SETTINGS,
+    "concepts.image.": "images are only cropped and mirrored",
+    "concepts.text.": "captions are used as they are written",
+    "concepts.concept_stats.": "statistics of that program", "oft_": "there is no OFT here",
+    "lokr_": "LoKr's smaller matrix is always complete, without a core, and its norm is not split off",
+    "quantization.": "model.quantize chooses the type for all linear layers",
     "vae.": "the VAE is not trained", "unet.": "lora.targets says what is trained", "text_encoder": "lora.targets says "
-    "what is trained", "samples.": "preview.* says how samples are drawn", "__version": "the version of that file",
+    "what is trained", "__version": "the version of that file",
 }  # fmt: skip

@@ -5,8 +5,17 @@ from __future__ import annotations
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
-from sd_lora.config.other_trainers.kohya_layers import OPTIMIZERS, TEXT, UNET
+from sd_lora.config.other_trainers.kohya_layers import (
+    COMPLETE,
+    COMPLETE_ALPHA,
+    MOST,
+    TEXT,
+    UNET,
+    lokr_factor,
+    text_targets,
+)
 from sd_lora.config.other_trainers.kohya_values import scheduler
+from sd_lora.config.other_trainers.optimizers import averages, one_rate, peak
 from sd_lora.config.other_trainers.row import Given, Made, Read, choice, first, flag, is_off, number
 
 DTYPES = {"float_16": "float16", "bfloat_16": "bfloat16", "float_32": "float32", "tfloat_32": "float32"}
@@ -14,54 +23,132 @@ _QUANTIZED = {"float_8": "fp8", "float_w8a8": "fp8", "int_8": "int8", "int_w8a8"
 _FILTERS = {"attn-mlp": UNET, "attn-only": ["attn"], "full": [*UNET, "conv"], "blocks": [*UNET, "conv"]}
 
 
-def _trains_text(given: Given) -> bool:
-    return any(flag(first(given, f"{part}.train", old, default="training_method" in given))
-               for part, old in (("text_encoder", "train_text_encoder"),))  # fmt: skip
+def _trains_text(given: Given, part: str = "", *, default: bool | None = None) -> bool:
+    """Whether a text encoder is trained; without `part`, whether any is."""
+    if not part:
+        return bool(_text_targets(given))
+    default = "training_method" in given if default is None else default
+    return flag(first(given, f"{part}.train", f"train_{part}", default=default))
+
+
+def _text_targets(given: Given) -> list[str]:
+    """Targets in the text encoders, of which SDXL has two; the second is as the first where nothing is said of it."""
+    one = _trains_text(given, "text_encoder")
+    second = "STABLE_DIFFUSION_XL" in str(given.get("model_type"))
+    return text_targets(one, _trains_text(given, "text_encoder_2", default=one) if second else one)
+
+
+def _trains_unet(given: Given) -> bool:
+    return flag(first(given, "unet.train", "train_unet", default=True))
 
 
 def targets(value: Any, given: Given) -> Read:
+    """The modules of a preset, in those parts that are trained."""
+    text = _text_targets(given)
+    if not _trains_unet(given):
+        return {"lora.targets": text}
     known = _FILTERS.get(str(value))
     if known is None:
         raise ValueError(f"write patterns for {value!r} into lora.targets; the run would train attn and ff")
-    return {"lora.targets": [*known, *(TEXT if _trains_text(given) else [])]}
+    return {"lora.targets": [*known, *text]}
 
 
 def text(value: Any, given: Given) -> Read:
+    """Whether the text encoders are trained."""
     if "layer_filter_preset" in given:
-        return {}, "lora.targets has text and text_ff" if flag(value) else "lora.targets has neither text nor text_ff"
+        return {}, "lora.targets has its modules" if flag(value) else "lora.targets has none of its modules"
     return {"lora.targets": [*UNET, *TEXT]} if flag(value) else {"lora.targets": UNET}
 
 
+def text_stop(value: Any, given: Given) -> Read:
+    """When the text encoders stop, which is in steps here."""
+    if "training_method" in given and not _trains_text(given):
+        return {}, "the text encoders are not trained"
+    unit = first(given, "text_encoder.stop_training_after_unit", default="EPOCH")
+    if unit == "STEP":
+        return {"training.text_steps": int(number(value))}
+    if unit == "NEVER" or (unit == "EPOCH" and number(value) >= number(first(given, "epochs", default=100))):
+        return {}, "the text encoders are trained to the end"
+    return {}, f"set training.text_steps to the steps of {value} {str(unit).lower()}s, which sd-lora plan shows"
+
+
+def variant(value: Any, given: Given) -> Read:
+    """The kind of the layers."""
+    read = choice("lora.variant", {"lora": "lora", "loha": "loha", "lokr": "lokr"})(value, given)
+    return ({}, "lora_decompose makes it DoRA") if decompose(True, given) == read else read
+
+
+def decompose(value: Any, given: Given) -> Read:
+    """DoRA, which is for LoRA only, there too."""
+    kind = str(first(given, "peft_type", default="LORA"))
+    if kind != "LORA":
+        return {}, f"it is for LoRA, and this is {kind}"
+    return {"lora.variant": "dora"} if flag(value) else {}
+
+
+def _is_lokr(given: Given) -> bool:
+    return first(given, "peft_type", default="LORA") == "LOKR"
+
+
+def _is_complete(given: Given) -> bool:
+    dim = number(first(given, "lokr_dim", default=0))
+    return _is_lokr(given) and (flag(first(given, "lokr_full_matrix", default=False)) or dim > MOST)
+
+
+def rank(value: Any, given: Given) -> Read:
+    """The rank, where LoKr has none of its own."""
+    if _is_complete(given) or (_is_lokr(given) and first(given, "lokr_dim") is not None):
+        return {}, "lokr_dim counts"
+    return {"lora.rank": number(value)}
+
+
+def lokr_rank(value: Any, given: Given) -> Read:
+    """LoKr's own rank."""
+    if _is_complete(given):
+        return {"lora.rank": MOST, "lora.alpha": MOST}, COMPLETE
+    return {"lora.rank": number(value)} if _is_lokr(given) else ({}, "it is for LoKr")
+
+
+def alpha(value: Any, given: Given) -> Read:
+    """Alpha, unless nothing is scaled by it."""
+    return ({}, COMPLETE_ALPHA) if _is_complete(given) else {"lora.alpha": number(value)}
+
+
+def factor(value: Any, given: Given) -> Read:
+    """How LoKr splits a weight."""
+    return lokr_factor(value) if _is_lokr(given) else ({}, "it is for LoKr")
+
+
+def full_matrix(value: Any, given: Given) -> Read:
+    """The switch for a LoKr without ranks."""
+    if not _is_lokr(given):
+        return {}, "it is for LoKr"
+    return ({"lora.rank": MOST, "lora.alpha": MOST}, COMPLETE) if flag(value) else {}
+
+
 def rate(value: Any, given: Given) -> Read:
+    """The rate of all layers, unless a part has its own."""
     made: Made = {}
+    note = ""
     if first(given, "unet.learning_rate", "unet_learning_rate") is None:
-        made["optimizer.learning_rate"] = number(value)
+        made, note = peak("optimizer.learning_rate", value, given)
     own = first(given, "text_encoder.learning_rate", "text_encoder_learning_rate")
-    if "layer_filter_preset" in given and _trains_text(given) and own is None and not _prodigy(given):
-        made["optimizer.text_learning_rate"] = number(value)
-    return made, "" if made else "the UNet's own rate counts"
+    if "layer_filter_preset" in given and _trains_text(given) and own is None and not one_rate(given):
+        of_text, note = peak("optimizer.text_learning_rate", value, given)
+        made |= of_text
+    return made, note or ("" if made else "the UNet's own rate counts")
 
 
-def _prodigy(given: Given) -> bool:
-    return "PRODIGY" in str(first(given, "optimizer.optimizer", "optimizer", default=""))
+def unet_rate(value: Any, given: Given) -> Read:
+    """The rate of the UNet's layers."""
+    return peak("optimizer.learning_rate", value, given)
 
 
 def text_rate(value: Any, given: Given) -> Read:
-    if ("layer_filter_preset" in given and not _trains_text(given)) or _prodigy(given):
+    """The rate of the text encoders' layers."""
+    if ("layer_filter_preset" in given and not _trains_text(given)) or one_rate(given):
         return {}, "no rate of the text encoders can act"
-    return {"optimizer.text_learning_rate": number(value)}
-
-
-def optimizer(value: Any, given: Given) -> Read:
-    name = str(value).lower()
-    known, decay = OPTIMIZERS.get(name, ("prodigy" if "dadapt" in name or "d_adapt" in name else "", 0.01))
-    if not known:
-        raise ValueError(f"there is no {value} here; the run would use optimizer.name=adamw")
-    made: Made = {"optimizer.name": known}
-    if decay != 0.01 and first(given, "weight_decay", "optimizer.weight_decay") is None:
-        made["optimizer.weight_decay"] = decay
-    same = known.replace("-", "_") in (name.replace("adamw_8bit", "adamw8bit"), "schedule_free")
-    return made, "" if same else f"there is no {value} here; the nearest is {known}"
+    return peak("optimizer.text_learning_rate", value, given)
 
 
 def betas(_: Any, given: Given) -> Read:
@@ -70,7 +157,7 @@ def betas(_: Any, given: Given) -> Read:
 
 
 def schedule(value: Any, given: Given) -> Read:
-    if "SCHEDULE_FREE_ADAMW" in str(first(given, "optimizer.optimizer", "optimizer", default="")):
+    if averages(given):
         return {"optimizer.schedule": "constant"}, "a schedule-free optimizer has none"
     return scheduler(value, given)
 
@@ -156,6 +243,13 @@ def separator(value: Any, given: Given) -> Read:
     if "concepts.path" in given and isinstance(keep(1, given), tuple):
         return {}, "tags are neither shuffled nor left out"
     return {"data.tag_separator": str(value).strip()}
+
+
+def captions(value: Any, _: Given) -> Read:
+    """Where captions are."""
+    if value == "filename":
+        return {"data.captions_from": "name"}
+    return {}, "captions are read beside the images" + ("" if value == "sample" else ", not from one file for all")
 
 
 def tag_dropout(value: Any, given: Given) -> Read:

@@ -178,8 +178,9 @@ def resolution(value: Any, _: Given) -> Read:
 
 
 def sizes(value: Any, _: Given) -> Read:
-    """One or several sides, which are trained in turn."""
-    each = [int(size) for size in numbers(value)]
+    """One or several sides, which are trained in turn; of ``512x768`` that of the square of the same area."""
+    parts = value if isinstance(value, list) else str(value).strip("[]() ").split(",")
+    each = [side(numbers(part)) if "x" in str(part) else int(number(part)) for part in parts if part != ""]
     if not each:
         raise ValueError(f"{value!r} names no size")
     return {"data.resolution": each[0], **({"data.more_resolutions": each[1:]} if each[1:] else {})}

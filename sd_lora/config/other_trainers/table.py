@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sd_lora.config.other_trainers import ai_toolkit, diffusers_scripts, kohya, onetrainer
+from sd_lora.config.other_trainers.optimizers import OWN_SETTINGS
 from sd_lora.config.other_trainers.row import Given, Made, Row, in_thousands, is_unset, no, number, readings, resolution
 from sd_lora.config.schema import SECTIONS, toml_value
 
@@ -38,7 +39,7 @@ class Trainer:
 
 KOHYA = Trainer("kohya", "kohya's scripts", kohya.ROWS, kohya.DEFAULTS, {
     "network_args.": "it belongs to a kind of layers that is not trained here",
-    "optimizer_args.": "it is the optimizer's own default here",
+    "optimizer_args.": OWN_SETTINGS,
     "lr_scheduler_args.": "the rate falls once, from the end of the warm-up to the last step",
     "sd3_": "it belongs to another family", "flux1_": "it belongs to another family", "flux_": "it belongs to another "
     "family", "t5xxl": "it belongs to another family", "clip_l": "it belongs to another family", "clip_g": "it belongs "
@@ -143,13 +144,13 @@ def _written(setting: str, value: Any) -> str:
     return str(value)
 
 
-def in_a_dataset(name: str, value: Any) -> str:
+def in_a_dataset(name: str, value: Any, given: Mapping[str, Any] | None = None) -> str:
     """What a setting of a dataset TOML that is not read from it is in the run's own config, as a clause; "" for a name
-    that nobody has."""
+    that nobody has. `given`: those beside it, on which it may depend."""
     row = KOHYA.row(name)
     if row is None:
         return ""
-    made, note = row.read(value, {name: value})
+    made, note = row.read(value, given or {name: value})
     if made:
         return f"is not read; here that is {' '.join(overrides(made))}"
     if row.convert is None:

@@ -224,10 +224,11 @@ def _subsets(content: Mapping[str, Any], name: str, notes: Notes) -> Iterator[_S
 
 def _settings(given: dict[str, Any], note: Callable[..., None]) -> _Settings:
     given = {_MUSUBI.get(key, key): value for key, value in given.items()}
+    everything = dict(given)
     for key in sorted(given.keys() - _Settings.model_fields.keys()):
         value = given.pop(key)
         shown_value = f"{clipped(key)} = {_shown(value)}"
-        here = in_a_dataset(key, value)
+        here = in_a_dataset(key, value, everything)
         if not here:
             known = [*_Settings.model_fields, *_MUSUBI, *(name for row in KOHYA.rows for name in row.names)]
             close = difflib.get_close_matches(key, known, n=1)
