@@ -16,7 +16,7 @@ from sd_lora.config.conflicts import (
     image_conflicts,
     optimizer_conflicts,
 )
-from sd_lora.config.schema import RunConfig
+from sd_lora.config.schema import DataConfig, RunConfig
 from sd_lora.data.dialects.prompts import sample_prompts
 from sd_lora.errors import AdapterError, ConfigError
 from sd_lora.lora.variants import VARIANTS
@@ -69,7 +69,7 @@ def check_settings(config: RunConfig, init: Path | None = None) -> None:
 def conflicts_on_any_base(config: RunConfig) -> list[str]:
     """Settings that cannot act whatever the base model, the device and the images are, a sentence each."""
     variant, file = VARIANTS[config.lora.variant], bool(config.lora.init)
-    optimizer, data = OPTIMIZERS[config.optimizer.name], config.data
+    optimizer = OPTIMIZERS[config.optimizer.name]
     facts = Facts(
         place="hub",
         optimizer=optimizer,
@@ -79,18 +79,22 @@ def conflicts_on_any_base(config: RunConfig) -> list[str]:
         needs_base=variant.needs_base and not file,
         trains_text=None if file else _trains_text(config.lora.targets, tuple(FAMILIES.values())),
     )
-    # a dataset TOML says itself of its folders what is varied
-    varied = data.shuffle_tags or data.tag_dropout > 0 or data.folder.lower().endswith(".toml")
-    images = ImageFacts(
-        side=data.resolution, prior=bool(data.regularisation), from_table=False, tags=True, shuffled=True, dropped=True,
-        varied=varied, transparent=True, masked=True, validation=True, syntax=True,
-    )  # fmt: skip
     return [
         *conflicts(config),
         *conflicts_with(config, facts),
         *optimizer_conflicts(config.optimizer, optimizer, "cuda"),
-        *image_conflicts(data, images),
+        *image_conflicts(config.data, image_facts(config.data)),
     ]
+
+
+def image_facts(data: DataConfig) -> ImageFacts:
+    """Images on which every setting acts that can act on any."""
+    # a dataset TOML says itself of its folders what is varied
+    varied = data.shuffle_tags or data.tag_dropout > 0 or data.folder.lower().endswith(".toml")
+    return ImageFacts(
+        side=data.resolution, prior=bool(data.regularisation), from_table=False, tags=True, shuffled=True, dropped=True,
+        varied=varied, transparent=True, masked=True, validation=True, syntax=True,
+    )  # fmt: skip
 
 
 def _trains_text(parts: Collection[str], families: Collection[ModelFamily]) -> bool | None:
