@@ -89,11 +89,13 @@ def conflicts_on_any_base(config: RunConfig) -> list[str]:
 
 def image_facts(data: DataConfig) -> ImageFacts:
     """Images on which every setting acts that can act on any."""
-    # a dataset TOML says itself of its folders what is varied
-    varied = data.shuffle_tags or data.tag_dropout > 0 or data.folder.lower().endswith(".toml")
+    # a dataset TOML says itself of its folders what is varied, and which are for regularisation
+    file = data.folder.lower().endswith(".toml")
+    varied = file or data.shuffle_tags or data.tag_dropout > 0
+    prior = file or bool(data.regularisation)
     return ImageFacts(
-        side=data.resolution, prior=bool(data.regularisation), from_table=False, tags=True, shuffled=True, dropped=True,
-        varied=varied, transparent=True, masked=True, validation=True, syntax=True,
+        side=data.resolution, prior=prior, from_table=False, tags=True, shuffled=True, dropped=True, varied=varied,
+        transparent=True, masked=True, validation=True, syntax=True,
     )  # fmt: skip
 
 

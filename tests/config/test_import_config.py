@@ -140,7 +140,7 @@ def job(**model: Any) -> str:
          "neither the UNet nor a text encoder is trained"),
         ("a.yaml", job(name_or_path="x").replace("- model", "- train: {train_unet: false}\n    model"),
          "neither the UNet nor a text encoder is trained"),
-        ("a.toml", 'network_dim = 4\nlearning_rate = 1e-4,\n', "line 2 ends in a comma, as in JSON; remove it"),
+        ("a.toml", 'network_dim = 4\nlearning_rate = 1e-4,\n', "line 2 ends in ',', which TOML"),
         ("a.toml", 'network_dim = 4\nlearning_rate = 0,0001\n', "line 2 has a decimal comma; write 0.0001"),
         ("a.toml", 'network_dim = 4\ntrain_data_dir = "C:\\photos\\ink"\n', "line 2 has backslashes in double quotes"),
         ("a.toml", 'train_data_dir = "C:\\train"\nnetwork_dim = 4\n', "line 1 has backslashes in double quotes"),

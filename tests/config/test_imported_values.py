@@ -91,6 +91,13 @@ CASES: list[Case] = [
     onetrainer({"unet": {"train": False}}, {"lora.targets": TEXT}),
     onetrainer({"model_type": "STABLE_DIFFUSION_XL_10_BASE", "text_encoder": {"train": False},
                 "text_encoder_2": {"train": True}}, {"lora.targets": [*UNET, "conv", *SECOND]}),
+    onetrainer({"unet": {"learning_rate": 0}, "learning_rate": 1e-4},
+               {"lora.targets": TEXT, **rate("adamw", None, 1e-4)}),
+    onetrainer({"text_encoder": {"learning_rate": 0}}, {"lora.targets": [*UNET, "conv"], **rate("adamw", 3e-6)}),
+    ai_toolkit({"train": {"unet_lr": 0, "text_encoder_lr": 1e-5, "train_text_encoder": True}},
+               {"lora.targets": TEXT, **rate("adamw", None, 1e-5)}),
+    ai_toolkit({"train": {"text_encoder_lr": 0, "train_text_encoder": True}},
+               {"lora.targets": UNET, **rate("adamw", 1e-6)}),
     # variants
     onetrainer({"peft_type": "LOHA", "lora_decompose": True}, {"lora.variant": "loha"}, "it is for LoRA, and this is"),
     onetrainer({"lora_decompose": True, "peft_type": "LORA"}, {"lora.variant": "dora"}),
@@ -140,6 +147,9 @@ CASES: list[Case] = [
     onetrainer({"concepts": [{"path": "a", "text": {"tag_delimiter": ";", "tag_dropout_enable": True}}]},
                {"data.tag_separator": None, "data.keep_tags": None}, "neither data.shuffle_tags nor data.tag_dropout"),
     ai_toolkit({"train": {"max_denoising_steps": 999}}, {"training.timestep_range": None}),
+    kohya({"prior_loss_weight": 0.5}, {"data.prior_weight": None}, "there are no regularisation images"),
+    kohya({"prior_loss_weight": 0.5, "dataset_config": "set.toml"}, {"data.prior_weight": 0.5}),
+    onetrainer({"train_device": "cuda:0"}, {"model.device": "cuda"}),
     # samples and captions
     ai_toolkit({"sample": {"prompts": ["a --w 516 --n bad --ctrl_img x.png"], "neg": "ugly"}},
                {"preview.prompts": ["a --w 512 --n bad"], "preview.negative": "ugly"}, "without --ctrl_img x.png"),

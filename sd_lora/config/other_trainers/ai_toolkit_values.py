@@ -8,19 +8,33 @@ from typing import Any, get_args, get_type_hints
 from sd_lora.config.other_trainers import kohya_values as v
 from sd_lora.config.other_trainers.kohya_layers import COMPLETE, COMPLETE_ALPHA, CONV, MOST, TEXT, UNET, lokr_factor
 from sd_lora.config.other_trainers.optimizers import one_rate, peak
-from sd_lora.config.other_trainers.row import Given, Made, Read, choice, first, flag, is_off, is_unset, number, numbers
+from sd_lora.config.other_trainers.row import (
+    Given,
+    Made,
+    Read,
+    choice,
+    first,
+    flag,
+    is_at_rest,
+    is_off,
+    is_unset,
+    number,
+    numbers,
+)
 from sd_lora.config.schema import LoraConfig
 
 
 def targets(value: Any, given: Given) -> Read:
     """The kind of the layers, and which modules have them."""
-    variant = {"locon": "lora"}.get(str(value), str(value))
+    variant = str(value).lower().replace("locon", "lora")
     if variant not in get_args(get_type_hints(LoraConfig)["variant"]):
         raise ValueError(f'{value} is no variant here; the run would train plain LoRA, with lora.variant="lora"')
     conv = [] if is_off(first(given, "network.conv", default=0)) and not is_complete(given) else ["conv"]
-    unet = [*UNET, *conv] if flag(first(given, "train.train_unet", default=True)) else []
-    text = TEXT if flag(first(given, "train.train_text_encoder", default=False)) else []
-    return {"lora.targets": [*unet, *text], **({} if variant == "lora" else {"lora.variant": variant})}
+    unet, text = trains({"network.type": value, **given})
+    return {
+        "lora.targets": [*(UNET + conv if unet else []), *(TEXT if text else [])],
+        **({} if variant == "lora" else {"lora.variant": variant}),
+    }
 
 
 def is_lokr(given: Given) -> bool:
@@ -85,8 +99,12 @@ def conv_alpha(value: Any, given: Given) -> Read:
 
 def trains(given: Given) -> tuple[bool, bool]:
     """Whether the UNet and whether the text encoders are trained."""
+    unet = flag(first(given, "train.train_unet", default=True))
     text = flag(first(given, "train.train_text_encoder", default="network.type" not in given))
-    return flag(first(given, "train.train_unet", default=True)), text
+    return (
+        unet and not is_at_rest(given, "train.lr", "train.unet_lr"),
+        text and not is_at_rest(given, "train.lr", "train.text_encoder_lr"),
+    )
 
 
 def rate(value: Any, given: Given) -> Read:
@@ -102,7 +120,7 @@ def rate(value: Any, given: Given) -> Read:
 
 
 def unet_rate(value: Any, given: Given) -> Read:
-    return peak("optimizer.learning_rate", value, given)
+    return peak("optimizer.learning_rate", value, given) if trains(given)[0] else ({}, "the UNet is not trained")
 
 
 def text_rate(value: Any, given: Given) -> Read:

@@ -37,8 +37,8 @@ def cause(text: str, error: Exception, kind: str = "TOML") -> str:
             (line.lstrip().startswith("--"), f"line {number} is an option of a command line; write name = value"),
             (re.match(r"\s*[\w.-]+\s*:", line), f"line {number} has a colon, as in YAML; write name = value"),
             (re.match(r"[A-Za-z./~][^\"']*$", value), f"line {number} has text without quotes; put it in quotes"),
-            (re.search(r"""[\w"'\])},]\s*,$""", value) and not re.match(r"[\[{]", value),
-             f"line {number} ends in a comma, as in JSON; remove it"),
+            (re.search(r"[,;]$", value) and value.count("[") == value.count("]"),
+             f"line {number} ends in {value[-1:]!r}, which TOML does not have; remove it"),
             ("overwrite" in str(error), f"line {number} sets what was set before; leave one out"),
         ],
         "JSON": [

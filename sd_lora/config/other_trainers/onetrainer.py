@@ -157,7 +157,7 @@ ROWS = (
     no("tensorboard_expose tensorboard_always_on tensorboard_port", "log.jsonl and loss.png are in the run folder"),
     no("validation validate_after validate_after_unit",
        "training.hold_out and training.validate_every measure the validation loss"),
-    one("train_device", "model.device", str, "cuda", "cuda"),
+    one("train_device", "model.device", lambda value: str(value).partition(":")[0], "cuda:0", "cuda"),
     no("temp_device attention_mechanism dataloader_threads caching_threads prefetch_next_batch multi_gpu "
        "device_indexes async_offloading enable_autocast_cache enable_async_offloading enable_activation_offloading "
        "layer_offload_fraction gradient_reduce_precision fused_gradient_reduce async_gradient_reduce "

@@ -16,7 +16,7 @@ from sd_lora.config.other_trainers.kohya_layers import (
 )
 from sd_lora.config.other_trainers.kohya_values import scheduler
 from sd_lora.config.other_trainers.optimizers import averages, one_rate, peak
-from sd_lora.config.other_trainers.row import Given, Made, Read, choice, first, flag, is_off, number
+from sd_lora.config.other_trainers.row import Given, Made, Read, choice, first, flag, is_at_rest, is_off, number
 
 DTYPES = {"float_16": "float16", "bfloat_16": "bfloat16", "float_32": "float32", "tfloat_32": "float32"}
 _QUANTIZED = {"float_8": "fp8", "float_w8a8": "fp8", "int_8": "int8", "int_w8a8": "int8", "nfloat_4": "nf4"}
@@ -28,7 +28,9 @@ def _trains_text(given: Given, part: str = "", *, default: bool | None = None) -
     if not part:
         return bool(_text_targets(given))
     default = "training_method" in given if default is None else default
-    return flag(first(given, f"{part}.train", f"train_{part}", default=default))
+    rates = (f"{part}.learning_rate", f"{part}_learning_rate")
+    on = flag(first(given, f"{part}.train", f"train_{part}", default=default))
+    return on and not is_at_rest(given, "learning_rate", *rates)
 
 
 def _text_targets(given: Given) -> list[str]:
@@ -39,7 +41,8 @@ def _text_targets(given: Given) -> list[str]:
 
 
 def _trains_unet(given: Given) -> bool:
-    return flag(first(given, "unet.train", "train_unet", default=True))
+    on = flag(first(given, "unet.train", "train_unet", default=True))
+    return on and not is_at_rest(given, "learning_rate", "unet.learning_rate", "unet_learning_rate")
 
 
 def targets(value: Any, given: Given) -> Read:
@@ -130,7 +133,7 @@ def rate(value: Any, given: Given) -> Read:
     """The rate of all layers, unless a part has its own."""
     made: Made = {}
     note = ""
-    if first(given, "unet.learning_rate", "unet_learning_rate") is None:
+    if first(given, "unet.learning_rate", "unet_learning_rate") is None and (_trains_unet(given) or one_rate(given)):
         made, note = peak("optimizer.learning_rate", value, given)
     own = first(given, "text_encoder.learning_rate", "text_encoder_learning_rate")
     if "layer_filter_preset" in given and _trains_text(given) and own is None and not one_rate(given):
@@ -141,7 +144,8 @@ def rate(value: Any, given: Given) -> Read:
 
 def unet_rate(value: Any, given: Given) -> Read:
     """The rate of the UNet's layers."""
-    return peak("optimizer.learning_rate", value, given)
+    trained = _trains_unet(given)
+    return peak("optimizer.learning_rate", value, given) if trained else ({}, "the UNet is not trained")
 
 
 def text_rate(value: Any, given: Given) -> Read:

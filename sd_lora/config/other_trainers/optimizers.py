@@ -68,6 +68,8 @@ def peak(setting: str, value: Any, given: Given) -> tuple[Made, str]:
     name, rate = _named(given), number(value)
     if name is not None and not nearest(name)[0]:
         return {}, f"it is a rate for {name}, which does not exist here; choose one for optimizer.name=adamw"
+    if rate == 0:
+        return {}, "0, so that nothing is trained at it"
     if one_rate(given) and rate < 0.1:
         return {
             setting: 1

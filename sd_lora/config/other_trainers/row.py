@@ -91,6 +91,12 @@ def first(given: Given, *names: str, default: Any = None) -> Any:
     return next((given[name] for name in names if not is_unset(given.get(name))), default)
 
 
+def is_at_rest(given: Given, of_all: str, *own: str) -> bool:
+    """Whether the rate of a part is 0: its own, or that of all if it has none."""
+    rate = first(given, *own, of_all)
+    return rate is not None and number(rate) == 0
+
+
 def number(value: Any) -> int | float:
     """A number, which may have a decimal comma and be written as text."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
