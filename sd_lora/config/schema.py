@@ -196,8 +196,10 @@ class TrainingConfig:
     many as fit"""
     gradient_checkpointing: bool | None = None
     """compute activations again in the backward pass instead of keeping them; absent: where memory is short"""
+    fast: Literal["auto", "off"] = "auto"
+    """compute the base model in faster ways where they give the same gradients on this machine; off: plainly"""
     compile: bool = False
-    """compile the denoiser with torch.compile"""
+    """compile the denoiser with torch.compile; used only if its gradients are right on this machine"""
     text_steps: Count | None = None
     """train the text encoders' layers for this many steps only; absent: to the end"""
     save_every: Annotated[int, Field(ge=0)] = 0

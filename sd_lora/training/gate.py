@@ -7,23 +7,25 @@ A loss is no proof: compiled blocks were seen with gradients 34 % off at a loss 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-#: what two gradients of one parameter may differ by: their distance as a share of the plain one's norm in float32; in
-#: lower precision 1 - cosine, as rounding alone moves single values by more
-_MOST = {torch.float32: 1e-4}
-_MOST_LOWER = 1e-3
-#: gradients of less than this share of the largest are compared as if they had that norm: they are noise
-_SMALL = 1e-4
+#: the most that two gradients of one parameter may differ by in float32: their distance as a share of the plain one
+MOST_OFF = 1e-4
+#: in lower precision, where rounding alone moves values by more: 1 - cosine
+MOST_TURNED = 1e-3
+#: gradients with less than this share of the largest norm are noise; they are compared as if they had it
+_SMALL = 1e-3
 
 
 @dataclass(frozen=True)
 class Technique:
-    """A faster way, by the `name` that notes call it by, and how it is switched `on` and `off`."""
+    """A faster way: the `name` that notes call it by, and how it is switched `on` and `off`."""
 
     name: str
     on: Callable[[], None]
@@ -38,89 +40,92 @@ class Verdict:
     notes: tuple[str, ...] = ()
 
 
-def pass_gate(
-    techniques: Sequence[Technique], parameters: Mapping[str, nn.Parameter], loss: Callable[[], Tensor]
-) -> Verdict:
-    """Switch on those of `techniques` whose gradients agree with the plain ones, together and so one by one if they do
-    not; all are off before. `loss` computes the loss of one batch, the same at every call.
+class Gate:
+    """Compares gradients with the plain ones, which are computed when it is made: all techniques are off then. `loss`
+    computes the loss of one batch, the same at each call; `exact` says whether that is in float32."""
 
-    Parameters that are zero, as those of new layers, hide the gradients of others: meanwhile they hold small values.
-    """
-    with _awake(parameters):
-        plain, notes = gradients(parameters, loss), list[str]()
-        used = list(techniques)
+    def __init__(self, parameters: Mapping[str, nn.Parameter], loss: Callable[[], Tensor], *, exact: bool) -> None:
+        self._parameters, self._loss, self._exact = parameters, loss, exact
+        self._plain = self._gradients()
+
+    @property
+    def is_finite(self) -> bool:
+        return all(bool(gradient.isfinite().all()) for gradient in self._plain.values())
+
+    def choose(self, techniques: Sequence[Technique]) -> Verdict:
+        """Switch on all of `techniques` if together they pass, else those that do one by one on top of each other."""
         for technique in techniques:
             technique.on()
-        if found := _difference_or_error(plain, parameters, loss):
-            used = []
-            for technique in techniques:
-                technique.off()
-            for technique in techniques:
+        problem = self._problem()
+        if not problem:
+            return Verdict(tuple(technique.name for technique in techniques))
+        for technique in techniques:
+            technique.off()
+        used, notes = list[str](), list[str]()
+        for technique in techniques:
+            if len(techniques) > 1:
                 technique.on()
-                alone = found if len(techniques) == 1 else _difference_or_error(plain, parameters, loss)
-                if alone:
-                    technique.off()
-                    notes.append(f"{technique.name} is not used: {alone}")
-                else:
-                    used.append(technique)
-    return Verdict(tuple(technique.name for technique in used), tuple(notes))
+                problem = self._problem()
+            if problem:
+                technique.off()
+                notes.append(f"{technique.name}: not used, because {problem}")
+            else:
+                used.append(technique.name)
+        return Verdict(tuple(used), tuple(notes))
+
+    def _problem(self) -> str:
+        """Why what is on now cannot be used; "" if it can."""
+        try:
+            fast = self._gradients()
+        except Exception as error:
+            return f"it failed with {type(error).__name__} ({str(error).splitlines()[0]:.200})"
+        off, name = difference(self._plain, fast, exact=self._exact)
+        return f"the gradient of {name} is {off:.2g} times as far off as rounding goes" if off > 1 else ""
+
+    def _gradients(self) -> dict[str, Tensor]:
+        """Of each parameter. New layers hold zeros, which hide the gradients of others: meanwhile they are small."""
+        with _awake(self._parameters.values()):
+            self._loss().backward()
+            found = {name: p.grad.detach().clone() for name, p in self._parameters.items() if p.grad is not None}
+            for parameter in self._parameters.values():
+                parameter.grad = None
+        return found
 
 
-def gradients(parameters: Mapping[str, nn.Parameter], loss: Callable[[], Tensor]) -> dict[str, Tensor]:
-    """The gradient of each parameter that has one; none is left behind."""
-    loss().backward()
-    found = {name: p.grad.detach().clone() for name, p in parameters.items() if p.grad is not None}
-    for parameter in parameters.values():
-        parameter.grad = None
-    return found
+def difference(plain: Mapping[str, Tensor], fast: Mapping[str, Tensor], *, exact: bool) -> tuple[float, str]:
+    """By how much two gradients of a parameter differ at most, as a multiple of what is allowed, and whose they are.
 
-
-def difference(plain: Mapping[str, Tensor], fast: Mapping[str, Tensor], dtype: torch.dtype) -> tuple[float, str]:
-    """The largest distance between two gradients of one parameter, as `most_of` measures it, and whose it is."""
+    Infinity for a gradient that only one side has, or that is not finite.
+    """
     if odd := sorted(plain.keys() ^ fast.keys()):
         return float("inf"), odd[0]
-    if not plain:
-        return 0.0, ""
-    least = _SMALL * max(float(gradient.norm()) for gradient in plain.values())
+    norms = {name: float(gradient.norm()) for name, gradient in plain.items()}
+    least = _SMALL * max(norms.values(), default=0.0)
     worst = (0.0, "")
-    for name, gradient in plain.items():
-        norm = max(float(gradient.norm()), least)
-        if dtype in _MOST or norm == least:
-            distance = float((fast[name] - gradient).norm()) / norm if norm else 0.0
-            distance = distance if dtype in _MOST else distance * _MOST_LOWER
+    for name, norm in norms.items():
+        distance = float((fast[name] - plain[name]).norm()) / (max(norm, least) or 1.0)
+        if exact:
+            off = distance / MOST_OFF
+        elif norm < least:  # a direction of noise means nothing
+            off = distance
         else:
-            other = fast[name].flatten().double()
-            cosine = torch.nn.functional.cosine_similarity(gradient.flatten().double(), other, dim=0)
-            distance = 1.0 - float(cosine)
-        if not distance <= worst[0]:
-            worst = (distance, name)
+            off = (
+                1 - float(functional.cosine_similarity(plain[name].flatten(), fast[name].flatten(), 0))
+            ) / MOST_TURNED
+        if not off <= worst[0]:
+            worst = (float("inf") if math.isnan(off) else off, name)
     return worst
 
 
-def _difference_or_error(
-    plain: Mapping[str, Tensor], parameters: Mapping[str, nn.Parameter], loss: Callable[[], Tensor]
-) -> str:
-    """Why the gradients as they are computed now are not the `plain` ones; "" if they are."""
-    dtypes = {gradient.dtype for gradient in plain.values()}
-    precision = torch.float32 if not torch.is_autocast_enabled("cpu") and dtypes <= {torch.float32} else torch.bfloat16
-    try:
-        fast = gradients(parameters, loss)
-    except Exception as error:
-        return f"it failed with {type(error).__name__}: {str(error).splitlines()[0]:.200}"
-    distance, name = difference(plain, fast, precision)
-    most = _MOST.get(precision, _MOST_LOWER)
-    return "" if distance <= most else f"the gradient of {name} is {distance:.1%} off on this machine"
-
-
 @contextlib.contextmanager
-def _awake(parameters: Mapping[str, nn.Parameter]) -> Iterator[None]:
+def _awake(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
     """Small values in the parameters that are all zero, for the length of a ``with`` block."""
-    asleep = [parameter for parameter in parameters.values() if not bool(parameter.detach().any())]
+    asleep = [parameter for parameter in parameters if not bool(parameter.detach().any())]
     generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in asleep:
+            parameter.copy_(0.02 * torch.randn(parameter.shape, generator=generator))
     try:
-        with torch.no_grad():
-            for parameter in asleep:
-                parameter.copy_(0.02 * torch.randn(parameter.shape, generator=generator))
         yield
     finally:
         with torch.no_grad():

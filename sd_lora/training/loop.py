@@ -147,6 +147,15 @@ class Trainer:
             self.checkpointing = True
             checkpoint_activations(self._denoiser)
 
+    @property
+    def parameters(self) -> Mapping[str, nn.Parameter]:
+        """What is trained, by name."""
+        return self._trained.parameters
+
+    def first_loss(self) -> Tensor:
+        """The loss of the first images that are computed at once, the same at each call."""
+        return next(self.computation.parts(0, self._share, self.micro_batch)).loss
+
     def usable(self) -> AbstractContextManager[None]:
         """For the length of a ``with`` block the weights are those to use: some optimizers train at another point."""
         return settle(self._optimizer)

@@ -41,8 +41,8 @@ class Optimizer(OptimizerFacts):
 
 
 def _adamw(torch: Any, groups: Groups) -> torch.optim.Optimizer:
-    cuda = all(parameter.is_cuda for group in groups for parameter in group["params"])
-    return torch.optim.AdamW(groups, fused=True if cuda else None)
+    devices = {parameter.device.type for group in groups for parameter in group["params"]}
+    return torch.optim.AdamW(groups, fused=True if devices <= {"cpu", "cuda"} else None)
 
 
 def _schedule_free(package: Any, groups: Groups) -> torch.optim.Optimizer:

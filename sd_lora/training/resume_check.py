@@ -25,7 +25,7 @@ _FREE = frozenset({
     "model.base", "model.revision", "model.config", "model.vae", "model.device", "model.dtype", "data.folder",
     "data.regularisation", "data.cache", "lora.init", "training.micro_batch", "training.gradient_checkpointing",
     "training.save_every", "training.checkpoint_every", "training.keep_checkpoints", "training.validate_every",
-    "training.trackers",
+    "training.trackers", "training.fast",
 })  # fmt: skip
 _FREE_SECTIONS = ("preview", "output")
 #: parts of the base model by the facts that identify them

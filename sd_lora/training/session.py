@@ -18,6 +18,7 @@ from sd_lora.runs.folder import RunFolder
 from sd_lora.runs.reports import StepReport
 from sd_lora.training.adapter_plan import trains_text
 from sd_lora.training.checkpoints import Checkpoints
+from sd_lora.training.fast_path import FastPath
 from sd_lora.training.loop import Trained, Trainer
 from sd_lora.training.memory import OutOfMemory
 from sd_lora.training.metadata import at_step
@@ -42,6 +43,7 @@ class Session:
         self._accelerator, self._previewer, self._note = accelerator, encoded.previewer, note
         self._facts = facts_of(run, encoded, accelerator.num_processes)
         self._trainer = _trainer_of(run, encoded, accelerator)
+        self._fast = FastPath(self._trainer, run.config.training)
         self._checkpoints = Checkpoints(self._folder.checkpoints, run.config.training.keep_checkpoints)
         self._validation = None
         if encoded.held is not None:
@@ -59,6 +61,7 @@ class Session:
         if state is not None:
             notes += check_same(state.facts["run"], self._facts, self._run.path)
             self._trainer.restore(state)
+            self._fast.restore(state.facts.get("fast", {}))
         for note in notes:
             self._note(note)
         if self._leads:
@@ -67,8 +70,12 @@ class Session:
     def train(self, watch: Watcher | None, stop: Callable[[], int]) -> None:
         """Train the steps that remain, saving and drawing on the way."""
         trainer, training, every = self._trainer, self._run.config.training, self._run.config.preview.every
+        if not trainer.done:
+            for note in self._fast.begin(self._accelerator, self._facts):
+                self._note(note)
         try:
             for report in trainer.run(stop):
+                self._fast.keep()
                 if self._leads:
                     self._folder.record(report)
                     self._watch_closely(report)
@@ -141,7 +148,7 @@ class Session:
 
     def _save_state(self) -> None:
         state = self._trainer.state()
-        state.facts["run"] = self._facts
+        state.facts |= {"run": self._facts, "fast": self._fast.facts}
         self._folder.sync()
         self._checkpoints.save(state)
 
@@ -188,8 +195,6 @@ def _trainer_of(run: Run, encoded: Encoded, accelerator: Accelerator) -> Trainer
     """Inject the adapter, and return its trainer."""
     config, pipe, family = run.config, run.pipe, run.family
     denoiser = getattr(pipe, family.denoiser).to(accelerator.device)
-    if config.training.compile:
-        denoiser.compile()
     run.adapter.inject(pipe)
     captions = partial(family.encode_captions, pipe) if trains_text(run.adapter, family) else None
     objective = family.objective(pipe, zero_terminal_snr=config.training.zero_terminal_snr)

@@ -118,7 +118,9 @@ def test_a_switch_without_a_value_is_answered_with_a_setting_and_its_value(
 ) -> None:
     said = suggested_option(f"--{name}", [f"--{name}", "photos"])
     if found(name) == (trainer, row) and not settings_named(name):
-        assert re.search(r"write '?[a-z]+\.[a-z_]+=|; here it is [a-z._]+(?: and [a-z._]+)*: \w+|with True there is nothing", said), said
+        assert re.search(
+            r"write '?[a-z]+\.[a-z_]+=|; here it is [a-z._]+(?: and [a-z._]+)*: \w+|with True there is nothing", said
+        ), said
 
 
 @every_row("trainer, name, row", ROWS, label)

@@ -29,8 +29,10 @@ def nearest(value: Any) -> tuple[str, float, bool]:
     """The optimizer here that is `value` there or does the most like it, the weight decay that it has there where none
     is given, and whether it is the same; ("", 0, False) if there is none."""
     name = re.sub(r"[^a-z0-9]", "", str(value).lower().rpartition(".")[2])
-    known = next(((ours, decay) for pattern, ours, decay in _OPTIMIZERS if re.fullmatch(pattern, name)), ("", 0.0))
-    return *known, name in _SAME
+    for pattern, ours, decay in _OPTIMIZERS:
+        if re.fullmatch(pattern, name):
+            return ours, decay, name in _SAME
+    return "", 0.0, False
 
 
 def optimizer(value: Any, given: Given) -> Read:

@@ -66,12 +66,11 @@ class SmallConvolution:
         return known[key]
 
 
-def speed_up_convolutions(model: nn.Module, choices: Choices) -> list[nn.Conv2d]:
-    """Have the frozen 3 × 3 convolutions of `model` computed as `choices` say; returns them."""
-    found = [module for module in model.modules() if isinstance(module, nn.Conv2d) and _fits(module)]
-    for conv in found:
-        conv._conv_forward = SmallConvolution(conv, choices)  # type: ignore[method-assign]
-    return found
+def speed_up_convolutions(model: nn.Module, choices: Choices) -> None:
+    """Have the frozen convolutions of `model` computed as `choices` say, which grow with the shapes that are met."""
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d) and _fits(module):
+            module._conv_forward = SmallConvolution(module, choices)  # type: ignore[method-assign]
 
 
 def slow_down_convolutions(model: nn.Module) -> None:
@@ -118,9 +117,7 @@ def output_by_product(x: Tensor, weight: Tensor, bias: Tensor | None, stride: in
     return output.view(*patches.shape[:3], -1).permute(0, 3, 1, 2)
 
 
-def gradient_by_product(
-    gradient: Tensor, weight: Tensor, shape: tuple[int, ...], stride: int, padding: int
-) -> Tensor:
+def gradient_by_product(gradient: Tensor, weight: Tensor, shape: tuple[int, ...], stride: int, padding: int) -> Tensor:
     """The gradient (n, in, h, w) = `shape` of the input, from that of the output (n, out, h', w')."""
     (images, channels, height, width), size = shape, weight.shape[2]
     gradient = gradient.permute(0, 2, 3, 1)
@@ -141,11 +138,11 @@ def _matrix(weight: Tensor) -> Tensor:
 @torch.no_grad()
 def is_product_faster(conv: nn.Conv2d, x: Tensor) -> bool:
     """Whether a product computes the output of `conv` for `x` and the gradient faster, by timing both."""
-    weight, bias, geometry = conv.weight.detach(), conv.bias, (conv.stride[0], conv.padding[0])
+    weight, bias, geometry = conv.weight.detach(), conv.bias, (conv.stride[0], int(conv.padding[0]))
     last = weight.contiguous(memory_format=torch.channels_last)
-    gradient = torch.randn_like(functional.conv2d(x, weight, bias, *geometry))
+    gradient = torch.randn_like(nn.Conv2d._conv_forward(conv, x, weight, bias))
     plain = _seconds(
-        partial(functional.conv2d, x, weight, bias, *geometry),
+        partial(nn.Conv2d._conv_forward, conv, x, weight, bias),
         partial(conv2d_input, x.shape, weight, gradient, *geometry),
     )
     product = _seconds(

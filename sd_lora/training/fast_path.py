@@ -1,0 +1,127 @@
+"""The fast path: how the steps of a run are computed faster than plainly, as far as the gradient gate lets it.
+
+What is used is measured when a run begins and recorded in its checkpoints, so that a resumed run computes as before.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast_object_list
+from torch import nn
+
+from sd_lora.config.schema import TrainingConfig
+from sd_lora.models.device import is_out_of_memory
+from sd_lora.models.fast.convolution import Choices, slow_down_convolutions, speed_up_convolutions
+from sd_lora.storage.measured import keep_measured, measured, processor
+from sd_lora.training.gate import Gate, Technique, Verdict
+from sd_lora.training.loop import Trainer
+from sd_lora.version import __version__
+
+#: topics of what is kept about this machine
+_SHAPES, _VERDICTS = "convolutions", "gate"
+_PRODUCTS = "convolutions as matrix products"
+
+
+class FastPath:
+    """Speeds up the steps of `trainer`."""
+
+    def __init__(self, trainer: Trainer, training: TrainingConfig) -> None:
+        self._trainer = trainer
+        self._choices, self._verdict = Choices(), Verdict(())
+        self._place = f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+        denoiser = trainer.computation.denoiser
+        self._techniques: list[Technique] = []
+        if training.compile:
+            self._techniques.append(Technique("training.compile", denoiser.compile, partial(_uncompile, denoiser)))
+        elif training.fast == "auto" and trainer.computation.device.type == "cpu":
+            on = partial(speed_up_convolutions, denoiser, self._choices)
+            self._techniques.append(Technique(_PRODUCTS, on, partial(slow_down_convolutions, denoiser)))
+
+    def begin(self, accelerator: Accelerator, facts: Mapping[str, Any]) -> tuple[str, ...]:
+        """Choose what to use for a run from its first step; sentences on what cannot be used. `facts` are those of the
+        run (`facts_of`): the same model and layers are checked once on a machine."""
+        if not self._techniques:
+            return ()
+        self._learn()
+        decided: list[Any] = [None]
+        if accelerator.is_main_process:
+            key = self._key(facts)
+            self._verdict = _remembered(key) or self._judge(key)
+            decided = [(self._verdict, self._choices.known)]
+        if accelerator.num_processes > 1:
+            broadcast_object_list(decided)
+            self._verdict = decided[0][0]
+            self._choices.known.update(decided[0][1])
+        self._switch_on()
+        return self._verdict.notes
+
+    def restore(self, facts: Mapping[str, Any]) -> None:
+        """Compute as the run did whose `facts` these are."""
+        self._learn()
+        self._choices.known.update(facts.get("convolutions", {}))
+        self._verdict = Verdict(tuple(facts.get("used", ())))
+        self._switch_on()
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """For a checkpoint: what is used, and which shapes are computed as products."""
+        return {"used": list(self._verdict.used), "convolutions": dict(self._choices.known)}
+
+    def keep(self) -> None:
+        """Keep what was measured for later runs on this machine."""
+        if self._choices.new:
+            self._choices.new = False
+            keep_measured(_SHAPES, {self._place: {**measured(_SHAPES).get(self._place, {}), **self._choices.known}})
+
+    def _learn(self) -> None:
+        known = measured(_SHAPES).get(self._place)
+        if isinstance(known, dict):
+            self._choices.known.update((shape, pays) for shape, pays in known.items() if isinstance(pays, bool))
+
+    def _switch_on(self) -> None:
+        for technique in self._techniques:
+            technique.off()
+            if technique.name in self._verdict.used:
+                technique.on()
+
+    def _judge(self, key: str) -> Verdict:
+        trainer = self._trainer
+        exact = next(trainer.computation.denoiser.parameters()).dtype is torch.float32
+        try:
+            gate = Gate(trainer.parameters, trainer.first_loss, exact=exact)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            return Verdict(())  # the loop then says so, and computes more leanly
+        if not gate.is_finite:
+            return Verdict(())  # the first step says so
+        verdict = gate.choose(self._techniques)
+        keep_measured(_VERDICTS, {key: {"used": verdict.used, "notes": verdict.notes}})
+        self.keep()
+        return verdict
+
+    def _key(self, facts: Mapping[str, Any]) -> str:
+        trainer = self._trainer
+        sizes = sorted(group.size for group in trainer.computation.material.data.schedule.groups(0))
+        which = {name: facts.get(name) for name in ("base", "text", "modules", "dtype")}
+        names = [technique.name for technique in self._techniques]
+        everything = [self._place, __version__, names, which, sizes, trainer.micro_batch, trainer.checkpointing]
+        return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
+
+
+def _remembered(key: str) -> Verdict | None:
+    kept = measured(_VERDICTS).get(key)
+    if not isinstance(kept, dict) or not all(isinstance(kept.get(part), list) for part in ("used", "notes")):
+        return None
+    return Verdict(tuple(kept["used"]), tuple(kept["notes"]))
+
+
+def _uncompile(module: nn.Module) -> None:
+    module._compiled_call_impl = None
