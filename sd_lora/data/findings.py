@@ -35,6 +35,8 @@ CODES: dict[str, Code] = {
         "rename [it|them] like 10_style if repeats are meant"),
     "folder-role": Code("warning", "[folder has the name|folders have the names] of another purpose",
         "rename [it|them], or set data.folder_roles=false, to train on the images in [it|them]"),
+    "folder-unsure": Code("warning", "[folder|folders] may have another purpose, by [its name|their names]",
+        "if [it is|they are] meant to be trained, nothing is wrong"),
     "dataset-broken": Code("error", "dataset [file|files] cannot be read", "correct [it|them], or set data.layout"),
     "not-read": Code("warning", "[entry|entries] of the folder not read", "move them elsewhere if that is meant"),
     "entry-outside": Code("error", "[entry points|entries point] out of the folder",

@@ -21,7 +21,7 @@ from sd_lora.data.folders.idle_toml import Given, note_idle
 from sd_lora.data.folders.kohya import Part, listed, note_repeats, plural
 from sd_lora.data.folders.metadata import entries_of, note_rest
 from sd_lora.data.folders.metadata_rows import RowsError, clipped, kind_of
-from sd_lora.data.folders.roles import Role, role_of
+from sd_lora.data.folders.role_names import Meaning, meaning_of
 from sd_lora.data.folders.sidecars import Reading, Source, Subset, read_leaf
 from sd_lora.data.folders.subset_masks import masked, note_role
 from sd_lora.data.folders.tree import Folder, Notes, likely_folder, relative, suffix_of, walk
@@ -76,12 +76,12 @@ class _Settings(BaseModel):
         """Whether its images are regularisation images: as it says, or else as the name of its folder says."""
         if self.is_reg is not None or not config.folder_roles:
             return bool(self.is_reg)
-        role = self.role()
-        return role is not None and role.use == "regularisation"
+        meaning = self.meaning()
+        return meaning is not None and meaning.sure and meaning.role.use == "regularisation"
 
-    def role(self) -> Role | None:
+    def meaning(self) -> Meaning | None:
         """What the name of its folder says of its images."""
-        return role_of(PureWindowsPath(self.image_dir or "").name)
+        return meaning_of(PureWindowsPath(self.image_dir or "").name)
 
 
 def _looks_like_one(path: Path) -> bool:
@@ -131,8 +131,8 @@ def read_file(file: Path, source: Source) -> tuple[Reading, set[str]]:
         if folder is None:
             continue
         prior = settings.prior(source.config)
-        if source.config.folder_roles and settings.is_reg is None and (role := settings.role()):
-            note_role(f"image_dir {clipped(settings.image_dir or '')}", role, name, notes)
+        if source.config.folder_roles and settings.is_reg is None and (meaning := settings.meaning()):
+            note_role(f"image_dir {clipped(settings.image_dir or '')}", meaning, name, notes)
         images = _images(settings, folder, file.parent, replace(source, folder=folder))
         images = masked(images, folder, _conditioning(settings, file.parent), replace(source, folder=folder), seen)
         if not images and not settings.metadata_file:

@@ -15,7 +15,7 @@ from sd_lora.data.folders.entries import Entry, Listing
 from sd_lora.data.folders.mask_folders import with_masks
 from sd_lora.data.folders.plain import bare, beside, note_other_captions, read_plainly
 from sd_lora.data.folders.role_reading import with_roles
-from sd_lora.data.folders.roles import set_aside
+from sd_lora.data.folders.roles import Aside, set_aside
 from sd_lora.data.folders.sidecars import Reading, Source
 from sd_lora.data.folders.tree import Folder, Notes, is_archive, likely_folder, relative, suffix_of, walk
 from sd_lora.errors import DataError, reason, shown, some
@@ -33,6 +33,7 @@ def list_folder(config: DataConfig) -> Listing:
     top = given.parent if is_file else _existing("data.folder", config.folder)
     prior = _other("data.regularisation", config.regularisation, top)
     masks = _other("data.mask_folder", config.mask_folder, top)
+    aside: list[Aside] = []
     if not is_file:
         source = Source(config, _walked("data.folder", top, notes, leave_out=(prior, masks)), notes)
         aside = set_aside(source.folder) if config.folder_roles else []
@@ -44,7 +45,9 @@ def list_folder(config: DataConfig) -> Listing:
         raise DataError(f"data.folder {shown(config.folder)} is a file; data.layout={config.layout} reads a folder")
     entries, summary = reading.entries, reading.summary
     if all(e.prior or e.held for e in entries) and not any(finding.severity == "error" for finding in notes.findings):
-        notes.add("no-images", None, f"no images to learn from in {shown(config.folder)} or below it", _unpacked(notes))
+        notes.add(
+            "no-images", None, f"no images to learn from in {shown(config.folder)} or below it", _likely(aside, notes)
+        )
     if prior:
         priors = _prior(config, prior, top, notes)
         _refuse_shared(config, entries, priors.entries)
@@ -84,9 +87,12 @@ def _prior(config: DataConfig, folder: Path, top: Path, notes: Notes) -> Reading
     return reading
 
 
-def _unpacked(notes: Notes) -> str:
-    """What to do about a folder without images but with archives; empty if it has none."""
+def _likely(aside: Sequence[Aside], notes: Notes) -> str:
+    """What to do about a folder without images to learn from; empty if it has no folders of a role, nor archives."""
     archives = [name for name in notes.not_read if is_archive(name)]
+    if aside:
+        names = some([f"{one.folder.name}/ ({one.role.what})" for one in aside])
+        return f"rename {names}, or set data.folder_roles=false, if they are in there"
     return f"unpack {some(archives)} and give the folder that this makes" if archives else ""
 
 

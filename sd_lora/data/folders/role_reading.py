@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -10,7 +11,8 @@ from sd_lora.data.folders import metadata
 from sd_lora.data.folders.entries import Entry
 from sd_lora.data.folders.mask_folders import with_masks
 from sd_lora.data.folders.plain import read_plainly
-from sd_lora.data.folders.roles import Aside, unused
+from sd_lora.data.folders.role_names import meaning_of
+from sd_lora.data.folders.roles import Aside, note_doubts, unused
 from sd_lora.data.folders.sidecars import Reading, Source
 from sd_lora.data.folders.tree import Folder, Notes
 
@@ -22,24 +24,25 @@ def with_roles(layout: str, reading: Reading, source: Source, aside: Sequence[As
     Images that the layout names by themselves, as a metadata table does, are asked for; a dataset TOML also says what
     they are for.
     """
-    if not aside:
-        return reading
     entries, summary, notes = list(reading.entries), reading.summary, source.notes
-    homes = {os.path.realpath(entry.file.parent) for entry in entries}
+    homes = Counter(os.path.realpath(entry.file.parent) for entry in entries)
+    if source.config.folder_roles and not source.prior and layout != "kohya-toml":  # which says so of its subsets
+        note_doubts(source.folder, homes, notes)
     masks = [one for one in aside if one.role.use == "masks"]
     for one in aside:
         inside = {os.path.realpath(folder.path) for folder in one.folder.below()}
-        if homes & inside:
+        if homes.keys() & inside:
             entries = _asked_for(entries, inside, one, source) if layout != "kohya-toml" else entries
         elif one.role.use in ("regularisation", "validation"):
             kind = "regularisation" if one.role.use == "regularisation" else "validation"
             read = _read(one, source)
             entries += read.entries
-            summary += f"; {kind} in {one.folder.name}/: {read.summary}"
+            often = f" (×{one.repeats})" if one.repeats > 1 and kind == "regularisation" else ""
+            summary += f"; {kind} in {one.folder.name}/{often}: {read.summary}"
         elif one.role.use == "none":
             notes.findings.append(unused(one))
     for one in masks if source.config.masks else ():
-        if not homes & {os.path.realpath(folder.path) for folder in one.folder.below()}:
+        if not homes.keys() & {os.path.realpath(folder.path) for folder in one.folder.below()}:
             entries = with_masks(entries, one.parent.path, one.folder, notes)
     return Reading(entries, summary)
 
@@ -48,13 +51,16 @@ def _read(one: Aside, source: Source) -> Reading:
     """The images of a folder, to preserve the base or to hold out."""
     inner, prior = Notes(), one.role.use == "regularisation"
     config = replace(source.config, layout="auto")
-    place = Source(config, one.folder, inner, prior=prior or source.prior, named_by_role=True)
+    meaning = meaning_of(one.folder.path.name)
+    besides = meaning.rest if meaning else ""
+    place = Source(config, one.folder, inner, prior=prior or source.prior, besides_role=besides)
     reading = metadata.read(place) or read_plainly(place)
     source.notes.findings += inner.findings
     source.notes.not_read += inner.not_read
-    if prior:
-        return reading
-    return Reading([replace(entry, held=True) for entry in reading.entries], reading.summary)
+    entries = [
+        replace(entry, repeats=entry.repeats * one.repeats, held=entry.held or not prior) for entry in reading.entries
+    ]
+    return Reading(entries, reading.summary)
 
 
 def _asked_for(entries: Sequence[Entry], inside: set[str], one: Aside, source: Source) -> list[Entry]:

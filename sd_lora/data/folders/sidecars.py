@@ -115,13 +115,13 @@ class Source:
     folder: Folder
     notes: Notes
     prior: bool = False
-    #: the folder is named after its role, and so not after what its images show
-    named_by_role: bool = False
+    #: what the folder's name says of its images besides their role, if it is named after that
+    besides_role: str | None = None
 
     @property
     def word(self) -> str:
         """What the folder's name says of its images, even if it was given as ``.``."""
-        return "" if self.named_by_role else Path(os.path.realpath(self.folder.path)).name
+        return Path(os.path.realpath(self.folder.path)).name if self.besides_role is None else self.besides_role
 
 
 @dataclass(frozen=True)

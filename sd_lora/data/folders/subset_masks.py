@@ -8,7 +8,7 @@ from pathlib import Path
 
 from sd_lora.data.folders.entries import Entry
 from sd_lora.data.folders.mask_folders import with_masks
-from sd_lora.data.folders.roles import Role, role_of
+from sd_lora.data.folders.role_names import Meaning, role_of
 from sd_lora.data.folders.sidecars import Source
 from sd_lora.data.folders.tree import Folder, Notes, relative, walk
 from sd_lora.errors import reason
@@ -35,10 +35,16 @@ def masked(images: Sequence[Entry], folder: Folder, named: Path | None, source: 
     return given
 
 
-def note_role(given: str, role: Role, file: str, notes: Notes) -> None:
+def note_role(given: str, meaning: Meaning, file: str, notes: Notes) -> None:
     """Note that a subset's folder is named after a role that the subset does not mention."""
-    if role.use == "regularisation":
+    role = meaning.role
+    if not meaning.sure and role.use == "regularisation":
+        notes.add("folder-unsure", file, f"{given} is trained; set is_reg = true if these are {role.what}")
+    elif not meaning.sure:
+        notes.add("folder-unsure", file, f"{given} is trained; remove its subset if these are {role.what}")
+    elif role.use == "regularisation":
         read, advice = "read as regularisation images, as it is named", "set is_reg in its subset to say what is meant"
+        notes.add("folder-role", file, f"{given} is {read}", advice)
     else:
-        read, advice = f"named after {role.what}, and trained on", "remove its subset if that is not meant"
-    notes.add("folder-role", file, f"{given} is {read}", advice)
+        read = f"named after {role.what}, and trained on"
+        notes.add("folder-role", file, f"{given} is {read}", "remove its subset if that is not meant")

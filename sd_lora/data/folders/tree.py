@@ -198,11 +198,6 @@ def stem_of(name: str) -> str:
     return os.path.splitext(name)[0]
 
 
-def plain_name(name: str) -> str:
-    """A folder's bare name in small letters, without dots before it, and with ``_`` between its words."""
-    return "_".join(part for part in re.split(r"[\s._-]+", key(name)) if part)
-
-
 def key(name: str) -> str:
     """The same for names that differ only in case, or in how accents are encoded."""
     return name.lower() if name.isascii() else unicodedata.normalize("NFC", name).casefold()

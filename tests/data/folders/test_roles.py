@@ -1,4 +1,4 @@
-"""Folders that are named after what their images are for: every name of the table, in every layout, and what is said.
+"""Folders that are named after what their images are for: every word of the table, in every layout, and what is said.
 `python tests/data/folders/test_roles.py` draws the table of docs/data.md."""
 
 from __future__ import annotations
@@ -13,11 +13,21 @@ from rows import every_row
 from rows_table import ONE, toml
 from test_layouts_of_folders import build, listing, said
 
-from sd_lora.data.folders.roles import ROLES, Role, role_of
+from sd_lora.data.folders.role_names import ROLES, Role, meaning_of, role_of
 from sd_lora.errors import DataError
 
 PAGE = Path(__file__).parents[3] / "docs" / "data.md"
-NAMES = [(name, role) for role in ROLES for name in sorted(role.names)]
+WORDS = [
+    (word, kind, role)
+    for role in ROLES
+    for kind in ("words", "anywhere", "alone", "perhaps")
+    for word in sorted(getattr(role, kind))
+]
+#: how people write a word of the table, with which it remains sure
+FORMS = (
+    "{}", "{}s", "10_{}", "{}_1", "{}-512x512", "{} set", "{} photos v2", "real_{}_data_1024", "_{}",
+    "({}) 2", "x_{}",
+)  # fmt: skip
 #: the layouts, each with an image a.png to learn from at the top or in img/
 LAYOUTS = {
     "bare": photos("img/a.png"),
@@ -28,14 +38,50 @@ LAYOUTS = {
 }
 
 
-def test_a_name_has_one_role() -> None:
-    names = [name for role in ROLES for name in role.names]
-    assert len(names) == len(set(names)) == len(NAMES)
-    assert all(name == name.lower().strip("._-") and not set(name) & set(" .-") for name in names)
+def test_a_word_has_one_role() -> None:
+    words = [word for word, _, _ in WORDS]
+    assert len(words) == len(set(words))
+    assert all(word == word.lower().strip("._-") and not set(word) & set(" .-") for word in words)
 
 
-@every_row("name, role", NAMES, lambda row: f"{row[0]}: {row[1].what}")
-def test_a_folder_is_used_as_it_is_named_in_every_layout(name: str, role: Role, tmp_path: Path) -> None:
+@every_row("word, kind, role", WORDS, lambda row: row[0])
+def test_a_word_is_used_among_counters_and_words_that_say_nothing(word: str, kind: str, role: Role) -> None:
+    for form in FORMS:
+        for name in (form.format(word), form.format(word).upper(), form.format(word).title().replace("_", " ")):
+            meaning = meaning_of(name)
+            apart = not name[:1].isalnum()
+            sure = kind in ("words", "anywhere") or apart or (kind == "alone" and form in ("{}", "{}s"))
+            assert meaning is not None, name
+            assert (meaning.role.what, meaning.sure) == (role.what, sure), name
+
+
+@every_row("word, kind, role", WORDS, lambda row: row[0])
+def test_beside_another_word_it_may_be_a_subject(word: str, kind: str, role: Role) -> None:
+    for name in (f"10_{word} tubist", f"tubist_{word}"):
+        meaning = meaning_of(name)
+        if kind == "anywhere":
+            assert meaning is not None
+            assert (meaning.role, meaning.sure, meaning.rest) == (role, True, "tubist")
+        elif kind == "words":
+            assert meaning is not None
+            assert (meaning.role, meaning.sure) == (role, False)
+        else:
+            assert meaning is None
+    assert role_of(f"{word.rpartition('_')[2]}ubist") is None
+
+
+@every_row("role", ROLES, lambda role: role.what)
+def test_the_name_that_a_finding_recommends_is_sure(role: Role) -> None:
+    assert role_of(role.name) is role
+
+
+@every_row(
+    "word, role",
+    [(word, role) for word, kind, role in WORDS if kind != "perhaps"],
+    lambda row: f"{row[0]}: {row[1].what}",
+)
+def test_a_folder_is_used_as_it_is_named_in_every_layout(word: str, role: Role, tmp_path: Path) -> None:
+    name = word
     for layout, files in LAYOUTS.items():
         build(tmp_path / layout, {**files, f"photos/{name}/a.png": "x"})
         found = listing(tmp_path / layout, trigger="zwq")
@@ -58,18 +104,56 @@ def test_a_folder_is_used_as_it_is_named_in_every_layout(name: str, role: Role, 
 
 
 @every_row(
-    "name",
-    ["reg", "Reg", "REG", "_reg", "Regularization Images", "regularization-images", "class.images", "class  images"],
-)
-def test_a_name_may_be_written_in_many_ways(name: str) -> None:
+    "name, what",
+    [
+        ("regularization-images", "regularisation images"), ("class.images", "regularisation images"),
+        ("class  images", "regularisation images"), ("RegImages", "regularisation images"),
+        ("regset", "regularisation images"), ("10_5 class", "regularisation images"), ("reg1", "regularisation images"),
+        ("1_regularization woman", "regularisation images"), ("regularisation (women)", "regularisation images"),
+        ("val2017", "validation images"), ("TestSet", "validation images"), ("test_masks", "masks"),
+        ("validation_samples", "sample pictures"), ("lora_output", "sample pictures"), ("grids_x", "sample pictures"),
+        ("depthmaps", "pictures that steer a ControlNet"), ("ControlNet-Canny", "pictures that steer a ControlNet"),
+        ("controlnet_conditioning_image", "pictures that steer a ControlNet"), ("text_encoder_cache", "a cache"),
+        ("$RECYCLE.BIN", "pictures that were put aside"), ("#recycle", "pictures that were put aside"),
+        ("_old", "pictures that were put aside"), ("__pycache__", "files of a program"),
+    ],
+)  # fmt: skip
+def test_a_name_may_be_written_in_many_ways(name: str, what: str) -> None:
     role = role_of(name)
     assert role is not None
-    assert role.use == "regularisation"
+    assert role.what == what
 
 
-@every_row("name", ["10_reg", "regal", "my samples", "sampler", "", "masked ball", "class of 1999", "ink"])
+@every_row(
+    "name",
+    ["regal", "sampler", "", "masked ball", "10_masked hero", "ink", "devil", "assets", "classic car", "1girl",
+     "10_ohwx man", "fashion model", "old town", "log cabin", "train", "images", "2024",
+     "a long name with a test in the middle of it"],
+)  # fmt: skip
 def test_other_names_say_nothing(name: str) -> None:
-    assert role_of(name) is None
+    assert meaning_of(name) is None
+
+
+@every_row(
+    "name, seen", [("woman_reg", "reg"), ("10_mask man", "masks"), ("10_icons", "thumbs"), ("pose", "controlnet")]
+)
+def test_images_of_a_doubtful_folder_are_trained_and_named_in_every_layout(
+    name: str, seen: str, tmp_path: Path
+) -> None:
+    for layout, files in LAYOUTS.items():
+        subset = {"photos/set.toml": f"{files.get('photos/set.toml')}[[datasets.subsets]]\nimage_dir='{name}'\n"}
+        row = jsonl({"file_name": "img/a.png", "text": "c"}, {"file_name": f"{name}/b.png", "text": "d"})
+        more = {"kohya-toml": subset, "metadata": {"photos/metadata.jsonl": row}}.get(layout, {})
+        build(tmp_path / layout, {**files, **more, f"photos/{name}/b.png": "x", f"photos/{name}/b.txt": "d"})
+        found = listing(tmp_path / layout, trigger="zwq")
+        (entry,) = [entry for entry in found.entries if entry.name == f"{name}/b.png"]
+        assert not entry.prior
+        assert not entry.held
+        (message,) = [f.message for f in found.findings if f.code == "folder-unsure"]
+        assert (
+            f"{name} is trained; " in message if layout == "kohya-toml" else f"name it {seen} if these are" in message
+        )
+        assert "folder-unsure" not in {f.code for f in listing(tmp_path / layout, folder_roles=False).findings}
 
 
 @every_row(
@@ -87,6 +171,14 @@ def test_other_names_say_nothing(name: str) -> None:
          "set.toml: image_dir reg is read as regularisation images, as it is named; set is_reg in its subset"),
         (toml("[[datasets]]\n[[datasets.subsets]]\nimage_dir='val'\n", "val/a.png"), "folder-role",
          "set.toml: image_dir val is named after validation images, and trained on; remove its subset if"),
+        (toml("[[datasets]]\n[[datasets.subsets]]\nimage_dir='woman_reg'\n", "woman_reg/a.png"), "folder-unsure",
+         "set.toml: image_dir woman_reg is trained; set is_reg = true if these are regularisation images; if it is"),
+        (toml("[[datasets]]\n[[datasets.subsets]]\nimage_dir='mask_man'\n", "mask_man/a.png"), "folder-unsure",
+         "set.toml: image_dir mask_man is trained; remove its subset if these are masks; if it is meant"),
+        (photos("5_ink/a.png", "10_ink_reg/b.png", "10_ink_reg/c/d.png"), "folder-unsure",
+         "10_ink_reg/: its 2 images are trained; name it reg if these are regularisation images; if it is meant to be"),
+        (photos("2_masks/a.png", "samples/b.png"), "no-images",
+         "rename 2_masks/ (masks), samples/ (sample pictures), or set data.folder_roles=false, if they are in there"),
     ],
 )  # fmt: skip
 def test_what_is_done_is_said(files: dict[str, str], code: str, told: str, tmp_path: Path) -> None:
@@ -129,11 +221,15 @@ def table() -> Iterator[str]:
     for role in ROLES:
         uses = {"masks": "masks of the images of their names", "validation": "held out to measure the validation loss"}
         use = role.what if role.use == "regularisation" else uses.get(role.use, f"nothing: {role.what}")
-        yield f"| {use} | {', '.join(f'`{name}`' for name in sorted(role.names))} |\n"
+        kinds = (role.words, role.anywhere, role.alone, role.perhaps)
+        cells = [", ".join(f"`{word.replace('_', ' ')}`" for word in sorted(words)) for words in kinds]
+        yield f"| {' | '.join([use, *cells])} |\n".replace("|  |", "| |").replace("|  |", "| |")
 
 
 def drawn(page: str) -> str:
-    head, rows, tail = re.split(r"(?<=\| --- \| --- \|\n)((?:\| .*\n)*)(?=<!-- end of roles -->)", page, maxsplit=1)
+    head, rows, tail = re.split(
+        r"(?<=\| --- \| --- \| --- \| --- \| --- \|\n)((?:\| .*\n)*)(?=<!-- end of roles -->)", page, maxsplit=1
+    )
     assert rows is not None
     return head + "".join(table()) + tail
 
