@@ -125,12 +125,14 @@ def examine(
     every = list(_look_at_all(entries, config, (side, grain), thumbnails, watch))
     good = [s for s in every if s.example is not None and s.look is not None]
     lost = {s.entry.name for s in every} - {s.entry.name for s in good}  # no caption would help them
-    left_out = {str(finding.file) for finding in unused}
+    used = {entry.name for entry in entries}
+    left_out = {entry.name for entry in listing.entries} - used
+    homes = {_home(name) for name in left_out} - {_home(name) for name in used}
     listed = [
         finding
         for finding in listing.findings
         if finding.file not in lost or finding.code not in _OF_CAPTIONS
-        if not finding.code.startswith("caption-") or f"{(finding.file or '').rpartition('/')[0]}/" not in left_out
+        if not finding.code.startswith("caption-") or not (finding.file in left_out or _home(finding.file) in homes)
     ]
     findings = [*listed, *unused, *(finding for s in every for finding in s.findings)]
     examples = with_captions(
@@ -166,7 +168,7 @@ def _used(listing: Listing, config: RunConfig) -> tuple[Sequence[Entry], list[Fi
     if config.training.validate_every or not held:
         return listing.entries, []
     advice = "set training.validate_every to measure the loss on them, or data.folder_roles=false to train on them"
-    folders = Counter(f"{name.rpartition('/')[0]}/" for name in held)
+    folders = Counter(_home(name) for name in held)
     unused = [
         Finding(
             "folder-role",
@@ -177,6 +179,12 @@ def _used(listing: Listing, config: RunConfig) -> tuple[Sequence[Entry], list[Fi
         for folder, number in folders.items()
     ]
     return [entry for entry in listing.entries if not entry.held], unused
+
+
+def _home(name: str | None) -> str | None:
+    """The folder of a file, with ``/`` at the end; None for the one that is checked."""
+    folder = (name or "").rpartition("/")[0]
+    return f"{folder}/" if folder else None
 
 
 def _unseen(schedule: Schedule | None, examples: Sequence[Example], steps: int) -> list[Finding]:

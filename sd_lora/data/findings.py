@@ -44,6 +44,8 @@ CODES: dict[str, Code] = {
     "entry-broken": Code("error", "[row|rows] of the metadata cannot be used", "correct or remove [it|them]"),
     "column-unread": Code("warning", "[table has|tables have] text that is not read, as another column is",
         "join them in one list of texts"),
+    "column-role": Code("warning", "[column of the metadata says|columns of the metadata say] what images are for",
+        "correct [it|them] if that is wrong"),
     "entry-missing": Code("error", "listed [image does|images do] not exist",
         "correct the [name or remove the row|names or remove the rows]"),
     "unlisted": Code("warning", "[image is|images are] in the folder but not listed, and not read",

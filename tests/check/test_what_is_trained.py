@@ -107,6 +107,17 @@ def test_validation_images_are_left_out_if_not_and_need_no_captions(photos: Path
     )
 
 
+def test_a_row_to_hold_out_hides_no_finding_on_the_images_beside_it(photos: Path) -> None:
+    rows: list[dict[str, str]] = [{"file_name": "0.png"}, {"file_name": "1.png", "split": "test"}]
+    rows += [{"file_name": f"{number}.png", "text": "a house"} for number in (2, 3, 4)]
+    (photos / "metadata.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    code, found = checked(photos)
+    assert code == 2
+    assert "1.png" not in uses(found)
+    assert [message.partition(":")[0] for message in messages(found, "caption-missing")] == ["0.png"]
+    assert messages(found, "folder-role")[0].startswith("taken for validation images: 1 image is not read; set train")
+
+
 @every_row(
     "overrides, told",
     [

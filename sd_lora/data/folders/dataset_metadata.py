@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sd_lora.data.folders.metadata import note_rows
+from sd_lora.data.folders.metadata import note_rows, note_steering
+from sd_lora.data.folders.metadata_purpose import steering_of
 from sd_lora.data.folders.metadata_rows import Row, RowsError, clipped, kind_of, read_text, texts_of
 from sd_lora.data.folders.tree import Folder, Notes
+from sd_lora.errors import some
 
 
 def metadata(file: Path) -> dict[str, Any]:
@@ -42,6 +44,7 @@ def rows_of(content: Mapping[str, Any], folder: Folder, label: str, notes: Notes
     top = os.path.join(os.path.abspath(folder.path), "")
     rows: list[Row] = []
     broken: list[tuple[str, str, str]] = []
+    steering: dict[str, None] = {}
     for name, values in content.items():
         try:
             if not isinstance(values, dict):
@@ -50,8 +53,12 @@ def rows_of(content: Mapping[str, Any], folder: Folder, label: str, notes: Notes
         except ValueError as error:
             broken.append(("entry-broken", label, f"{clipped(name)}: {error}"))
             continue
+        if column := steering_of(values.items())[1]:
+            steering[column] = None
         caption = ", ".join(text for texts in captions_and_tags for text in texts or ())
         captions = (caption,) if caption else None if captions_and_tags == [None, None] else ()
         rows.append(Row(label, name.removeprefix(top), captions))
     note_rows(broken, notes)
+    if steering:
+        note_steering(some(list(steering)), label, notes, "name masks with conditioning_data_dir")
     return rows

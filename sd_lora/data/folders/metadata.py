@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -10,9 +11,10 @@ from pathlib import Path, PureWindowsPath
 
 from sd_lora.data.folders.entries import Entry
 from sd_lora.data.folders.kohya import plural
-from sd_lora.data.folders.metadata_rows import Row, RowsError, clipped, read_rows
+from sd_lora.data.folders.metadata_rows import Row, Rows, RowsError, clipped, read_rows
 from sd_lora.data.folders.sidecars import Reading, Source, Subset, masks_of, without_masks
 from sd_lora.data.folders.tree import File, Folder, Notes, key, stem_of
+from sd_lora.errors import some
 
 FILES = ("metadata.jsonl", "metadata.csv", "metadata.parquet")
 #: rows of one kind that are named if they cannot be used; more are counted
@@ -41,14 +43,54 @@ def read(source: Source) -> Reading | None:
     if table.encoding:
         notes.add("caption-encoding", file.name, f"read as {table.encoding}")
     if table.unread:
-        unread = [f"{column} ({count} row{'' if count == 1 else 's'})" for column, count in table.unread.items()]
+        unread = [f"{column} ({_rows(count)})" for column, count in table.unread.items()]
         notes.add("column-unread", file.name, f"not read {'is' if len(unread) == 1 else 'are'} {', '.join(unread)}")
     note_rows([("entry-broken", f"{file.name} {place}", why) for place, why in table.broken], notes)
-    entries, met = entries_of(table.rows, home, Subset.of(source.config, prior=source.prior), notes)
-    note_rest(source.folder, entries, {file.path} | met, notes)
-    several = sum(len(entry.captions) > 1 for entry in entries)
-    more = f", {several} of them with several captions" if several else ""
-    return Reading(entries, f"{plural(len(entries))} listed in {file.name}{more}")
+    rows = table.rows if source.config.folder_roles else [replace(row, use="") for row in table.rows]
+    entries, met = entries_of(rows, home, Subset.of(source.config, prior=source.prior), notes)
+    steering = _steering(rows, home)
+    _note_purposes(table, rows, file.name, notes)
+    note_rest(source.folder, entries, {file.path} | met | steering, notes)
+    counts = {
+        "with several captions": sum(len(entry.captions) > 1 for entry in entries),
+        "to hold out": sum(entry.held for entry in entries),
+        "for regularisation": sum(entry.prior for entry in entries) if not source.prior else 0,
+    }
+    more = "".join(f", {count} of them {what}" for what, count in counts.items() if count)
+    used = frozenset(os.path.realpath(path) for path in steering)
+    return Reading(entries, f"{plural(len(entries))} listed in {file.name}{more}", used)
+
+
+def _steering(rows: Iterable[Row], home: Folder) -> set[Path]:
+    """The pictures that rows name to steer a ControlNet, and that are there."""
+    finder, found = _Finder(home, by_stem=False), set()
+    for name in (name for row in rows for name in row.steering):
+        with contextlib.suppress(RowError):
+            found.add(finder.find(name).path)
+    return found
+
+
+def _note_purposes(table: Rows, rows: Iterable[Row], file: str, notes: Notes) -> None:
+    """Note the columns that say what images are for, where those are not what is learned from."""
+    if table.steering:
+        columns = some([f"{column} ({_rows(count)})" for column, count in table.steering.items()])
+        note_steering(columns, file, notes, "call the column mask if they are masks")
+    unused = sum(row.use in ("none", "masks") for row in rows)
+    if unused:
+        what = f"{_rows(unused)} not read, as {'its' if unused == 1 else 'their'} split says"
+        notes.add("column-role", file, what, "set data.folder_roles=false to train on them")
+    if table.unknown:
+        splits = some([f"{split} ({_rows(count)})" for split, count in table.unknown.items()])
+        notes.add("column-role", file, f"{splits} is trained, as it is neither train nor validation nor test")
+
+
+def note_steering(columns: str, file: str, notes: Notes, advice: str) -> None:
+    """Note the columns of a `file` that name pictures which are neither trained on nor masks."""
+    notes.add("column-role", file, f"pictures that steer a ControlNet are not used: {columns}", advice)
+
+
+def _rows(count: int) -> str:
+    return "1 row" if count == 1 else f"{count} rows"
 
 
 def file_in(top: Folder) -> tuple[Folder, File] | None:
@@ -92,6 +134,7 @@ def entries_of(
             continue
         image = images.setdefault(file.path, _Image(file))
         image.mask = image.mask or mask
+        image.uses.add(row.use)
         image.captions.update(dict.fromkeys(row.captions or ()))
         image.empty |= row.captions is not None
     note_rows(refused, notes)
@@ -103,9 +146,14 @@ def entries_of(
         }
     entries = []
     for path, image in images.items():
+        if image.uses & {"none", "masks"}:
+            continue
         state = "found" if image.captions else "empty" if image.empty else "missing"
-        captions = subset.filled(image.file.name, tuple(image.captions), state, notes)
-        entries.append(subset.entry(image.file, captions, (image.mask or beside.get(path)) if subset.masks else None))
+        prior = "regularisation" in image.uses and not subset.prior
+        of_row = replace(subset, prior=True, fallback="") if prior else subset
+        captions = of_row.filled(image.file.name, tuple(image.captions), state, notes)
+        entry = of_row.entry(image.file, captions, (image.mask or beside.get(path)) if subset.masks else None)
+        entries.append(replace(entry, held="validation" in image.uses))
     return entries, finder.met
 
 
@@ -140,6 +188,7 @@ class _Image:
     captions: dict[str, None] = field(default_factory=dict)  # a set that keeps its order
     mask: File | None = None
     empty: bool = False
+    uses: set[str] = field(default_factory=set)
 
 
 class _Finder:

@@ -10,10 +10,12 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from sd_lora.data.folders.caption_files import MAX_BYTES as MAX_CAPTION
 from sd_lora.data.folders.caption_files import decode_text, tidy
+from sd_lora.data.folders.metadata_purpose import is_purpose, steering_of, use_of
+from sd_lora.data.folders.role_names import Use
 from sd_lora.data.folders.tree import suffix_of
 from sd_lora.errors import DataError, SdLoraError, reason, shown, some
 
@@ -43,17 +45,24 @@ class Row:
     name: str
     captions: tuple[str, ...] | None
     mask: str | None = None
+    #: what it is used as, if a column says so
+    use: Use | Literal[""] = ""
+    #: pictures that steer a ControlNet
+    steering: Sequence[str] = ()
 
 
 @dataclass
 class Rows:
     """The rows of one file, those that cannot be used (place, why), in how many rows a column is `unread` because
-    another one is read, and the encoding if it was guessed."""
+    another one is read, the encoding if it was guessed, and in how many rows a column of `steering` pictures and an
+    `unknown` split are."""
 
     rows: list[Row] = field(default_factory=list)
     broken: list[tuple[str, str]] = field(default_factory=list)
     unread: Counter[str] = field(default_factory=Counter)
     encoding: str = ""
+    steering: Counter[str] = field(default_factory=Counter)
+    unknown: Counter[str] = field(default_factory=Counter)
 
 
 def read_rows(file: Path) -> Rows:
@@ -76,7 +85,7 @@ def read_rows(file: Path) -> Rows:
             if len(rows.rows) + len(rows.broken) >= MAX_ROWS:
                 raise RowsError(f"over {MAX_ROWS} rows")
             try:
-                rows.rows.append(_row(place, values, rows.unread))
+                rows.rows.append(_row(place, values, rows))
             except ValueError as error:
                 rows.broken.append((place, str(error)))
     except OSError as error:
@@ -118,7 +127,7 @@ def kind_of(value: object) -> str:
     return "nothing" if value is None else names.get(type(value), f"of type {type(value).__name__}")
 
 
-def _row(place: str, values: Values | str, unread: Counter[str]) -> Row:
+def _row(place: str, values: Values | str, table: Rows) -> Row:
     if isinstance(values, str):
         raise ValueError(values)
     names, masks, texts = (_in_columns(values, columns) for columns in (NAMES, MASKS, TEXTS))
@@ -131,8 +140,12 @@ def _row(place: str, values: Values | str, unread: Counter[str]) -> Row:
     captions = texts_of(text)
     # another path beside file_name is not missed; a second file_name is
     rivals = [pairs[1:] for pairs in (texts, [pair for pair in names if pair[0] == names[0][0]], masks)]
-    unread.update({column for pairs in rivals for column, value in pairs if not is_blank(value)})
-    return Row(place, name.strip(), captions, mask or None)
+    table.unread.update({column for pairs in rivals for column, value in pairs if not is_blank(value)})
+    use, unknown = use_of(values)
+    steering, column = steering_of(values)
+    table.unknown.update([unknown] if unknown else [])
+    table.steering.update([column] if column else [])
+    return Row(place, name.strip(), captions, mask or None, use, steering)
 
 
 def _in_columns(values: Values, columns: Sequence[str]) -> Values:
@@ -237,7 +250,7 @@ def _parquet_columns(table: Any) -> list[str]:
     names = {name: name.strip().lower() for name in schema.names}
     if not any(name in NAMES for name in names.values()):
         raise RowsError(f"it has no column {NAMES[0]}, but {some(schema.names)}")
-    wanted = [name for name, plain in names.items() if plain in (*NAMES, *TEXTS, *MASKS)]
+    wanted = [name for name, plain in names.items() if plain in (*NAMES, *TEXTS, *MASKS) or is_purpose(plain)]
     for name in wanted:
         if schema.names.count(name) > 1:
             raise RowsError(f"it has the column {name} twice; rename one")

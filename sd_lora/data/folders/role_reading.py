@@ -25,6 +25,9 @@ def with_roles(layout: str, reading: Reading, source: Source, aside: Sequence[As
     they are for.
     """
     entries, summary, notes = list(reading.entries), reading.summary, source.notes
+    for folder in (folder for one in aside for folder in one.folder.below()):
+        folder.files = {n: f for n, f in folder.files.items() if os.path.realpath(f.path) not in reading.others}
+    aside = [one for one in aside if one.count]
     homes = Counter(os.path.realpath(entry.file.parent) for entry in entries)
     if source.config.folder_roles and not source.prior and layout != "kohya-toml":  # which says so of its subsets
         note_doubts(source.folder, homes, notes)

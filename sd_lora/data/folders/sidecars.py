@@ -126,10 +126,12 @@ class Source:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a layout read: the images and one line about them."""
+    """What a layout read: the images and one line about them; `others` are the real paths of pictures that it says are
+    for something else."""
 
     entries: list[Entry]
     summary: str
+    others: frozenset[str] = frozenset()
 
 
 def read_leaf(folder: Folder, subset: Subset, notes: Notes) -> list[Entry]:

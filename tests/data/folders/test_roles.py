@@ -194,6 +194,30 @@ def test_the_layout_is_told_with_the_folders_that_have_a_role(tmp_path: Path) ->
     )
 
 
+@every_row(
+    "split, held", [("test", True), ("Validation", True), ("dev_set", True), ("train", False), ("fold 7", False)]
+)
+def test_the_split_of_a_row_says_what_is_held_out(split: str, held: bool, tmp_path: Path) -> None:
+    build(tmp_path, {**photos("a.png"), "photos/metadata.jsonl": jsonl({"file_name": "a.png", "split": split})})
+    found = listing(tmp_path, default_caption="c")
+    assert [entry.held for entry in found.entries] == [held]
+    assert ("1 of them to hold out" in found.summary) is held
+    known = 'metadata.jsonl: split "fold 7" (1 row) is trained, as it is neither train nor validation nor test'
+    assert (known in said(found, "column-role")) is (split == "fold 7")
+
+
+def test_pictures_that_steer_a_controlnet_are_named(tmp_path: Path) -> None:
+    row = {"file_name": "a.png", "text": "c", "conditioning_image": "conditioning_images/a.png"}
+    build(tmp_path, {**photos("a.png", "conditioning_images/a.png"), "photos/metadata.jsonl": jsonl(row)})
+    assert said(listing(tmp_path), "column-role") == (
+        "metadata.jsonl: pictures that steer a ControlNet are not used: conditioning_image (1 row); call the column "
+        "mask if they are masks"
+    )
+    row["mask"] = row.pop("conditioning_image")
+    (tmp_path / "photos/metadata.jsonl").write_text(jsonl(row))
+    assert [entry.mask for entry in listing(tmp_path).entries] == [tmp_path / "photos/conditioning_images/a.png"]
+
+
 def test_only_images_of_a_role_are_no_images_to_learn_from(tmp_path: Path) -> None:
     build(tmp_path, photos("samples/a.png", "reg/b.png", "val/c.png"))
     assert "no images to learn from" in said(listing(tmp_path, trigger="zwq"), "no-images")
