@@ -11,6 +11,7 @@ from pathlib import Path
 
 from sd_lora.config.schema import DataConfig
 from sd_lora.data.folders import dataset_toml, kohya, metadata
+from sd_lora.data.folders.captions_elsewhere import note_elsewhere
 from sd_lora.data.folders.entries import Entry, Listing
 from sd_lora.data.folders.mask_folders import with_masks
 from sd_lora.data.folders.plain import bare, beside, note_other_captions, read_plainly
@@ -54,6 +55,7 @@ def list_folder(config: DataConfig) -> Listing:
         entries, summary = [*entries, *priors.entries], f"{summary}; regularisation: {priors.summary}"
     if masks:
         entries = with_masks(entries, top, _walked("data.mask_folder", masks, notes, relative(masks, top)), notes)
+    note_elsewhere(top, notes)
     masked = sum(entry.mask is not None for entry in entries)
     summary += f"; {masked} with masks" if masked else ""
     return Listing(layout, summary, tuple(sorted(entries, key=lambda entry: entry.name)), notes.all())
@@ -82,8 +84,7 @@ def _prior(config: DataConfig, folder: Path, top: Path, notes: Notes) -> Reading
     reading = with_roles("", read_plainly(source), source, aside)
     if not reading.entries and not inner.findings:
         inner.add("no-images", None, f"no images in data.regularisation {shown(str(folder))}")
-    notes.findings += inner.findings
-    notes.not_read += inner.not_read
+    notes.take(inner)
     return reading
 
 

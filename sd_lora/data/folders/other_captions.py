@@ -14,29 +14,11 @@ from sd_lora.data.folders.tree import File, Folder, key, stem_of, suffix_of
 from sd_lora.errors import some
 
 #: endings of files that hold nothing but a caption; ``.txt.txt`` and ``.caption.txt`` are made of these
-PLAIN = frozenset(
-    [
-        "txt",
-        "text",
-        "caption",
-        "captions",
-        "cap",
-        "tags",
-        "tag",
-        "prompt",
-        "prompts",
-        "wd14",
-        "wd14_cap",
-        "wd_tags",
-        "booru",
-        "blip",
-        "json",
-    ]
-)
+_PLAIN = "txt text caption captions cap tags tag prompt prompts wd14 wd14_cap wd_tags booru blip json"
+PLAIN = frozenset(_PLAIN.split())
 #: endings of files that may hold a caption in a form that is not read
-UNREAD = frozenset(
-    ["yaml", "yml", "xml", "csv", "tsv", "md", "rtf", "doc", "docx", "odt", "html", "htm", "toml", "ini"]
-)
+_UNREAD = "yaml yml xml csv tsv md rtf doc docx odt html htm toml ini desc description"
+UNREAD = frozenset(_UNREAD.split())
 #: what is said at the end of a name instead of in its ending
 _SAID = re.compile(r"(.+)[_\- ](captions?|tags?|prompts?|text|description|desc)", re.IGNORECASE | re.DOTALL)
 KEYS = (*TEXTS, "tags")
@@ -73,7 +55,8 @@ class OtherCaptions:
         if not stem or places is None:
             return
         while stem not in self._owners and stem.rpartition(".")[2] in PLAIN | UNREAD and "." in stem:
-            stem = stem.rpartition(".")[0]
+            stem, _, ending = stem.rpartition(".")
+            places = self._unread if ending in UNREAD else places
         if stem not in self._owners and (match := _SAID.fullmatch(stem)):
             stem, places = match[1], self._unread
         if stem in self._owners:
@@ -100,7 +83,7 @@ def _of_json(content: Any) -> tuple[tuple[str, ...], str]:
     if not isinstance(content, dict):
         raise ValueError(f"it holds {kind_of(content)}, not an object with a caption")
     given = {str(name).strip().lower(): value for name, value in content.items()}
-    known = [name for name in KEYS if given.get(name) is not None]
+    known = [name for name in KEYS if given.get(name) is not None] or [name for name in KEYS if name in given]
     if not known:
         has = some([clipped(name) for name in given]) or "nothing"
         raise ValueError(f"it has none of {', '.join(KEYS)}, but {has}")

@@ -58,8 +58,7 @@ def _read(one: Aside, source: Source) -> Reading:
     besides = meaning.rest if meaning else ""
     place = Source(config, one.folder, inner, prior=prior or source.prior, besides_role=besides)
     reading = metadata.read(place) or read_plainly(place)
-    source.notes.findings += inner.findings
-    source.notes.not_read += inner.not_read
+    source.notes.take(inner)
     entries = [
         replace(entry, repeats=entry.repeats * one.repeats, held=entry.held or not prior) for entry in reading.entries
     ]

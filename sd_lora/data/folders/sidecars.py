@@ -79,6 +79,8 @@ class Subset:
         captions = self._read(name, captions, notes)
         if not captions and state == "found":
             state = "empty"
+        if state == "missing" and self.suffixes and not (self.names or self.prior):
+            notes.uncaptioned[name] = (f"{stem_of(name)}{self.suffixes[0]}", self.remedy)
         if state in ("missing", "empty"):
             if self.fallback:
                 captions = self._read(name, (self.fallback,), notes)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import re
 import unicodedata
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
@@ -20,8 +19,12 @@ PICTURE_SUFFIXES = IMAGE_SUFFIXES | FOREIGN_SUFFIXES.keys()
 #: entries that are not read, of which all are named; of more the endings are counted too
 _MOST_LISTED = 5
 _RUN = frozenset({"log.jsonl", "config.toml"})
-#: no ending at all, or none that files other than images have: ``.jpg_large``, ``.jpeg!d``, ``.20231012``
-_ODD = re.compile(r"|\.\d+|\..*\s.*|\.(jpe?g|png|webp|gif|avif|heic|bmp|tiff?)[^a-z0-9].*", re.DOTALL)
+#: endings under which no image is looked for: those of texts, of what is put aside or not complete, of thumbnails
+_OTHER = """
+.txt .caption .json .jsonl .csv .toml .yaml .md .safetensors .npz .npy .pt .mp4
+.bak .old .tmp .part .partial .crdownload .download .thm
+"""
+_NO_IMAGE = frozenset(_OTHER.split())
 _ARCHIVES = frozenset([".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar", ".cbz", ".zst"])
 _JUNK = frozenset({"__macosx", "thumbs.db", "ehthumbs.db", "desktop.ini", "@eadir"})
 
@@ -74,6 +77,14 @@ class Notes:
     not_read: list[str] = field(default_factory=list)
     #: captions by the suffix of their file; default captions count under the empty suffix
     captioned: Counter[str] = field(default_factory=Counter)
+    #: images for which no caption was found: the file that would be read, and what to do about it, if not writing that
+    uncaptioned: dict[str, tuple[str, str]] = field(default_factory=dict)
+
+    def take(self, other: Notes) -> None:
+        """Add what was noted while reading a folder inside."""
+        self.findings += other.findings
+        self.not_read += other.not_read
+        self.uncaptioned |= other.uncaptioned
 
     def add(self, code: str, file: str | None, detail: str, advice: str = "") -> None:
         self.findings.append(Finding(code, file, detail, advice))
@@ -151,7 +162,7 @@ def _scan(folder: Folder) -> list[tuple[str, bool]]:
                 inside.append((entry.name, link))
             else:
                 path = Path(entry.path)
-                unnamed = bool(_ODD.fullmatch(suffix_of(entry.name))) and holds_image(path)
+                unnamed = suffix_of(entry.name) not in _NO_IMAGE | PICTURE_SUFFIXES and holds_image(path)
                 file = File(path, folder.inner(entry.name), link or folder.linked, unnamed)
                 folder.files[entry.name] = file
     return inside

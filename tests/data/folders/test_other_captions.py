@@ -45,6 +45,24 @@ from sd_lora.errors import ConfigError
         ("IMG_2033", "", False),
         ("DSC00012", "", False),
         ("ComfyUI_00012_", "", False),
+        ("IMG 20240101 a boat on a lake", "a boat on a lake", True),
+        ("IMG-20240101-WA0001 a boat", "a boat", False),
+        ("DSC01234_a_boat", "a boat", False),
+        ("WhatsApp Image 2024-01-01 at 12.33.10 a red boat", "a red boat", True),
+        ("a dog v2 final", "a dog", False),
+        ("a_dog_final_v2", "a dog", False),
+        ("a_dog_v2_final", "a dog", False),
+        ("woman in hat upscayl 4x", "woman in hat", True),
+        ("a-green-tree_upscayl_4x_realesrgan-x4plus-anime", "a green tree", True),
+        ("a red house-removebg-preview (1)", "a red house", True),
+        ("tree@2x", "tree", False),
+        ("a house 1024x768", "a house", False),
+        ("the world cup final", "the world cup final", True),
+        ("a bmw x3", "a bmw x3", False),
+        ("ford v8", "ford v8", False),
+        ("IMG_20240101_123456", "", False),
+        ("v2_" * 80, "", False),
+        ("IMG 1_" * 40, "", False),
         ("Screenshot from 2024-01-01", "Screenshot from 2024", False),
         ("a photo of a cat at night", "a photo of a cat at night", True),
         ("000001", "", False),
@@ -74,6 +92,16 @@ def test_a_name_is_a_caption_without_its_counters(stem: str, caption: str, like_
          "no image has a caption, but other files may hold them: captions.csv; save them as NAME.txt beside"),
         (photos("a red house on a hill_3.png"), {"trigger": "zwq"}, "caption-names",
          '1 of 1 image have names that read like captions, such as "a red house on a hill"; set data.captions_from='),
+        (photos("a red house on a hill.png", "IMG_1.png", "IMG_2.png"), {"trigger": "zwq"}, "caption-names",
+         '1 of 3 images have names that read like captions, "a red house on a hill"; set data.captions_from=name to '
+         "train on them, and data.default_caption for the other 2"),
+        (as_json(caption=None), {}, "caption-empty", "a.png: an empty caption; write one"),
+        (photos("p/a.png", "b.png", "text/a.txt", b="c"), {}, "caption-unread",
+         "p/a.png: its caption may be in text/a.txt, which is read only as p/a.txt; move or rename it, or set data"),
+        (photos("p/a.png", "text/a.cap", "q.png", "q.cap"), {"caption_suffixes": (".cap",)}, "caption-unread",
+         "p/a.png: its caption may be in text/a.cap, which is read only as p/a.cap; move or rename it, or set data"),
+        ({**photos("a.png"), "photos/a.txt": "c", "photos/metadata.jsonl": '{"file_name": "a.png"}'}, {},
+         "caption-unread", "a.png: its caption may be in a.txt, which is not read; give its row a text, or set data"),
         (beside("photos.zip", "PK"), {"trigger": "zwq"}, "not-read", "1 entry is not read: photos.zip;"),
         ({"photos/photos.zip": "PK"}, {}, "no-images", "unpack photos.zip and give the folder that this makes"),
         ({**photos("a.png", a="c"), **{f"photos/{n}.mp4": "x" for n in range(7)}, "photos/x": "y"}, {}, "not-read",
@@ -107,7 +135,20 @@ def test_settings_of_files_cannot_act_on_names(settings: list[str], told: str) -
 
 
 @every_row(
-    "name", ["a", "a.jpg_large", "a.jpeg_large", "a.jfif", "a.jpg!large", "a.jpg~orig", "a.20231012", "v1.2 final"]
+    "name",
+    [
+        "a",
+        "a.jpg_large",
+        "a.jpeg_large",
+        "a.jfif",
+        "a.jpg!large",
+        "a.jpg~orig",
+        "a.20231012",
+        "v1.2 final",
+        "a.pnglarge",
+        "a.jpeg-1",
+        "a.xyz",
+    ],
 )
 def test_a_jpeg_of_any_ending_is_an_image(name: str, tmp_path: Path) -> None:
     build(tmp_path, {"photos/b.txt": "x", "photos/notes": "not an image", "photos/c.2": "BM"})
@@ -116,6 +157,15 @@ def test_a_jpeg_of_any_ending_is_an_image(name: str, tmp_path: Path) -> None:
     found = listing(tmp_path)
     assert [(entry.name, entry.captions) for entry in found.entries] == [(name, ("a cat",))]
     assert "3 entries are not read" in said(found, "not-read")
+
+
+@every_row("name", ["a.jpg.bak", "a.part", "a.crdownload", "a.thm", "a.txt"])
+def test_a_jpeg_that_is_put_aside_or_incomplete_is_none(name: str, tmp_path: Path) -> None:
+    build(tmp_path, photos("b.png", b="a cat"))
+    Image.new("RGB", (8, 8)).save(tmp_path / "photos" / name, "JPEG")
+    found = listing(tmp_path)
+    assert [entry.name for entry in found.entries] == ["b.png"]
+    assert name in said(found, "not-read")
 
 
 @every_row("content", [b"", b"BM is how a text may begin", b"\0\0\0 ftypisom", b"{}", None])
