@@ -114,7 +114,8 @@ def test_a_row_to_hold_out_hides_no_finding_on_the_images_beside_it(photos: Path
     code, found = checked(photos)
     assert code == 2
     assert "1.png" not in uses(found)
-    assert [message.partition(":")[0] for message in messages(found, "caption-missing")] == ["0.png"]
+    (message,) = messages(found, "caption-unread")
+    assert message.startswith("0.png: its caption may be in 0.txt, which is not read; give its row a text")
     assert messages(found, "folder-role")[0].startswith("taken for validation images: 1 image is not read; set train")
 
 

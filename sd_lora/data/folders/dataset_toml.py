@@ -80,8 +80,11 @@ class _Settings(BaseModel):
         return meaning is not None and meaning.sure and meaning.role.use == "regularisation"
 
     def meaning(self) -> Meaning | None:
-        """What the name of its folder says of its images."""
-        return meaning_of(PureWindowsPath(self.image_dir or "").name)
+        """What the name of its folder says of its images, or of those above it that a relative path names."""
+        path = PureWindowsPath(self.image_dir or "")
+        inner = meaning_of(path.name)
+        above = [] if path.anchor or (inner and inner.sure) else [meaning_of(part) for part in path.parts[:-1]]
+        return next((meaning for meaning in above if meaning and meaning.sure), inner)
 
 
 def _looks_like_one(path: Path) -> bool:

@@ -89,8 +89,9 @@ def note_other_captions(source: Source, entries: Sequence[Entry], layout: str) -
         notes.add("caption-elsewhere", None, f"no image has a caption, but other files may hold them: {some(texts)}")
     meant = like_captions(stem_of(entry.file.name) for entry in entries)
     if meant:
+        have = "has a name that reads like a caption" if len(meant) == 1 else "have names that read like captions"
         names = f'such as "{meant[0]}"' if len(meant) == len(entries) else some([f'"{text}"' for text in meant])
-        what = f"{len(meant)} of {plural(len(entries))} have names that read like captions, {names}"
+        what = f"{len(meant)} of {plural(len(entries))} {have}, {names}"
         rest = len(entries) - len(meant)
         others = f", and data.default_caption for the other {'one' if rest == 1 else rest}"
         advice = f"set data.captions_from=name to train on them{others}" if rest else ""

@@ -28,9 +28,11 @@ CASES = [
     if not case.settings and case.images and case.layout != "kohya-toml"
 ]
 #: captions that the name of a folder of kohya's stands for
-FROM_FOLDERS = {("house",), ("ink",), ("ink wash",), ("sketch",)}
+FROM_FOLDERS = {(word,) for word in ("house", "ink", "ink wash", "sketch", "woman", "icons", "test tube")}
 #: cases whose captions cannot be edited at all, and why
-REFUSED = {"parquet": "not text", "parquet with lists": "not text", "parquet with one column in two cases": "not text"}
+REFUSED = dict.fromkeys(
+    ("parquet", "parquet with lists", "parquet with one column in two cases", "a split of parquet"), "not text"
+)
 
 
 @every_row("case", CASES, ids=lambda case: case.name)

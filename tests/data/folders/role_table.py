@@ -34,6 +34,9 @@ ROLE_CASES = [
     Case("reg in a dataset file that does not say so", toml(f"{ONE}[[datasets.subsets]]\nimage_dir='reg'\n"
          "class_tokens='house'", "ink/a.png", "reg/b.png", **{"ink/a": "c"}), "kohya-toml", [im("ink/a.png", "c"),
          im("reg/b.png", "house", prior=True)], ["folder-role"]),
+    Case("folders in reg in a dataset file", toml(f"{ONE}[[datasets.subsets]]\nimage_dir='10_reg/1_house'\n",
+         "ink/a.png", "10_reg/1_house/b.png", **{"ink/a": "c", "10_reg/1_house/b": "d"}), "kohya-toml",
+         [im("10_reg/1_house/b.png", "d", prior=True), im("ink/a.png", "c")], ["folder-role"]),
     Case("reg in a dataset file that says no", toml(f"{ONE}[[datasets.subsets]]\nimage_dir='reg'\nis_reg=false\n"
          "class_tokens='house'", "ink/a.png", "reg/b.png", **{"ink/a": "c"}), "kohya-toml", [im("ink/a.png", "c"),
          im("reg/b.png", "house")]),

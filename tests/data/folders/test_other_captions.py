@@ -91,9 +91,9 @@ def test_a_name_is_a_caption_without_its_counters(stem: str, caption: str, like_
         (beside("captions.csv", "x"), {"trigger": "zwq"}, "caption-elsewhere",
          "no image has a caption, but other files may hold them: captions.csv; save them as NAME.txt beside"),
         (photos("a red house on a hill_3.png"), {"trigger": "zwq"}, "caption-names",
-         '1 of 1 image have names that read like captions, such as "a red house on a hill"; set data.captions_from='),
+         '1 of 1 image has a name that reads like a caption, such as "a red house on a hill"; set data.captions_from='),
         (photos("a red house on a hill.png", "IMG_1.png", "IMG_2.png"), {"trigger": "zwq"}, "caption-names",
-         '1 of 3 images have names that read like captions, "a red house on a hill"; set data.captions_from=name to '
+         '1 of 3 images has a name that reads like a caption, "a red house on a hill"; set data.captions_from=name to '
          "train on them, and data.default_caption for the other 2"),
         (as_json(caption=None), {}, "caption-empty", "a.png: an empty caption; write one"),
         (photos("p/a.png", "b.png", "text/a.txt", b="c"), {}, "caption-unread",
