@@ -46,8 +46,20 @@ def with_roles(layout: str, reading: Reading, source: Source, aside: Sequence[As
             notes.findings.append(unused(one))
     for one in masks if source.config.masks else ():
         if not homes.keys() & {os.path.realpath(folder.path) for folder in one.folder.below()}:
-            entries = with_masks(entries, one.parent.path, one.folder, notes)
+            entries = _masked(entries, one, notes)
     return Reading(entries, summary)
+
+
+def _masked(entries: list[Entry], one: Aside, notes: Notes) -> list[Entry]:
+    """`entries` with the masks in a folder. If it holds none of theirs it is noted as such, as it may be no such
+    folder."""
+    inner = Notes()
+    given = with_masks(entries, one.parent.path, one.folder, inner)
+    if [finding.code for finding in inner.findings] == ["mask-unmatched"] * one.count:
+        notes.findings.append(unused(one, why=", as none has the name of an image"))
+    else:
+        notes.take(inner)
+    return given
 
 
 def _read(one: Aside, source: Source) -> Reading:

@@ -52,10 +52,10 @@ def set_aside(top: Folder) -> list[Aside]:
     return sorted(aside, key=lambda one: one.folder.name)
 
 
-def unused(one: Aside, advice: str = "") -> Finding:
+def unused(one: Aside, why: str = "") -> Finding:
     """The finding on a folder whose images are not used."""
     images = "1 image is" if one.count == 1 else f"{one.count} images are"
-    return Finding("folder-role", f"{one.folder.name}/", f"taken for {one.role.what}: {images} not read", advice)
+    return Finding("folder-role", f"{one.folder.name}/", f"taken for {one.role.what}: {images} not read{why}")
 
 
 def note_doubts(top: Folder, trained: Mapping[str, int], notes: Notes) -> None:

@@ -162,7 +162,9 @@ def test_images_of_a_doubtful_folder_are_trained_and_named_in_every_layout(
         (photos("a.png", "samples/b.png", "samples/deep/c.png", a="c"), "folder-role",
          "samples/: taken for sample pictures: 2 images are not read; rename it, or set data.folder_roles=false, to "
          "train on the images in it"),
-        (photos("a.png", "masks/b.png", a="c"), "mask-unmatched",
+        (photos("a.png", "masks/b.png", a="c"), "folder-role",
+         "masks/: taken for masks: 1 image is not read, as none has the name of an image; rename it, or set"),
+        (photos("a.png", "masks/a.png", "masks/b.png", a="c"), "mask-unmatched",
          "masks/b.png: no image has its name; give it the name of its image"),
         (photos("p/a.png", "q/a.png", "masks/a.png", **{"p/a": "1", "q/a": "2"}), "mask-ambiguous",
          "masks/a.png: it could be of p/a.png, q/a.png; put it in a subfolder named like that of its image, or set"),
