@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import os
 import signal
+import tempfile
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -13,6 +14,8 @@ from typing import Any
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing a test needs lies outside the repository
+_CACHES = tempfile.TemporaryDirectory(prefix="sd-lora-tests-")
+os.environ["XDG_CACHE_HOME"] = _CACHES.name  # what was measured of this machine is not the tests' to use
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so shells start what runs in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if "PYTEST_XDIST_WORKER" in os.environ:

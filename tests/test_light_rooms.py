@@ -30,6 +30,7 @@ HEAVY = {
     "sd_lora.models.checkpoint.filling",
     "sd_lora.models.checkpoint.vae",
     "sd_lora.models.device",
+    "sd_lora.models.fast.convolution",
     "sd_lora.models.losses",
     "sd_lora.models.noise",
     "sd_lora.models.objectives",

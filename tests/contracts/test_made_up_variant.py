@@ -120,7 +120,7 @@ def test_tools_say_what_it_is_and_what_cannot_be_done_with_it(adapter: Adapter, 
     assert clients["ComfyUI"].reasons == (f"drops {modules} of {modules}: masks, which it does not know",)
     assert clients["AUTOMATIC1111"].is_whole
     out = tmp_path / "out.safetensors"
-    with pytest.raises(AdapterError, match=r"is a Masked LoRA, .*; only LoRAs can be merged"):
+    with pytest.raises(AdapterError, match=r"holds Masked LoRA, .*; only LoRAs can be merged"):
         merge_adapters([path, path], out)
     marked = Adapter(adapter.weights, kinds()["sd1"].marks).save(tmp_path / "marked.safetensors")
     assert resize_adapter(marked, out, rank=1).modules[0].rank == 1

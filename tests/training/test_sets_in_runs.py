@@ -294,8 +294,8 @@ def test_sample_prompts_may_be_in_a_file_and_have_options(
 
 
 def test_a_sample_prompt_that_cannot_be_drawn_is_refused_first(short: Short) -> None:
-    with pytest.raises(ConfigError, match="--ss, which is not read"):
-        prepare(short('preview.prompts=["a cat --ss ddim"]'))
+    with pytest.raises(ConfigError, match="--zz, which is not read"):
+        prepare(short('preview.prompts=["a cat --zz 3"]'))
 
 
 def test_a_caption_of_another_program_makes_a_prompt(short: Short, folder: Path) -> None:

@@ -21,6 +21,8 @@ from torch.nn.grad import conv2d_input
 
 #: places (pictures × pixels) of an output above which a product never paid where it was measured
 MOST_PLACES = 1024
+#: weights of a convolution below which reading them is not what it costs
+LEAST_WEIGHTS = 2**18
 #: how many times each way is timed at most, and the seconds after which it is not timed again
 _TRIES, _TRY_SECONDS = 5, 0.02
 #: a product must be faster by this share, or the plain way stays: timings are noisy
@@ -89,6 +91,7 @@ def _fits(conv: nn.Conv2d) -> bool:
         and conv.padding in ((0, 0), (1, 1))
         and conv.weight.device.type == "cpu"
         and not conv.weight.requires_grad
+        and conv.weight.numel() >= LEAST_WEIGHTS
     )
 
 
