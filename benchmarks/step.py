@@ -35,9 +35,7 @@ UNCOUNTED = 2
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("--base", default="sd15", choices=("sd15", "tiny"))
     parser.add_argument("--dtype", nargs="+", default=["float32"])
@@ -54,7 +52,9 @@ def main() -> None:
         return
     rows = []
     print(f"{described()}\n")
-    print("| base | dtype | batch | px | rank | floor | plain | plain in dtype | ours | ours : floor | plain : ours | wall |")
+    print(
+        "| base | dtype | batch | px | rank | floor | plain | plain in dtype | ours | ours : floor | plain : ours | wall |"
+    )
     print("|---" * 12 + "|")
     for dtype, batch, size, rank in itertools.product(options.dtype, options.batch, options.size, options.rank):
         case = f"--dtype {dtype} --batch {batch} --size {size} --rank {rank}".split()
@@ -63,7 +63,9 @@ def main() -> None:
         row = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout.splitlines()[-1])
         rows.append({"base": options.base, "dtype": dtype, "batch": batch, "px": size, "rank": rank, **row})
         cpu, wall = row["cpu"], row["wall"]
-        times = " | ".join(f"{cpu[way]:.3f} s" if way in cpu else "" for way in ("floor", "plain", f"plain {dtype}", "ours"))
+        times = " | ".join(
+            f"{cpu[way]:.3f} s" if way in cpu else "" for way in ("floor", "plain", f"plain {dtype}", "ours")
+        )
         print(
             f"| {options.base} | {dtype} | {batch} | {size} | {rank} | {times} | {cpu['ours'] / cpu['floor']:.2f} | "
             f"{cpu['plain'] / cpu['ours']:.2f} | {wall['ours'] / wall['floor']:.2f} |",
@@ -128,7 +130,9 @@ def random_base(work: Path) -> Path:
     folder = work / "sd15-float32"
     if not (folder / "model_index.json").exists():
         writer = Path(__file__).with_name("full_size.py")
-        subprocess.run([sys.executable, str(writer), "--write", folder.name, str(folder)], check=True, stdout=sys.stderr)
+        subprocess.run(
+            [sys.executable, str(writer), "--write", folder.name, str(folder)], check=True, stdout=sys.stderr
+        )
     return folder
 
 

@@ -14,8 +14,6 @@ from typing import Any
 import pytest
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing a test needs lies outside the repository
-_CACHES = tempfile.TemporaryDirectory(prefix="sd-lora-tests-")
-os.environ["XDG_CACHE_HOME"] = _CACHES.name  # what was measured of this machine is not the tests' to use
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so shells start what runs in the background
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if "PYTEST_XDIST_WORKER" in os.environ:
@@ -28,6 +26,8 @@ import sd_lora
 from sd_lora.tinybase.styles import render
 from sd_lora.tinybase.world import sample_scene
 
+_CACHES = tempfile.TemporaryDirectory(prefix="sd-lora-tests-")
+os.environ["XDG_CACHE_HOME"] = _CACHES.name  # what was measured of this machine is not the tests' to use
 WriteFolder = Callable[..., Path]
 
 #: the UNet of Stable Diffusion 1.5 as published

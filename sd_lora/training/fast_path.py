@@ -18,7 +18,12 @@ from torch import nn
 
 from sd_lora.config.schema import TrainingConfig
 from sd_lora.models.device import is_out_of_memory
-from sd_lora.models.fast.convolution import Choices, slow_down_convolutions, speed_up_convolutions
+from sd_lora.models.fast.convolution import (
+    Choices,
+    large_convolutions,
+    slow_down_convolutions,
+    speed_up_convolutions,
+)
 from sd_lora.storage.measured import keep_measured, measured, processor
 from sd_lora.training.gate import Gate, Technique, Verdict
 from sd_lora.training.loop import Trainer
@@ -40,7 +45,7 @@ class FastPath:
         self._techniques: list[Technique] = []
         if training.compile:
             self._techniques.append(Technique("training.compile", denoiser.compile, partial(_uncompile, denoiser)))
-        elif training.fast == "auto" and trainer.computation.device.type == "cpu":
+        elif training.fast == "auto" and large_convolutions(denoiser):
             on = partial(speed_up_convolutions, denoiser, self._choices)
             self._techniques.append(Technique(_PRODUCTS, on, partial(slow_down_convolutions, denoiser)))
 

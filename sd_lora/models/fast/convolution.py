@@ -68,11 +68,15 @@ class SmallConvolution:
         return known[key]
 
 
+def large_convolutions(model: nn.Module) -> list[nn.Conv2d]:
+    """The frozen convolutions of `model` that a product can compute and that have enough weights for it to pay."""
+    return [module for module in model.modules() if isinstance(module, nn.Conv2d) and _fits(module)]
+
+
 def speed_up_convolutions(model: nn.Module, choices: Choices) -> None:
-    """Have the frozen convolutions of `model` computed as `choices` say, which grow with the shapes that are met."""
-    for module in model.modules():
-        if isinstance(module, nn.Conv2d) and _fits(module):
-            module._conv_forward = SmallConvolution(module, choices)  # type: ignore[method-assign]
+    """Have the large convolutions of `model` computed as `choices` say, which grow with the shapes that are met."""
+    for conv in large_convolutions(model):
+        conv._conv_forward = SmallConvolution(conv, choices)  # type: ignore[method-assign]
 
 
 def slow_down_convolutions(model: nn.Module) -> None:
