@@ -82,7 +82,7 @@ class Layer(nn.Module):
         change = self.change(x, target, output)
         if isinstance(self._strength, Tensor):
             return change * _per_sample(self._strength, change)
-        return change * self._strength
+        return change if self._strength == 1 else change * self._strength  # in training: one pass less
 
     def change(self, x: Tensor, target: nn.Module, output: Tensor) -> Tensor:  # noqa: ARG002
         """What is added at strength 1: all targets are linear in their weight and bias."""
@@ -143,7 +143,7 @@ class LoraLayer(Layer):
         inner = self.down(functional.dropout(x, self.dropout) if self.dropout else x)
         if self.rank_dropout:
             inner = self._fewer_ranks(inner)
-        return self.up(inner) * self.scaling
+        return self.up(inner * self.scaling)  # fewer numbers than what comes out
 
     def scale(self, factor: float) -> None:
         """Multiply the change by `factor` (> 0), up and down alike."""

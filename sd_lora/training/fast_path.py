@@ -18,6 +18,7 @@ from torch import nn
 
 from sd_lora.config.schema import TrainingConfig
 from sd_lora.models.device import is_out_of_memory
+from sd_lora.models.fast.allocation import keep_freed_memory
 from sd_lora.models.fast.convolution import (
     Choices,
     large_convolutions,
@@ -41,7 +42,9 @@ class FastPath:
         self._trainer = trainer
         self._choices, self._verdict = Choices(), Verdict(())
         self._place = f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-        denoiser = trainer.computation.denoiser
+        denoiser, device = trainer.computation.denoiser, trainer.computation.device
+        if training.fast == "auto" and device.type == "cpu":
+            keep_freed_memory()  # which changes no value
         self._techniques: list[Technique] = []
         if training.compile:
             self._techniques.append(Technique("training.compile", denoiser.compile, partial(_uncompile, denoiser)))

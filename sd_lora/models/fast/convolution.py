@@ -82,7 +82,9 @@ def speed_up_convolutions(model: nn.Module, choices: Choices) -> None:
 def slow_down_convolutions(model: nn.Module) -> None:
     """Undo `speed_up_convolutions`."""
     for module in model.modules():
-        module.__dict__.pop("_conv_forward", None)
+        if isinstance(module.__dict__.pop("_conv_forward", None), SmallConvolution):
+            assert isinstance(module.weight, Tensor)
+            module.weight.data = module.weight.data.contiguous()  # channels last, each plain call would copy it
 
 
 def _fits(conv: nn.Conv2d) -> bool:

@@ -1,0 +1,197 @@
+"""The fast path in whole runs: used where the gate lets it, the same on resume, and named where it is not used."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from small_runs import body_of, config_of, go, interrupted, resumed, write_images
+
+import sd_lora
+from sd_lora.models.fast import convolution
+from sd_lora.storage import measured as kept
+from sd_lora.training import fast_path
+from sd_lora.training.checkpoints import Checkpoints
+from sd_lora.training.gate import Gate
+from sd_lora.training.run import RunNote
+
+PRODUCTS = "convolutions as matrix products"
+Start = Callable[..., Path]
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_images(tmp_path_factory.mktemp("fast") / "images")
+
+
+@pytest.fixture(autouse=True)
+def _a_machine_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is known of the machine, small convolutions count, and a product is the faster way."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
+    monkeypatch.setattr(kept, "user_cache_path", lambda name: tmp_path / "caches" / name)
+    monkeypatch.setattr(convolution, "LEAST_WEIGHTS", 1)
+    monkeypatch.setattr(convolution, "is_product_faster", lambda *_: True)
+
+
+@pytest.fixture
+def start(random_sd_folder: Path, images: Path, tmp_path: Path) -> Start:
+    """Run with settings in a folder of a name, and give that folder."""
+
+    def run(name: str, *overrides: str, **how: Any) -> Path:
+        out = tmp_path / name
+        config = config_of(random_sd_folder, images, out, "training.checkpoint_every=1", *overrides)
+        assert interrupted(lambda: go(config, **how)) == bool(how)
+        return out
+
+    return run
+
+
+@pytest.fixture
+def gates(monkeypatch: pytest.MonkeyPatch) -> list[Gate]:
+    """The gates that were asked."""
+    asked: list[Gate] = []
+
+    def made(*arguments: Any, **options: Any) -> Gate:
+        asked.append(Gate(*arguments, **options))
+        return asked[-1]
+
+    monkeypatch.setattr(fast_path, "Gate", made)
+    return asked
+
+
+def used(run: Path) -> list[str]:
+    state = Checkpoints(run / "checkpoints", 2).newest()
+    assert state is not None
+    return state.facts["fast"]["used"]
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "adapter.safetensors")
+
+
+def refusals(random_sd_folder: Path, images: Path, out: Path, *overrides: str) -> list[str]:
+    """Train, and give the notes on what is not used."""
+    config = config_of(random_sd_folder, images, out, *overrides)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        sd_lora.train(config)
+    said = [str(warning.message) for warning in caught if isinstance(warning.message, RunNote)]
+    return [note for note in said if ": not used, because" in note]
+
+
+@pytest.mark.parametrize("targets", ["attn", "attn,ff,conv", "attn,text"])
+def test_it_trains_what_the_plain_path_trains(targets: str, start: Start) -> None:
+    fast = start("fast", f"lora.targets={targets}", "training.steps=2")
+    plain = start("plain", f"lora.targets={targets}", "training.steps=2", "training.fast=off")
+    assert used(fast) == [PRODUCTS]
+    assert used(plain) == []
+    for name, expected in weights(plain).items():
+        torch.testing.assert_close(weights(fast)[name], expected, rtol=0, atol=2e-4)
+
+
+def test_the_same_run_is_checked_once_on_a_machine(start: Start, gates: list[Gate], tmp_path: Path) -> None:
+    first, second = start("first"), start("second")
+    assert len(gates) == 1
+    assert body_of(first / "adapter.safetensors") == body_of(second / "adapter.safetensors")
+    start("other", "lora.targets=attn,ff")
+    assert len(gates) == 2
+    for file in (tmp_path / "caches" / "sd-lora").iterdir():
+        file.write_text("{", "utf-8")
+    start("lost")
+    assert len(gates) == 3
+
+
+def test_a_resumed_run_computes_as_before_whatever_is_measured_now(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole, stopped = start("whole"), start("stopped", stop_after=3)
+    monkeypatch.setattr(convolution, "is_product_faster", lambda *_: False)
+    shapes = tmp_path / "caches" / "sd-lora" / "convolutions.json"
+    known = json.loads(shapes.read_text("utf-8"))
+    shapes.write_text(json.dumps({place: dict.fromkeys(some, False) for place, some in known.items()}), "utf-8")
+    resumed(stopped)
+    assert body_of(stopped / "adapter.safetensors") == body_of(whole / "adapter.safetensors")
+
+
+def test_a_run_that_began_plainly_is_resumed_plainly(start: Start, gates: list[Gate]) -> None:
+    whole, stopped = (start(name, "training.fast=off", **how) for name, how in (("a", {}), ("b", {"stop_after": 3})))
+    config = stopped / "config.toml"
+    config.write_text(config.read_text("utf-8").replace('fast = "off"', 'fast = "auto"'), "utf-8")
+    resumed(stopped)
+    assert not gates
+    assert body_of(stopped / "adapter.safetensors") == body_of(whole / "adapter.safetensors")
+
+
+def test_a_wrong_kernel_is_not_used_and_named(
+    random_sd_folder: Path, images: Path, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = start("plain", "training.fast=off")
+    right = convolution.gradient_by_product
+
+    def wrong(gradient: torch.Tensor, weight: torch.Tensor, shape: Any, stride: int, padding: int) -> torch.Tensor:
+        result = right(gradient, weight, shape, stride, padding)
+        return result.roll(1, 3) if padding else result  # a shifted patch, in the backward pass only
+
+    monkeypatch.setattr(convolution, "gradient_by_product", wrong)
+    out = tmp_path / "wrong"
+    (note,) = refusals(random_sd_folder, images, out)
+    assert note.startswith(f"{PRODUCTS}: not used, because the gradient of ")
+    assert "times as far off as rounding goes" in note
+    assert body_of(out / "adapter.safetensors") == body_of(plain / "adapter.safetensors")
+
+
+def test_a_compiled_model_with_a_wrong_sign_is_not_used_and_named(
+    random_sd_folder: Path, images: Path, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from diffusers import UNet2DConditionModel
+
+    class Wrong(torch.autograd.Function):
+        """The identity, whose gradient has the wrong sign."""
+
+        @staticmethod
+        def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:  # noqa: ARG004
+            return x.clone()
+
+        @staticmethod
+        def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:  # type: ignore[override]  # noqa: ARG004
+            return -gradient
+
+    def compile_wrongly(unet: UNet2DConditionModel) -> None:
+        block = unet.mid_block
+
+        def call(*arguments: Any, **options: Any) -> torch.Tensor:
+            return Wrong.apply(block.forward(*arguments, **options))
+
+        def compiled(*arguments: Any, **options: Any) -> Any:
+            block._compiled_call_impl = call
+            try:
+                return unet._call_impl(*arguments, **options)
+            finally:
+                block._compiled_call_impl = None
+
+        unet._compiled_call_impl = compiled  # type: ignore[assignment]
+
+    plain = start("plain", "training.fast=off")
+    monkeypatch.setattr(UNet2DConditionModel, "compile", compile_wrongly)
+    out = tmp_path / "wrong"
+    (note,) = refusals(random_sd_folder, images, out, "training.compile=true", "training.fast=off")
+    assert note.startswith("training.compile: not used, because the gradient of unet.")
+    assert body_of(out / "adapter.safetensors") == body_of(plain / "adapter.safetensors")
+
+
+def test_a_base_in_bfloat16_is_sped_up_too(start: Start) -> None:
+    assert used(start("run", "model.dtype=bfloat16")) == [PRODUCTS]
+
+
+def test_checkpointed_activations_and_micro_batches_are_sped_up_too(start: Start) -> None:
+    lean = ("training.gradient_checkpointing=true", "training.micro_batch=1", "training.steps=2")
+    fast, plain = start("fast", *lean), start("plain", *lean, "training.fast=off")
+    assert used(fast) == [PRODUCTS]
+    for name, expected in weights(plain).items():
+        torch.testing.assert_close(weights(fast)[name], expected, rtol=0, atol=2e-4)
