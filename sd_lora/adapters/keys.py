@@ -10,7 +10,7 @@ import contextlib
 import functools
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sd_lora.errors import AdapterError
 from sd_lora.lora.variants import VARIANTS, file_roles
@@ -26,6 +26,8 @@ DIFFUSERS_KEY = "lora_adapter_metadata"
 _OLD = re.compile(
     r"(.+?)(?:[._]processor)?(?:[._]lora_linear_layer|[._]lora|[._](to_(?:q|k|v|out))_lora)\.(down|up|alpha)(?:\.weight)?"
 )
+#: (IA)³'s gain with dots, which is called weight, as tensors of models are
+_GAIN = re.compile(r"((?:lora|lycoris)[._][\w.]+)\.weight")
 #: what may stand before everything else in a key: the levels of models that are wrapped in others
 _WRAPPERS = re.compile(r"(?:base_model\.model\.|module\.)+")
 #: what may stand before a component, or before the path of its module
@@ -102,6 +104,11 @@ def understood(keys: Iterable[str]) -> tuple[dict[str, Key], list[str]]:
             meanings[key] = split_key(key)
         except AdapterError:
             unknown.append(key)
+    for key in list(unknown):  # a weight is (IA)³'s gain beside what only that has
+        beside = meanings.get(f"{key.removesuffix('.weight')}.on_input")
+        if beside and key.endswith(".weight"):
+            meanings[key] = replace(beside, role="gain")
+            unknown.remove(key)
     return meanings, unknown
 
 
@@ -164,6 +171,8 @@ def _ending(key: str) -> tuple[str, str, str]:
         if separator and stem and re.fullmatch(rf"(\.\w+)?\.{last}|" if dot else r"(\.\w+)*", rest):
             is_plain = rest in ((f".{last}",) if dot else ("", ".weight"))
             return stem, "diffusers" if is_plain else "other", role
+    if dotted := _GAIN.fullmatch(key):
+        return dotted[1], "other", "gain"
     return "", "", ""
 
 

@@ -180,6 +180,9 @@ def facts_of(
             continue
         spellings[spelling.stem] = spelling
         keys_of.setdefault(spelling.stem, {})[role] = key
+    for key in [key for key in stray if "on_input" in keys_of.get(key.removesuffix(".weight"), {})]:
+        keys_of[key.removesuffix(".weight")]["gain"] = key  # (IA)³'s, which has the name of a model's tensor
+        stray.remove(key)
     parts = []
     for stem, keys in keys_of.items():
         row = variant_of(set(keys) - {"alpha"})

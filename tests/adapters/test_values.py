@@ -233,3 +233,28 @@ def test_structure_comes_before_metadata(path: Path, marks: str, kind: str) -> N
 
     weights, metadata = read_adapter(path)
     assert kind_of({name: w.shape for name, w in weights.items()}, metadata) == kind
+
+
+def of_lycoris(path: Path, **tensors: torch.Tensor) -> Path:
+    save_file({key.replace("__", "."): tensor for key, tensor in tensors.items()}, path)
+    return path
+
+
+def test_a_diff_of_zeros_is_damage(path: Path) -> None:
+    stems = [f"lora_unet_{name.removeprefix('unet.').replace('.', '_')}" for name in NAMES]
+    of_lycoris(path, **{f"{stems[0]}__diff": torch.ones(8, 768), f"{stems[1]}__diff": torch.zeros(8, 768)})
+    with pytest.raises(AdapterError, match=r"1 of 2 modules hold only zeros \(unet.down_blocks.1.attentions.1"):
+        read_adapter(path)
+    of_lycoris(path, **{f"{stems[0]}__diff": torch.ones(8, 768), f"{stems[1]}__diff_b": torch.zeros(8)})
+    assert set(read_adapter(path)[0]) == set(NAMES)
+
+
+@pytest.mark.parametrize("program", ["", "lora_", "lycoris."])
+def test_a_gain_with_dots_is_read(path: Path, program: str) -> None:
+    gain = torch.randn(8, 1)
+    tensors = {f"{program}{NAMES[0]}.weight": gain, f"{program}{NAMES[0]}.on_input": torch.tensor([0.0])}
+    save_file(tensors, path)
+    ((name, weights),) = read_adapter(path)[0].items()
+    assert (name, weights.variant) == (NAMES[0], "ia3")
+    assert torch.equal(torch.as_tensor(weights.tensors["gain"]), gain)
+    assert inspect_adapter(path)

@@ -113,7 +113,7 @@ ROWS = (
     above("optimizer.plus_ratio", "network_args.loraplus_lr_ratio loraplus_lr_ratio", 16, 16),
     no("network_args.loraplus_unet_lr_ratio loraplus_unet_lr_ratio network_args.loraplus_text_encoder_lr_ratio "
        "loraplus_text_encoder_lr_ratio", "optimizer.plus_ratio is one for all layers"),
-    no("network_args.algo", "network_module and lora.variant hold it"),
+    some("network_args.algo algo", layers.algorithm, "loha", {"lora.variant": "loha"}),
     no("network_args.preset LyCORIS_preset", "lora.targets has the modules of LyCORIS' own presets"),
     some("network_args.factor factor", layers.factor, 8, {"lora.factor": 8}),
     some("network_args.full_matrix full_matrix", layers.full_matrix, True,

@@ -40,7 +40,8 @@ def _module(given: Given) -> str:
 def _algorithm(given: Given) -> str:
     name = _module(given)
     default = "locon" if name == "lycoris.kohya" else name
-    return str(first(given, "network_args.algo", "algo", default=default) if name == "lycoris.kohya" else name).lower()
+    names_it = name in ("lycoris.kohya", "")
+    return str(first(given, "network_args.algo", "algo", default=default) if names_it else name).lower()
 
 
 def text_targets(first_one: bool, second_one: bool) -> list[str]:
@@ -88,6 +89,16 @@ def module(value: Any, given: Given) -> Read:
         text = text_targets(*(number(rate) != 0 for rate in rates))
     made: Made = {"lora.targets": [*(unet if with_unet else []), *(text if with_text else [])]}
     return {**made, **({} if variant == "lora" else {"lora.variant": variant})}, note
+
+
+def algorithm(value: Any, given: Given) -> Read:
+    """LyCORIS' kind of layers, where its module is not named too."""
+    variant = _VARIANTS.get(str(value).lower())
+    if variant is None:
+        raise ValueError(f'{value} is no variant here; the run would train plain LoRA, with lora.variant="lora"')
+    if _module(given):
+        return {}, "network_module and lora.variant hold it"
+    return {"lora.variant": variant}
 
 
 def without_text(value: Any, given: Given) -> Read:

@@ -23,7 +23,7 @@ from sd_lora.data.folders.metadata import entries_of, note_rest
 from sd_lora.data.folders.metadata_rows import RowsError, clipped, kind_of
 from sd_lora.data.folders.role_names import Meaning, meaning_of
 from sd_lora.data.folders.sidecars import Reading, Source, Subset, read_leaf
-from sd_lora.data.folders.subset_masks import masked, note_role
+from sd_lora.data.folders.subset_masks import SubsetMasks, note_role
 from sd_lora.data.folders.tree import Folder, Notes, likely_folder, relative, suffix_of, walk
 from sd_lora.errors import DataError, reason, shown
 
@@ -121,10 +121,10 @@ def read_file(file: Path, source: Source) -> tuple[Reading, set[str]]:
     """The images that a dataset TOML names, and the real paths of all that was read for them. DataError if it is not
     TOML."""
     notes, name = source.notes, shown(file.name)
-    entries: list[Entry] = []
+    subsets: list[tuple[_Settings, list[Entry]]] = []
     parts: list[Part] = []
     seen: set[str] = set()
-    given: list[Given] = []
+    masks = SubsetMasks(source)
     inside: list[Folder] = []
     for settings in _subsets(_load(file), name, notes):
         if settings.metadata_file and not settings.image_dir:
@@ -137,18 +137,23 @@ def read_file(file: Path, source: Source) -> tuple[Reading, set[str]]:
         if source.config.folder_roles and settings.is_reg is None and (meaning := settings.meaning()):
             note_role(f"image_dir {clipped(settings.image_dir or '')}", meaning, name, notes)
         images = _images(settings, folder, file.parent, replace(source, folder=folder))
-        images = masked(images, folder, _conditioning(settings, file.parent), replace(source, folder=folder), seen)
+        masks.add(len(subsets), folder, _conditioning(settings, file.parent), seen)
         if not images and not settings.metadata_file:
             notes.add("no-images", name, f"image_dir {clipped(settings.image_dir or '')} holds none directly in it")
         inside += folder.folders
         if settings.metadata_file:
             seen |= {os.path.realpath(f.path) for f in folder.below()}
             seen.add(os.path.realpath(_place(settings.metadata_file, file.parent)))
-        entries += images
-        given.append((settings.model_dump(exclude_unset=True), images))
+        subsets.append((settings, images))
         parts.append(Part(folder.name or ".", len(images), settings.num_repeats, prior))
     notes.not_read += [f"{folder.name}/" for folder in inside if os.path.realpath(folder.path) not in seen]
     note_repeats(parts, notes)
+    matched = masks.matched([images for _, images in subsets])
+    entries = [entry for images in matched for entry in images]
+    given: list[Given] = [
+        (settings.model_dump(exclude_unset=True), images)
+        for (settings, _), images in zip(subsets, matched, strict=True)
+    ]
     note_idle(given, name, source.config.trigger, notes)
     count = f"{len(parts)} subset{'' if len(parts) == 1 else 's'}"
     summary = f"{plural(len(entries))} in {count} of {name}{': ' if parts else ''}{listed(parts)}"

@@ -14,13 +14,15 @@ from sd_lora.data.folders.tree import Folder, Notes, key, stem_of
 from sd_lora.errors import some
 
 
-def with_masks(entries: Sequence[Entry], base: Path, masks: Folder, notes: Notes) -> list[Entry]:
+def with_masks(entries: Sequence[Entry], base: Path | Sequence[Path], masks: Folder, notes: Notes) -> list[Entry]:
     """`entries`, those below `base` with the masks of their names below `masks`; a mask beside an image comes first.
+    `base` may be one for each, as those of subsets are that share a folder of masks.
 
     ``10_ink/a.png`` there is the mask of ``10_ink/a.jpg``, ``a.png`` that of the one image of that name wherever it
     is; images to learn from come before others. What belongs to no image, or could belong to several, is noted.
     """
-    finder, given = _Images(entries, base), list(entries)
+    finder = _Images(entries, [base] * len(entries) if isinstance(base, Path) else base)
+    given = list(entries)
     for folder in masks.below():
         inner = Path(os.path.relpath(folder.path, masks.path)).as_posix()
         for name, file in folder.files.items():
@@ -31,7 +33,7 @@ def with_masks(entries: Sequence[Entry], base: Path, masks: Folder, notes: Notes
             if not hits:
                 notes.add("mask-unmatched", file.name, "no image has its name")
                 continue
-            if len({stem_of(entries[hit].name) for hit in hits}) > 1:
+            if len({finder.paths[hit] for hit in hits}) > 1:
                 notes.add("mask-ambiguous", file.name, f"it could be of {some([entries[hit].name for hit in hits])}")
                 continue
             for hit in hits:
@@ -44,20 +46,22 @@ def with_masks(entries: Sequence[Entry], base: Path, masks: Folder, notes: Notes
 
 
 class _Images:
-    """The images below a folder, found by their stem."""
+    """The images below a folder, or each below its own, found by their stem."""
 
-    def __init__(self, entries: Sequence[Entry], base: Path) -> None:
+    def __init__(self, entries: Sequence[Entry], bases: Sequence[Path]) -> None:
         homes = {entry.file.parent: os.path.realpath(entry.file.parent) for entry in entries}
-        root = os.path.realpath(base)
-        #: regularisation images have the names of others by chance
-        self._rank = [2 * entry.prior + entry.held for entry in entries]
+        roots = {base: os.path.realpath(base) for base in bases}
+        #: regularisation images have the names of others by chance, but not where their masks are named
+        self._rank = [(2 * entry.prior + entry.held) * (len(roots) < 2) for entry in entries]
+        self.paths: dict[int, str] = {}
         self._by_stem: dict[str, list[tuple[str, int]]] = defaultdict(list)
-        for number, entry in enumerate(entries):
-            home = homes[entry.file.parent]
+        for number, (entry, base) in enumerate(zip(entries, bases, strict=True)):
+            home, root = homes[entry.file.parent], roots[base]
             if home == root or home.startswith(os.path.join(root, "")):
                 inner = Path(os.path.relpath(home, root)).as_posix()
                 stem = stem_of(entry.file.name)
-                self._by_stem[key(stem)].append((key(f"/{inner}/{stem}"), number))
+                self.paths[number] = key(f"/{inner}/{stem}")
+                self._by_stem[key(stem)].append((self.paths[number], number))
 
     def find(self, inner: str, stem: str) -> list[int]:
         """The images of a mask with this `stem` in the folder `inner`: of several those whose path ends in the same."""

@@ -20,6 +20,7 @@ class Full(Variant):
     title = "full weight differences"
     keys: Mapping[str, Mapping[str, str]] = {"kohya": {"diff": "diff", "bias": "diff_b"}, "diffusers": {}}
     optional = frozenset({"diff", "bias"})
+    never_zero = ("diff",)
     is_trained = False
     diffusers_reads_kohya = False
 
@@ -67,6 +68,7 @@ class Norm(Full):
     title = "norm weights"
     keys: Mapping[str, Mapping[str, str]] = {"kohya": {"scale": "w_norm", "shift": "b_norm"}, "diffusers": {}}
     optional = frozenset({"scale", "shift"})
+    never_zero = ()
 
     def layers(self, factor: int = 0) -> dict[type[nn.Module], Callable[[nn.Module, int, float], Layer]]:
         from torch import nn

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from layout_table import Case, im, jsonl, photos
-from rows_table import ONE, listed, row, toml
+from rows_table import ONE, TWO, listed, row, toml
 
 TRIGGER: dict[str, object] = {"trigger": "zwq"}
 
@@ -79,6 +79,12 @@ ROLE_CASES = [
          "kohya-toml", [im("ink/a.png", "c", mask="ink/masks/a.png")], folder="photos/set.toml"),
     Case("masks that a dataset file names", toml(f"{ONE}conditioning_data_dir='m'", "ink/a.png", "m/a.png",
          **{"ink/a": "c"}), "kohya-toml", [im("ink/a.png", "c", mask="m/a.png")]),
+    Case("masks that two subsets share", toml(TWO, "ink/a.png", "oil/b.png", "m/a.png",
+         "m/b.png", **{"ink/a": "c", "oil/b": "d"}), "kohya-toml", [im("ink/a.png", "c", mask="m/a.png"),
+         im("oil/b.png", "d", mask="m/b.png")]),
+    Case("masks of one name that two subsets share", toml(TWO, "ink/a.png", "oil/a.png",
+         "m/a.png", "m/b.png", **{"ink/a": "c", "oil/a": "d"}), "kohya-toml", [im("ink/a.png", "c", mask="m/a.png"),
+         im("oil/a.png", "d", mask="m/a.png")], ["mask-unmatched"]),
     Case("masks of one name each in two folders", photos("p/a.png", "q/a.png", "masks/p/a.png", "masks/q/a.png",
          **{"p/a": "1", "q/a": "2"}), "sidecars", [im("p/a.png", "1", mask="masks/p/a.png"), im("q/a.png", "2",
          mask="masks/q/a.png")]),

@@ -18,6 +18,9 @@ def toml(text: str, *pictures: str, **texts: str | bytes | None) -> Files:
 
 
 ONE = "[[datasets]]\n[[datasets.subsets]]\nimage_dir = 'ink'\n"
+TWO = "[[datasets]]\nconditioning_data_dir = 'm'\n" + "".join(
+    f"[[datasets.subsets]]\nimage_dir = '{name}'\n" for name in ("ink", "oil")
+)
 
 METADATA = [
     Case("jsonl", listed(jsonl(row("a.png", "one"), row("b/c.jpg", "two")), "a.png", "b/c.jpg"), "metadata",
