@@ -13,7 +13,7 @@ from typing import Any
 from PIL import Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
-from sd_lora.data.dialects.generations import read_parameters
+from sd_lora.data.dialects.parameters import read_parameters
 from sd_lora.errors import DataError
 from sd_lora.preview.job import PreviewJob, PreviewRow
 from sd_lora.preview.prompts import plain_name, split_tags

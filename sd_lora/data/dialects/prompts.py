@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from sd_lora.config.schema import RunConfig
-from sd_lora.data.dialects.generations import Generation, read_parameters
+from sd_lora.data.dialects.generations import read_generation
+from sd_lora.data.dialects.parameters import Generation
 from sd_lora.data.dialects.syntax import pieces_of, read, unescaped
 from sd_lora.data.folders.caption_files import decode_text, tidy
 from sd_lora.errors import ConfigError, printable, reason, shown
@@ -78,8 +79,8 @@ def read_prompt(line: str, *, syntax: bool = False) -> Prompt:
     """A prompt with kohya's options, such as ``a cat --n blurry --w 512``, or the text that A1111 writes into pictures.
     `syntax`: weights are read, and of alternatives the first is drawn. Options that only other programs have are left
     out, with a note. ConfigError for unknown options and for values that cannot be used."""
-    generation = read_parameters(line)
-    if generation is not None:
+    generation = read_generation(line)
+    if generation is not None and generation.positive:
         return _of_generation(generation, syntax)
     text, *given = _OPTION.split(line)
     options, notes = dict[str, Any](), list[str]()

@@ -7,21 +7,43 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
-from sd_lora.data.dialects.tags import bare, spaced, underscored
+from sd_lora.data.dialects.tags import SENTENCE, bare, spaced, underscored
 
 _OPENING = {")": "(", "]": "[", "}": "{"}
 _DEEPEST, _NEAR = 40, 80
 #: how many captions the alternatives of one may become
 _MOST = 16
 _ADDED = re.compile(
-    r"<(?:lora|lyco|lycoris|hypernet|embedding|segment|preset|wildcard|random):[^<>]*>|\bembedding:[\w./-]+"
+    r"<(?:lora|lyco|lycoris|hypernet|hypernetwork|embedding|embed|ti|segment|object|region|clear|preset|p|wildcard|wc"
+    r"|setvar|var|trigger|comment|base|refiner|video|extend)(?:\[[^<>\]]*\])?:[^<>]*>|\bembedding:[\w./\\-]+",
+    re.IGNORECASE,
 )
+#: SwarmUI's alternatives, and what becomes another
+_CHOSEN = re.compile(r"<(random|alternate|alt|fromto)(?:\[[^<>\]]*\])?:([^<>]*)>", re.IGNORECASE)
+#: compel's ("a", "b").blend(1, 1) and a.swap(b)
+_CALLED = re.compile(r"\.(?:blend|and)\(\s*[\d.,\s+-]*\)")
+_LISTED = re.compile(
+    r"\(\s*((?:\"[^\"()]*\"|'[^'()]*')(?:\s*,\s*(?:\"[^\"()]*\"|'[^'()]*'))*)\s*\)(?=\.(?:blend|and|swap)\()"
+)
+_SWAPPED = re.compile(
+    r"(?:\([^()]{0,200}\)|[\w-]{1,80}|\"[^\"]{0,200}\")\.swap\(\s*[\"']?([^()\"',]{0,200})[\"']?[^()]{0,200}\)"
+)
+#: compel's weights behind a word; C++ and Disney+ are names
+_RAISED = re.compile(
+    r"(?<![\w+])(?!(?:[Cc]|[Gg]|[Nn]otepad|[A-Za-z])\+\+(?!\+))([A-Za-z]\w*(?=\+{2})|[a-z]{3,})\+{1,9}(?=[\s,.)]|$)|(?<![\w-])([A-Za-z]\w*)-{2,}(?=\s*(?:,|$))"
+)
+#: a weight that stands behind words without brackets, as before AND
+_BARE_WEIGHT = re.compile(r"(?:(?<=[^\W\d])|(?<=\))|(?<=\s)|^):-?\d*[.,]?\d+(?=\s*$|\s*,|\s+AND\b|\s+BREAK\b)")
+#: Midjourney's weights behind parts of a prompt
+_PART = re.compile(r"(?<=[^\s:])\s?::\s?-?\d*\.?\d+(?=[\s,]|$)")
+#: :( and [: are faces
+_FACE = re.compile(r"(?<!\S)(?:[:;=]['o^-]?[()\[\]{}]+|[()\[\]{}]+['o^-]?[:;=])(?=[\s,.!?]|$)")
 _WILDCARD = re.compile(r"__[A-Za-z0-9][\w*./-]*?__")
-_COMMAND = re.compile(r"\b(?:BREAK|ADDCOMM|ADDBASE|ADDCOL|ADDROW)\b")
+_COMMAND = re.compile(r"(?<=[\s,])(?:BREAK|ADDCOMM|ADDBASE|ADDCOL|ADDROW)\b")
 _AND = re.compile(r"(?<= )AND(?= )")
-_WEIGHT = re.compile(r"(.*\S)\s*:\s*-?\d*\.?\d+\s*", re.DOTALL)
-_NUMERIC = re.compile(r"-?\d+(?:\.\d+)?::(?=\s*[^\s:])|(?<=[^\s:])::(?=[\s,]|$)")
-_AFTER = re.compile(r"(?:\++|-+|\d*\.\d+)(?=[\s,]|$)")
+_WEIGHT = re.compile(r"((?:.*\S)?)\s*:\s*-?\d*[.,]?\d+\s*", re.DOTALL)
+_NUMERIC = re.compile(r"(?<![\w:.])-?\d+(?:\.\d+)?::(?=\s*[^\s:])|(?<=[^\s:])::(?=[\s,]|$)")
+_AFTER = re.compile(r"(?:\++|-+|\d*\.\d+)(?=[\s,.]|$)")
 _COUNT = re.compile(r"\d*(?:-\d*)?\$\$(?:[^$]*\$\$)?")
 _SHARE = re.compile(r"\s*-?\d*\.?\d+::")
 #: written for brackets that are meant, and for the trigger word's place, while the others are looked at
@@ -48,8 +70,10 @@ def unescaped(text: str) -> str:
 def pieces_of(text: str, keep: str = "") -> list[str]:
     """The pieces of `text` that are syntax, as they are written. The word `keep` is no piece."""
     held = _hold(text)
-    found = [(match.start(), match[0]) for pattern in (_ADDED, _WILDCARD, _COMMAND, _NUMERIC)
-             for match in pattern.finditer(held)]  # fmt: skip
+    patterns = [_ADDED, _CHOSEN, _WILDCARD, _COMMAND, _NUMERIC, _CALLED, _RAISED, _BARE_WEIGHT, _PART]
+    patterns += [_SWAPPED] * (".swap(" in held)  # it looks at each word
+    found = [(match.start(), match[0].strip()) for pattern in patterns for match in pattern.finditer(held)
+             if not _is_scale(held, match)]  # fmt: skip
     found += [(match.start(), "AND") for match in _AND.finditer(held) if _joins(held, match)]
     found += [(group.start, held[group.start : _end(held, group)]) for group in _outermost(held, _groups(held))]
     words = [(len(held), word) for word in underscored(held, keep)[:3]]
@@ -59,8 +83,13 @@ def pieces_of(text: str, keep: str = "") -> list[str]:
 def read(text: str, keep: str = "") -> list[str]:
     """`text` as a text encoder should read it: without weights and what is added by name, and with each of its
     alternatives once. The word `keep` is left as it is."""
-    held = _WILDCARD.sub(lambda match: match[0] if match[0] == keep else "", _ADDED.sub("", _hold(text)))
-    held = _NUMERIC.sub("", _COMMAND.sub(",", held))
+    held = _CHOSEN.sub(_braces, _hold(text))
+    held = _WILDCARD.sub(lambda match: match[0] if match[0] == keep else "", _ADDED.sub("", held))
+    held = _LISTED.sub(lambda match: re.sub(r"\s*,\s*", ", ", re.sub(r"[\"']", "", match[1])), held)
+    held = _CALLED.sub("", _SWAPPED.sub(r"\1", held) if ".swap(" in held else held)
+    held = _BARE_WEIGHT.sub(lambda match: match[0] if _is_scale(match.string, match) else "", held)
+    held = _RAISED.sub(lambda match: match[1] or match[2], held)
+    held = _NUMERIC.sub("", _PART.sub(",", _COMMAND.sub(",", held)))
     held = _AND.sub(lambda match: "," if _joins(match.string, match) else match[0], held)
     has_underscores = bool(underscored(text, keep))
     versions = _evaluated(held, 0, len(held), _groups(held))
@@ -68,6 +97,20 @@ def read(text: str, keep: str = "") -> list[str]:
     if has_underscores:
         versions = [re.sub(r"\S+", lambda match: _respaced(match[0], keep), version) for version in versions]
     return list(dict.fromkeys(versions))
+
+
+def _braces(match: re.Match[str]) -> str:
+    """SwarmUI's ``<random:a|b>`` as ``{a|b}``; of ``<fromto[0.5]:a|b>`` what it ends as."""
+    choices = re.split(r"\|\|?" if "|" in match[2] else ",", match[2])
+    return choices[-1].strip() if match[1].lower() == "fromto" else f"{{{'|'.join(map(str.strip, choices))}}}"
+
+
+def _is_scale(text: str, match: re.Match[str]) -> bool:
+    """Whether a number behind a colon is a scale or a time (1:20, at :30), not a weight."""
+    if match.re is not _BARE_WEIGHT:
+        return False
+    decimal = re.search(r"[.,]", match[0]) is not None
+    return not decimal and not re.match(r"\s+AND\b", text[match.end() :])
 
 
 def _respaced(word: str, keep: str) -> str:
@@ -100,7 +143,10 @@ def _groups(text: str) -> list[_Group]:
     """The balanced brackets of `text`, outermost first; none if they are too deep for a person to have written."""
     stack: list[_Group] = []
     top: list[_Group] = []
+    faces = {place for match in _FACE.finditer(text) for place in range(*match.span())}
     for place, letter in enumerate(text):
+        if place in faces:
+            continue
         if letter in "([{":
             if len(stack) >= _DEEPEST:
                 return []
@@ -132,13 +178,21 @@ def _is_syntax(text: str, group: _Group) -> bool:
     content = text[group.start + 1 : group.end - 1]
     if not content.strip():
         return False
-    if text[group.start] != "(":
+    if text[group.start] == "{" or (text[group.start] == "[" and not _is_remark(text, group)):
         return True
     doubled = len(group.inner) == 1 and (group.inner[0].start, group.inner[0].end) == (group.start + 1, group.end - 1)
     end = _end(text, group)
     before, after = text[: group.start].rstrip(), text[end:].lstrip()
     alone = (not before or before[-1] in ",([{|\ufdd6") and (not after or after[0] in ",)]}|:")
     return bool(doubled or alone or end > group.end or _WEIGHT.fullmatch(content))
+
+
+def _is_remark(text: str, group: _Group) -> bool:
+    """Whether square brackets are those of a sentence, such as [sic]."""
+    content = text[group.start + 1 : group.end - 1]
+    near = text[max(0, group.start - 2 * _NEAR) : group.end + 2 * _NEAR]
+    words = [word.strip(".,;") for word in near.lower().split()]
+    return not re.search(r"[|:\[\](){}]", content) and sum(word in SENTENCE for word in words) > 2
 
 
 def _outermost(text: str, groups: Sequence[_Group]) -> Iterator[_Group]:
@@ -197,4 +251,4 @@ def _split(text: str, start: int, end: int, mark: str, inner: Sequence[_Group]) 
 
 
 def _is_number(text: str) -> bool:
-    return re.fullmatch(r"\s*-?\d*\.?\d+\s*", text) is not None
+    return re.fullmatch(r"\s*-?\d*[.,]?\d+\s*", text) is not None

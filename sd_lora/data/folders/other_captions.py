@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Any
 
+from sd_lora.data.dialects.objects import described_by, left_out
 from sd_lora.data.folders.caption_files import CaptionText, read_caption_file
 from sd_lora.data.folders.metadata_rows import TEXTS, clipped, is_blank, kind_of, read_text, texts_of
 from sd_lora.data.folders.tree import File, Folder, key, stem_of, suffix_of
@@ -82,8 +83,13 @@ def _of_json(content: Any) -> tuple[tuple[str, ...], str]:
         return texts_of(content) or (), ""
     if not isinstance(content, dict):
         raise ValueError(f"it holds {kind_of(content)}, not an object with a caption")
+    described = described_by(content)
+    if described and described[0] != "JSON":
+        return texts_of(described[1]) or (), some([clipped(key) for key in left_out(content)])
     given = {str(name).strip().lower(): value for name, value in content.items()}
     known = [name for name in KEYS if given.get(name) is not None] or [name for name in KEYS if name in given]
+    if not known and described:  # a model's answer
+        return texts_of(described[1]) or (), ""
     if not known:
         has = some([clipped(name) for name in given]) or "nothing"
         raise ValueError(f"it has none of {', '.join(KEYS)}, but {has}")
