@@ -28,6 +28,7 @@ HEAVY = {
     "sd_lora.models.captioner",
     "sd_lora.models.checkpoint.file",
     "sd_lora.models.checkpoint.filling",
+    "sd_lora.models.families.pipeline_folder",
     "sd_lora.models.checkpoint.vae",
     "sd_lora.models.device",
     "sd_lora.models.fast.convolution",

@@ -13,7 +13,7 @@ from typing import Any
 
 from PIL import ImageStat
 
-from sd_lora.check.cost import measure
+from sd_lora.check.cost import cost_key, keep_cost, kept_cost, measure
 from sd_lora.check.idle_settings import excessive_repeats, idle_settings
 from sd_lora.check.quality import Look, duplicates, look_at, thumbnail
 from sd_lora.check.result import Check, ImageRow, plan_for
@@ -86,8 +86,9 @@ def check_folder(config: RunConfig, *, thumbnails: bool = False, watch: Watch | 
     result = examine(config, listing, base.family, base.pipe, thumbnails=thumbnails, watch=watch)
     plan = None
     if result.schedule is not None:
-        cost = measure(base.family, base.pipe, base.device, result.schedule).of(result.steps)
-        plan = plan_for(result.schedule, result.steps, cost)
+        key = cost_key(base, result.schedule, quantize=config.model.quantize)
+        cost = kept_cost(key, base) or keep_cost(key, measure(base.family, base.pipe, base.device, result.schedule))
+        plan = plan_for(result.schedule, result.steps, cost.of(result.steps))
     order, small = {entry.name: number for number, entry in enumerate(listing.entries)}, result.thumbnails
     times = exposures_of(result.schedule, result.steps) if result.schedule else [None] * len(result.examples)
     counted = [*zip(result.examples, times, strict=True), *((example, None) for example in result.held)]

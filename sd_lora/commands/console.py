@@ -70,7 +70,9 @@ def print_plan(run: Run) -> None:
         each, rest = divmod(facts["batch_size"], count)
         typer.echo(f"{count} processes" + ("" if rest else f", {each} {'image' if each == 1 else 'images'} each"))
     remaining, alone = facts["steps"] - (run.resumed_from or 0), " in one process" if count > 1 else ""
-    if remaining > 0:
+    if remaining > 0 and facts["seconds"] is None:
+        typer.echo(f"{remaining} steps{alone}; how long they take is known after the first ones")
+    elif remaining > 0:
         seconds = facts["seconds"] / facts["steps"] * remaining
         typer.echo(f"about {duration(seconds)} for {remaining} steps{alone}, samples not counted")
 

@@ -22,6 +22,8 @@ from sd_lora.errors import DataError, TrainingStopped
 
 #: called with how many images and captions are done, and how many there are
 Watch = Callable[[int, int], None]
+#: captions that are encoded in one call
+_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
@@ -83,10 +85,16 @@ class EncodedSet:
                 watch(done, total)
         if self._encoders.captions is None:
             return
-        for done, caption in enumerate(captions, len(indices) + 1):
-            self.cache.ensure(self._caption_key(caption), lambda text=caption: self._encoders.captions([text]))  # type: ignore[misc]
+        for start in range(0, len(captions), _AT_ONCE):
+            together = captions[start : start + _AT_ONCE]
+            self._encode_captions(together)
             if watch is not None:
-                watch(done, total)
+                watch(len(indices) + start + len(together), total)
+
+    def caption(self, text: str) -> dict[str, Tensor]:
+        """The conditioning (1, …) of a caption, made now if the cache lacks it; not without encoders for captions."""
+        self._encode_captions([text])
+        return self.cache.load(self._caption_key(text))
 
     def fingerprints(self) -> dict[str, str]:
         """For each image, after encoding, a hash of its latents' keys, its captions and its part in the run."""
@@ -162,6 +170,21 @@ class EncodedSet:
             size = views[0].size
             if size not in self._shapes:
                 self._shapes[size] = tuple(self.cache.load(key)["latents"].shape[2:])
+
+    def _encode_captions(self, captions: Sequence[str]) -> None:
+        """Make the entries of `captions` that the cache lacks, all in one call: these captions have the same last bits
+        whatever the cache has."""
+
+        @functools.cache
+        def encoded() -> dict[str, Tensor]:
+            assert self._encoders.captions is not None
+            return self._encoders.captions(captions)
+
+        for row, caption in enumerate(captions):
+            self.cache.ensure(
+                self._caption_key(caption),
+                lambda row=row: {key: states[row : row + 1] for key, states in encoded().items()},
+            )
 
     def _latents_of(
         self, picture: Image.Image, mask: Image.Image | None, views: Sequence[View], flips: int

@@ -44,7 +44,7 @@ class Layer(nn.Module):
             raise AdapterError(f"a conv with {module.groups} groups cannot have a layer; leave it out of the targets")
         row, sizes = VARIANTS[variant], (rank, factor) if VARIANTS[variant].takes_factor else (rank,)
         layer = cls.holding(variant, row.start(tuple(weight.shape), *sizes), alpha)
-        return layer.to(device=weight.device)
+        return layer.to(device=place_of(weight))
 
     @classmethod
     def holding(cls, variant: str, tensors: Mapping[str, Tensor], alpha: float) -> Self:
@@ -160,7 +160,7 @@ class LoraLayer(Layer):
         """The first weights, on the target's device: down Kaiming, up zero, so the output does not change yet."""
         nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
         nn.init.zeros_(self.up.weight)
-        self.to(device=target.weight.device, dtype=torch.float32)
+        self.to(device=place_of(target.weight), dtype=torch.float32)
 
 
 class LoraLinear(LoraLayer):
@@ -191,6 +191,11 @@ class LoraConv2d(LoraLayer):
         self.down = nn.Conv2d(target.in_channels, rank, bias=False, **shape)
         self.up = nn.Conv2d(rank, target.out_channels, 1, bias=False)
         self._start(target)
+
+
+def place_of(weight: Tensor) -> torch.device:
+    """The device for a layer of a target with this `weight`: the CPU while the target has none yet."""
+    return torch.device("cpu") if weight.is_meta else weight.device
 
 
 def checked_strength(value: Strength) -> float | Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from sd_lora.config.conflicts import place_conflicts
 from sd_lora.config.schema import ModelConfig
 from sd_lora.errors import BaseModelError
 from sd_lora.models import sources
-from sd_lora.models.checkpoint.file import load_single_file, with_prediction_type
+from sd_lora.models.checkpoint.file import fill_component, load_single_file, with_prediction_type
 from sd_lora.models.checkpoint.kind import detect
 from sd_lora.models.checkpoint.scaled import check_plain
 from sd_lora.models.checkpoint.vae import check_vae, load_vae
@@ -21,6 +22,9 @@ from sd_lora.models.device import choose_device, choose_dtype
 from sd_lora.models.families import FAMILIES, ModelFamily, family_of_checkpoint, family_of_class
 from sd_lora.models.quantize import check_quantize, quantize
 from sd_lora.models.sources import BaseSource, base_place, weight_files
+
+#: gives the component of that name its weights
+Fill = Callable[[str], None]
 
 
 def find_base(base: str | Path, revision: str = "") -> BaseSource:
@@ -95,39 +99,50 @@ def load_base(
     """
     if prediction_type not in ("auto", "epsilon", "v_prediction"):
         raise BaseModelError(f'model.prediction_type is "{prediction_type}"; auto, epsilon and v_prediction are known')
-    place = base_place(base)
-    if place != "hub":
-        find_base(base)  # that it does not exist matters more than settings that do not suit it
-    if problems := place_conflicts(str(base), revision, str(config), place):
-        raise BaseModelError("; ".join(problems))
-    if vae:
-        check_vae(vae)
-    source = find_base(base, revision)
-    family = family_of_source(source)
-    if source.is_file:
-        pipe = load_single_file(source.path, dtype, config=config, prediction_type=prediction_type)
-        pipe = family.adopt(pipe, str(source.path))
-    else:
-        for file in weight_files(source.path):
-            check_plain(file)
-        pipe = family.load(source.path, dtype)
-        if prediction_type != "auto":
-            pipe.scheduler = with_prediction_type(pipe.scheduler, prediction_type)
-    if vae:
-        pipe.register_modules(vae=load_vae(vae, pipe.vae, dtype))
-    return pipe, family
+    asked: Any = {"revision": revision, "config": str(config), "vae": str(vae), "prediction_type": prediction_type}
+    return load_named(ModelConfig(base=str(base), **asked), dtype)
 
 
 def load_named(model: ModelConfig, dtype: torch.dtype = torch.float32) -> tuple[Any, ModelFamily]:
     """As `load_base`, for the base that a config names."""
-    return load_base(
-        model.base,
-        dtype,
-        revision=model.revision,
-        config=model.config,
-        prediction_type=model.prediction_type,
-        vae=model.vae,
-    )
+    pipe, family, _ = _load(model, dtype)
+    return pipe, family
+
+
+def _load(model: ModelConfig, dtype: torch.dtype, *, later: bool = False) -> tuple[Any, ModelFamily, Fill | None]:
+    """The pipeline, its family, and what gives a component its weights again; `later`: those of the denoiser too."""
+    base, predicts = model.base, model.prediction_type
+    place = base_place(base)
+    if place != "hub":
+        find_base(base)  # that it does not exist matters more than settings that do not suit it
+    if problems := place_conflicts(base, model.revision, model.config, place):
+        raise BaseModelError("; ".join(problems))
+    if model.vae:
+        check_vae(model.vae)
+    source = find_base(base, model.revision)
+    family = family_of_source(source)
+    if source.is_file:
+        empty = (family.denoiser,) if later else ()
+        pipe = load_single_file(source.path, dtype, config=model.config, prediction_type=predicts, later=empty)
+        pipe = family.adopt(pipe, str(source.path))
+    else:
+        for file in weight_files(source.path):
+            check_plain(file)
+        pipe = (family.load_unfilled if later else family.load)(source.path, dtype)
+        if predicts != "auto":
+            pipe.scheduler = with_prediction_type(pipe.scheduler, predicts)
+    if model.vae:
+        pipe.register_modules(vae=load_vae(model.vae, pipe.vae, dtype))
+
+    def fill(component: str) -> None:
+        if component == "vae" and model.vae:
+            pipe.vae.load_state_dict(load_vae(model.vae, pipe.vae, dtype).state_dict(), assign=True)
+        elif source.is_file:
+            fill_component(source.path, component, getattr(pipe, component), dtype)
+        else:
+            family.fill(pipe, component, source.path, dtype)
+
+    return pipe, family, fill if source.is_file or family.refills else None
 
 
 @dataclass(frozen=True)
@@ -138,6 +153,22 @@ class OpenBase:
     family: ModelFamily
     device: torch.device
     dtype: torch.dtype
+    _fill: Fill | None = None
+    _quantize: str = "none"
+
+    def fill(self, component: str) -> None:
+        """Give a component its weights, on the CPU, unless it has them. Raises BaseModelError."""
+        model = getattr(self.pipe, component)
+        if self._fill is None or not is_empty(model):
+            return
+        self._fill(component)
+        if component == self.family.denoiser and self._quantize != "none":
+            quantize(model, self._quantize)
+
+    def empty(self, component: str) -> None:
+        """Free the memory of a component until it is filled again, where that is possible."""
+        if self._fill is not None:
+            getattr(self.pipe, component).to_empty(device="meta")
 
 
 def where_to_compute(model: ModelConfig) -> tuple[torch.device, torch.dtype]:
@@ -149,11 +180,18 @@ def where_to_compute(model: ModelConfig) -> tuple[torch.device, torch.dtype]:
     return device, dtype
 
 
-def open_base(model: ModelConfig) -> OpenBase:
-    """The base model that `model` names. Raises ConfigError for a device or precision that is not available before
-    anything is loaded, and BaseModelError."""
+def open_base(model: ModelConfig, *, later: bool = False) -> OpenBase:
+    """The base model that `model` names; with `later` its denoiser, most of its memory, is a form without weights until
+    it is filled. Raises ConfigError for a device or precision that is not available before anything is loaded, and
+    BaseModelError."""
     device, dtype = where_to_compute(model)
-    pipe, family = load_named(model, dtype)
-    if model.quantize != "none":
-        quantize(getattr(pipe, family.denoiser), model.quantize)
-    return OpenBase(pipe, family, device, dtype)
+    pipe, family, fill = _load(model, dtype, later=later)
+    denoiser = getattr(pipe, family.denoiser)
+    if model.quantize != "none" and not is_empty(denoiser):
+        quantize(denoiser, model.quantize)
+    return OpenBase(pipe, family, device, dtype, fill, model.quantize)
+
+
+def is_empty(model: torch.nn.Module) -> bool:
+    """Whether `model` is a form without weights."""
+    return any(parameter.is_meta for parameter in model.parameters())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable
 
 import torch
@@ -11,19 +12,22 @@ from sd_lora.data.cache import Cache, cache_folder
 from sd_lora.data.dialects.prompts import read_prompt
 from sd_lora.data.encoded import EncodedSet, Encoders
 from sd_lora.data.planning import schedule_for
+from sd_lora.models.device import give_back
 from sd_lora.preview.previewer import Previewer
 from sd_lora.training.adapter_plan import trains_text
 from sd_lora.training.prepared import Encoded, Run
-from sd_lora.training.resume_check import parts_of_base
+from sd_lora.training.resume_check import denoising_of_base, encoders_of_base
 
 
 @torch.no_grad()
 def encode(run: Run, accelerator: Accelerator, watch: Callable[[int, int], None] | None) -> Encoded:
-    """Encode pictures and captions that the cache lacks, and preview prompts; then the text encoders are let go and the
-    VAE set aside. Text encoders that are trained stay, and captions and prompts are encoded whenever they are used."""
+    """Encode pictures and captions that the cache lacks, and preview prompts; then let the text encoders go, empty the
+    VAE and load the denoiser, so that they are not in memory together. Text encoders that are trained stay, and
+    captions and prompts are encoded whenever they are used."""
     pipe, family, config = run.pipe, run.family, run.config
-    pipe.to(run.device)
-    text, base = trains_text(run.adapter, family), parts_of_base(run)
+    for component in ("vae", *family.text_encoders):
+        getattr(pipe, component).to(run.device)
+    text, base = trains_text(run.adapter, family), encoders_of_base(run)
     encoders = Encoders(
         lambda images: family.encode_images(pipe, images).cpu(),
         None if text else lambda captions: {k: v.cpu() for k, v in family.encode_captions(pipe, captions).items()},
@@ -45,11 +49,16 @@ def encode(run: Run, accelerator: Accelerator, watch: Callable[[int, int], None]
     previewer = Previewer(pipe, run.adapter, config.preview, size=config.data.resolution)
     if not text:
         for prompt in config.preview.prompts:
-            negative = family.encode_captions(pipe, [previewer.negative_of(prompt)])
-            text = read_prompt(prompt).text
-            arguments = family.pipeline_arguments(family.encode_captions(pipe, [text]), negative)
-            previewer.prepare(prompt, arguments)
+            wanted, negative = (
+                {key: states.to(run.device) for key, states in data.caption(text).items()}
+                for text in (read_prompt(prompt).text, previewer.negative_of(prompt))
+            )
+            previewer.prepare(prompt, family.pipeline_arguments(wanted, negative))
         for component in family.text_encoders:
             setattr(pipe, component, None)
     pipe.vae.to("cpu")
-    return Encoded(data, held, previewer, base)
+    run.base.empty("vae")  # until samples are drawn
+    gc.collect()  # text encoders refer to themselves
+    give_back(run.device)
+    run.base.fill(family.denoiser)
+    return Encoded(data, held, previewer, base | denoising_of_base(run))

@@ -67,11 +67,12 @@ def too_large(device: torch.device, step: int, micro_batch: int, *, checkpointin
 
 @dataclass(frozen=True)
 class Means:
-    """How a step is computed, what it then costs, and why, as sentences."""
+    """How a step is computed, what it then costs, and why, as sentences. How many `seconds` it takes may not be known
+    before the first run of its kind."""
 
     micro_batch: int
     gradient_checkpointing: bool
-    seconds: float
+    seconds: float | None
     memory: int
     reasons: list[str]
 

@@ -9,7 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from sd_lora.check.cost import measure
+from sd_lora.adapters.adapter import Adapter
+from sd_lora.check.cost import cost_key, expect
 from sd_lora.check.doctor import Examined, examine
 from sd_lora.config.schema import RunConfig
 from sd_lora.data.cache import check_cache
@@ -21,6 +22,7 @@ from sd_lora.data.folders.entries import Listing
 from sd_lora.data.folders.listing import list_folder
 from sd_lora.data.pictures.decode import check_colour
 from sd_lora.errors import ConfigError, DataError, printable, shown, some
+from sd_lora.lora.variants import VARIANTS
 from sd_lora.models.opening import OpenBase, open_base, where_to_compute
 from sd_lora.runs.folder import RunFolder
 from sd_lora.training.adapter_plan import notes_on, plan_adapter, text_rate
@@ -28,7 +30,7 @@ from sd_lora.training.checkpoints import Checkpoints, State
 from sd_lora.training.memory import Means, choose_means, usable_memory
 from sd_lora.training.metadata import describe
 from sd_lora.training.prepared import Run
-from sd_lora.training.resume_check import check_modules, check_unchanged
+from sd_lora.training.resume_check import check_modules, check_unchanged, modules_of
 from sd_lora.training.settings_check import check_settings
 
 #: called with how many of how many are done
@@ -57,6 +59,8 @@ class Places:
     kept_init: Path | None
     resumed: bool
     checkpoint: State | None
+    #: whether the run is only planned
+    planned: bool = False
 
 
 def check_places(config: RunConfig, *, resumed: bool = False, planned: bool = False) -> Places:
@@ -78,13 +82,13 @@ def check_places(config: RunConfig, *, resumed: bool = False, planned: bool = Fa
     check_settings(config, kept_init)
     listing = list_folder(config.data)
     name = _usable_name(config.output.name or config.data.trigger or label)
-    return Places(config, path, name, listing, kept_init, resumed, checkpoint)
+    return Places(config, path, name, listing, kept_init, resumed, checkpoint, planned)
 
 
 def look_at_data(places: Places, on_look: Counter | None = None) -> tuple[OpenBase, Examined, Schedule]:
     """Open the base model, examine the images for it, and put them in order. DataError if they cannot be trained on."""
     config = places.config
-    base = open_base(config.model)
+    base = open_base(config.model, later=True)
     family, pipe = base.family, base.pipe
     family.objective(pipe, zero_terminal_snr=config.training.zero_terminal_snr).check_range(config.training)
     if config.preview.inference_steps > pipe.scheduler.config.num_train_timesteps:
@@ -96,15 +100,19 @@ def look_at_data(places: Places, on_look: Counter | None = None) -> tuple[OpenBa
 def plan_run(places: Places, base: OpenBase, examined: Examined, schedule: Schedule) -> Run:
     """Plan the adapter and how its steps are computed, and resolve the config."""
     config, family, pipe, checkpoint = places.config, base.family, base.pipe, places.checkpoint
+    if config.lora.init or VARIANTS[config.lora.variant].needs_base:
+        base.fill(family.denoiser)
     adapter = plan_adapter(config, family, pipe, places.kept_init)
     rate = text_rate(config, adapter, family, examined.steps)
     if checkpoint is not None:
         check_modules(checkpoint.facts.get("run", {}), adapter, places.path)
+    costs = {checkpointing: cost_key(base, schedule, checkpointing=checkpointing, **_kind_of(config, adapter))
+             for checkpointing in (False, True)}  # fmt: skip
     means = choose_means(
         config.training,
         config.training.batch_size,
         usable_memory(base.device),
-        lambda checkpointing: measure(family, pipe, base.device, schedule, checkpointing=checkpointing),
+        lambda lean: expect(base, schedule, costs[lean], checkpointing=lean, timed=places.planned),
         given="as the run began" if places.resumed else "as set",
     )
     config = _resolved(places, examined, rate, means)
@@ -122,17 +130,27 @@ def plan_run(places: Places, base: OpenBase, examined: Examined, schedule: Sched
         places.listing.summary,
         examined.examples,
         schedule,
-        family,
-        pipe,
+        base,
         adapter,
-        base.device,
-        base.dtype,
         notes,
         examined.held,
         means,
         places.resumed,
         checkpoint.step if checkpoint is not None else None,
+        costs[means.gradient_checkpointing],
     )
+
+
+def _kind_of(config: RunConfig, adapter: Adapter) -> dict[str, Any]:
+    """What the cost of a step depends on besides the base model and the images."""
+    training, asked = config.training, ("micro_batch", "gradient_checkpointing", "fast", "compile")
+    return {
+        "layers": modules_of(adapter),
+        "quantize": config.model.quantize,
+        "optimizer": config.optimizer.name,
+        "processes": os.environ.get("WORLD_SIZE", "1"),
+        **{name: getattr(training, name) for name in asked},
+    }
 
 
 def _resolved(places: Places, examined: Examined, rate: float | None, means: Means) -> RunConfig:

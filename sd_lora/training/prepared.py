@@ -13,7 +13,7 @@ from sd_lora.config.schema import RunConfig
 from sd_lora.data.encoded import EncodedSet
 from sd_lora.data.examples import Example
 from sd_lora.data.exposures import Schedule
-from sd_lora.models.opening import ModelFamily
+from sd_lora.models.opening import ModelFamily, OpenBase
 from sd_lora.preview.previewer import Previewer
 from sd_lora.training.memory import Means
 
@@ -27,11 +27,9 @@ class Run:
     layout: str
     examples: list[Example]
     schedule: Schedule
-    family: ModelFamily
-    pipe: Any
+    #: its denoiser may have no weights yet: they are loaded once all is encoded
+    base: OpenBase
     adapter: Adapter
-    device: torch.device
-    dtype: torch.dtype
     notes: list[str]
     #: images that are not trained on, to measure the validation loss
     held: list[Example]
@@ -41,6 +39,24 @@ class Run:
     resumed: bool = False
     #: the step of the checkpoint that it continues from; None without one
     resumed_from: int | None = None
+    #: under which the cost of its steps is kept
+    cost_key: str = ""
+
+    @property
+    def family(self) -> ModelFamily:
+        return self.base.family
+
+    @property
+    def pipe(self) -> Any:
+        return self.base.pipe
+
+    @property
+    def device(self) -> torch.device:
+        return self.base.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.base.dtype
 
     @property
     def images(self) -> int:
@@ -51,7 +67,7 @@ class Run:
 @dataclass(frozen=True)
 class Encoded:
     """Examples to train on and, if any, `held` out ones; what draws the samples; and what identifies the `base` model
-    (`parts_of_base`)."""
+    (`encoders_of_base` and `denoising_of_base`)."""
 
     data: EncodedSet
     held: EncodedSet | None

@@ -52,13 +52,18 @@ def modules_of(adapter: Adapter) -> dict[str, Any]:
     return {name: [w.rank, w.alpha, w.variant] for name, w in adapter.weights.items()}
 
 
-def parts_of_base(run: Run) -> dict[str, Any]:
-    """What identifies the parts of the base model; to be called before training, while it has its text encoders."""
+def encoders_of_base(run: Run) -> dict[str, Any]:
+    """What identifies the parts of the base model that encode; to be called while it has its text encoders."""
+    family, pipe = run.family, run.pipe
+    return {"vae": family.images_key(pipe), "text": family.captions_key(pipe)}
+
+
+def denoising_of_base(run: Run) -> dict[str, Any]:
+    """What identifies the denoiser, which must have its weights, and what it was trained for."""
     family, pipe = run.family, run.pipe
     objective = family.objective(pipe)
     return {
-        "base": family.denoiser_key(pipe), "vae": family.images_key(pipe), "text": family.captions_key(pipe),
-        "prediction": objective.prediction_type, "noise": objective.fingerprint(),
+        "base": family.denoiser_key(pipe), "prediction": objective.prediction_type, "noise": objective.fingerprint(),
     }  # fmt: skip
 
 

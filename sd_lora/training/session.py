@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import shlex
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 from accelerate import Accelerator
 
 from sd_lora.adapters.adapter import Adapter
+from sd_lora.check.cost import keep_seconds
 from sd_lora.config.schema import RunConfig
 from sd_lora.errors import AdapterError, SdLoraError, StorageError, TrainingStopped
+from sd_lora.models.opening import is_empty
 from sd_lora.preview.sheet import PreviewGrid
 from sd_lora.runs.folder import RunFolder
 from sd_lora.runs.reports import StepReport
@@ -73,9 +77,11 @@ class Session:
         if not trainer.done:
             for note in self._fast.begin(self._accelerator, self._facts):
                 self._note(note)
+        seconds = deque[float](maxlen=100)
         try:
             for report in trainer.run(stop):
                 self._fast.keep()
+                seconds.append(report.seconds)
                 if self._leads:
                     self._folder.record(report)
                     self._watch_closely(report)
@@ -92,8 +98,15 @@ class Session:
                     raise self._interrupted(report)
         except (TrainingStopped, OutOfMemory) as error:
             raise type(error)(f"{error}; {self._kept()}") from error
+        finally:
+            self._keep_seconds(list(seconds)[1:])  # the first step of a process is slow
         if self._leads:
             self._finish()
+
+    def _keep_seconds(self, seconds: Sequence[float]) -> None:
+        """Keep how long steps took, for the plans of later runs."""
+        if self._leads and seconds:
+            keep_seconds(self._run.cost_key, median(seconds))
 
     def _watch_closely(self, report: StepReport) -> None:
         """Alarms, trackers and the validation loss."""
@@ -167,6 +180,7 @@ class Session:
         run = self._run
         try:
             self._folder.draw_loss()
+            run.base.fill("vae")
             run.pipe.vae.to(run.device)
             with self._trainer.usable():
                 grid = self._previewer.grid(run.config.preview.prompts)
@@ -175,7 +189,8 @@ class Session:
         except Exception as error:  # no failure to draw may end the training
             self._note(f"the samples of step {step} could not be drawn: {error}")
         finally:
-            run.pipe.vae.to("cpu")
+            if not is_empty(run.pipe.vae):
+                run.pipe.vae.to("cpu")
         return None
 
     def _finish(self) -> None:

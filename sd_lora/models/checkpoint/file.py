@@ -10,7 +10,7 @@ import inspect
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,9 +40,15 @@ _NO_WEIGHTS = re.compile(
 
 
 def load_single_file(
-    path: str | Path, dtype: torch.dtype, *, config: str | Path = "", prediction_type: str = "auto"
+    path: str | Path,
+    dtype: torch.dtype,
+    *,
+    config: str | Path = "",
+    prediction_type: str = "auto",
+    later: Collection[str] = (),
 ) -> Any:
-    """The pipeline in the checkpoint at `path`, its weights in `dtype` on the CPU, without a safety checker.
+    """The pipeline in the checkpoint at `path`, its weights in `dtype` on the CPU, without a safety checker. Components
+    named in `later` are without storage until `fill_component` gives them their weights.
 
     `config` names a folder whose ``tokenizer`` (and ``tokenizer_2``) is used and whose ``config.json`` of a component
     and ``scheduler_config.json`` replace the published ones. Raises BaseModelError, also for an SD2 checkpoint that
@@ -69,8 +75,17 @@ def load_single_file(
         for name, model in parts.items() if "text" in name
     }  # fmt: skip
     for name, model in parts.items():
-        fill(path, "base model", header, model, where[name], dtype)
+        if name in later:
+            nn.Module.to(model, dtype)
+        else:
+            fill(path, "base model", header, model, where[name], dtype)
     return _pipeline(path, kind.kind, parts | tokenizers | {"scheduler": scheduler})
+
+
+def fill_component(path: Path, name: str, model: nn.Module, dtype: torch.dtype) -> None:
+    """Give component `name` of a pipeline its weights from the checkpoint at `path` that `load_single_file` read."""
+    header = read_header(path)
+    fill(path, "base model", header, model, _places(kind_of(path, header).kind, name, model, header), dtype)
 
 
 def with_prediction_type(scheduler: Any, prediction_type: str) -> Any:

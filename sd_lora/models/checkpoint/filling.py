@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from torch import nn
+from torch import Tensor, nn
 
 from sd_lora.errors import BaseModelError, some
 from sd_lora.models.checkpoint.keys import Place, fits
 from sd_lora.models.checkpoint.scaled import is_mark, problems_of, scaled, scales_of
 from sd_lora.models.contents import Header
+from sd_lora.storage.safetensors_header import BASE_MODEL, read_header
 
 _FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
+#: bytes that are read before a file is opened again: what was read of an open one counts as memory in use
+_WINDOW = 64 * 2**20
 #: of each component, where each of its parameters is
 Places = Mapping[str, Mapping[str, Place]]
 
@@ -74,11 +78,11 @@ def fill(path: Path, label: str, header: Header, model: Any, where: Mapping[str,
     weights, bad, scales = {}, [], scales_of(header.tensors)
     shapes = {parameter: tuple(tensor.shape) for parameter, tensor in model.state_dict().items()}
     try:
-        with safe_open(path, framework="pt") as file:
+        with reading(path) as read:
             for parameter, place in where.items():
-                tensor = file.get_tensor(place.key)
+                tensor = read(place.key)
                 if place.key in scales:
-                    tensor = scaled(tensor, file.get_tensor(scales[place.key][0]))
+                    tensor = scaled(tensor, read(scales[place.key][0]))
                 stored = place.of(tensor, shapes[parameter])
                 weights[parameter] = stored.to(dtype, copy=True, memory_format=torch.contiguous_format)
                 if not torch.isfinite(weights[parameter]).all():
@@ -90,13 +94,57 @@ def fill(path: Path, label: str, header: Header, model: Any, where: Mapping[str,
             f"{label} {path} has {len(bad)} weights that are NaN or infinite in "
             f"{str(dtype).removeprefix('torch.')} ({few(bad)}); use another model.dtype or another file"
         )
+    _assign(model, weights, f"{label} {path}")
+
+
+def fill_as_named(paths: Sequence[Path], label: str, model: Any, dtype: torch.dtype) -> bool:
+    """Give `model` its weights, in `dtype`, from files in diffusers' own layout; False, with nothing done, unless these
+    hold exactly the weights that it has."""
+    weights: dict[str, Tensor] = {}
+    try:
+        headers = {path: read_header(path, BASE_MODEL)[0] for path in paths}
+        stored = {key: info for header in headers.values() for key, info in header.items()}
+        shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        known = _FLOATS.issuperset(info.dtype for info in stored.values())
+        if not known or shapes != {key: info.shape for key, info in stored.items()}:
+            return False
+        for path, header in headers.items():
+            with reading(path) as read:
+                for key in header:
+                    weights[key] = read(key).to(dtype, copy=True, memory_format=torch.contiguous_format)
+    except (OSError, SafetensorError, BaseModelError):
+        return False  # what is wrong is found by whoever reads the files instead
+    _assign(model, weights, label)
+    return True
+
+
+def _assign(model: Any, weights: Mapping[str, Tensor], label: str) -> None:
+    """Make `weights` those of `model`, which has no storage yet."""
     model.load_state_dict(weights, strict=True, assign=True)
     for module in model.modules():  # the only buffer of these models, which no file has
         if getattr(module, "position_ids", None) is not None and module.position_ids.is_meta:
             module.position_ids = torch.arange(module.position_ids.shape[-1]).unsqueeze(0)
     empty = [key for key, tensor in (*model.named_parameters(), *model.named_buffers()) if tensor.is_meta]
     if empty:
-        raise RuntimeError(f"{label} {path} leaves parts that no checkpoint fills: {empty}")
+        raise RuntimeError(f"{label} leaves parts that no checkpoint fills: {empty}")
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[Callable[[str], Tensor]]:
+    """Reads tensors of a safetensors file by key, on the CPU; each is to be copied before the next is read."""
+    with ExitStack() as opened:
+        file, read = opened.enter_context(safe_open(path, framework="pt")), 0
+
+        def tensor(key: str) -> Tensor:
+            nonlocal file, read
+            if read > _WINDOW:
+                opened.close()
+                file, read = opened.enter_context(safe_open(path, framework="pt")), 0
+            found = file.get_tensor(key)
+            read += found.nbytes
+            return found
+
+        yield tensor
 
 
 def few(names: Iterable[str]) -> str:

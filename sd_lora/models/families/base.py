@@ -152,6 +152,18 @@ class ModelFamily(ABC):
     def load(self, folder: Path, dtype: torch.dtype) -> Any:
         """The frozen pipeline in `folder`, in evaluation mode, on the CPU. Raises BaseModelError."""
 
+    #: whether `fill` can give a component its weights again, so that it need not be in memory all the time
+    refills: ClassVar[bool] = False
+
+    def load_unfilled(self, folder: Path, dtype: torch.dtype) -> Any:
+        """As `load`, but the denoiser may be without storage until `fill` gives it its weights."""
+        return self.load(folder, dtype)
+
+    def fill(self, pipe: Any, component: str, folder: Path, dtype: torch.dtype) -> None:
+        """Give a component of `pipe` that has no storage its weights of the pipeline in `folder`, on the CPU. Raises
+        BaseModelError."""
+        raise NotImplementedError
+
     @abstractmethod
     def adopt(self, pipe: Any, label: str) -> Any:
         """A pipeline that was loaded elsewhere, checked and frozen as `load` does; errors call it `label`."""

@@ -55,6 +55,7 @@ class UNetFamily(ModelFamily):
     }  # fmt: skip
     width_modules = (".attn2.to_k", ".attn2.to_v")
     segment = SEGMENT
+    refills = True
     #: arguments of `from_pretrained` that leave out what training does not need
     _leave_out: ClassVar[dict[str, Any]] = {}
 
@@ -118,27 +119,20 @@ class UNetFamily(ModelFamily):
         return (*shape, 1, 1) if pixel else shape
 
     def load(self, folder: Path, dtype: torch.dtype) -> Any:
-        from diffusers import DiffusionPipeline
-        from diffusers.utils import logging as diffusers_logging
-        from transformers.utils import logging as transformers_logging
+        from sd_lora.models.families.pipeline_folder import open_pipeline
 
-        from sd_lora.models.sources import variant_of
+        return self.adopt(open_pipeline(folder, dtype, **self._leave_out), str(folder))
 
-        diffusers_logging.disable_progress_bar()
-        transformers_logging.disable_progress_bar()
-        try:
-            pipe = DiffusionPipeline.from_pretrained(
-                folder,
-                dtype=dtype,
-                use_safetensors=True,
-                local_files_only=True,
-                variant=variant_of(folder),
-                **self._leave_out,
-            )
-        except Exception as error:  # diffusers raises a dozen kinds for an incomplete folder
-            reason = str(error).strip().split("\n")[0]
-            raise BaseModelError(f"base model {folder} cannot be loaded: {reason}") from error
-        return self.adopt(pipe, str(folder))
+    def load_unfilled(self, folder: Path, dtype: torch.dtype) -> Any:
+        from sd_lora.models.families.pipeline_folder import empty_unet, open_pipeline
+
+        unet = {self.denoiser: empty_unet(folder / self.denoiser, dtype)}
+        return self.adopt(open_pipeline(folder, dtype, **self._leave_out, **unet), str(folder))
+
+    def fill(self, pipe: Any, component: str, folder: Path, dtype: torch.dtype) -> None:
+        from sd_lora.models.families.pipeline_folder import fill_component
+
+        fill_component(getattr(pipe, component), component, folder, dtype)
 
     def adopt(self, pipe: Any, label: str) -> Any:
         channels = self._net(pipe).config.in_channels
