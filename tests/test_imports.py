@@ -13,7 +13,10 @@ from rows import every_row
 from safetensors.numpy import save_file
 
 import sd_lora
+from sd_lora.commands.app import VERBS
 
+#: what holds verbs, once each
+VERB_MODULES = sorted({f"sd_lora.commands.{module}" for module, _ in VERBS.values()})
 HEAVY = "torch diffusers transformers accelerate gradio"
 LEFT = f"import sys; print('LOADED', [m for m in '{HEAVY}'.split() if m in sys.modules])"
 RUN_CLI = """
@@ -59,6 +62,31 @@ def test_the_facts_of_a_family_are_read_without_torch() -> None:
 def test_the_command_line_answers_without_torch(args: str, code: int, said: str) -> None:
     output = run(RUN_CLI.format(args=args) + LEFT)
     assert "LOADED []" in output
+    assert f"CODE {code}" in output
+    assert said in output
+
+
+@pytest.mark.parametrize("verb", ["train", "resume", "presets", "inspect", "webui"])
+def test_the_help_of_a_verb_loads_that_verb_alone(verb: str) -> None:
+    loaded = f"print('LOADED', [m for m in sys.modules if m == 'pydantic' or m in {VERB_MODULES}])"
+    output = run(RUN_CLI.format(args=f'"{verb}", "--help"') + loaded)
+    assert f"LOADED ['sd_lora.commands.{VERBS[verb][0]}']" in output
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "said"),
+    [
+        ('"--version"', 0, "sd-lora "),
+        ('"-h"', 0, "import-config"),
+        ('"train", "-h"', 0, "Usage: sd-lora train"),
+        ('"trian"', 2, "Did you mean 'train'"),
+        ('"train", "--version"', 2, "--version"),
+        ('"presets", "show", "-h"', 0, "Usage: sd-lora presets show"),
+        ("", 2, "Usage: sd-lora"),
+    ],
+)
+def test_the_command_line_of_one_verb_answers_like_that_of_all(args: str, code: int, said: str) -> None:
+    output = run(RUN_CLI.format(args=args))
     assert f"CODE {code}" in output
     assert said in output
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Sequence
 from importlib import import_module
-from typing import Annotated
+from typing import Annotated, Any
 
 try:
     import typer
@@ -44,7 +46,10 @@ def _version(
         raise typer.Exit
 
 
-def _assembled() -> typer.Typer:
+def _assembled(words: Sequence[str] = ()) -> typer.Typer:
+    """The command line that understands `words`: where the first is a verb, that verb alone, which takes half the time
+    of all of them; else all."""
+    named = [word for word in words[:1] if word in VERBS]
     app = typer.Typer(
         name="sd-lora",
         help="Style LoRA for Stable Diffusion: from a folder of captioned images to a measured adapter.",
@@ -52,9 +57,12 @@ def _assembled() -> typer.Typer:
         add_completion=False,
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
+        # typer loads all of pydantic to read an option, even one that is not given
+        add_help_option=not named,
     )
-    app.callback(invoke_without_command=True)(_version)
-    for name, (module, group) in VERBS.items():
+    app.callback(invoke_without_command=True)(_nothing if named else _version)
+    for name in named or VERBS:
+        module, group = VERBS[name]
         verb = getattr(import_module(f"sd_lora.commands.{module}"), name.replace("-", "_"))
         if isinstance(verb, typer.Typer):
             app.add_typer(verb, name=name, rich_help_panel=group)
@@ -64,12 +72,24 @@ def _assembled() -> typer.Typer:
     return app
 
 
-try:
-    app = _assembled()
-except KeyboardInterrupt:
-    sys.exit(130)
+def _nothing() -> None:
+    """A command line of one verb, whose name is still to be given."""
+
+
+def __getattr__(name: str) -> Any:
+    """``app``: the command line with all verbs."""
+    if name != "app":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return _assembled()
 
 
 def main() -> None:
     """Entry point: a user's error is one sentence and its exit code; anything else is a bug and keeps its traceback."""
+    # Threads of torch that wait then sleep, also in runs that the page starts: beside another process, those that spin
+    # take the cores from those that compute. torch's OpenMP reads it when it is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        app = _assembled(sys.argv[1:])
+    except KeyboardInterrupt:
+        sys.exit(130)
     entry.run(app)
