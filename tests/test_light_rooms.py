@@ -38,6 +38,7 @@ HEAVY = {
     "sd_lora.models.opening",
     "sd_lora.models.quantize",
     "sd_lora.models.timesteps",
+    "sd_lora.preview.batches",
     "sd_lora.preview.caches",
     "sd_lora.preview.painter",
     "sd_lora.preview.previewer",

@@ -50,7 +50,7 @@ def add(site: Site) -> None:
 def _drawn(site: Site, fields: PreviewFields, request: gr.Request | None) -> list[dict[str, Any]]:
     """The pictures of a job, row by row; drawing stops once the caller has left."""
     job, cells = fields.job(site), list[PreviewCell]()
-    for event in site.service.draw(job):
+    for event in site.service.draw(job, sketched=False):
         if isinstance(event, PreviewCell):
             cells.append(event)
         if _has_left(request):

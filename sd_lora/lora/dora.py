@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from sd_lora.lora.layers import LoraConv2d, LoraLayer, LoraLinear
+from sd_lora.lora.layers import Layer, LoraConv2d, LoraLayer, LoraLinear
 from sd_lora.lora.variants.dora import Dora, row_norms
 
 
@@ -21,6 +21,8 @@ class DoraLayer(LoraLayer):
         product = output - bias.view(rows) if isinstance(bias, Tensor) else output
         gain = Dora().gain(*self._with(weight)).view(rows)
         return (gain - 1) * product + gain * super().change(x, target, output)
+
+    change_of_each = Layer.change_of_each  # not all of the change is in the ranks
 
     def _start(self, target: nn.Linear | nn.Conv2d) -> None:
         super()._start(target)

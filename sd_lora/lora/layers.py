@@ -79,9 +79,9 @@ class Layer(nn.Module):
         the weights unless autocast decides."""
         if not torch.is_autocast_enabled(x.device.type):
             x = x.to(next(self.parameters()).dtype)
-        change = self.change(x, target, output)
         if isinstance(self._strength, Tensor):
-            return change * _per_sample(self._strength, change)
+            return self.change_of_each(x, target, output, self._strength)
+        change = self.change(x, target, output)
         return change if self._strength == 1 else change * self._strength  # in training: one pass less
 
     def change(self, x: Tensor, target: nn.Module, output: Tensor) -> Tensor:  # noqa: ARG002
@@ -97,6 +97,11 @@ class Layer(nn.Module):
         if isinstance(target, nn.GroupNorm):
             return functional.group_norm(x, target.num_groups, delta, bias, target.eps)
         return functional.linear(x, delta, bias)
+
+    def change_of_each(self, x: Tensor, target: nn.Module, output: Tensor, strengths: Tensor) -> Tensor:
+        """What is added at `strengths` (n,), one per sample."""
+        change = self.change(x, target, output)
+        return change * _per_sample(strengths, change)
 
     def delta_weight(self, weight: Tensor) -> Tensor:
         """How `weight`, the target's, changes at strength 1: float32, in its shape, on the layer's device."""
@@ -140,10 +145,16 @@ class LoraLayer(Layer):
     up: nn.Linear | nn.Conv2d
 
     def change(self, x: Tensor, target: nn.Module, output: Tensor) -> Tensor:  # noqa: ARG002
+        return self.up(self._inner(x) * self.scaling)  # fewer numbers than what comes out
+
+    def change_of_each(self, x: Tensor, target: nn.Module, output: Tensor, strengths: Tensor) -> Tensor:  # noqa: ARG002
+        inner = self._inner(x)  # far smaller than the change, so there the strengths cost least
+        return self.up(inner * _per_sample(strengths * self.scaling, inner))
+
+    def _inner(self, x: Tensor) -> Tensor:
+        """`x` in the layer's ranks."""
         inner = self.down(functional.dropout(x, self.dropout) if self.dropout else x)
-        if self.rank_dropout:
-            inner = self._fewer_ranks(inner)
-        return self.up(inner * self.scaling)  # fewer numbers than what comes out
+        return self._fewer_ranks(inner) if self.rank_dropout else inner
 
     def scale(self, factor: float) -> None:
         """Multiply the change by `factor` (> 0), up and down alike."""

@@ -1,7 +1,11 @@
-"""Which device and precision to use, and when its memory is full."""
+"""Which device and precision to use, how much of its memory is available, and when it is full."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
+import psutil
 import torch
 
 from sd_lora.config.schema import ModelConfig
@@ -37,6 +41,25 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and any(
         text in str(error) for text in ("can't allocate memory", "not enough memory", "out of memory")
     )
+
+
+def free_memory(device: torch.device) -> int:
+    """Bytes that are available on `device` now."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
+    return int(psutil.virtual_memory().available)
+
+
+@contextlib.contextmanager
+def computing_with(threads: int) -> Iterator[None]:
+    """Have torch compute with that many processor threads for the length of a ``with`` block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def give_back(device: torch.device) -> None:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
 import torch
+from PIL import Image
 from torch import Tensor
 
 from sd_lora.adapters.adapter import Adapter
@@ -18,7 +18,7 @@ from sd_lora.config.schema import ModelConfig, PreviewConfig
 from sd_lora.data.dialects.prompts import read_prompt
 from sd_lora.errors import AdapterError
 from sd_lora.models.opening import open_base
-from sd_lora.preview.painter import Painter, Strokes
+from sd_lora.preview.painter import Painter, Strokes, Words
 from sd_lora.preview.sheet import PreviewGrid
 from sd_lora.version import __version__
 
@@ -32,14 +32,17 @@ class Previewer:
         adapter: Adapter,
         settings: PreviewConfig | None = None,
         *,
-        batch_size: int = 4,
+        batch_size: int = 0,
         size: int = 0,
     ) -> None:
+        """`batch_size`: the most pictures drawn at once; 0: as many as memory holds. `size`: their side in pixels."""
         self.pipe, self.adapter, self.settings = pipe, adapter, settings or PreviewConfig()
         self._painter = Painter(pipe, batch_size)
         #: side of the pictures in pixels; the base model's own if none is given
         self.size = size or self._painter.family.native_size(pipe)
         self._prepared: dict[str, dict[str, Tensor]] = {}
+        #: of prompts that are prepared, drawn without the adapter
+        self._bases: dict[tuple[str, Strokes], Image.Image] = {}
 
     @classmethod
     def open(
@@ -68,7 +71,8 @@ class Previewer:
 
     def prepare(self, prompt: str, arguments: Mapping[str, Tensor]) -> None:
         """Give the encoded form of a prompt and its negative (pipeline arguments, batch of one), so that the pipeline's
-        text encoders are no longer needed for it."""
+        text encoders are no longer needed for it. The base model must not change from then on: its own picture of the
+        prompt is drawn once for all grids."""
         self._prepared[prompt] = dict(arguments)
 
     def grid(
@@ -77,8 +81,9 @@ class Previewer:
         """Pictures of every prompt at every strength. Strength 0, the base itself, always comes first. What a prompt
         says itself (``a cat --n blurry --w 512``) replaces the settings.
 
-        All strengths of a prompt start from the same noise, `batch_size` of them drawn at a time. Raises AdapterError
-        for a strength that is NaN or infinite, before anything is drawn.
+        All strengths of a prompt start from the same noise, and are drawn at the same time as far as memory allows;
+        what is asked for twice is drawn once. Raises AdapterError for a strength that is NaN or infinite, before
+        anything is drawn.
         """
         if not prompts or not all(prompt.strip() for prompt in prompts):
             raise AdapterError("a preview needs at least one prompt that is not empty")
@@ -86,23 +91,21 @@ class Previewer:
         checked_strength(torch.tensor([float(s) for s in wanted]))
         columns = tuple(dict.fromkeys((0.0, *(float(s) for s in wanted))))
         seed = self.settings.seed if seed is None else seed
-        images = tuple(
-            tuple(
-                self._painter.row(
-                    partial(self._arguments, prompt), [(self.adapter, 1.0)], columns, self._strokes(prompt, seed)
-                )
-            )
-            for prompt in prompts
-        )
+        self._painter.states.clear()  # the pipeline is the caller's, who may have changed it
+        rows = {prompt: self._row(prompt, columns, self._strokes(prompt, seed)) for prompt in dict.fromkeys(prompts)}
+        images = tuple(rows[prompt] for prompt in prompts)
         return PreviewGrid(tuple(prompts), columns, images, self._recipe(prompts, columns, seed))
 
-    def _arguments(self, prompt: str, count: int) -> dict[str, Any]:
+    def _row(self, prompt: str, columns: Sequence[float], strokes: Strokes) -> tuple[Image.Image, ...]:
+        """The pictures of a prompt at the strengths `columns`, of which the first is 0."""
+        words = self._prepared.get(prompt) or Words(read_prompt(prompt).text, self.negative_of(prompt))
+        base = self._bases.get((prompt, strokes))
+        remaining = columns if base is None else columns[1:]
+        drawn = [*self._painter.row(words, [(self.adapter, 1.0)], remaining, strokes)]
+        images = tuple(drawn if base is None else (base, *drawn))
         if prompt in self._prepared:
-            return {key: value.expand(count, *value.shape[1:]) for key, value in self._prepared[prompt].items()}
-        negative = self.negative_of(prompt)
-        return {"prompt": [read_prompt(prompt).text] * count} | (
-            {"negative_prompt": [negative] * count} if negative else {}
-        )
+            self._bases[prompt, strokes] = images[0]
+        return images
 
     def _strokes(self, prompt: str, seed: int) -> Strokes:
         own, settings = read_prompt(prompt).options, self.settings

@@ -16,6 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Self
 
+import torch
 from PIL import Image
 from torch import Tensor, nn
 
@@ -34,7 +35,7 @@ from sd_lora.preview.events import (
     PreviewWaiting,
 )
 from sd_lora.preview.job import PreviewJob, PreviewLimits, PreviewRow
-from sd_lora.preview.painter import Painter, Strokes
+from sd_lora.preview.painter import Painter, Strokes, Words
 from sd_lora.preview.recipe import recipe_of, sheet_recipe
 from sd_lora.preview.sheet import PreviewGrid
 from sd_lora.preview.ticket import Ticket, check_each_once
@@ -51,11 +52,20 @@ class PreviewService:
     ...         event.image.save(f"{event.column}.png")
     """
 
-    def __init__(self, pipe: Any, *, limits: PreviewLimits | None = None, batch_size: int = 0) -> None:
-        """`batch_size`: strengths of a prompt drawn at once; 0: four, but one on CPUs, where more gain nothing."""
+    def __init__(
+        self,
+        pipe: Any,
+        *,
+        limits: PreviewLimits | None = None,
+        batch_size: int = 0,
+        threads: Callable[[], int] | None = None,
+    ) -> None:
+        """`batch_size`: the most strengths of a prompt drawn at once; 0: as many as memory holds. `threads` says,
+        before a row is drawn, how many processor threads it may use."""
+        self._threads, self._most_threads = threads, torch.get_num_threads()
         self.limits = limits or PreviewLimits()
         self.base, self.scheduler = base_name(pipe), type(pipe.scheduler).__name__
-        self._painter = Painter(pipe, batch_size or (1 if pipe.device.type == "cpu" else 4))
+        self._painter = Painter(pipe, batch_size)
         family = self._painter.family
         self.size = family.native_size(pipe)
         #: what sides of pictures are multiples of: the pixels of a latent
@@ -74,12 +84,18 @@ class PreviewService:
         self._thread.start()
 
     @classmethod
-    def open(cls, base: str | ModelConfig = "tiny", *, limits: PreviewLimits | None = None) -> Self:
+    def open(
+        cls,
+        base: str | ModelConfig = "tiny",
+        *,
+        limits: PreviewLimits | None = None,
+        threads: Callable[[], int] | None = None,
+    ) -> Self:
         """A service on a base model, loaded to its device. Raises SdLoraError if it cannot be."""
         opened = open_base(base if isinstance(base, ModelConfig) else ModelConfig(base=base))
         pipe = opened.pipe.to(opened.device)
         pipe.set_progress_bar_config(disable=True)
-        return cls(pipe, limits=limits)
+        return cls(pipe, limits=limits, threads=threads)
 
     def sha256(self, path: Path) -> str:
         """The hash of an adapter file, remembered while it does not change. Raises AdapterError."""
@@ -100,8 +116,11 @@ class PreviewService:
         with self._counting:
             return family.token_counts(self._counted, [text])[0], family.token_limit(self._counted)
 
-    def draw(self, job: PreviewJob, stopped: threading.Event | None = None) -> Iterator[PreviewEvent]:
-        """The events of a job: every PreviewCell of it once, row by row, and its progress between them.
+    def draw(
+        self, job: PreviewJob, stopped: threading.Event | None = None, *, sketched: bool = True
+    ) -> Iterator[PreviewEvent]:
+        """The events of a job: every PreviewCell of it once, row by row, and its progress between them, now and then
+        with a sketch if they are `sketched`.
 
         Pictures that were drawn before are not drawn again. Leaving the iterator ends the drawing after the current
         step; so does setting `stopped`, with PreviewStopped. Raises SdLoraError, before anything is drawn, for a job
@@ -114,7 +133,7 @@ class PreviewService:
         hashes = {path: digest for path, (digest, _) in loaded.items()}
         check_each_once(job, hashes)
         adapters = {path: adapter for path, (_, adapter) in loaded.items()}
-        return self._events(Ticket(job, hashes, adapters, job.keys(hashes), stopped or threading.Event()))
+        return self._events(Ticket(job, hashes, adapters, job.keys(hashes), stopped or threading.Event(), sketched))
 
     def drawn(self, job: PreviewJob) -> list[PreviewCell]:
         """The pictures of a job that were drawn before and are still kept, row by row. Raises AdapterError."""
@@ -139,7 +158,7 @@ class PreviewService:
         Raises what `draw` does."""
         images: dict[tuple[int, int], Image.Image] = {}
         hashes: Mapping[Path, str] = {}
-        for event in self.draw(job):
+        for event in self.draw(job, sketched=False):
             if isinstance(event, PreviewCell):
                 images[event.row, event.column], hashes = event.image, event.hashes
                 if watch is not None:
@@ -269,22 +288,21 @@ class PreviewService:
         self, ticket: Ticket, number: int, row: PreviewRow, missing: Mapping[Hashable, Sequence[int]]
     ) -> None:
         """Draw the pictures of a row that are not cached, each once for all its columns."""
+        if self._threads is not None:
+            torch.set_num_threads(min(self._most_threads, self._threads()))
         job, columns = ticket.job.of(row), [same[0] for same in missing.values()]
         strokes = Strokes(job.width, job.height, job.steps, job.guidance, job.seed)
-
-        def arguments(count: int) -> dict[str, Any]:
-            negative = {"negative_prompt": [job.negative] * count} if job.negative and job.guidance > 1 else {}
-            return {"prompt": [row.prompt] * count, **negative}
+        words = Words(row.prompt, job.negative if job.guidance > 1 else "")
 
         def on_step(first: int, step: int, latents: Tensor) -> None:
             if ticket.stopped.is_set() or self._closed:
                 raise PreviewStopped("the preview was stopped")
-            sketch = self._painter.sketch(latents) if step < job.steps else None
+            sketch = self._painter.sketch(latents) if ticket.sketched and step < job.steps else None
             ticket.events.put(PreviewProgress(number, columns[first], step, job.steps, sketch))
 
         mix = [(ticket.adapters[mixed.path], mixed.strength) for mixed in row.acting]
         strengths = [job.columns[column] for column in columns]
-        with closing(self._painter.row(arguments, mix, strengths, strokes, on_step)) as pictures:
+        with closing(self._painter.row(words, mix, strengths, strokes, on_step)) as pictures:
             for (key, same), image in zip(missing.items(), pictures, strict=True):
                 self._pictures.put(key, image)
                 for column in same:

@@ -18,13 +18,14 @@ from sd_lora.preview.job import PreviewJob
 @dataclass(eq=False)
 class Ticket:
     """A job with the hashes and adapters as they were when it was asked for, its events, and whether anyone still wants
-    it. `keys`: what makes each picture, by row and column."""
+    it. `keys`: what makes each picture, by row and column; `sketched`: whether what is not finished is shown."""
 
     job: PreviewJob
     hashes: Mapping[Path, str]
     adapters: Mapping[Path, Adapter]
     keys: list[list[Hashable]]
     stopped: threading.Event
+    sketched: bool
     events: queue.SimpleQueue[PreviewEvent | BaseException | None] = field(default_factory=queue.SimpleQueue)
 
 

@@ -12,6 +12,7 @@ from torch import nn
 from sd_lora.check.cost import Cost
 from sd_lora.config.schema import TrainingConfig
 from sd_lora.errors import SdLoraError
+from sd_lora.models.device import free_memory
 
 #: the share of the available memory that a run may take
 _MOST = 0.85
@@ -28,14 +29,6 @@ def used_memory(device: torch.device) -> int:
     if device.type == "cuda":
         return int(torch.cuda.max_memory_allocated(device))
     return int(psutil.Process().memory_info().rss)
-
-
-def free_memory(device: torch.device) -> int:
-    """Bytes that are available on `device` now."""
-    if device.type == "cuda":
-        free, _ = torch.cuda.mem_get_info(device)
-        return int(free + torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device))
-    return int(psutil.virtual_memory().available)
 
 
 def usable_memory(device: torch.device) -> int:
