@@ -80,6 +80,12 @@ def _one_thread() -> None:
         torch.set_num_threads(1)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_state(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What else runs on this machine must not decide with how many threads the runs of tests compute."""
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("state"))
+
+
 @pytest.fixture(autouse=True)
 def _plain_curves() -> Iterator[None]:
     """Pictures of losses cost a third of a small training: only tests of such pictures draw them (by a fixture of this

@@ -19,6 +19,7 @@ from starlette.middleware import Middleware
 
 from sd_lora.preview.job import PreviewLimits
 from sd_lora.preview.service import PreviewService
+from sd_lora.runs.threads import claimed, free_threads, kept_for_a_page
 
 from . import http_api
 from .access import Guard, check_address
@@ -93,7 +94,7 @@ def open_site(
     Raises SdLoraError if `base` cannot be opened.
     """
     runs = Path(runs).absolute()
-    service = PreviewService.open(base, limits=PreviewLimits(kept=kept_mb * 2**20))
+    service = PreviewService.open(base, limits=PreviewLimits(kept=kept_mb * 2**20), threads=free_threads)
     folders = tuple(Path(folder).absolute() for folder in libraries)
     work = Path(tempfile.mkdtemp(prefix="sd-lora-page-"))
     atexit.register(shutil.rmtree, work, ignore_errors=True)
@@ -147,7 +148,8 @@ def launch(site: Site, *, host: str = "127.0.0.1", port: int = 7860, auth: str =
         app_kwargs={"middleware": guard, "docs_url": None, "redoc_url": None, "openapi_url": None},
     )
     print(f"sd_lora is at {address}  (base model {site.service.base}, runs in {site.runs}); Ctrl-C ends it", flush=True)
-    page.block_thread()
+    with claimed(kept_for_a_page(), "the page"):
+        page.block_thread()
 
 
 async def _refuse_download(url: str, cache_dir: str = "") -> NoReturn:  # noqa: ARG001

@@ -53,6 +53,7 @@ def preview(
     from sd_lora.preview.job import MixedAdapter, PreviewJob, PreviewLimits, PreviewRow
     from sd_lora.preview.previewer import base_for
     from sd_lora.preview.service import PreviewService
+    from sd_lora.runs.threads import free_threads
 
     idle = [o for o in overrides or () if not o.startswith(("model.", "preview.inference_steps=", "data.syntax="))]
     if idle or any(text.startswith("model.base=") for text in overrides or ()):
@@ -67,7 +68,9 @@ def preview(
     job = PreviewJob(rows, values, negative, seed, config.preview.inference_steps, guidance)
     silent = [p for p in asked if loaded.trigger and loaded.trigger.lower() not in p.text.lower()]
     model = dataclasses.replace(config.model, base=base or base_for(loaded))
-    service = PreviewService.open(model, limits=PreviewLimits(cells=10_000, steps=10_000, prompt=100_000))
+    service = PreviewService.open(
+        model, limits=PreviewLimits(cells=10_000, steps=10_000, prompt=100_000), threads=free_threads
+    )
     with progress_bar("drawing") as watch:
         grid = service.grid(job, watch)
     if silent:

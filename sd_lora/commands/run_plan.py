@@ -56,7 +56,8 @@ def plan_of(run: Run) -> dict[str, Any]:
         "images": run.images, "regularisation_images": prior, "held_out": len(run.held), "exposures": exposures,
         "epochs": epochs,
         "steps": steps, "batch_size": training.batch_size, "micro_batch": training.micro_batch,
-        "gradient_checkpointing": training.gradient_checkpointing, "device": run.device.type, "precision": precision,
+        "gradient_checkpointing": training.gradient_checkpointing, "threads": training.threads,
+        "device": run.device.type, "precision": precision,
         "seconds": None if run.means.seconds is None else run.means.seconds * steps, "memory_bytes": run.means.memory,
         "reasons": [
             f"{steps} steps of {training.batch_size} images are {exposures:,} exposures ({epochs:g} epochs), {by_rule}",

@@ -25,6 +25,9 @@ def _listed(value: object) -> object:
 
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+Threads = Annotated[
+    Annotated[int, Field(ge=1, le=1024)] | None, BeforeValidator(lambda value: None if value == "auto" else value)
+]
 Share = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Text = Annotated[str, Field(pattern=r"\S")]
@@ -194,6 +197,9 @@ class TrainingConfig:
     micro_batch: Count | None = None
     """how many of them a process computes at once, which costs time, saves memory and changes nothing else; absent: as
     many as fit"""
+    threads: Threads = None
+    """processor threads, as many again when a run is resumed, since the last bits depend on them; absent: the physical
+    cores that nothing else of sd_lora uses"""
     gradient_checkpointing: bool | None = None
     """compute activations again in the backward pass instead of keeping them; absent: where memory is short"""
     fast: Literal["auto", "off"] = "auto"

@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from sd_lora.adapters.adapter import Adapter
 from sd_lora.check.cost import cost_key, expect
 from sd_lora.check.doctor import Examined, examine
@@ -23,7 +25,9 @@ from sd_lora.data.folders.listing import list_folder
 from sd_lora.data.pictures.decode import check_colour
 from sd_lora.errors import ConfigError, DataError, printable, shown, some
 from sd_lora.lora.variants import VARIANTS
+from sd_lora.models.device import computing_with
 from sd_lora.models.opening import OpenBase, open_base, where_to_compute
+from sd_lora.runs import threads
 from sd_lora.runs.folder import RunFolder
 from sd_lora.training.adapter_plan import notes_on, plan_adapter, text_rate
 from sd_lora.training.checkpoints import Checkpoints, State
@@ -106,15 +110,11 @@ def plan_run(places: Places, base: OpenBase, examined: Examined, schedule: Sched
     rate = text_rate(config, adapter, family, examined.steps)
     if checkpoint is not None:
         check_modules(checkpoint.facts.get("run", {}), adapter, places.path)
-    costs = {checkpointing: cost_key(base, schedule, checkpointing=checkpointing, **_kind_of(config, adapter))
-             for checkpointing in (False, True)}  # fmt: skip
-    means = choose_means(
-        config.training,
-        config.training.batch_size,
-        usable_memory(base.device),
-        lambda lean: expect(base, schedule, costs[lean], checkpointing=lean, timed=places.planned),
-        given="as the run began" if places.resumed else "as set",
-    )
+    count, said = config.training.threads or min(torch.get_num_threads(), threads.free_threads()), _given(places)
+    with computing_with(count):
+        means, cost = _choose(places, base, schedule, _kind_of(config, adapter))
+    means.reasons.append(threads.reason(count, said if config.training.threads else ""))
+    places = replace(places, config=replace(config, training=replace(config.training, threads=count)))
     config = _resolved(places, examined, rate, means)
     warnings = [f"{code}: {text}" for code, text in grouped(examined.findings) if CODES[code].severity == "warning"]
     prompts = [] if places.resumed else sample_prompts(places.config)
@@ -137,8 +137,26 @@ def plan_run(places: Places, base: OpenBase, examined: Examined, schedule: Sched
         means,
         places.resumed,
         checkpoint.step if checkpoint is not None else None,
-        costs[means.gradient_checkpointing],
+        cost,
     )
+
+
+def _choose(places: Places, base: OpenBase, schedule: Schedule, kind: dict[str, Any]) -> tuple[Means, str]:
+    """How the steps are computed, and the key under which their cost is kept."""
+    costs = {lean: cost_key(base, schedule, checkpointing=lean, **kind) for lean in (False, True)}
+    training, timed = places.config.training, places.planned
+    means = choose_means(
+        training,
+        training.batch_size,
+        usable_memory(base.device),
+        lambda lean: expect(base, schedule, costs[lean], checkpointing=lean, timed=timed),
+        given=_given(places),
+    )
+    return means, costs[means.gradient_checkpointing]
+
+
+def _given(places: Places) -> str:
+    return "as the run began" if places.resumed else "as set"
 
 
 def _kind_of(config: RunConfig, adapter: Adapter) -> dict[str, Any]:

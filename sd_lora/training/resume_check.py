@@ -25,7 +25,7 @@ _FREE = frozenset({
     "model.base", "model.revision", "model.config", "model.vae", "model.device", "model.dtype", "data.folder",
     "data.regularisation", "data.cache", "lora.init", "training.micro_batch", "training.gradient_checkpointing",
     "training.save_every", "training.checkpoint_every", "training.keep_checkpoints", "training.validate_every",
-    "training.trackers", "training.fast",
+    "training.trackers", "training.fast", "training.threads",
 })  # fmt: skip
 _FREE_SECTIONS = ("preview", "output")
 #: parts of the base model by the facts that identify them
@@ -36,7 +36,7 @@ _PARTS = {
 #: how exactly noise schedules are compared: torch may sum one up in another way elsewhere
 _CLOSE = 1e-4
 #: what may differ, at the price of other last bits
-_SURROUNDINGS = ("device", "torch", "processes")
+_SURROUNDINGS = ("device", "torch", "processes", "threads")
 _ELSE = "or start over with --out"
 
 
@@ -79,6 +79,7 @@ def facts_of(run: Run, encoded: Encoded, processes: int) -> dict[str, Any]:
         "device": run.device.type,
         "torch": torch.__version__,
         "processes": processes,
+        "threads": torch.get_num_threads(),
     }
 
 
@@ -129,7 +130,7 @@ def check_same(then: Mapping[str, Any], now: Mapping[str, Any], folder: Path) ->
     return [
         f"the run continues with {key} {now[key]} instead of {then[key]}: its result may differ in the last bits"
         for key in _SURROUNDINGS
-        if then[key] != now[key]
+        if key in then and then[key] != now[key]
     ]
 
 

@@ -14,8 +14,10 @@ from accelerate.state import AcceleratorState
 from sd_lora.adapters.adapter import Adapter
 from sd_lora.config.schema import RunConfig
 from sd_lora.errors import ConfigError, SdLoraWarning
+from sd_lora.models.device import computing_with
 from sd_lora.runs.folder import RunFolder
 from sd_lora.runs.lock import RunLock
+from sd_lora.runs.threads import claimed
 from sd_lora.training.encoding import encode
 from sd_lora.training.preparation import Counter, prepare
 from sd_lora.training.prepared import Run
@@ -77,8 +79,12 @@ def run_training(
         raise ConfigError(
             f"{run.path} has no complete checkpoint, so there is no step to end it at; resume it without --finish"
         )
-    trackers = run.config.training.trackers
-    with accelerator_for(run.device, run.dtype, trackers, run.path) as accelerator:
+    trackers, threads = run.config.training.trackers, run.config.training.threads or torch.get_num_threads()
+    with (
+        computing_with(threads),
+        claimed(threads, f"the run {run.path.name}"),
+        accelerator_for(run.device, run.dtype, trackers, run.path) as accelerator,
+    ):
         if run.config.training.batch_size % accelerator.num_processes:
             raise ConfigError(
                 f"training.batch_size is {run.config.training.batch_size}, which {accelerator.num_processes} processes "
