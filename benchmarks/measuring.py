@@ -31,6 +31,11 @@ def machine(*packages: str) -> dict[str, Any]:
     }
 
 
+def described(*packages: str) -> str:
+    """`machine` in one line."""
+    return "; ".join(f"{name} {value}" for name, value in machine(*packages).items())
+
+
 def cpu_seconds(command: Sequence[str]) -> float:
     """CPU seconds, user and system, that `command` and its children take."""
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL)

@@ -33,7 +33,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from machine import described
+from measuring import described
 
 SUBJECTS = ("floor", "plain", "plain, mirrored", "cold", "again", "warm")
 
@@ -53,10 +53,12 @@ def main() -> None:
     if options.one:
         one(options)
         return
-    print(f"{described()}\n")
+    print(f"{described('torch', 'diffusers', 'peft')}\n")
     rows = caching(options) if options.counts else starts(options)
     if options.json:
-        options.json.write_text(json.dumps({"machine": described(), "rows": rows}, indent=1) + "\n", "utf-8")
+        options.json.write_text(
+            json.dumps({"machine": described("torch", "diffusers", "peft"), "rows": rows}, indent=1) + "\n", "utf-8"
+        )
 
 
 def starts(options: argparse.Namespace) -> list[dict[str, Any]]:

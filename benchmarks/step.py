@@ -29,7 +29,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from machine import described
+from measuring import described
 
 UNCOUNTED = 2
 #: the names that PEFT gives the modules of our targets
@@ -60,7 +60,8 @@ def main() -> None:
     random_base(options)
     rows = []
     titles = "base|dtype|batch|px|rank|floor|plain|plain in dtype|ours|ours : floor|plain : ours|wall, ours : floor"
-    print(f"{described()}, LoRA on {', '.join(options.targets)}\n\n| {titles.replace('|', ' | ')} |")
+    machine = described("torch", "diffusers", "peft")
+    print(f"{machine}, LoRA on {', '.join(options.targets)}\n\n| {titles.replace('|', ' | ')} |")
     print("| --- " * (titles.count("|") + 1) + "|", flush=True)
     for dtype, batch, size, rank in itertools.product(options.dtype, options.batch, options.size, options.rank):
         row = {"base": options.base, "dtype": dtype, "batch": batch, "px": size, "rank": rank}
@@ -71,8 +72,7 @@ def main() -> None:
         ratios = cpu["ours"] / cpu["floor"], cpu["plain"] / cpu["ours"], wall["ours"] / wall["floor"]
         print("| " + " | ".join(map(str, [*cells, *(f"{ratio:.2f}" for ratio in ratios)])) + " |", flush=True)
     if options.json:
-        found = {"machine": described(), "rows": rows}
-        options.json.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+        options.json.write_text(json.dumps({"machine": machine, "rows": rows}, indent=1) + "\n", "utf-8")
 
 
 def measure(row: dict[str, Any], options: argparse.Namespace) -> tuple[dict[str, float], dict[str, float]]:

@@ -31,7 +31,8 @@ def open_pipeline(folder: Path, dtype: torch.dtype, **given: Any) -> Any:
 def empty_unet(folder: Path, dtype: torch.dtype) -> Any:
     """The UNet in `folder` without storage for its weights. Raises BaseModelError."""
     with torch.device("meta"), _reasons(folder.parent):
-        empty = UNet2DConditionModel.from_config(UNet2DConditionModel.load_config(folder))
+        config: Any = UNet2DConditionModel.load_config(folder)
+        empty: Any = UNet2DConditionModel.from_config(config)
         return nn.Module.to(empty, dtype)  # diffusers' own warns about weights, of which there are none yet
 
 

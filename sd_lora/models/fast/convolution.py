@@ -162,9 +162,9 @@ def is_product_faster(conv: nn.Conv2d, x: Tensor) -> bool:
 
 
 def _seconds(*both: Callable[[], Tensor]) -> float:
-    """The least of a few times; the first call of a shape is slow."""
+    """The least of a few times, as the first call of a shape may be slow; what is slow itself is timed once."""
     began, best, tries = time.perf_counter(), float("inf"), 0
-    while tries < 2 or (tries < _TRIES and time.perf_counter() - began < _TRY_SECONDS):
+    while not tries or (tries < _TRIES and time.perf_counter() - began < _TRY_SECONDS):
         started = time.perf_counter()
         for compute in both:
             compute()

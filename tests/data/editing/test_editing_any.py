@@ -8,10 +8,11 @@ import json
 from pathlib import Path
 
 from editing_cases import ENCODINGS, read_for_training
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from test_layouts_of_folders import build
 
+from sd_lora.data.dialects.refusals import nothing_in
 from sd_lora.data.editing.editor import CaptionEditor
 from sd_lora.data.editing.table_text import text_rows, with_captions
 from sd_lora.data.folders.caption_files import tidy
@@ -84,6 +85,7 @@ def test_any_caption_file_reads_as_it_was_written(
     editor = CaptionEditor(folder)
     text = "\n".join(captions)
     expected = tuple(clean for line in text.splitlines() if (clean := tidy(line)))
+    assume(not any(map(nothing_in, expected)))  # "NIL" is written, but trained as no caption
     assert editor.write("a.png", text) == (expected != ("old",))
     assert tuple(editor.read("a.png").splitlines()) == expected
     if editor._changes:
