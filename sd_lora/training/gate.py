@@ -17,8 +17,9 @@ from torch.nn import functional
 
 #: the most that two gradients of one parameter may differ by in float32: their distance as a share of the plain one
 MOST_OFF = 1e-4
-#: in lower precision, where rounding alone moves values by more: 1 - cosine
-MOST_TURNED = 1e-3
+#: in lower precision: 1 - cosine. The plain gradients of SD1.5 in bfloat16 turn by .0014 when the input changes by a
+#: part in 4,096, and a wrong kernel turns them by far more
+MOST_TURNED = 5e-3
 #: gradients with less than this share of the largest norm are noise; they are compared as if they had it
 _SMALL = 1e-3
 

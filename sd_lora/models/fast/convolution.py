@@ -132,11 +132,12 @@ def gradient_by_product(gradient: Tensor, weight: Tensor, shape: tuple[int, ...]
     gradient = gradient.permute(0, 2, 3, 1)
     down, across = gradient.shape[1:3]
     rows = (gradient.flatten(0, 2) @ _matrix(weight)).view(images, down, across, size, size, channels)
-    total = gradient.new_zeros(images, height + 2 * padding, width + 2 * padding, channels)
+    padded = (images, height + 2 * padding, width + 2 * padding, channels)
+    total = gradient.new_zeros(padded, dtype=torch.float32)  # nine roundings to bfloat16 would be seen
     for i in range(size):
         for j in range(size):
             total[:, i : i + stride * down : stride, j : j + stride * across : stride] += rows[:, :, :, i, j]
-    return total[:, padding : padding + height, padding : padding + width].permute(0, 3, 1, 2)
+    return total[:, padding : padding + height, padding : padding + width].permute(0, 3, 1, 2).to(gradient.dtype)
 
 
 def _matrix(weight: Tensor) -> Tensor:
