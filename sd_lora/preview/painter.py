@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from sd_lora.adapters.adapter import Adapter
 from sd_lora.models.device import give_back, is_out_of_memory
+from sd_lora.models.fast.allocation import keep_freed_memory
 from sd_lora.models.opening import family_of_pipe
 from sd_lora.preview.batches import fitting, peak_bytes
 
@@ -80,6 +81,8 @@ class Painter:
         as far as sums are rounded: each has noise of its own.
         """
         done = 0
+        if self._device.type == "cpu":
+            keep_freed_memory()
         with _attached(self.pipe, mix), _decoding_one_by_one(self.pipe):
             if isinstance(prompt, Words):
                 prompt = self._encoded(prompt, mix)
