@@ -149,9 +149,26 @@ def test_each_shape_is_timed_once_and_remembered(monkeypatch: pytest.MonkeyPatch
     assert len(timed) == 2
 
 
-def test_timing_tells_a_slow_way_from_a_fast_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    seconds = iter([2.0, 1.0, 1.0, 1.0])
-    monkeypatch.setattr(convolution, "_seconds", lambda *_: next(seconds))
-    conv, x = frozen(), torch.randn(1, 6, 4, 4)
+def timed_as(monkeypatch: pytest.MonkeyPatch, *seconds: float) -> None:
+    """Have the plain way and the product take so long, whatever they take."""
+    measure, given = convolution._timed, iter(seconds)
+    monkeypatch.setattr(convolution, "_timed", lambda *both: (next(given), measure(*both)[1]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_timing_tells_a_slow_way_from_a_fast_one(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    timed_as(monkeypatch, 2.0, 1.0, 1.0, 1.0)
+    conv, x = frozen().to(dtype), torch.randn(1, 6, 4, 4, dtype=dtype)
     assert convolution.is_product_faster(conv, x)
     assert not convolution.is_product_faster(conv, x)
+
+
+@pytest.mark.parametrize("part", ["output_by_product", "gradient_by_product"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_product_that_is_wrong_for_a_shape_is_not_faster(
+    part: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timed_as(monkeypatch, 2.0, 1.0)
+    right = getattr(convolution, part)
+    monkeypatch.setattr(convolution, part, lambda *arguments: right(*arguments).roll(1, 3))
+    assert not convolution.is_product_faster(frozen().to(dtype), torch.randn(1, 6, 4, 4, dtype=dtype))
