@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import AutoencoderKL, UNet2DConditionModel
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file
@@ -83,9 +84,10 @@ def done(random_sd_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Do
     images = write_images(work / "my-photos")
     config = config_for(random_sd_folder, images, work / "out", "training.save_every=2", "preview.every=4")
     run, reports = prepare(config), []
-    before = digest(run.pipe.unet), digest(run.pipe.vae)
+    parts = {"unet": UNet2DConditionModel, "vae": AutoencoderKL}
+    unet, vae = (digest(kind.from_pretrained(random_sd_folder / part)) for part, kind in parts.items())
     adapter = run_training(run, watch=reports.append)
-    return Done(run, work / "out", images, reports, adapter, before)
+    return Done(run, work / "out", images, reports, adapter, (unet, vae))
 
 
 @pytest.fixture

@@ -112,7 +112,7 @@ def test_sdxl_is_told_size_and_crop(short: Short, bases: dict[str, Path], monkey
     plain = SdxlFamily.denoise
 
     def denoise(self: Any, denoiser: Any, noisy: torch.Tensor, times: torch.Tensor, conditioning: Any) -> torch.Tensor:
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() and not noisy.is_meta:
             rows = conditioning["time_ids"].tolist()
             assert all(row[4:] == [8 * s for s in noisy.shape[2:]] for row in rows)
             told.extend(rows)
@@ -257,7 +257,7 @@ def test_progress_of_looking_and_encoding_is_told(short: Short) -> None:
     run: Run = prepare(short(), on_look=lambda *counts: looked.append(counts))
     run_training(run, on_encode=lambda *counts: encoded.append(counts))
     assert looked == [(i, 6) for i in range(1, 7)]
-    assert encoded == [(i, 13) for i in range(1, 14)]
+    assert encoded == [(i, 13) for i in (*range(1, 7), 13)]  # six pictures, then seven captions at once
 
 
 def test_sample_prompts_may_be_in_a_file_and_have_options(
