@@ -204,6 +204,7 @@ def test_paths_that_were_written_rightly_are_read(tmp_path: Path) -> None:
     assert (data.folder, data.cache, data.default_caption) == ("C:\\photos", "C:\\cache", "a\tb")
 
 
+@pytest.mark.slow
 @every_row("name", [name for name in EXPECTED if name.endswith(".json")])
 def test_odd_values_are_noted_or_refused_and_never_more(name: str, tmp_path: Path) -> None:
     odd = itertools.cycle([math.inf, "", [], "\n", {"a": 1}, None, "inf", -1, [1], True, "x", 10**40, [[1]], "0,5"])

@@ -85,7 +85,9 @@ def refusals(random_sd_folder: Path, images: Path, out: Path, *overrides: str) -
     return [note for note in said if ": not used, because" in note]
 
 
-@pytest.mark.parametrize("targets", ["attn", "attn,ff,conv", "attn,text"])
+@pytest.mark.parametrize(
+    "targets", ["attn,ff,conv", *(pytest.param(some, marks=pytest.mark.slow) for some in ("attn", "attn,text"))]
+)
 def test_it_trains_what_the_plain_path_trains(targets: str, start: Start) -> None:
     fast = start("fast", f"lora.targets={targets}", "training.steps=2")
     plain = start("plain", f"lora.targets={targets}", "training.steps=2", "training.fast=off")
@@ -95,6 +97,7 @@ def test_it_trains_what_the_plain_path_trains(targets: str, start: Start) -> Non
         torch.testing.assert_close(weights(fast)[name], expected, rtol=0, atol=2e-4)
 
 
+@pytest.mark.slow
 def test_the_same_run_is_checked_once_on_a_machine(start: Start, gates: list[Gate], tmp_path: Path) -> None:
     first, second = start("first"), start("second")
     assert len(gates) == 1
@@ -119,6 +122,7 @@ def test_a_resumed_run_computes_as_before_whatever_is_measured_now(
     assert body_of(stopped / "adapter.safetensors") == body_of(whole / "adapter.safetensors")
 
 
+@pytest.mark.slow
 def test_a_run_that_began_plainly_is_resumed_plainly(start: Start, gates: list[Gate]) -> None:
     whole, stopped = (start(name, "training.fast=off", **how) for name, how in (("a", {}), ("b", {"stop_after": 3})))
     config = stopped / "config.toml"
@@ -185,10 +189,12 @@ def test_a_compiled_model_with_a_wrong_sign_is_not_used_and_named(
     assert body_of(out / "adapter.safetensors") == body_of(plain / "adapter.safetensors")
 
 
+@pytest.mark.slow
 def test_a_base_in_bfloat16_is_sped_up_too(start: Start) -> None:
     assert used(start("run", "model.dtype=bfloat16")) == [PRODUCTS]
 
 
+@pytest.mark.slow
 def test_checkpointed_activations_and_micro_batches_are_sped_up_too(start: Start) -> None:
     lean = ("training.gradient_checkpointing=true", "training.micro_batch=1", "training.steps=2")
     fast, plain = start("fast", *lean), start("plain", *lean, "training.fast=off")

@@ -55,6 +55,7 @@ def test_a_run_is_trained_on_its_latents_and_shares_no_cache(
     assert inspect_adapter(tmp_path / "other" / "adapter.safetensors").metadata["ss_vae_name"] == "vae"
 
 
+@pytest.mark.slow
 def test_a_run_resumes_with_the_same_vae_wherever_it_is_and_with_no_other(
     random_sd_folder: Path, images: Path, vae: Path, tmp_path: Path
 ) -> None:

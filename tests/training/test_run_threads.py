@@ -47,6 +47,7 @@ def test_a_run_takes_the_threads_that_are_free_and_says_so(
         assert prepare(config_of(random_sd_folder, images, tmp_path / "run")).config.training.threads == 2
 
 
+@pytest.mark.slow
 def test_a_resumed_run_computes_with_as_many_threads_as_it_began_with(
     random_sd_folder: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

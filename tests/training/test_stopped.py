@@ -140,6 +140,7 @@ def test_a_run_is_ended_where_it_is_and_can_still_be_resumed_exactly(stopped: Pa
     assert_complete(stopped, STEPS)
 
 
+@pytest.mark.slow
 def test_a_reopened_run_is_not_finished(stopped: Path) -> None:
     finish(stopped)
     RunFolder(stopped).reopen()
@@ -149,6 +150,7 @@ def test_a_reopened_run_is_not_finished(stopped: Path) -> None:
     assert (RunFolder(stopped).is_finished, RunFolder(stopped).reached) == (False, 5)
 
 
+@pytest.mark.slow
 def test_a_killed_run_is_ended_at_its_checkpoint(
     random_sd_folder: Path, images: Path, complete: Path, tmp_path: Path
 ) -> None:

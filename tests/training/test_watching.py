@@ -99,6 +99,7 @@ def test_the_validation_loss_does_not_depend_on_how_noise_is_trained(
     assert found[0] == pytest.approx(found[1], rel=1e-4)
 
 
+@pytest.mark.slow
 def test_images_in_a_folder_to_validate_on_are_held_out(random_sd_folder: Path, tmp_path: Path) -> None:
     images = write_images(tmp_path / "images", 4)
     write_images(images / "val", 2)
