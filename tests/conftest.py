@@ -27,7 +27,8 @@ from sd_lora.tinybase.styles import render
 from sd_lora.tinybase.world import sample_scene
 
 _CACHES = tempfile.TemporaryDirectory(prefix="sd-lora-tests-")
-os.environ["XDG_CACHE_HOME"] = _CACHES.name  # what was measured of this machine is not the tests' to use
+# what was measured of this machine, and what runs on it, is not the tests' to use
+os.environ["XDG_CACHE_HOME"] = os.environ["XDG_STATE_HOME"] = _CACHES.name
 WriteFolder = Callable[..., Path]
 
 #: the UNet of Stable Diffusion 1.5 as published

@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from functools import partial
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -120,7 +121,8 @@ class FastPath:
         sizes = sorted(group.size for group in trainer.computation.material.data.schedule.groups(0))
         which = {name: facts.get(name) for name in ("base", "text", "modules", "dtype")}
         names = [technique.name for technique in self._techniques]
-        everything = [self._place, __version__, names, which, sizes, trainer.micro_batch, trainer.checkpointing]
+        versions = [__version__, version("diffusers")]
+        everything = [self._place, versions, names, which, sizes, trainer.micro_batch, trainer.checkpointing]
         return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
 
 
