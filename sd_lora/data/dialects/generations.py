@@ -69,6 +69,9 @@ _NAMES = (
 
 
 def _of_object(content: Mapping[str, Any], depth: int) -> Generation | None:
+    if isinstance(characters := content.get("char_captions"), list):  # NovelAI's, since its fourth model
+        texts = [content.get("base_caption"), *(_at(each, "char_caption") for each in characters)]
+        return Generation("NovelAI", ", ".join(text.strip(" ,") for text in texts if isinstance(text, str) and text))
     graph = positive_of(content)
     if graph is not None:
         return Generation("ComfyUI", graph)
@@ -88,6 +91,10 @@ def _of_object(content: Mapping[str, Any], depth: int) -> Generation | None:
             return Generation(program, value, content.get(negative, ""))
     described = described_by(content)
     return Generation(*described) if described else None
+
+
+def _at(value: object, key: str) -> object:
+    return value.get(key) if isinstance(value, dict) else None
 
 
 def _inner(value: object, depth: int) -> Generation | None:

@@ -30,6 +30,8 @@ RATINGS = frozenset({"general", "sensitive", "questionable", "explicit", "safe"}
 _SENTENCE = frozenset({"a", "an", "and", "are", "at", "by", "from", "in", "is", "of", "on", "the", "to", "with", "for"})
 #: a score inside of a tag, which then is several
 _INNER = re.compile(rf"[:=|]\s*{_SCORE}(?=\s)")
+#: what only a tag has, where words do not
+_TAG = re.compile(r"\w_\w|^\d+\+?(?:girl|boy|other)s?\b", re.IGNORECASE)
 #: words that no tag has
 _ARTICLES = frozenset({"a", "an", "the", "is", "are"})
 _BULLET = re.compile(r"^(?:[-*•]|\d{1,3}[.)])\s+(?=\S)")
@@ -132,10 +134,26 @@ def _tags_of(items: Sequence[str]) -> list[str] | None:
         return None
     if len(items) == 1 and not _is_sure(good[0], items[0]):
         return None
-    percents = [float(score.rstrip("% ")) for _, score, _ in good if score.endswith("%")]
-    if len(percents) == len(good) > 1 and abs(sum(percents) - 100) < 0.1:  # shares of one thing
+    if len(good) > 1 and _are_shares(good, [item for item, found in zip(items, scored, strict=True) if found]):
         return None
     return [found[0] if found else item for found, item in zip(scored, items, strict=True)]
+
+
+def _are_shares(found: Sequence[Scored], items: Sequence[str]) -> bool:
+    """Whether percents are of what the words name, as in ``milk: 1.5%, butter: 80%``: a tagger's add up to more, are
+    sorted, and two round numbers alone prove nothing."""
+    percents = [float(score.rstrip("% ")) for _, score, _ in found if score.endswith("%")]
+    if len(percents) < len(found):
+        return False
+    if abs(sum(percents) - 100) < 0.1:
+        return True
+    tags = [tag for tag, *_ in found]
+    is_prose = all(": " in item or mark == " " for item, (*_, mark) in zip(items, found, strict=True))
+    if not is_prose or any(_TAG.search(tag) for tag in tags):
+        return False
+    is_sorted = percents == sorted(percents, reverse=True) or tags == sorted(tags)
+    is_exact = len(found) > 2 or any("." in score for _, score, _ in found)
+    return sum(percents) <= 100 or not (is_sorted and is_exact)
 
 
 def _scored(item: str) -> Scored | None:

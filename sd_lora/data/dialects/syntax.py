@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import product
+from itertools import combinations, islice, product
+from math import comb
 
 from sd_lora.data.dialects.tags import SENTENCE, bare, spaced, underscored
 
@@ -44,7 +45,8 @@ _AND = re.compile(r"(?<= )AND(?= )")
 _WEIGHT = re.compile(r"((?:.*\S)?)\s*:\s*-?\d*[.,]?\d+\s*", re.DOTALL)
 _NUMERIC = re.compile(r"(?<![\w:.])-?\d+(?:\.\d+)?::(?=\s*[^\s:])|(?<=[^\s:])::(?=[\s,]|$)")
 _AFTER = re.compile(r"(?:\++|-+|\d*\.\d+)(?=[\s,.]|$)")
-_COUNT = re.compile(r"\d*(?:-\d*)?\$\$(?:[^$]*\$\$)?")
+#: how many of several alternatives are chosen, and what stands between these
+_COUNT = re.compile(r"\s*(\d*)(-\d*)?\$\$(?:([^$]*)\$\$)?")
 _SHARE = re.compile(r"\s*-?\d*\.?\d+::")
 #: written for brackets that are meant, and for the trigger word's place, while the others are looked at
 _ESCAPED = {"\\(": "\ufdd0", "\\)": "\ufdd1", "\\[": "\ufdd2", "\\]": "\ufdd3", "\\{": "\ufdd4", "\\}": "\ufdd5"}
@@ -229,18 +231,35 @@ def _of_group(text: str, group: _Group) -> list[str]:
     if opening == "(":
         weighed = _WEIGHT.fullmatch(text[start:end])
         return _evaluated(text, start, start + len(weighed[1]) if weighed else end, group.inner)
-    choices = _split(text, start, end, "|", group.inner)
+    count = _COUNT.match(text, start, end) if opening == "{" else None
+    choices = _split(text, count.end() if count else start, end, "|", group.inner)
     if len(choices) == 1 and opening == "[":
         parts = _split(text, start, end, ":", group.inner)
         if len(parts) in (2, 3) and _is_number(text[slice(*parts[-1])]):  # [from:to:when] ends as "to", if there is one
             choices = [next((part for part in parts[-2::-1] if text[slice(*part)].strip()), parts[0])]
-    versions: list[str] = []
+    options: list[list[str]] = []
     for first, last in choices:
-        skipped = _COUNT.match(text, first) or _SHARE.match(text, first)
-        first = skipped.end() if skipped and skipped.end() <= last else first  # noqa: PLW2901
+        share = _SHARE.match(text, first, last)
+        first = share.end() if share else first  # noqa: PLW2901
         inside = [inner for inner in group.inner if first <= inner.start and inner.end <= last]
-        versions += _evaluated(text, first, last, inside)
+        options.append(_evaluated(text, first, last, inside))
+    versions = _several(options, count) if count else [version for option in options for version in option]
     return list(dict.fromkeys(versions))
+
+
+def _several(options: Sequence[list[str]], count: re.Match[str]) -> list[str]:
+    """What sd-dynamic-prompts makes of ``{2$$a|b|c}``: two at a time, in the order in which they are written."""
+    most = len(options)
+    low = min(int(count[1] or 1), most)
+    high = low if count[2] is None else max(low, min(int(count[2][1:] or most), most))
+    between = ", " if count[3] is None else count[3]
+    chosen: list[Sequence[list[str]]] = []
+    for size in range(low, high + 1):
+        if comb(most, size) <= _MOST:
+            chosen += combinations(options, size)
+        else:  # each at least once
+            chosen += [[options[(first + place) % most] for place in range(size)] for first in range(most)]
+    return [between.join(map(str.strip, parts)) for each in chosen for parts in islice(product(*each), _MOST)]
 
 
 def _split(text: str, start: int, end: int, mark: str, inner: Sequence[_Group]) -> list[tuple[int, int]]:

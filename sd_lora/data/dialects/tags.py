@@ -6,7 +6,9 @@ import re
 
 from sd_lora.data.dialects.scores import are_scored, scored_tags
 
-_MARKED = re.compile(r"(?:(\w+):|(rating): )(\S.*)", re.IGNORECASE)
+#: those who made it; "artist: bob" says nothing about the picture, while "character: Hamlet" may
+_MAKER = re.compile(r"(?:artist|creator|contributor|uploader): \S", re.IGNORECASE)
+_MARKED = re.compile(r"(?:(\w+):|(rating|artist|creator|contributor|uploader): )(\S.*)", re.IGNORECASE)
 #: marks of tags that say something about the file, or what cannot be seen
 ABOUT = frozenset({
     "approver", "artist", "booru", "chapter", "circle", "commentary", "contributor", "creator", "date", "director",
@@ -31,7 +33,7 @@ SENTENCE = frozenset({"a", "an", "and", "are", "at", "by", "from", "in", "is", "
 _PROMPTED = re.compile(r"(?:score_\d\w*|source_\w+|rating_\w+)")
 _UNDERSCORED = re.compile(r"[^\W_][\w'().:-]*_[\w'().:-]*[\w')]")
 _WEIGHT = re.compile(r":\d*[.,]?\d+\)*$")
-_LONGEST, _FEWEST_LINES = 80, 3
+_LONGEST, _FEWEST_LINES, _LONGEST_NAME = 80, 3, 5
 
 
 def spaced(tag: str) -> str:
@@ -61,6 +63,8 @@ def _is_marked(tag: str) -> bool:
 def _mark(tag: str) -> tuple[str, str]:
     """The mark of a tag and what it marks: ``creator:bob`` → creator, bob. Empty without one."""
     match = _MARKED.fullmatch(tag)
+    if _MAKER.match(tag) and (len(tag.split()) > _LONGEST_NAME or SENTENCE & set(tag.lower().split())):
+        return "", ""  # artist: a man at an easel
     return ((match[1] or match[2]).lower(), match[3]) if match and not match[3].startswith(("//", ":")) else ("", "")
 
 
@@ -76,7 +80,7 @@ def read_tags(caption: str, keep: str = "") -> tuple[str, str]:
     elif len(tags) == 1 and _is_tag_string(words):
         tags = [word if word.lower() == keep.lower() else spaced(word) for word in words]
         notes.append("tags of a booru get commas")
-    elif len(tags) < 2 and not (len(words) == 1 and _mark(caption.strip())[0] in ABOUT | SHOWN):
+    elif len(tags) < 2 and not ((len(words) == 1 or _MAKER.match(caption.strip())) and _is_marked(caption.strip())):
         return caption, ""
     dropped, shown = [], []
     for tag in tags:

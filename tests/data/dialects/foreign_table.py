@@ -16,6 +16,13 @@ class Foreign:
 
 
 HOUSE = "a red house"
+#: what NovelAI's fourth model writes: the prompt again, with a caption for each character
+V4 = {
+    "prompt": "a park", "uc": "lowres", "steps": 28,
+    "v4_prompt": {"use_coords": False, "caption": {"base_caption": "a park", "char_captions": [
+        {"char_caption": "1girl, red hat", "centers": [{"x": 0.5, "y": 0.5}]}, {"char_caption": "1boy"}]}},
+    "v4_negative_prompt": {"caption": {"base_caption": "lowres", "char_captions": [{"char_caption": "bad hands"}]}},
+}  # fmt: skip
 RDF = '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">'
 
 
@@ -270,18 +277,26 @@ BOORUS = [
     ),
     *rows("what is to be seen", "ink, miku, cat", "medium:ink, character:miku, species:cat",
     "medium:ink, medium:highres, character:miku, species:cat"),
-    *rows("nothing but marks", None, "rating:s, score:12", "artist:bob", json.dumps({"tags": "artist:bob rating:s",
-    "id": 3, "md5": "x"})),
+    *rows("headings", "1girl, solo", "artist: bob, 1girl, solo", "1girl, Artist: bob smith, solo",
+    "creator: bob, 1girl, solo", "1girl, solo, uploader: bob", "artist: bob\n1girl\nsolo\nrating:s"),
+    *rows("nothing but marks", None, "artist: bob", "rating:s, score:12", "artist:bob",
+    json.dumps({"tags": "artist:bob rating:s", "id": 3, "md5": "x"})),
 ]  # fmt: skip
 MORE = [
     *rows(
         "programs", HOUSE,
         "a red house | Steps: 20 | Seed: 2", '{"positive": "a red house", "negative": "ugly"}',
         '{"v4_prompt": {"caption": {"base_caption": "a red house", "char_captions": []}}, "steps": 28}',
+        '{"v4_prompt": {"caption": {"base_caption": "", "char_captions": [{"char_caption": "a red house"}]}}}',
         '{"metadata": {"prompt": "a red house"}}',
         "https://i.imgur.com/a.jpeg https://i.imgur.com/b.png a red house --iw .5",
         "a red house --seed 123 --hd", "a red house\nWidth: 512, Height: 512, Seed: 3", "Prompt: \"a red house\"",
         "a red house\nSampling steps: 20\nSampling method: Euler\nGuidance: 7", "a red house, Negative prompt: lowres",
+    ),
+    *rows(
+        "NovelAI's characters", "a park, 1girl, red hat, 1boy",
+        json.dumps(V4), json.dumps({"Comment": json.dumps(V4), "Description": "a park"}),
+        json.dumps({"v4_prompt": V4["v4_prompt"], "v4_negative_prompt": V4["v4_negative_prompt"]}),
     ),
     *rows(
         "scores in other forms", "tree, sky",
@@ -314,8 +329,10 @@ FOREIGN = [*MORE, *PARAMETERS, *SCORED, *ANSWERS, *MARKUP, *BOORUS]
 SYNTAX = [
     ("a (red house:1,3) here", ("a red house here",)), ("a cat :1.2 AND a dog :0.8", ("a cat, a dog",)),
     ("red house:1.2, a tree", ("red house, a tree",)),
-    ("(:1.2) a cat", ("a cat",)), ("(embedding:bad:1.2), a cat", ("a cat",)), ("{2$$red|blue|green} cat", ("red cat",
-    "blue cat", "green cat")),
+    ("(:1.2) a cat", ("a cat",)), ("(embedding:bad:1.2), a cat", ("a cat",)),
+    ("{2$$a|b|c} cat", ("a, b cat", "a, c cat", "b, c cat")), ("{2$$ and $$a|b|c}", ("a and b", "a and c", "b and c")),
+    ("{2-$$a|b|c}", ("a, b", "a, c", "b, c", "a, b, c")), ("{-2$$a|b}", ("a", "b", "a, b")), ("{9$$a|b}", ("a, b",)),
+    ("{2$$0.5::a|{b|c}|2::d}", ("a, b", "a, c", "a, d", "b, d", "c, d")), ("{$$a|b} cat", ("a cat", "b cat")),
     ('("a cat", "a dog").blend(.5,.5)', ("a cat, a dog",)), ('("a cat","a dog").and()', ("a cat, a dog",)),
     ('("a cat", "a dog").and(1, 0.5)', ("a cat, a dog",)),
     ("a cat.swap(dog) here", ("a dog here",)), ("(a cat).swap(a dog)", ("a dog",)), ("a cat.blend(1,1)", ("a cat",)),
@@ -552,6 +569,16 @@ I can see a house from here
 a girl in a "None" shirt
 null island on a map
 the word nan on a wall
+milk: 1.5%, butter: 80%
+butter: 80%, milk: 30%
+milk 1.5%, butter 80%, salt 0.1%
+battery: 80%, volume: 50%
+humidity: 45.5%, battery: 97%, tide: 12%
+wool: 60%, silk: 30%
+fat: 12.5%, sugar: 10.1%, salt: 0.9%
+artist: a painter in a studio, oil on canvas
+the artist: bob on a wall
+creator: who is it, a poster
 """.strip().splitlines()
 
 #: pieces that are slow to read over and over, if they are read carelessly
