@@ -97,6 +97,8 @@ def check_written(path: Path, weights: Mapping[str, Weights], dtype: str) -> Non
         read, _ = read_adapter(path)
     if lost := sorted(set(weights) ^ set(read)):
         raise AdapterError(f"{len(lost)} of {len(weights)} modules are not in the file ({some(lost, 2)})")
+    if torn := [name for name, w in weights.items() if w.row.needs_base and read[name].shapes != w.shapes]:
+        raise AdapterError(f"{len(torn)} of {len(weights)} modules are read differently ({some(torn, 2)})")
     errors = {name: read[name].squared_difference(w) ** 0.5 for name, w in weights.items()}
     norms = {name: w.squared_norm**0.5 for name, w in weights.items()}
     error, norm = (sum(value**2 for value in values.values()) ** 0.5 for values in (errors, norms))

@@ -133,7 +133,12 @@ def job(**model: Any) -> str:
         ("a.toml", "[lora]\nrank = 3\n", "is a config of sd-lora already; use it with --preset"),
         ("a.toml", "[[datasets]]\n[[datasets.subsets]]\nimage_dir = 'a'\n", "is a dataset file, which needs no import"),
         ("a.toml", "colour = 3\n", "is no config of kohya's scripts, kohya_ss, OneTrainer or ai-toolkit"),
-        ("a.json", "[1]", "holds no settings, but list"),
+        ("a.json", "[1]", "holds a list, and no settings"),
+        ("a.yaml", "", "holds nothing, and no settings"),
+        ("a.yaml", "job: a\n---\njob: b\n", "a single document in the stream, but found another document (at line 2)"),
+        ("a.json", "[" * 100_000, "it is nested too deeply"),
+        ("a.sh", "MODEL=x\naccelerate launch train_network.py \\\n --network_dim=8\n", "it is a command; write its options"),
+        ("a.bat", "python a\\train_network.py ^\n --network_dim 8\n", "it is a command; write its options into a .toml"),
         ("a.toml", kohya(unet_lr=0, text_encoder_lr=0), "is not imported: neither the UNet nor a text encoder is"),
         ("a.toml", kohya(network_train_unet_only=True, network_train_text_encoder_only=True), "neither the UNet nor a"),
         ("a.json", '{"training_method": "LORA", "unet": {"train": false}, "text_encoder": {"train": false}}',
@@ -162,6 +167,16 @@ def job(**model: Any) -> str:
 def test_what_cannot_be_imported_is_refused_with_the_reason(name: str, text: str, said: str, tmp_path: Path) -> None:
     (tmp_path / name).write_text(text, "utf-8")
     assert said in refusal(tmp_path / name)
+
+
+def test_a_value_of_any_length_is_named_in_short(tmp_path: Path) -> None:
+    """YAML's aliases make megabytes of a few lines."""
+    lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x]"]
+    lines += [f"a{n + 1}: &a{n + 1} [{', '.join([f'*a{n}'] * 9)}]" for n in range(4)]
+    (tmp_path / "a.yaml").write_text("\n".join([*lines, job(name_or_path="x")]), "utf-8")
+    made = import_file(tmp_path / "a.yaml")
+    assert {"a0", "a4"} <= {name for name, _ in made.unknown}
+    assert len(made.to_toml()) < 10_000
 
 
 def test_what_is_no_file_is_refused(tmp_path: Path) -> None:

@@ -17,10 +17,9 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
-from small_runs import write_images
+from small_runs import config_of, go, write_images
 from torch import Tensor
 
-import sd_lora
 from sd_lora.adapters.adapter import Adapter
 from sd_lora.lora.variants import VARIANTS
 from sd_lora.tools.verify import verify_adapter
@@ -129,16 +128,13 @@ def variant(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture(scope="module")
 def run(kind: str, variant: str, bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run folder of twenty steps on every module that can be trained, at a rate that shows."""
+    """The run folder of a short training of every module that can be trained, at a rate that shows."""
     home = tmp_path_factory.mktemp(f"{kind}-{variant}")
-    sd_lora.train(
-        sd_lora.load_config(
-            "style", f"model.base={bases[kind]}", f"data.folder={write_images(home / 'images')}", "data.trigger=zwq",
-            "lora.targets=attn,ff,proj,conv,text,text_ff", f"lora.variant={variant}", "lora.rank=2", "lora.alpha=3",
-            "optimizer.learning_rate=1e-2", "training.steps=20", "preview.inference_steps=1", "model.device=cpu",
-            f"output.folder={home / 'run'}", "output.dtype=float32",
-        )
+    settings = (
+        "lora.targets=attn,ff,proj,conv,text,text_ff", f"lora.variant={variant}", "lora.alpha=3",
+        "optimizer.learning_rate=3e-2", "optimizer.warmup=0", "output.dtype=float32",
     )  # fmt: skip
+    go(config_of(bases[kind], write_images(home / "images"), home / "run", *settings))
     return home / "run"
 
 

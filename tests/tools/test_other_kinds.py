@@ -18,15 +18,17 @@ from sd_lora.adapters.adapter import Adapter
 from sd_lora.adapters.fit import modules_of
 from sd_lora.adapters.summary import read_summary
 from sd_lora.commands.app import app
+from sd_lora.config.presets import load_config
 from sd_lora.config.schema import ModelConfig
-from sd_lora.errors import AdapterError
+from sd_lora.errors import AdapterError, ConfigError
 from sd_lora.lora.variants import VARIANTS
-from sd_lora.models.families import kinds
+from sd_lora.models.families import FAMILIES, kinds
 from sd_lora.tools.convert import convert_adapter
 from sd_lora.tools.inspect import inspect_adapter
 from sd_lora.tools.merge import merge_adapters
 from sd_lora.tools.resize import resize_adapter
 from sd_lora.tools.verify import verify_adapter
+from sd_lora.training.adapter_plan import plan_adapter
 
 ATTENTION = "unet.down_blocks.0.attentions.0"
 #: a module of each kind that LyCORIS' cases are about
@@ -124,6 +126,33 @@ def test_what_is_only_read_is_neither_written_nor_merged(file: Path, case: Case,
         with pytest.raises(AdapterError, match="only LoRAs can be merged: make one of it"):
             merge_adapters([file, file], out)
     assert VARIANTS[case.variant].is_trained or not out.exists()
+
+
+def test_converting_keeps_the_change(file: Path, case: Case, random_sd: Any, tmp_path: Path) -> None:
+    """Also of square weights, whose magnitudes by column have the number of those by row."""
+    if not VARIANTS[case.variant].is_trained:
+        return
+    with Adapter.load(file).injected(random_sd):
+        expected = output_of(random_sd)
+    for layout in ("kohya", "diffusers"):
+        if layout == "diffusers" and case is CASES["dora-columns"]:
+            with pytest.raises(AdapterError, match="no place for magnitudes by input column; make plain LoRA"):
+                convert_adapter(file, tmp_path / "c.safetensors", layout=layout, dtype="float32")
+            continue
+        made = convert_adapter(file, tmp_path / f"{layout}.safetensors", layout=layout, dtype="float32")
+        with Adapter.load(made).injected(random_sd):
+            torch.testing.assert_close(output_of(random_sd), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_what_is_only_read_is_not_trained_further(
+    file: Path, case: Case, random_sd: Any, random_sd_folder: Path
+) -> None:
+    config = load_config("style", f"model.base={random_sd_folder}", f"lora.init={file}")
+    if VARIANTS[case.variant].is_trained and case is not CASES["dora-columns"]:
+        assert len(plan_adapter(config, FAMILIES["sd"], random_sd).weights) == len(case.kinds)
+    else:
+        with pytest.raises(ConfigError, match=r"a\.safetensors, which holds .*; that is read but not trained"):
+            plan_adapter(config, FAMILIES["sd"], random_sd)
 
 
 def test_the_command_says_what_no_lora_can_hold(random_sd: Any, tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ _BACKSLASHES = (
     "line {} has backslashes in double quotes, as in Windows paths; write / for them, or put the path in single quotes"
 )
 
+_COMMAND = re.compile(r"^\s*(?:(?:accelerate\s+launch|python\S*|torchrun)\s|\S+\.py\s+--\w)", re.MULTILINE)
+
 
 def windows_path(text: str) -> int:
     """The number of the first line with a path such as ``"C:\\new"``, whose backslashes TOML takes for others; or 0."""
@@ -22,6 +24,8 @@ def windows_path(text: str) -> int:
 
 def cause(text: str, error: Exception, kind: str = "TOML") -> str:
     """The likely cause of a parser's error, with its line; the parser's own words if nothing shows it."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
     lines = text.splitlines()
     at = re.search(r"line (\d+)", str(error))
     number = min(int(at[1]), len(lines)) if at else 0
@@ -29,6 +33,7 @@ def cause(text: str, error: Exception, kind: str = "TOML") -> str:
     value = line.partition("=" if kind == "TOML" else ":")[2].strip()
     likely = {
         "TOML": [
+            (_COMMAND.search(text), "it is a command; write its options into a .toml file, as name = value"),
             (windows_path(line) or "\\" in line, _BACKSLASHES.format(number)),
             (re.match(r"\d+,\d+", value), f"line {number} has a decimal comma; write {value.replace(',', '.', 1)}"),
             (re.match(r"(True|False)\b", value), f"line {number} has {value}; write {value.lower()}"),

@@ -67,7 +67,8 @@ def read_any(path: str | Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path} cannot be read as {kind}: {cause(text, error, kind)}") from error
     if not isinstance(content, dict):
-        raise ConfigError(f"{path} holds no settings, but {type(content).__name__}; name a config file")
+        what = {list: "a list", str: "a text", type(None): "nothing"}.get(type(content), "a number")
+        raise ConfigError(f"{path} holds {what}, and no settings; name a config file")
     refuse_windows_paths(path, text)
     return content
 
@@ -82,7 +83,9 @@ def _parsed(kind: str, text: str) -> Any:
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise ValueError(" ".join(str(error).split())) from error
+        said = ", ".join(filter(None, (getattr(error, "context", ""), getattr(error, "problem", ""))))
+        mark = getattr(error, "problem_mark", None)
+        raise ValueError(f"{said or error}{f' (at line {mark.line + 1})' if mark else ''}") from error
 
 
 def trainer_of(content: Mapping[str, Any]) -> Trainer | None:

@@ -19,6 +19,8 @@ from sd_lora.errors import ConfigError, printable
 
 #: what belongs to no computer but the one it was written on
 _SECRET = ("_token", "api_key")
+#: letters of a value that is repeated
+_LONGEST = 1_000
 _SETTING = rf"(?:{'|'.join(SECTIONS)})\.[a-z_0-9]+"
 #: setting → others, without which its default counts
 _INSTEAD = {
@@ -174,7 +176,8 @@ def _checked(made: Imported, path: str | Path) -> None:
 
 
 def _shown(name: str, value: Any) -> str:
-    """A value on one line; a secret is not repeated."""
+    """A value on one line, cut if it is very long; a secret is not repeated."""
     if name.endswith(_SECRET) and value and isinstance(value, str):
         return "(not repeated)"
-    return printable(json.dumps(value, ensure_ascii=False, default=str))
+    text = json.dumps(value, ensure_ascii=False, default=str)
+    return printable(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}…")

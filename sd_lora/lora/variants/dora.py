@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping
 from math import prod
 from typing import TYPE_CHECKING, Any
 
+from sd_lora.errors import AdapterError
 from sd_lora.lora.variants.lora import Lora
 from sd_lora.lora.variants.variant import Array, Shapes, Variant
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from sd_lora.lora.layers import Layer
 
+_PLAIN = "make plain LoRA of it first with sd-lora resize --rank N --base BASE"
 _LAYOUT_ENDINGS = {"kohya": "dora_scale", "diffusers": "lora_magnitude_vector"}
 
 
@@ -73,6 +75,10 @@ class Dora(Variant):
             "" if by_row or by_column else f"has a magnitude of shape {shape} for {rows} outputs and {columns} inputs"
         )
 
+    def only_read(self, shapes: Shapes) -> str:
+        by_column = f"{self.title} with magnitudes by input column" if len(shapes["magnitude"]) > 1 else ""
+        return super().only_read(shapes) or by_column
+
     def is_scaled(self, shapes: Shapes) -> bool:
         return self.inner_row.is_scaled(_without(shapes))
 
@@ -119,9 +125,15 @@ class Dora(Variant):
         return {**tensors, **self.inner_row.balanced(_without(tensors))}
 
     def in_file(self, tensors: Mapping[str, Tensor], layout: str) -> Mapping[str, Tensor]:
-        sides = tensors["down"].ndim
-        shape = (-1, *[1] * (sides - 1)) if layout == "kohya" else (1, -1, 1, 1) if sides == 4 else (-1,)
-        return {**tensors, "magnitude": tensors["magnitude"].view(shape)}
+        sides, magnitude = tensors["down"].ndim, tensors["magnitude"]
+        if layout == "kohya":
+            places = (-1,) if magnitude.ndim == 1 else (1, -1)
+            shape: tuple[int, ...] = places + (1,) * (sides - len(places))
+        elif magnitude.ndim == 1:
+            shape = (1, -1, 1, 1) if sides == 4 else (-1,)
+        else:
+            raise AdapterError(f"diffusers' keys have no place for magnitudes by input column; {_PLAIN}")
+        return {**tensors, "magnitude": magnitude.view(shape)}
 
     def in_memory(self, tensors: Mapping[str, Array], layout: str, alpha: float | None = None) -> dict[str, Array]:
         magnitude, inner = tensors["magnitude"], self.inner_row.in_memory(_without(tensors), layout, alpha)

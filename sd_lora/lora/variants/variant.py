@@ -73,6 +73,10 @@ class Variant:
         """Why tensors of these shapes in a file of `layout` are not a module: a clause, or ""."""
         raise NotImplementedError
 
+    def only_read(self, shapes: Shapes) -> str:  # noqa: ARG002
+        """What tensors of these shapes are, if they are read but not trained; else ""."""
+        return "" if self.is_trained else self.title
+
     def rank(self, shapes: Shapes) -> int:
         raise NotImplementedError
 
