@@ -9,7 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from sd_lora.adapters.keys import Spelling, spelling_of
@@ -78,6 +78,8 @@ class Part(Spelling):
         """What it has that nobody measured how other programs read it, "" if they are known to."""
         if self.layout == "other":
             return "a spelling of keys that is none of kohya's or diffusers'"
+        if not any(replace(self, family=family).name for family in (self.family, *FAMILIES.values())):
+            return "names of modules that no base has"
         row = variant_of(self.shapes)
         if row is not None and not row.is_judged:
             return f"keys of {row.title}"

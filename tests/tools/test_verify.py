@@ -230,6 +230,25 @@ def test_a_trained_adapter_verifies_on_its_base(
     assert {answer["client"] for answer in report["clients"]} == set(CLIENTS)
 
 
+@pytest.mark.parametrize(
+    ("stem", "count"),
+    [
+        ("unet._orig_mod.mid_block.attentions.0.transformer_blocks.0.attn2.to_k", 1),
+        ("lora_unet_mid_block_attentions_0_transformer_blocks_0_attn2_to_out", 1),
+        ("lora_te_model_transformer_resblocks_3_mlp_c_fc", 1),
+        ("lora_te2_text_model_encoder_layers_3_mlp_fc1", 0),  # SDXL's
+    ],
+)
+def test_of_modules_that_no_base_has_nothing_is_said(stem: str, count: int, tmp_path: Path) -> None:
+    """As no program has a place for them, none loads them; whether it then refuses the file was not measured."""
+    up, down = (".lora_B.weight", ".lora_A.weight") if "." in stem else (".lora_up.weight", ".lora_down.weight")
+    save_file({stem + up: torch.ones(8, 1), stem + down: torch.ones(1, 8)}, tmp_path / "a.safetensors")
+    said = "not judged: 1 of 1 with names of modules that no base has"
+    for answer in verify_adapter(tmp_path / "a.safetensors").clients:
+        assert answer.unjudged == (said,) * count
+        assert not count or answer.loaded == 0
+
+
 def test_a_file_that_we_do_not_read_is_still_reported(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     name = "unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_k"
