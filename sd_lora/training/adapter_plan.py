@@ -24,8 +24,8 @@ def plan_adapter(config: RunConfig, family: ModelFamily, pipe: Any, kept: Path |
         adapter = Adapter.load(kept or config.lora.init)
         if odd := next(filter(None, (w.row.only_read(w.shapes) for w in adapter.weights.values())), ""):
             raise ConfigError(
-                f"lora.init is {config.lora.init}, which holds {odd}; that is read but not trained: make plain LoRA of it "
-                "first with sd-lora resize"
+                f"lora.init is {config.lora.init}, which holds {odd}; that is read but not trained: make plain LoRA of "
+                "it first with sd-lora resize"
             )
         with adapter.injected(pipe):  # whether it fits is known before anything is made
             pass
