@@ -1,10 +1,14 @@
-"""What benchmarks of speed share: the machine in words, the CPU time of a command, and results as JSON and a table."""
+"""What benchmarks of speed share: the machine in words, CPU time of commands and phases, and tables."""
 
 from __future__ import annotations
 
+import functools
+import importlib
 import json
 import os
+import resource
 import subprocess
+import time
 from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -54,3 +58,37 @@ def show(facts: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], to: Path |
         print("|", " | ".join(f"{v:.3f}" if isinstance(v, float) else str(v) for v in row.values()), "|")
     if to is not None:
         to.write_text(json.dumps({"machine": facts, "rows": rows}, indent=1) + "\n", "utf-8")
+
+
+class Clock:
+    """Shares out the CPU seconds of this process among `phases`: of each its seconds, and the peak memory in GiB when
+    it last ended."""
+
+    def __init__(self) -> None:
+        self.phases: dict[str, tuple[float, float]] = {}
+        self._counted, self._inside = 0.0, ["the rest"]
+
+    def ends(self, phase: str) -> None:
+        """What was not counted yet belongs to `phase`, which ends."""
+        now = time.process_time()
+        seconds, _ = self.phases.get(phase, (0.0, 0.0))
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        self.phases[phase], self._counted = (seconds + now - self._counted, peak), now
+
+    def watch(self, name: str, phase: str) -> None:
+        """Have the calls of ``module:function`` counted as `phase`."""
+        module, _, path = name.partition(":")
+        *owners, last = path.split(".")
+        owner = functools.reduce(getattr, owners, importlib.import_module(module))
+        call, clock = getattr(owner, last), self
+
+        @functools.wraps(call)
+        def watched(*arguments: Any, **named: Any) -> Any:
+            clock.ends(clock._inside[-1])
+            clock._inside.append(phase)
+            try:
+                return call(*arguments, **named)
+            finally:
+                clock.ends(clock._inside.pop())
+
+        setattr(owner, last, watched)

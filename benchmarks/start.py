@@ -3,6 +3,7 @@
     python benchmarks/start.py WORK [--images 8] [--size 128] [--dtype float32] [--rounds 3] [--set KEY=VALUE ...]
                                [--json FILE]
     python benchmarks/start.py WORK --counts 10 100 1000 [--json FILE]
+    python benchmarks/start.py WORK --phases [--images 8] [--size 128] [--dtype float32] [--set KEY=VALUE ...]
 
 Each is a process of its own, from before its imports until its first step is done, on random Stable Diffusion 1.5
 weights of the published size, which WORK keeps (4 GB):
@@ -14,8 +15,9 @@ weights of the published size, which WORK keeps (4 GB):
 - again: a second run of the kind in another folder, without a cache of images;
 - warm: a third one with `data.cache`, which the second has filled.
 
-Peak memory is the process's largest resident set until then. With `--counts` instead: how long caching takes and how
-much memory it needs for so many images of 32 px, on the embedded base.
+Peak memory is the process's largest resident set until then. With `--counts` instead: the CPU seconds and the memory
+that caching needs for so many images of 32 px, on the embedded base. With `--phases`: what the CPU seconds of a cold, a
+second and a warm start go to, and how far peak memory has come after each phase.
 """
 
 from __future__ import annotations
@@ -33,9 +35,25 @@ import time
 from pathlib import Path
 from typing import Any
 
-from measuring import described
+from measuring import Clock, described
 
 SUBJECTS = ("floor", "plain", "plain, mirrored", "cold", "again", "warm")
+#: the phases of a start: what is called, and the name of the phase; what one phase calls of another counts there only
+PHASES = {
+    "sd_lora.training.preparation:open_base": "opening the base",
+    "sd_lora.training.preparation:examine": "looking at the images",
+    "sd_lora.training.run:prepare": "planning",
+    "sd_lora.training.encoding:encoders_of_base": "hashing the encoders",
+    "sd_lora.data.encoded:EncodedSet._encode_image": "encoding images",
+    "sd_lora.data.encoded:EncodedSet._encode_captions": "encoding captions",
+    "sd_lora.models.opening:OpenBase.fill": "loading the denoiser",
+    "sd_lora.training.run:encode": "the rest of encoding",
+    "sd_lora.training.run:Session": "layers and optimizer",
+    "sd_lora.models.fast.convolution:is_product_faster": "timing convolutions",
+    "sd_lora.training.fast_path:FastPath.begin": "the gradient gate",
+    "sd_lora.training.loop:Trainer._gradients": "the first step",
+    "sd_lora.training.loop:Trainer._update": "the first step",
+}
 
 
 def main() -> None:
@@ -46,6 +64,7 @@ def main() -> None:
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--counts", type=int, nargs="+", help="numbers of images to cache")
+    parser.add_argument("--phases", action="store_true", help="what the seconds of sd_lora go to")
     parser.add_argument("--set", nargs="*", default=[], help="settings of sd_lora")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--one", nargs=2, help=argparse.SUPPRESS)
@@ -54,7 +73,7 @@ def main() -> None:
         one(options)
         return
     print(f"{described('torch', 'diffusers', 'peft')}\n")
-    rows = caching(options) if options.counts else starts(options)
+    rows = caching(options) if options.counts else phases(options) if options.phases else starts(options)
     if options.json:
         options.json.write_text(
             json.dumps({"machine": described("torch", "diffusers", "peft"), "rows": rows}, indent=1) + "\n", "utf-8"
@@ -63,18 +82,12 @@ def main() -> None:
 
 def starts(options: argparse.Namespace) -> list[dict[str, Any]]:
     """Every subject in turn, round after round; a row for each with its medians."""
-    base = options.work / f"sd15-{options.dtype}"
-    if not (base / "model_index.json").exists():
-        full_size = Path(__file__).with_name("full_size.py")
-        subprocess.run([sys.executable, full_size, "--write", base.name, str(base)], check=True)
-    images = captioned(options.work / f"images-{options.images}", options.images)
-    seen: dict[str, list[dict[str, float]]] = {subject: [] for subject in SUBJECTS}
+    arguments = common(options)
+    seen: dict[str, list[dict[str, Any]]] = {subject: [] for subject in SUBJECTS}
     for _ in range(options.rounds):
         with tempfile.TemporaryDirectory(dir=options.work) as place:
             for subject in SUBJECTS:
-                seen[subject].append(child(subject, [str(options.work), "--size", str(options.size), "--dtype",
-                                           options.dtype, "--set", f"model.base={base}", f"data.folder={images}",
-                                           *options.set], Path(place)))  # fmt: skip
+                seen[subject].append(child(subject, arguments, Path(place)))
     print(f"{options.images} images at {options.size} px, {options.dtype}, medians of {options.rounds} rounds\n")
     print("| | CPU | wall | peak memory | CPU : plain | CPU : plain, mirrored |\n" + "|---" * 6 + "|")
     rows = []
@@ -92,6 +105,31 @@ def starts(options: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
+def phases(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """A row for each phase of a start, in the order in which they end."""
+    rows = dict[str, dict[str, Any]]()
+    with tempfile.TemporaryDirectory(dir=options.work) as place:
+        for subject in SUBJECTS[3:]:
+            found = child(subject, [*common(options), "--phases"], Path(place))
+            for phase, (seconds, peak) in {**found["phases"], "in all": (found["cpu"], found["peak"])}.items():
+                rows.setdefault(phase, {"phase": phase})[subject] = f"{seconds:.2f} s, {peak:.2f} GiB"
+    print("| | " + " | ".join(SUBJECTS[3:]) + " |\n" + "|---" * 4 + "|")
+    for phase, row in rows.items():
+        print(f"| {phase} | " + " | ".join(row.get(subject, "") for subject in SUBJECTS[3:]) + " |")
+    return list(rows.values())
+
+
+def common(options: argparse.Namespace) -> list[str]:
+    """The arguments of every process: a base model and images, which are made unless WORK has them."""
+    base = options.work / f"sd15-{options.dtype}"
+    if not (base / "model_index.json").exists():
+        full_size = Path(__file__).with_name("full_size.py")
+        subprocess.run([sys.executable, full_size, "--write", base.name, str(base)], check=True)
+    images = captioned(options.work / f"images-{options.images}", options.images)
+    return [str(options.work), "--size", str(options.size), "--dtype", options.dtype,
+            "--set", f"model.base={base}", f"data.folder={images}", *options.set]  # fmt: skip
+
+
 def caching(options: argparse.Namespace) -> list[dict[str, Any]]:
     """A row for each number of images."""
     print("| images | encoding | images a second | peak memory |\n|---|---|---|---|")
@@ -100,7 +138,9 @@ def caching(options: argparse.Namespace) -> list[dict[str, Any]]:
         images = captioned(options.work / f"small-{count}", count)
         settings = ["--size", "32", "--set", "model.base=tiny", f"data.folder={images}"]
         with tempfile.TemporaryDirectory(dir=options.work) as place:
-            row = {"images": count, **child("caching", [str(options.work), *settings], Path(place))}
+            found = child("caching", [str(options.work), *settings], Path(place))
+        encoding = sum(seconds for phase, (seconds, _) in found["phases"].items() if "encoding" in phase)
+        row = {"images": count, "encoding": encoding, "peak": found["peak"]}
         rows.append(row)
         print(
             f"| {count} | {row['encoding']:.1f} s | {count / row['encoding']:.0f} | {row['peak']:.2f} GiB |", flush=True
@@ -108,7 +148,7 @@ def caching(options: argparse.Namespace) -> list[dict[str, Any]]:
     return rows
 
 
-def child(subject: str, arguments: list[str], place: Path) -> dict[str, float]:
+def child(subject: str, arguments: list[str], place: Path) -> dict[str, Any]:
     """What a process that runs `subject` measured; `place` is what the runs of a round share."""
     command = [sys.executable, __file__, *arguments, "--one", subject, str(place)]
     environment = {**os.environ, "XDG_CACHE_HOME": str(place / "known"), "HF_HUB_OFFLINE": "1"}
@@ -156,7 +196,7 @@ def one(options: argparse.Namespace) -> None:
     report()
 
 
-def report(**more: float) -> None:
+def report(**more: Any) -> None:
     usage = resource.getrusage(resource.RUSAGE_SELF)
     print(json.dumps({"cpu": usage.ru_utime + usage.ru_stime, "peak": usage.ru_maxrss / 2**20, **more}), flush=True)
 
@@ -222,23 +262,19 @@ def ours(subject: str, place: Path, options: argparse.Namespace) -> None:
     import sd_lora
 
     def first(step: Any) -> None:  # noqa: ARG001
-        report(**times)
+        clock.ends("the rest")
+        report(phases=clock.phases)
         sys.stdout.flush()
         os._exit(0)
 
-    times: dict[str, float] = {}
-    if subject == "caching":
-        from sd_lora.training import run
+    clock = Clock()
+    if options.phases or subject == "caching":
+        import sd_lora.models.families.pipeline_folder
+        import sd_lora.training.run
 
-        encode = run.encode
-
-        def timed(*arguments: Any) -> Any:
-            started = time.perf_counter()
-            encoded = encode(*arguments)
-            times["encoding"] = time.perf_counter() - started
-            return encoded
-
-        run.encode = timed
+        clock.ends("imports")
+        for name, phase in PHASES.items():
+            clock.watch(name, phase)
     cache = {} if subject == "cold" else {"data.cache": place / "cache"}
     config = sd_lora.load_config(
         "style", f"model.dtype={options.dtype}", f"data.resolution={options.size}", "training.batch_size=1",
