@@ -39,10 +39,12 @@ VAE = Limits("a VAE", BaseModelError, "model.vae ", "download it again")
 
 
 class TensorInfo(NamedTuple):
-    """A tensor as the header declares it: safetensors' name of its type (``F16``) and its shape."""
+    """A tensor as the header declares it: safetensors' name of its type (``F16``), its shape, and the byte of the file
+    at which its values start."""
 
     dtype: str
     shape: tuple[int, ...]
+    start: int = 0
 
 
 def read_header(path: str | Path, limits: Limits = ADAPTER) -> tuple[dict[str, TensorInfo], dict[str, str]]:
@@ -65,7 +67,11 @@ def read_header(path: str | Path, limits: Limits = ADAPTER) -> tuple[dict[str, T
             raise limits.error(f"{name} {_wrong_end(path, header)}; download it again") from error
         raise limits.error(f"{name} has a damaged safetensors header: {reason}; {limits.advice}") from error
     metadata = entries.pop("__metadata__", None) or {}
-    tensors = {key: TensorInfo(entry["dtype"], tuple(entry["shape"])) for key, entry in entries.items()}
+    values = 8 + len(header)
+    tensors = {
+        key: TensorInfo(entry["dtype"], tuple(entry["shape"]), values + entry["data_offsets"][0])
+        for key, entry in entries.items()
+    }
     if len(tensors) > limits.tensors:
         raise limits.error(f"{name} declares {len(tensors):,} tensors; {limits.kind} has at most {limits.tensors:,}")
     if not tensors:

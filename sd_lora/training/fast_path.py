@@ -62,13 +62,17 @@ class FastPath:
         decided: list[Any] = [None]
         if accelerator.is_main_process:
             key = self._key(facts)
-            self._verdict = _remembered(key) or self._judge(key)
+            known = _remembered(key)
+            self._verdict = known or self._judge(key)  # which leaves on what it found good
             decided = [(self._verdict, self._choices.known)]
+            if known is not None:
+                self._switch_on()
         if accelerator.num_processes > 1:
             broadcast_object_list(decided)
-            self._verdict = decided[0][0]
-            self._choices.known.update(decided[0][1])
-        self._switch_on()
+            if not accelerator.is_main_process:
+                self._verdict = decided[0][0]
+                self._choices.known.update(decided[0][1])
+                self._switch_on()
         return self._verdict.notes
 
     def restore(self, facts: Mapping[str, Any]) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from sd_lora.config.schema import ModelConfig
 from sd_lora.data.cache import Cache
 from sd_lora.data.encoded import EncodedSet, Encoders
 from sd_lora.data.exposures import Schedule
+from sd_lora.models.checkpoint import filling
 from sd_lora.models.checkpoint.file import save_single_file
 from sd_lora.models.opening import is_empty, load_base, open_base
 from sd_lora.training.encoding import encode
@@ -86,6 +88,29 @@ def test_weights_that_are_filled_in_later_are_the_same(kind: str, dtype: str, la
         assert found.keys() == expected.keys()
         assert all(torch.equal(found[key], tensor) for key, tensor in expected.items())
         assert {tensor.dtype for tensor in found.values()} == {later.dtype}
+
+
+@pytest.mark.parametrize("kept", ["float32", "bfloat16"])
+def test_weights_of_the_type_they_are_used_in_are_not_copied(
+    kept: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = write_base("sd1", tmp_path / "base")
+    read, plain = list[str](), filling.reading
+
+    @contextmanager
+    def counted(path: Path) -> Iterator[Callable[[str], Tensor]]:
+        with plain(path) as tensor:
+            yield lambda key: (read.append(key), tensor(key))[1]
+
+    monkeypatch.setattr(filling, "reading", counted)
+    opened = open_base(ModelConfig(base=str(base), dtype=kept, device="cpu"), later=True)
+    opened.fill("unet")
+    weights = opened.pipe.unet.state_dict()
+    assert sorted(read) == ([] if kept == "float32" else sorted(weights))
+    before = {file: file.read_bytes() for file in base.rglob("*.safetensors")}
+    for tensor in weights.values():
+        tensor.zero_()
+    assert {file: file.read_bytes() for file in before} == before
 
 
 def rename_attention(file: Path) -> None:

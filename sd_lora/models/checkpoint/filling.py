@@ -1,7 +1,10 @@
-"""Models that are filled from a file: whether it has all of their weights and no others, and then each, copied once."""
+"""Models that are filled from a file: whether it has all of their weights and no others, and then each: copied once, or
+where it is in the file if it is stored as it is used."""
 
 from __future__ import annotations
 
+import math
+import mmap
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -15,9 +18,11 @@ from sd_lora.errors import BaseModelError, some
 from sd_lora.models.checkpoint.keys import Place, fits
 from sd_lora.models.checkpoint.scaled import is_mark, problems_of, scaled, scales_of
 from sd_lora.models.contents import Header
-from sd_lora.storage.safetensors_header import BASE_MODEL, read_header
+from sd_lora.storage.safetensors_header import BASE_MODEL, TensorInfo, read_header
 
 _FLOATS = {"F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2"}
+#: the types whose values are used where they are in a file
+_AS_STORED = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 #: bytes that are read before a file is opened again: what was read of an open one counts as memory in use
 _WINDOW = 64 * 2**20
 #: of each component, where each of its parameters is
@@ -110,9 +115,16 @@ def fill_as_named(paths: Sequence[Path], label: str, model: Any, dtype: torch.dt
             return False
         for path, header in headers.items():
             with reading(path) as read:
-                for key in header:
-                    weights[key] = read(key).to(dtype, copy=True, memory_format=torch.contiguous_format)
-    except (OSError, SafetensorError, BaseModelError):
+                for key, info in header.items():
+                    if (
+                        _AS_STORED.get(info.dtype) is dtype
+                        and info.start % dtype.itemsize == 0
+                        and math.prod(info.shape)
+                    ):
+                        weights[key] = mapped(path, info)
+                    else:
+                        weights[key] = read(key).to(dtype, copy=True, memory_format=torch.contiguous_format)
+    except (OSError, ValueError, SafetensorError, BaseModelError):
         return False  # what is wrong is found by whoever reads the files instead
     _assign(model, weights, label)
     return True
@@ -127,6 +139,17 @@ def _assign(model: Any, weights: Mapping[str, Tensor], label: str) -> None:
     empty = [key for key, tensor in (*model.named_parameters(), *model.named_buffers()) if tensor.is_meta]
     if empty:
         raise RuntimeError(f"{label} leaves parts that no checkpoint fills: {empty}")
+
+
+def mapped(path: Path, info: TensorInfo) -> Tensor:
+    """The tensor `info` of a safetensors file, without a copy: the system reads its values when they are used, and lets
+    go of them when the tensor is freed. Writing to it does not change the file."""
+    dtype, count = _AS_STORED[info.dtype], math.prod(info.shape)
+    before = info.start % mmap.ALLOCATIONGRANULARITY
+    with path.open("rb") as file:
+        length = before + count * dtype.itemsize
+        memory = mmap.mmap(file.fileno(), length, access=mmap.ACCESS_COPY, offset=info.start - before)
+    return torch.frombuffer(memory, dtype=dtype, count=count, offset=before).view(info.shape)
 
 
 @contextmanager
