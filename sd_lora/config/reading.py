@@ -18,6 +18,13 @@ from sd_lora.config.schema import SECTIONS, RunConfig
 from sd_lora.errors import ConfigError, nearest
 from sd_lora.storage.text import read_text
 
+#: what pydantic says of values of another kind, in our words
+_PLAINLY = {
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "should be a whole number"),
+    **dict.fromkeys(("float_parsing", "float_type"), "should be a number"),
+    **dict.fromkeys(("bool_parsing", "bool_type"), "should be true or false"),
+}
+
 
 def parse_config(tables: Sequence[tuple[str, Mapping[str, Any]]], overrides: Sequence[str] = ()) -> RunConfig:
     """Merge `tables` (label, content), later ones winning, then `overrides` (``section.key=value``).
@@ -103,7 +110,7 @@ def _known(label: str, section: str, content: Mapping[str, Any], problems: list[
         if key not in known:
             problems.append(f'{label}: unknown key "{section}.{key}"; {_suggest(section, key, list(types), value)}')
         elif isinstance(value, bool) and known[key] not in ("bool", "bool | None"):
-            problems.append(f"{label}: {section}.{key} is not true or false")
+            problems.append(f"{label}: {section}.{key} cannot be true or false")
         elif unclear := _unclear(f"{section}.{key}", value):
             problems.append(unclear)
     return {key: value for key, value in content.items() if key in known and not _unclear(f"{section}.{key}", value)}
@@ -173,9 +180,22 @@ def _sentence(detail: Any) -> str:
     place = ".".join(str(part) for part in detail["loc"])
     if detail["type"] == "string_unicode":
         return f"{place} has bytes that are not text: {detail['input']!r} was given"
-    message = str(detail["msg"]).removeprefix("Input ").removeprefix("Value ")
+    message = _PLAINLY.get(detail["type"]) or str(detail["msg"]).removeprefix("Input ").removeprefix("Value ")
     from sd_lora.config.other_trainers.table import likely
 
     meant = likely(place, detail["input"])
     hint = f"; did you mean {meant}?" if meant else ""
-    return f"{place} {message[:1].lower()}{message[1:]}, but {detail['input']!r} was given{hint}"
+    return f"{place} {message[:1].lower()}{message[1:]}{_or_else(place)}, but {detail['input']!r} was given{hint}"
+
+
+def _or_else(place: str) -> str:
+    """What a setting that may be absent may be besides: `auto`, if that is another word for it."""
+    section, _, key = place.partition(".")
+    hint = get_type_hints(SECTIONS[section]).get(key) if section in SECTIONS else None
+    if type(None) not in get_args(hint):
+        return ""
+    try:
+        _adapter().validate_python({section: {key: "auto"}})
+    except ValidationError:
+        return ", or absent"
+    return ", or auto"

@@ -97,6 +97,24 @@ def test_a_refused_value_is_shown() -> None:
     assert "-0.5 was given" in refusal("optimizer.learning_rate=-0.5")
 
 
+@every_row(
+    "override, message",
+    [
+        ("training.threads=many", "should be a whole number, or auto, but 'many' was given"),
+        ("training.threads=0", "should be greater than or equal to 1, or auto, but 0 was given"),
+        ("training.threads=true", "threads cannot be true or false"),
+        ("training.micro_batch=auto", "should be a whole number, or absent, but 'auto' was given"),
+        ("training.gradient_checkpointing=maybe", "should be true or false, or absent, but 'maybe' was given"),
+        ("training.compile=maybe", "should be true or false, but 'maybe' was given"),
+        ("training.fast=maybe", "should be 'auto' or 'off', but 'maybe' was given"),
+        ("lora.rank=many", "lora.rank should be a whole number, but 'many' was given"),
+        ("lora.alpha=much", "lora.alpha should be a number, but 'much' was given"),
+    ],
+)
+def test_a_refusal_names_what_else_the_setting_may_be(override: str, message: str) -> None:
+    assert message in refusal(override)
+
+
 def test_a_preview_seed_no_generator_takes_is_refused_before_training() -> None:
     assert "preview.seed" in refusal(f"preview.seed={2**64}")
 
@@ -191,7 +209,7 @@ def test_a_list_may_be_written_with_commas() -> None:
 
 @pytest.mark.parametrize("override", ["lora.rank=true", "training.steps=true", "optimizer.learning_rate=false"])
 def test_true_is_no_number(override: str) -> None:
-    with pytest.raises(ConfigError, match="is not true or false"):
+    with pytest.raises(ConfigError, match="cannot be true or false"):
         parse_config([], [override])
     assert parse_config([], ["data.flip=false"]).data.flip is False
 

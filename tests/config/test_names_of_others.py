@@ -77,7 +77,7 @@ def refusal(*settings: str, preset: str = "tiny-style") -> str:
             '"flip_aug" is not an override; flip_aug is kohya\'s name; here it is data.flip: write data.flip=tr',
         ),
         ("variant=fp16", "variant is diffusers' name for what does not exist here"),
-        ("steps=abc", "here it is training.steps; training.steps should be a valid integer"),
+        ("steps=abc", "here it is training.steps; training.steps should be a whole number"),
         ("max_train_steps=1,000", "cannot be used: 1,000 may be 1000 or 1; write it without a separator"),
     ],
 )
@@ -111,7 +111,7 @@ def test_a_preset_file_with_others_names_is_answered(tmp_path: Path) -> None:
         ("--network_train_unet_only", "write lora.targets=attn,ff,proj"),
         ("--num_epochs 4", "write training.epochs=4"),
         ("--config-path a.json", "sd-lora import-config FILE"),
-        ("--batch_size 2,5", "here it is training.batch_size; training.batch_size should be a valid integer"),
+        ("--batch_size 2,5", "here it is training.batch_size; training.batch_size should be a whole number"),
     ],
 )
 def test_options_of_others_are_answered(words: str, said: str) -> None:
