@@ -15,7 +15,8 @@ from platformdirs import user_cache_path
 from sd_lora.errors import StorageError
 from sd_lora.storage.atomic import write_atomically
 
-_MOST_BYTES = 4 * 2**20
+#: how many facts of a topic are kept, the latest, and the bytes of a file that is read
+_MOST, _MOST_BYTES = 256, 4 * 2**20
 
 
 def measured(topic: str) -> dict[str, Any]:
@@ -29,11 +30,14 @@ def measured(topic: str) -> dict[str, Any]:
 
 
 def keep_measured(topic: str, facts: Mapping[str, Any]) -> None:
-    """Add `facts`, which JSON can hold, to what is known of `topic`; without effect where nothing can be written."""
+    """Add `facts`, which JSON can hold, to what is known of `topic`, and forget the oldest if it becomes too much;
+    without effect where nothing can be written."""
     with contextlib.suppress(OSError, StorageError):
         path = _path(topic)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, json.dumps({**measured(topic), **facts}, indent=1).encode())
+        older = [(key, fact) for key, fact in measured(topic).items() if key not in facts]
+        latest = dict([*older, *facts.items()][-_MOST:])
+        write_atomically(path, json.dumps(latest, indent=1).encode())
 
 
 def processor() -> str:
