@@ -18,7 +18,7 @@ from sd_lora.models.fast import convolution
 from sd_lora.storage import measured as kept
 from sd_lora.training import fast_path
 from sd_lora.training.checkpoints import Checkpoints
-from sd_lora.training.gate import Gate
+from sd_lora.training.gate import Gate, Technique, Verdict
 from sd_lora.training.run import RunNote
 
 PRODUCTS = "convolutions as matrix products"
@@ -108,6 +108,21 @@ def test_the_same_run_is_checked_once_on_a_machine(start: Start, gates: list[Gat
         file.write_text("{", "utf-8")
     start("lost")
     assert len(gates) == 3
+
+
+def test_what_the_gate_found_good_stays_on(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    choose = Gate.choose
+
+    def chosen_for_good(gate: Gate, techniques: list[Technique]) -> Verdict:
+        verdict = choose(gate, techniques)
+        techniques[:] = [Technique(t.name, switched, switched) for t in techniques]
+        return verdict
+
+    def switched() -> None:
+        raise AssertionError("weights would be put into another order, and back")
+
+    monkeypatch.setattr(Gate, "choose", chosen_for_good)
+    assert PRODUCTS in used(start("run", "training.steps=1"))
 
 
 def test_a_resumed_run_computes_as_before_whatever_is_measured_now(
