@@ -103,7 +103,7 @@ def test_weights_of_the_type_they_are_used_in_are_not_copied(
             yield lambda key: (read.append(key), tensor(key))[1]
 
     monkeypatch.setattr(filling, "reading", counted)
-    opened = open_base(ModelConfig(base=str(base), dtype=kept, device="cpu"), later=True)
+    opened = open_base(ModelConfig(base=str(base), dtype=kept, device="cpu"), later=True)  # type: ignore[arg-type]
     opened.fill("unet")
     weights = opened.pipe.unet.state_dict()
     assert sorted(read) == ([] if kept == "float32" else sorted(weights))
