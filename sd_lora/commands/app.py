@@ -28,6 +28,8 @@ VERBS = {
     "caption": ("folders", "Folders of images"),
     "preview": ("preview", "Pictures"),
     "webui": ("preview", "Pictures"),
+    "evaluate": ("evaluate", "Quality"),
+    "calibrate": ("evaluate", "Quality"),
     "inspect": ("adapters", "Adapters"),
     "verify": ("adapters", "Adapters"),
     "convert": ("adapters", "Adapters"),

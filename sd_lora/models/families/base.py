@@ -190,6 +190,10 @@ class ModelFamily(ABC):
         """The shape (c, h', w') of the latents of pictures of `size`, (width, height) in pixels."""
 
     @abstractmethod
+    def style_block(self, pipe: Any) -> nn.Module:
+        """The module of the denoiser whose output (n, c, h', w') tells styles apart best."""
+
+    @abstractmethod
     def work(self, pipe: Any, size: tuple[int, int]) -> float:
         """Multiply-adds of a pass over one picture of `size`, (width, height) in pixels, roughly."""
 

@@ -184,6 +184,9 @@ class UNetFamily(ModelFamily):
     def latent_shape(self, pipe: Any, size: tuple[int, int]) -> tuple[int, ...]:
         return (self._net(pipe).config.in_channels, size[1] // pipe.vae_scale_factor, size[0] // pipe.vae_scale_factor)
 
+    def style_block(self, pipe: Any) -> nn.Module:
+        return self._net(pipe).up_blocks[-1]
+
     def work(self, pipe: Any, size: tuple[int, int]) -> float:
         """Weights at every place of the latents, and attention of each place to all, in a few layers of the
         first width."""

@@ -1,0 +1,72 @@
+"""What is measured on pixels: copies of references, diversity over seeds, drift of the layout, and burn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d
+
+from sd_lora.evaluation.probe import pixels
+
+#: pictures are compared at this side: round trips, blur and shifts of a few hundredths of the picture do not matter
+_COARSE = 16
+_SIDE = 64
+
+
+def coarse(images: Sequence[Image.Image]) -> Tensor:
+    """What is left of pictures without their detail: (n, 3, 16, 16) in 0..1."""
+    return adaptive_avg_pool2d(pixels(images, _SIDE), _COARSE)
+
+
+def likeness(first: Tensor, second: Tensor) -> Tensor:
+    """The correlation of each picture of `first` with each of `second`, both from `coarse`: (n, m)."""
+    return _unit(first) @ _unit(second).T
+
+
+def copy_threshold(references: Tensor) -> float:
+    """How alike two different references are at most, mirrored or not: a picture more alike to one of them is a copy."""
+    alike = torch.maximum(likeness(references, references), likeness(references, references.flip(3)))
+    return float(alike.fill_diagonal_(-1).max())
+
+
+def nearest_reference(pictures: Tensor, references: Tensor) -> tuple[Tensor, Tensor]:
+    """For each picture the highest likeness (n,) to a reference, mirrored or not, and which one (n,) it is."""
+    alike = torch.maximum(likeness(pictures, references), likeness(pictures, references.flip(3)))
+    best = alike.max(dim=1)
+    return best.values, best.indices
+
+
+def diversity(pictures: Tensor) -> float:
+    """How different pictures (seeds, 3, 16, 16) of one prompt are: the mean of 1 − correlation over pairs."""
+    alike = likeness(pictures, pictures)
+    count = len(pictures)
+    return float((count * count - alike.sum()) / (count * (count - 1)))
+
+
+def layout_kept(first: Tensor, second: Tensor) -> Tensor:
+    """The correlation (n,) of the luminance of two drawings of the same prompts, picture by picture."""
+    grey = [_unit(each.mean(dim=1, keepdim=True)) for each in (first, second)]
+    return (grey[0] * grey[1]).sum(dim=1)
+
+
+def saturation(images: Sequence[Image.Image]) -> Tensor:
+    """The mean difference (n,) of the strongest and the weakest colour, 0..1."""
+    planes = pixels(images, _SIDE)
+    return (planes.amax(dim=1) - planes.amin(dim=1)).mean(dim=(1, 2))
+
+
+def detail(images: Sequence[Image.Image], side: int) -> Tensor:
+    """The mean energy (n,) of what pictures of `side` pixels lose when halved and doubled again."""
+    planes = pixels(images, side)
+    smooth = avg_pool2d(planes, 2).repeat_interleave(2, 2).repeat_interleave(2, 3)
+    return (planes[..., : smooth.shape[2], : smooth.shape[3]] - smooth).square().mean(dim=(1, 2, 3))
+
+
+def _unit(pictures: Tensor) -> Tensor:
+    """Each picture as a vector without its mean, of length 1."""
+    flat = pictures.flatten(1)
+    flat = flat - flat.mean(dim=1, keepdim=True)
+    return flat / flat.norm(dim=1, keepdim=True).clamp(min=1e-6)
