@@ -29,6 +29,7 @@ VERBS = {
     "preview": ("preview", "Pictures"),
     "webui": ("preview", "Pictures"),
     "evaluate": ("evaluate", "Quality"),
+    "select": ("evaluate", "Quality"),
     "calibrate": ("evaluate", "Quality"),
     "inspect": ("adapters", "Adapters"),
     "verify": ("adapters", "Adapters"),

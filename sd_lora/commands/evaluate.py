@@ -14,8 +14,8 @@ from sd_lora.commands.options import BASE_HELP, AsJson, numbers
 from sd_lora.errors import ConfigError
 
 if TYPE_CHECKING:
-    from sd_lora.evaluation.evaluator import Materials, Measured, Progress
     from sd_lora.evaluation.energy import StyleScores
+    from sd_lora.evaluation.evaluator import Materials, Measured, Progress
 
 _DEFAULT_PROMPTS = 16
 
@@ -29,7 +29,9 @@ def evaluate(
     ] = None,
     prompts: Annotated[str, typer.Option(help="File of prompts: content alone, one per line.")] = "",
     strengths: Annotated[str, typer.Option(help="Strengths at which each is measured, such as 0.8,1.")] = "1",
-    bank: Annotated[Optional[Path], typer.Option(help="Folder with a folder of pictures for each of other styles.")] = None,  # noqa: UP045
+    bank: Annotated[
+        Path | None, typer.Option(help="Folder with a folder of pictures for each of other styles.")
+    ] = None,
     trained: Annotated[
         Optional[Path],  # noqa: UP045
         typer.Option(help="Folder of the training pictures, to find copies; default: those of its run."),
@@ -54,7 +56,9 @@ def evaluate(
 
     loaded = [(path, Adapter.load(path)) for path in adapters]
     base = base or base_for(loaded[0][1])
-    materials, sources = _materials(adapters, base, {"references": references, "trained": trained, "bank": bank}, prompts)
+    materials, sources = _materials(
+        adapters, base, {"references": references, "trained": trained, "bank": bank}, prompts
+    )
     pipe, _ = load_base(base)
     judge = load_base(judge_base)[0] if judge_base else pipe
     calibration = calibration_of(judge, judge_base or base)
@@ -87,7 +91,8 @@ def calibrate(
 ) -> None:
     """Measure what a base model's own pictures look like, once, so that styles can be measured on it."""
     quiet_libraries()
-    from sd_lora.evaluation.calibration import LEAST_PICTURES, calibrate as measure, keep_calibration
+    from sd_lora.evaluation.calibration import LEAST_PICTURES, keep_calibration
+    from sd_lora.evaluation.calibration import calibrate as measure
     from sd_lora.evaluation.drawing import Drawing, Illustrator
     from sd_lora.evaluation.materials import content_prompts
     from sd_lora.evaluation.prompts import crossed_prompts
@@ -98,7 +103,9 @@ def calibrate(
         raise ConfigError(f"--pictures {pictures} is too few; {LEAST_PICTURES} or more are needed")
     texts = content_prompts(prompts)[:pictures] if prompts else crossed_prompts(pictures, base)
     if len(texts) < pictures:
-        raise ConfigError(f"--prompts {prompts} holds {len(texts)} different prompts, and {pictures} pictures are asked for")
+        raise ConfigError(
+            f"--prompts {prompts} holds {len(texts)} different prompts, and {pictures} pictures are asked for"
+        )
     pipe, _ = load_base(base)
     drawn = {"inference_steps": steps, "guidance": guidance, "seed": 1, "prompts": prompts or "built in"}
     with _progress() as progress:
@@ -126,8 +133,8 @@ def _materials(
         pictures, source = pictures_in(folder, "--references"), str(folder)
     elif run is None:
         raise ConfigError(
-            f"there is nothing to measure {adapters[0]} against: it is in no run folder whose images can be read; name a "
-            "folder of pictures in its style with --references"
+            f"there is nothing to measure {adapters[0]} against: it is in no run folder whose images can be read; "
+            "name a folder of pictures in its style with --references"
         )
     elif len(run.held) >= LEAST_REFERENCES:
         pictures, source = list(run.held), "held out by the run"
@@ -168,9 +175,12 @@ def _differences(measured: Sequence[Measured], scores: StyleScores) -> list[dict
             gap = scores.difference(best, i)
             rows.append(
                 {
-                    "better": measured[best].label, "than": each.label, "style": gap.value, "interval": gap.interval,
+                    "better": measured[best].label,
+                    "than": each.label,
+                    "style": gap.value,
+                    "interval": gap.interval,
                     "can_be_told": gap.low > 0,
-                }  # fmt: skip
+                }
             )
     return rows
 
@@ -192,3 +202,44 @@ def _print(measured: Sequence[Measured], scores: StyleScores, settings: dict[str
         told = f"{row['style']:.2f} more style ({low:.2f} to {high:.2f})"
         verdict = told if row["can_be_told"] else f"no difference can be told: {told}"
         typer.echo(f"{row['better']} against {row['than']}: {verdict}")
+
+
+def select(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder of a finished run.")],
+    undo: Annotated[bool, typer.Option("--undo", help="Make the last step's adapter the run's again.")] = False,
+    budget: Annotated[float, typer.Option(min=0, help="Share of the training's time that choosing may take.")] = 0.33,
+    strengths: Annotated[str, typer.Option(help="Strengths to choose among.")] = "1,0.8,1.2,0.6",
+    references: Annotated[str, typer.Option(help="Folder of pictures in the style; default: the training's.")] = "",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the noise that pictures start from.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Choose a run's checkpoint and strength by measuring them; the choice becomes its adapter, right at strength 1."""
+    quiet_libraries()
+    from sd_lora.training.choice import Wanted
+    from sd_lora.training.choice import select as choose
+    from sd_lora.training.choice import undo as take_back
+
+    if undo:
+        typer.echo(f"{take_back(run)} is the last step's again")
+        return
+    values = numbers("--strengths", strengths, "1,0.8")
+    if 1.0 not in values:
+        raise ConfigError(f"--strengths is {strengths}; 1 must be among them, as what is used without a choice")
+    with _progress() as progress:
+        selection = choose(run, Wanted(budget, sorted(values, key=lambda v: v != 1), seed, references), progress)
+    if as_json:
+        import json
+
+        print_json(json.loads((run / "selection.json").read_text("utf-8")))
+        return
+    for i, cell in enumerate(selection.finals.cells):
+        grid = selection.finals
+        typer.echo(
+            f"{cell!s:<20} style {grid.style.of(i)}, content {grid.content(i):.2f}, copies {grid.copies(i).value:.2f}"
+        )
+    typer.echo(f"chosen: {selection.choice.cell}, in {selection.seconds:.0f} s")
+    for reason in selection.choice.reasons:
+        typer.echo(f"  {reason}")
+    typer.echo(
+        f"wrote {run / 'adapter.safetensors'}, to be used at strength 1; to take it back: sd-lora select --undo {run}"
+    )

@@ -56,14 +56,14 @@ def calibrate(
 ) -> Calibration:
     """The calibration of `pipe` by `images` that it drew, each of another prompt. ConfigError for too few."""
     if len(images) < LEAST_PICTURES:
-        raise ConfigError(f"{len(images)} pictures are too few to calibrate {base}; at least {LEAST_PICTURES} are needed")
+        raise ConfigError(
+            f"{len(images)} pictures are too few to calibrate {base}; at least {LEAST_PICTURES} are needed"
+        )
     probe, level, draws = Probe(pipe), 1, 2
     statistics = probe.statistics(probe.latents(images), level=level, draws=draws, watch=watch)
     mean, deviation = statistics.mean(dim=0), statistics.std(dim=0).clamp(min=1e-4)
     key = family_of_pipe(pipe).denoiser_key(pipe)
-    return Calibration(
-        base, key, level, draws, len(images), drawn, tuple(mean.tolist()), tuple(deviation.tolist())
-    )
+    return Calibration(base, key, level, draws, len(images), drawn, tuple(mean.tolist()), tuple(deviation.tolist()))
 
 
 def calibration_of(pipe: Any, base: str) -> Calibration:

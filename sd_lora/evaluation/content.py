@@ -1,8 +1,9 @@
 """Whether pictures still show what their prompts say, read by the frozen base model alone.
 
-A diffusion model fits a picture best under the prompt that describes it (Li et al. 2023, "Your diffusion model is secretly a
-zero-shot classifier"). In a strong style that alone is wrong: the style shifts some prompts' errors for every picture alike.
-So each error is read as picture + prompt + rest, fitted on the pairs that do not belong together, and the rest decides.
+A diffusion model fits a picture best under the prompt that describes it (Li et al. 2023, "Your diffusion model is
+secretly a zero-shot classifier"). In a strong style that alone is wrong: a style shifts some prompts' errors for every
+picture alike. So each error is read as picture + prompt + rest, fitted on the pairs that do not belong together, and
+the rest decides.
 """
 
 from __future__ import annotations

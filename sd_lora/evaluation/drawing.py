@@ -30,7 +30,7 @@ _MOST_BYTES = 512 * 2**20
 
 @dataclass(frozen=True)
 class Drawing:
-    """How pictures that are measured are drawn. Picture i of a set starts from noise that depends on (seed, i) alone."""
+    """How pictures that are measured are drawn: picture i of a set starts from noise that depends on (seed, i)."""
 
     inference_steps: int = 20
     guidance: float = 4.0
@@ -59,7 +59,7 @@ class Illustrator:
         first: int = 0,
         watch: Watch = no_watch,
     ) -> list[Image.Image]:
-        """One picture per prompt, by the base model or with `adapter`; `first` is the index of the first one's noise."""
+        """One picture per prompt, by the base model or with `adapter`; the first has the noise of index `first`."""
         adapter = adapter if strength else None
         own = _adapter_key(adapter) if adapter and self._folder else ""
         seeds = [self.drawing.noise_seed(first + i) for i in range(len(prompts))]

@@ -1,7 +1,7 @@
 """How far a set of pictures is from a style: the energy distance of their features, and the share of it closed.
 
-D(X, R) = 2 E d(X, R) − E d(X, X′) − E d(R, R′), unbiased, with the Euclidean distance d (Székely and Rizzo 2013, "Energy
-statistics"). A mean of pair distances would not do: a calm wrong style scores above 1 with it.
+D(X, R) = 2 E d(X, R) − E d(X, X′) − E d(R, R′), unbiased, with the Euclidean distance d (Székely and Rizzo 2013,
+"Energy statistics"). A mean of pair distances would not do: a calm wrong style scores above 1 with it.
 """
 
 from __future__ import annotations

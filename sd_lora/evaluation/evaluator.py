@@ -21,6 +21,7 @@ from sd_lora.evaluation.content import OTHERS, kept
 from sd_lora.evaluation.drawing import Drawing, Illustrator
 from sd_lora.evaluation.energy import LEAST_REFERENCES, StyleScores, style_scores
 from sd_lora.evaluation.estimates import Estimate, bootstrap, share
+from sd_lora.evaluation.measured import Measured
 from sd_lora.evaluation.probe import Probe
 
 #: told what is being done, and how much of it
@@ -28,10 +29,9 @@ Progress = Callable[[str, int, int], None]
 #: prompts that are drawn from several seeds, the seeds, and prompts drawn without the trigger word
 _REPEATED, _SEEDS, _WITHOUT = 4, 4, 8
 _SEEDS_FROM = 50_000
-_SCALE = "0 is the base model, 1 the references themselves"
 
 
-def no_progress(what: str, done: int, total: int) -> None:  # noqa: ARG001
+def no_progress(what: str, done: int, total: int) -> None:
     """Shows nothing."""
 
 
@@ -51,69 +51,13 @@ class Materials:
 
 
 @dataclass(frozen=True)
-class Measured:
-    """One adapter at one strength. What could not be measured is None, and `notes` say why."""
+class Row:
+    """Pictures of the prompts, their latents and features, and whether the base model reads each one's content."""
 
-    adapter: str
-    strength: float
-    style: Estimate | None
-    nearest_other: tuple[str, float] | None
-    content: Estimate | None
-    drift: dict[str, float] | None
-    leak: Estimate
-    copies: int
-    diversity: float | None
-    burn: dict[str, float]
-    notes: tuple[str, ...]
-    #: how many pictures each kind of figure rests on
-    n: dict[str, int]
-
-    @property
-    def label(self) -> str:
-        return f"{self.adapter} at {self.strength:g}"
-
-    def to_json(self) -> dict[str, Any]:
-        """As documented in docs/quality.md."""
-        style, content = self.style, self.content
-        return {
-            "adapter": self.adapter,
-            "strength": self.strength,
-            "style": {
-                "score": style and style.value,
-                "interval": style and style.interval,
-                "closed": style and closed(style.value),
-                "nearest_other": self.nearest_other
-                and {"name": self.nearest_other[0], "score": self.nearest_other[1]},
-            },
-            "content": {"relative": content and content.value, "interval": content and content.interval},
-            "drift": self.drift,
-            "leak": {"share": self.leak.value, "interval": self.leak.interval, "copies": self.copies},
-            "diversity": {"relative": self.diversity},
-            "burn": self.burn,
-            "n": self.n,
-            "notes": self.notes,
-        }
-
-    def lines(self) -> list[tuple[str, str]]:
-        """What each figure is called, and the figure with what it means, for a terminal."""
-        rows = [("style", f"{self.style}; {_SCALE}" if self.style else "not measured")]
-        if self.nearest_other:
-            name, score = self.nearest_other
-            rows.append(("", f"the nearest other style, {name}, would score {score:.2f}"))
-        rows.append(("content", f"{self.content} of the base model's" if self.content else "not measured"))
-        rows.append(("leak", f"{self.copies} of {self.leak.n} pictures are copies of training pictures"))
-        if self.diversity is not None:
-            rows.append(("diversity", f"{self.diversity:.2f} of the base model's, over seeds"))
-        if self.drift:
-            rows.append(("drift", f"without the trigger word: layout {self.drift['layout']:.2f} kept, style "
-                                  f"{self.drift['style']:.2f} comes through"))  # fmt: skip
-        rows.append(("burn", ", ".join(f"{name} {value:.2f}" for name, value in self.burn.items())))
-        return [*rows, *(("note", note) for note in self.notes)]
-
-
-def closed(score: float) -> float:
-    """The share of the way to the style: a set of which half the pictures are in the style scores .75, and closes .5."""
-    return 1 - math.sqrt(1 - score) if score < 1 else 1.0
+    images: list[Image.Image]
+    latents: Tensor
+    features: Tensor
+    kept: list[bool]
 
 
 class Evaluator:
@@ -128,7 +72,8 @@ class Evaluator:
         *,
         probe: Probe | None = None,
     ) -> None:
-        """`probe` measures; by default the base model that draws does. ConfigError if there are too few references or prompts."""
+        """`probe` measures; by default the base model that draws does. ConfigError if there are too few references or
+        prompts."""
         if len(materials.references) < LEAST_REFERENCES:
             raise ConfigError(
                 f"{len(materials.references)} reference pictures are too few to measure a style: below "
@@ -141,7 +86,7 @@ class Evaluator:
             )
         self.illustrator, self.materials, self.calibration = illustrator, materials, calibration
         self.probe, self._progress = probe or Probe(illustrator.pipe), progress
-        self._bases: dict[str, tuple[list[Image.Image], Tensor, list[bool]]] = {}
+        self._rows: dict[tuple[str, str, float], Row] = {}
 
     @property
     def drawing(self) -> Drawing:
@@ -164,29 +109,24 @@ class Evaluator:
         }
 
     @cached_property
-    def _originals(self) -> Tensor:
+    def originals(self) -> Tensor:
         """What a copy would be a copy of."""
         return pixels.coarse(self.materials.trained or self.materials.references)
 
-    def base(self, trigger: str) -> tuple[list[Image.Image], Tensor, list[bool]]:
-        """The base model's pictures of the prompts with a trigger word, their features, and whose content is kept."""
-        if trigger not in self._bases:
-            images = self._draw("drawing the base model's pictures", [triggered(prompt, trigger) for prompt in self.materials.prompts])
-            latents = self.probe.latents(images)
-            features = self.calibration.features(self.probe, latents)
-            self._bases[trigger] = images, features, self._kept("reading the base model's pictures", latents)
-        return self._bases[trigger]
+    def base(self, trigger: str) -> Row:
+        """The base model's pictures of the prompts with a trigger word."""
+        return self._row("the base model", trigger, None, 0.0)
 
     # ---- adapters
 
     def measure(self, adapters: Sequence[tuple[str, Adapter, float]]) -> tuple[list[Measured], StyleScores]:
         """Each adapter (its name, itself, and its strength), and the style scores of all, whose differences are paired.
         All are drawn with their own trigger word."""
-        rows = [self._pictures(name, adapter, strength) for name, adapter, strength in adapters]
-        # The base model's own pictures are those of the first trigger word: another unknown word in a prompt changes nothing
-        # that a style score would notice, and pairing needs one base.
+        rows = [self.row(*each) for each in adapters]
+        # The base model's own pictures are those of the first trigger word: another unknown word changes nothing that a
+        # style score would notice, and pairing needs one base.
         trigger = adapters[0][1].trigger
-        scores = style_scores(self.base(trigger)[1], [row.features for row in rows], self.references)
+        scores = style_scores(self.base(trigger).features, [row.features for row in rows], self.references)
         wrong = self._nearest_other(trigger)
         measured = [
             self._measured(row, each, scores.of(i) if scores.is_told_apart else None, wrong)
@@ -194,22 +134,33 @@ class Evaluator:
         ]
         return measured, scores
 
-    def _pictures(self, name: str, adapter: Adapter, strength: float) -> _Row:
-        prompts = [triggered(prompt, adapter.trigger) for prompt in self.materials.prompts]
-        images = self._draw(f"drawing with {name} at {strength:g}", prompts, adapter, strength)
-        latents = self.probe.latents(images)
-        return _Row(images, latents, self.calibration.features(self.probe, latents))
+    def row(self, name: str, adapter: Adapter, strength: float) -> Row:
+        """The pictures that `adapter`, called `name`, draws of the prompts, with its trigger word."""
+        return self._row(name, adapter.trigger, adapter, strength)
+
+    def _row(self, name: str, trigger: str, adapter: Adapter | None, strength: float) -> Row:
+        key = (name, trigger, strength)
+        if key not in self._rows:
+            prompts = [triggered(prompt, trigger) for prompt in self.materials.prompts]
+            images = self._draw(f"drawing: {name}", prompts, adapter, strength)
+            latents = self.probe.latents(images)
+            features = self.calibration.features(self.probe, latents)
+            read = kept(self.probe, latents, self.materials.prompts, self._shown(f"reading: {name}"))
+            self._rows[key] = Row(images, latents, features, read)
+        return self._rows[key]
 
     def _measured(
-        self, row: _Row, each: tuple[str, Adapter, float], style: Estimate | None, wrong: tuple[str, float] | None
+        self, row: Row, each: tuple[str, Adapter, float], style: Estimate | None, wrong: tuple[str, float] | None
     ) -> Measured:
         name, adapter, strength = each
         notes: list[str] = []
         if style is None:
-            notes.append("style: the base model's own pictures are as near to the references as chance; nothing to learn")
+            notes.append(
+                "style: the base model's own pictures are as near to the references as chance; nothing to learn"
+            )
         content = self._content(row, adapter.trigger, notes)
-        best, _ = pixels.nearest_reference(pixels.coarse(row.images), self._originals)
-        copies = int((best > pixels.copy_threshold(self._originals)).sum())
+        best, _ = pixels.nearest_reference(pixels.coarse(row.images), self.originals)
+        copies = int((best > pixels.copy_threshold(self.originals)).sum())
         return Measured(
             name,
             strength,
@@ -225,18 +176,20 @@ class Evaluator:
             {
                 "prompts": len(row.images),
                 "references": len(self.materials.references),
-                "originals": len(self._originals),
+                "originals": len(self.originals),
                 "seeds": _SEEDS,
                 "without_trigger": _WITHOUT if adapter.trigger else 0,
             },
         )
 
-    def _content(self, row: _Row, trigger: str, notes: list[str]) -> Estimate | None:
+    def _content(self, row: Row, trigger: str, notes: list[str]) -> Estimate | None:
         """The share of pictures whose content is kept, of the base model's share."""
-        before = torch.tensor(self.base(trigger)[2], dtype=torch.float64)
-        after = torch.tensor(self._kept("reading the pictures", row.latents), dtype=torch.float64)
+        before = torch.tensor(self.base(trigger).kept, dtype=torch.float64)
+        after = torch.tensor(row.kept, dtype=torch.float64)
         if before.mean() < 0.5:
-            notes.append(f"content: the base model reads {before.mean():.0%} of its own pictures, too few to judge others")
+            notes.append(
+                f"content: the base model reads {before.mean():.0%} of its own pictures, too few to judge others"
+            )
             return None
         if after.mean() < 0.9:
             notes.append("content: where a style hides what the base model reads by, some kept content counts as lost")
@@ -257,8 +210,8 @@ class Evaluator:
         return {"layout": float(layout), "style": float(style)}
 
     def _diversity(self, adapter: Adapter, strength: float) -> float | None:
-        """How different pictures of one prompt are over seeds, of the base model's: under captions of the training, where
-        an adapter that copies repeats itself, or else under the prompts."""
+        """How different pictures of one prompt are over seeds, of the base model's: under captions of the training,
+        where an adapter that copies repeats itself, or else under the prompts."""
         plain = dict.fromkeys(self.materials.captions or self.materials.prompts)
         texts = [triggered(text, adapter.trigger) for text in list(plain)[:_REPEATED]]
         repeated = [text for text in texts for _ in range(_SEEDS)]
@@ -269,7 +222,7 @@ class Evaluator:
             values.append(sum(pixels.diversity(group) for group in groups) / len(groups))
         return values[1] / values[0] if values[0] > 1e-6 else None
 
-    def _burn(self, row: _Row) -> dict[str, float]:
+    def _burn(self, row: Row) -> dict[str, float]:
         """Ratios to the references: the deviation of latents, saturation, and energy of fine detail; far above 1 is
         burnt."""
         references, side = self.materials.references, self.probe.side
@@ -284,26 +237,18 @@ class Evaluator:
         """The style of the bank that scores highest against the references, and its score."""
         if not self.bank:
             return None
-        base = self.base(trigger)[1]
-        scores = {name: style_scores(base, [features], self.references).scores[0] for name, features in self.bank.items()}
+        base = self.base(trigger).features
+        scores = {
+            name: style_scores(base, [features], self.references).scores[0] for name, features in self.bank.items()
+        }
         best = max(scores, key=lambda name: float(scores[name]))
         return best, float(scores[best])
-
-    def _kept(self, what: str, latents: Tensor) -> list[bool]:
-        return kept(self.probe, latents, self.materials.prompts, self._shown(what))
 
     def _draw(self, what: str, prompts: Sequence[str], *adapter: Any, first: int = 0) -> list[Image.Image]:
         return self.illustrator.draw(prompts, *adapter, first=first, watch=self._shown(what))
 
     def _shown(self, what: str) -> Callable[[int, int], None]:
         return lambda done, total: self._progress(what, done, total)
-
-
-@dataclass(frozen=True)
-class _Row:
-    images: list[Image.Image]
-    latents: Tensor
-    features: Tensor
 
 
 def _ratio(first: Tensor, second: Tensor) -> float:

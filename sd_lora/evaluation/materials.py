@@ -50,8 +50,10 @@ def bank_in(folder: str | Path) -> dict[str, list[Image.Image]]:
     few = [name for name, pictures in bank.items() if len(pictures) < LEAST_REFERENCES]
     if few or not bank:
         what = f"too few pictures in {', '.join(few)}" if few else "no folders"
-        raise ConfigError(f"--bank {shown(str(folder))} has {what}; it needs a folder for each style, each with "
-                          f"{LEAST_REFERENCES} pictures or more")
+        raise ConfigError(
+            f"--bank {shown(str(folder))} has {what}; it needs a folder for each style, each with "
+            f"{LEAST_REFERENCES} pictures or more"
+        )
     return bank
 
 

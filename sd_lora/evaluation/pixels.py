@@ -27,7 +27,7 @@ def likeness(first: Tensor, second: Tensor) -> Tensor:
 
 
 def copy_threshold(references: Tensor) -> float:
-    """How alike two different references are at most, mirrored or not: a picture more alike to one of them is a copy."""
+    """How alike two different references are at most, mirrored or not; what is more alike to one is a copy of it."""
     alike = torch.maximum(likeness(references, references), likeness(references, references.flip(3)))
     return float(alike.fill_diagonal_(-1).max())
 

@@ -27,7 +27,7 @@ _BATCH = 8
 Watch = Callable[[int, int], None]
 
 
-def no_watch(done: int, total: int) -> None:  # noqa: ARG001
+def no_watch(done: int, total: int) -> None:
     """Watches nothing."""
 
 

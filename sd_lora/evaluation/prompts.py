@@ -1,4 +1,4 @@
-"""Prompts for measuring: subjects × places, so that each shares words with others, and only content tells them apart."""
+"""Prompts for measuring: subjects × places, so that each shares words with others and content tells them apart."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Which checkpoint and which strength: chosen from measured cells, with the reason in words.
 
-Rule: the most style among the cells that keep the content and copy nothing; of all that are within one standard error of
-the best, paired over prompts, the earliest checkpoint and the lowest strength.
+Rule: the most style among the cells that keep the content and copy nothing; of all that are within one standard error
+of the best, paired over prompts, the earliest checkpoint and the lowest strength.
 """
 
 from __future__ import annotations
@@ -74,8 +74,8 @@ def choose(grid: Grid, usual: Cell) -> Choice:
     if len(tied) > 1:
         others = ", ".join(str(grid.cells[i]) for i in sorted(tied, key=lambda i: grid.cells[i]))
         reasons.append(
-            f"{others} cannot be told apart by style; {grid.cells[chosen]} is kept because the earliest checkpoint and the "
-            "lowest strength are safest for content"
+            f"{others} cannot be told apart by style; {grid.cells[chosen]} is kept because the earliest checkpoint and "
+            "the lowest strength are safest for content"
         )
     else:
         reasons.append(f"{grid.cells[chosen]} has more of the style than the other cells")
@@ -107,7 +107,9 @@ def _passing(grid: Grid, reasons: list[str]) -> list[int]:
         reasons.append(f"{len(copying)} of {len(everything)} cells copy training pictures")
     if rest := [i for i in passing if i not in copying]:
         return rest
-    reasons.append("no cell keeps the content without copying, so the one that keeps the most is used: train fewer steps")
+    reasons.append(
+        "no cell keeps the content without copying, so the one that keeps the most is used: train fewer steps"
+    )
     return [max(everything, key=lambda i: (contents[i], -grid.copies(i).value))]
 
 

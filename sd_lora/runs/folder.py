@@ -24,7 +24,8 @@ Report = TypeVar("Report")
 class RunFolder:
     """Holds ``config.toml``, ``log.jsonl``, ``loss.png``, ``samples/``, ``checkpoints/``, ``adapters/``,
     ``adapter.safetensors`` with its sidecars, and ``diffusers/``, the same adapter for a hub; ``validation.jsonl`` and
-    ``validation.png`` if the validation loss is measured; ``init.safetensors``, a copy of the adapter it began with.
+    ``validation.png`` if the validation loss is measured; ``init.safetensors``, a copy of the adapter it began with;
+    ``selection.json`` and ``adapter-last.safetensors`` where a checkpoint and strength were chosen.
 
     A run that was stopped has ``adapter.safetensors`` of its last step, without sidecars and export."""
 
@@ -34,6 +35,8 @@ class RunFolder:
         self._card = self.export / "README.md"
         self.checkpoints = path / "checkpoints"
         self.config, self.log, self.loss_curve = path / "config.toml", path / "log.jsonl", path / "loss.png"
+        #: the last step's adapter, where another checkpoint or strength was chosen for ``adapter.safetensors``
+        self.unselected = path / "adapter-last.safetensors"
         self._init, self._validation_log = path / "init.safetensors", path / "validation.jsonl"
         self._reports: list[StepReport] = []
         self._validations: list[ValidationReport] = []
@@ -78,8 +81,22 @@ class RunFolder:
     def reached(self) -> int | None:
         """The step of ``adapter.safetensors``; None if there is none, or it does not say."""
         with contextlib.suppress(AdapterError, ValueError):
-            return int(read_header(self.adapter)[1].get("sdlora.steps", ""))
+            return int(read_header(self.last)[1].get("sdlora.steps", ""))
         return None
+
+    @property
+    def last(self) -> Path:
+        """The adapter of the last step."""
+        return self.unselected if self.unselected.is_file() else self.adapter
+
+    def kept(self) -> dict[int, Path]:
+        """The adapters of the run by their steps, the last included."""
+        adapters = {
+            int(file.stem.removeprefix("step-")): file
+            for file in (self.path / "adapters").glob("step-*.safetensors")
+            if file.stem.removeprefix("step-").isdecimal()
+        }
+        return adapters | ({reached: self.last} if (reached := self.reached) is not None else {})
 
     def reopen(self) -> None:
         """Let a run that was finished before its last step be resumed."""

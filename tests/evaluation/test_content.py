@@ -7,8 +7,12 @@ import torch
 
 from sd_lora.evaluation.content import OTHERS, corrected, others_of
 
-PROMPTS = [f"a {colour} {thing} {place}" for colour in ("red", "blue") for thing in ("cat", "boat", "house") for place in (
-    "at night", "on the sea")]  # fmt: skip
+PROMPTS = [
+    f"a {colour} {thing} {place}"
+    for colour in ("red", "blue")
+    for thing in ("cat", "boat", "house")
+    for place in ("at night", "on the sea")
+]
 
 
 def test_others_share_words_and_are_asked_about_as_often() -> None:

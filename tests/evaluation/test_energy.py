@@ -34,7 +34,7 @@ def test_a_share_of_styled_pictures_scores_its_square() -> None:
 
 
 def test_a_calm_style_elsewhere_does_not_score_as_near() -> None:
-    """A mean of pair distances would prefer pictures that are all alike to those that are as varied as the references."""
+    """A mean of pair distances would prefer pictures that are all alike to those as varied as the references."""
     calm = torch.full((24, 6), 2.6) + drawn(24, 0, 4) * 0.01
     scores = style_scores(BASE, [STYLED, calm], REFERENCES)
     assert scores.scores[0] > scores.scores[1] + 0.05

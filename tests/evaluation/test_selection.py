@@ -18,12 +18,13 @@ PROMPTS = 16
 def grid(
     scores: Sequence[float], contents: Sequence[float], copies: Sequence[float] = (0, 0, 0, 0, 0), noise: float = 0.02
 ) -> Grid:
-    """Cells with these style scores and shares of content and copies; `noise`: standard error of a paired difference."""
+    """Cells with these scores and shares of content and copies; `noise`: standard error of a paired difference."""
     middle = torch.tensor(list(scores), dtype=torch.float64)
     samples = middle + torch.randn(400, len(middle), generator=torch.Generator().manual_seed(0)) * noise / 2**0.5
     style = StyleScores(middle, samples, Estimate(5, 4, 6, PROMPTS), PROMPTS)
     kept, copied = (
-        torch.stack([torch.arange(PROMPTS) < round(share * PROMPTS) for share in shares]) for shares in (contents, copies)
+        torch.stack([torch.arange(PROMPTS) < round(share * PROMPTS) for share in shares])
+        for shares in (contents, copies)
     )
     return Grid(CELLS, style, kept, copied, torch.ones(PROMPTS, dtype=torch.bool))
 
