@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -232,14 +233,12 @@ def select(
 
         print_json(json.loads((run / "selection.json").read_text("utf-8")))
         return
-    for i, cell in enumerate(selection.finals.cells):
-        grid = selection.finals
-        typer.echo(
-            f"{cell!s:<20} style {grid.style.of(i)}, content {grid.content(i):.2f}, copies {grid.copies(i).value:.2f}"
-        )
+    grid = selection.finals
+    for i, cell in enumerate(grid.cells):
+        figures = f"style {grid.style.of(i)}, content {grid.content(i):.2f}, copies {grid.copies(i).value:.2f}"
+        typer.echo(f"{cell!s:<20} {figures}")
     typer.echo(f"chosen: {selection.choice.cell}, in {selection.seconds:.0f} s")
     for reason in selection.choice.reasons:
         typer.echo(f"  {reason}")
-    typer.echo(
-        f"wrote {run / 'adapter.safetensors'}, to be used at strength 1; to take it back: sd-lora select --undo {run}"
-    )
+    typer.echo(f"wrote {run / 'adapter.safetensors'}, to be used at strength 1")
+    typer.echo(f"to take it back: {shlex.join(['sd-lora', 'select', '--undo', str(run)])}")

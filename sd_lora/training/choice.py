@@ -39,8 +39,8 @@ _RECORD = "selection.json"
 
 @dataclass(frozen=True)
 class Wanted:
-    """How to choose: the `share` of the training's time it may take, the `strengths` and the `seed` of the pictures, and
-    a folder of `references` in place of the training pictures."""
+    """How to choose: the `share` of the training's time it may take, the `strengths`, the `seed` of the pictures, and a
+    folder of `references` in place of the training pictures."""
 
     share: float = SHARE
     strengths: Sequence[float] = STRENGTHS
@@ -49,11 +49,11 @@ class Wanted:
 
 
 def select(run: str | Path, wanted: Wanted | None = None, progress: Progress = no_progress) -> Selection:
-    """Measure the adapters that the run in folder `run` kept at several strengths, and write the chosen one, at strength
-    1, as its ``adapter.safetensors``; the last step's stays as ``adapter-last.safetensors``.
+    """Measure the adapters that the run in folder `run` kept at several strengths, and write the chosen one, at
+    strength 1, as its ``adapter.safetensors``; the last step's stays as ``adapter-last.safetensors``.
 
-    ConfigError unless the run is finished and its images can still be read; BaseModelError if its base model has not been
-    calibrated.
+    ConfigError unless the run is finished and its images can still be read; BaseModelError if its base model has not
+    been calibrated.
     """
     folder, wanted = RunFolder(Path(run)), wanted or Wanted()
     config = _finished(folder)
@@ -111,15 +111,15 @@ def _materials(folder: RunFolder, config: RunConfig, wanted: Wanted) -> Material
     trained = trained_by(folder.adapter)
     if trained is None and not wanted.references:
         raise ConfigError(
-            f"the images of {shown(str(folder.path))} cannot be read any more ({shown(config.data.folder)}); name a folder "
-            "of pictures in the style with --references"
+            f"the images of {shown(str(folder.path))} cannot be read any more ({shown(config.data.folder)}); name a "
+            "folder of pictures in the style with --references"
         )
     trained = trained or Trained((), (), ())
     references = pictures_in(wanted.references, "--references") if wanted.references else list(trained.pictures)
     if len(references) < LEAST_REFERENCES:
         raise ConfigError(
-            f"{len(references)} pictures are too few to measure a style by; {LEAST_REFERENCES} or more are needed: name a "
-            "folder of more in the same style with --references"
+            f"{len(references)} pictures are too few to measure a style by, which takes {LEAST_REFERENCES}; name a folder "
+            "of more in the same style with --references"
         )
     prompts = crossed_prompts(_PROMPTS, config.model.base)
     return Materials(references, prompts, trained.pictures, trained.captions)
