@@ -28,7 +28,8 @@ from sd_lora.tinybase.world import sample_scene
 
 _CACHES = tempfile.TemporaryDirectory(prefix="sd-lora-tests-")
 # what was measured of this machine, and what runs on it, is not the tests' to use
-os.environ["XDG_CACHE_HOME"] = os.environ["XDG_STATE_HOME"] = _CACHES.name
+for place in ("XDG_CACHE_HOME", "XDG_STATE_HOME", "XDG_DATA_HOME"):
+    os.environ[place] = _CACHES.name
 WriteFolder = Callable[..., Path]
 
 #: the UNet of Stable Diffusion 1.5 as published

@@ -237,12 +237,10 @@ class Evaluator:
         """The style of the bank that scores highest against the references, and its score."""
         if not self.bank:
             return None
-        base = self.base(trigger).features
-        scores = {
-            name: style_scores(base, [features], self.references).scores[0] for name, features in self.bank.items()
-        }
-        best = max(scores, key=lambda name: float(scores[name]))
-        return best, float(scores[best])
+        whole = energy_distance(self.base(trigger).features, self.references)
+        scores = {name: 1 - energy_distance(styled, self.references) / whole for name, styled in self.bank.items()}
+        best = max(scores, key=scores.__getitem__)
+        return best, scores[best]
 
     def _draw(self, what: str, prompts: Sequence[str], *adapter: Any, first: int = 0) -> list[Image.Image]:
         return self.illustrator.draw(prompts, *adapter, first=first, watch=self._shown(what))

@@ -118,8 +118,8 @@ def _materials(folder: RunFolder, config: RunConfig, wanted: Wanted) -> Material
     references = pictures_in(wanted.references, "--references") if wanted.references else list(trained.pictures)
     if len(references) < LEAST_REFERENCES:
         raise ConfigError(
-            f"{len(references)} pictures are too few to measure a style by, which takes {LEAST_REFERENCES}; name a folder "
-            "of more in the same style with --references"
+            f"{len(references)} pictures are too few to measure a style by, which takes {LEAST_REFERENCES}; name a "
+            "folder of more in the same style with --references"
         )
     prompts = crossed_prompts(_PROMPTS, config.model.base)
     return Materials(references, prompts, trained.pictures, trained.captions)
