@@ -19,7 +19,7 @@ from sd_lora.evaluation import pixels
 from sd_lora.evaluation.calibration import Calibration
 from sd_lora.evaluation.content import OTHERS, kept
 from sd_lora.evaluation.drawing import Drawing, Illustrator
-from sd_lora.evaluation.energy import LEAST_REFERENCES, StyleScores, style_scores
+from sd_lora.evaluation.energy import LEAST_REFERENCES, StyleScores, energy_distance, style_scores
 from sd_lora.evaluation.estimates import Estimate, bootstrap, share
 from sd_lora.evaluation.measured import Measured
 from sd_lora.evaluation.probe import Probe
