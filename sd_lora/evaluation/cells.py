@@ -17,8 +17,8 @@ from sd_lora.evaluation.selection import Cell, Choice, Grid, choose, shortlist, 
 #: prompts on which every cell is measured, and on which the best are at least and at most
 _FIRST, _LEAST, _MOST = 8, 16, 32
 _FINALISTS = 3
-#: cells below which there is nothing to choose between
-_FEWEST = 3
+#: cells that are measured besides the usual one, whatever the budget
+_FEWEST = 2
 
 
 @dataclass(frozen=True)
