@@ -54,7 +54,7 @@ def test_the_choice_becomes_the_adapter_and_can_be_taken_back(run: Path) -> None
     for name, weights in chosen.weights.items():
         change = np.asarray(weights.row.product(weights.tensors)) * weights.scaling
         whole = np.asarray(trained[name].row.product(trained[name].tensors)) * trained[name].scaling
-        np.testing.assert_allclose(change, cell.strength * whole, rtol=2e-3, atol=1e-6)
+        np.testing.assert_allclose(change, cell.strength * whole, rtol=2e-3, atol=2e-5)
     record = json.loads((run / "selection.json").read_text("utf-8"))
     assert (record["step"], record["strength"]) == (cell.step, cell.strength)
     assert json.loads(chosen.metadata["sdlora.selection"]) == record
