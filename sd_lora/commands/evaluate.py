@@ -240,5 +240,5 @@ def select(
     typer.echo(f"chosen: {selection.choice.cell}, in {selection.seconds:.0f} s")
     for reason in selection.choice.reasons:
         typer.echo(f"  {reason}")
-    typer.echo(f"wrote {run / 'adapter.safetensors'}, to be used at strength 1")
+    typer.echo(f"wrote {run / 'adapter.safetensors'}, to be used at strength 1, and {run / 'report.html'}")
     typer.echo(f"to take it back: {shlex.join(['sd-lora', 'select', '--undo', str(run)])}")

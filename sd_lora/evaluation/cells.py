@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+
+from PIL import Image
 
 from sd_lora.adapters.adapter import Adapter
 from sd_lora.evaluation import pixels
@@ -23,12 +25,18 @@ _FEWEST = 2
 
 @dataclass(frozen=True)
 class Selection:
-    """A choice, the grid of all cells on few prompts and that of the finalists on more, and the seconds it took."""
+    """A choice, the grid of all cells on few prompts and that of the finalists on more, and the seconds it took.
+
+    `pictures` are those of each cell, of the `prompts` in order (the finalists have more), and `base` the base model's.
+    """
 
     choice: Choice
     grid: Grid
     finals: Grid
     seconds: float
+    prompts: Sequence[str]
+    pictures: Mapping[Cell, Sequence[Image.Image]]
+    base: Sequence[Image.Image]
 
 
 def select_cell(
@@ -59,7 +67,10 @@ def select_cell(
     more = min(len(materials.prompts), max(_LEAST, int(_FIRST + remaining / max(price, 1e-9))))
     final = Evaluator(illustrator, replace(materials, prompts=materials.prompts[:more]), calibration, progress)
     finals = _measured(final, finalists, load)
-    return Selection(choose(finals, usual), grid, finals, time.monotonic() - started)
+    measured = {**dict.fromkeys(grid.cells, first), **dict.fromkeys(finals.cells, final)}
+    pictures = {cell: each.row(str(cell), load(cell), cell.strength).images for cell, each in measured.items()}
+    seconds, base = time.monotonic() - started, final.base(load(usual).trigger).images
+    return Selection(choose(finals, usual), grid, finals, seconds, final.materials.prompts, pictures, base)
 
 
 def worth_measuring(steps: Sequence[int], strengths: Sequence[float]) -> list[Cell]:

@@ -25,7 +25,7 @@ class RunFolder:
     """Holds ``config.toml``, ``log.jsonl``, ``loss.png``, ``samples/``, ``checkpoints/``, ``adapters/``,
     ``adapter.safetensors`` with its sidecars, and ``diffusers/``, the same adapter for a hub; ``validation.jsonl`` and
     ``validation.png`` if the validation loss is measured; ``init.safetensors``, a copy of the adapter it began with;
-    ``selection.json`` and ``adapter-last.safetensors`` where a checkpoint and strength were chosen.
+    ``selection.json``, ``report.html`` and ``adapter-last.safetensors`` where a checkpoint and strength were chosen.
 
     A run that was stopped has ``adapter.safetensors`` of its last step, without sidecars and export."""
 

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from PIL import Image
 
 from sd_lora.adapters.adapter import Adapter
 from sd_lora.config.schema import RunConfig
+from sd_lora.data.captions import trigger_phrase
 from sd_lora.errors import ConfigError, shown
 from sd_lora.evaluation.calibration import calibration_of
 from sd_lora.evaluation.cells import Selection, select_cell, worth_measuring
@@ -21,6 +24,7 @@ from sd_lora.evaluation.energy import LEAST_REFERENCES
 from sd_lora.evaluation.evaluator import Materials, Progress, no_progress
 from sd_lora.evaluation.materials import Trained, pictures_in, trained_by
 from sd_lora.evaluation.prompts import crossed_prompts
+from sd_lora.evaluation.report import write_report
 from sd_lora.evaluation.selection import Cell
 from sd_lora.lora.weights import Weights
 from sd_lora.models.opening import open_base
@@ -34,7 +38,7 @@ from sd_lora.training.sidecars import export_diffusers, write_sidecars
 SHARE = 1 / 3
 STRENGTHS = (1.0, 0.8, 1.2, 0.6)
 _PROMPTS = 32
-_RECORD = "selection.json"
+_RECORD, _REPORT = "selection.json", "report.html"
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ def select(run: str | Path, wanted: Wanted | None = None, progress: Progress = n
             budget=wanted.share * _training_seconds(folder),
             progress=progress,
         )
-        _write(folder, config, load(selection.choice.cell), selection)
+        _write(folder, config, load(selection.choice.cell), selection, materials.trained)
     return selection
 
 
@@ -96,6 +100,7 @@ def undo(run: str | Path) -> Path:
         with storing(folder.adapter):
             folder.unselected.replace(folder.adapter)
             remove(folder.path / _RECORD)
+            remove(folder.path / _REPORT)
         _write_beside(folder, config, Adapter.load(folder.adapter))
     return folder.adapter
 
@@ -134,7 +139,9 @@ def _scales(adapter: Adapter) -> bool:
     return not any(weights.row.needs_base for weights in adapter.weights.values())
 
 
-def _write(folder: RunFolder, config: RunConfig, adapter: Adapter, selection: Selection) -> None:
+def _write(
+    folder: RunFolder, config: RunConfig, adapter: Adapter, selection: Selection, trained: Sequence[Image.Image]
+) -> None:
     """Write the chosen cell as the run's adapter, with what was measured; the last step's is kept."""
     cell = selection.choice.cell
     record = _record(selection)
@@ -154,7 +161,28 @@ def _write(folder: RunFolder, config: RunConfig, adapter: Adapter, selection: Se
     chosen.metadata["sdlora.selection"] = json.dumps(record, separators=(",", ":"))
     chosen.save(folder.adapter, dtype=config.output.dtype)
     write_atomically(folder.path / _RECORD, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
-    _write_beside(folder, config, Adapter.load(folder.adapter))
+    written = Adapter.load(folder.adapter)
+    _write_beside(folder, config, written)
+    charts = [folder.loss_curve, folder.path / "validation.png"]
+    write_report(folder.path / _REPORT, selection, trained, _facts(folder, config, written), charts)
+
+
+def _facts(folder: RunFolder, config: RunConfig, adapter: Adapter) -> dict[str, Any]:
+    """What the report says of the run."""
+    data, training, lora = config.data, config.training, config.lora
+    details = {
+        "base model": config.model.base,
+        "images": f"{adapter.metadata.get('ss_num_train_images', '')} in {data.folder}",
+        "trigger word": data.trigger or "none",
+        "modules": f"{len(adapter.weights)} ({', '.join(lora.targets)})",
+        "layers": f"{lora.variant}, rank {lora.rank}, alpha {lora.alpha:g}",
+        "optimizer": f"{config.optimizer.name}, rate {config.optimizer.learning_rate:g}, {config.optimizer.schedule}",
+        "steps": f"{training.steps} of {training.batch_size} images, seed {training.seed}",
+        "SHA-256 of the file": hashlib.sha256(folder.adapter.read_bytes()).hexdigest(),
+        "sd_lora": adapter.metadata.get("sdlora.version", ""),
+    }
+    phrase = trigger_phrase(data.trigger)
+    return {"name": config.output.name, "file": folder.adapter.name, "phrase": phrase, "details": details}
 
 
 def _write_beside(folder: RunFolder, config: RunConfig, adapter: Adapter) -> None:

@@ -58,6 +58,11 @@ def test_the_choice_becomes_the_adapter_and_can_be_taken_back(run: Path) -> None
     record = json.loads((run / "selection.json").read_text("utf-8"))
     assert (record["step"], record["strength"]) == (cell.step, cell.strength)
     assert json.loads(chosen.metadata["sdlora.selection"]) == record
+    report = (run / "report.html").read_text("utf-8")
+    assert "http" not in report.replace("http-equiv", "")
+    assert report.count('class="chosen"') == 1
+    assert "likeness" in report
+    assert "in zwq style" in report
     assert chosen.metadata["ss_output_name"] == sd_lora.Adapter.load(folder.unselected).metadata["ss_output_name"]
     if cell != Cell(7, 1.0):
         assert body_of(export) != exported
@@ -65,6 +70,7 @@ def test_the_choice_becomes_the_adapter_and_can_be_taken_back(run: Path) -> None
     assert folder.adapter.read_bytes() == before
     assert body_of(export) == exported
     assert not (run / "selection.json").exists()
+    assert not (run / "report.html").exists()
     with pytest.raises(ConfigError, match="nothing was chosen"):
         undo(run)
 
