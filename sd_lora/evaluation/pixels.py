@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d
+from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, pad
 
 from sd_lora.evaluation.probe import pixels
 
@@ -27,16 +27,23 @@ def likeness(first: Tensor, second: Tensor) -> Tensor:
 
 
 def copy_threshold(references: Tensor) -> float:
-    """How alike two different references are at most, mirrored or not; what is more alike to one is a copy of it."""
-    alike = torch.maximum(likeness(references, references), likeness(references, references.flip(3)))
-    return float(alike.fill_diagonal_(-1).max())
+    """The likeness from which a picture is a copy: halfway between that of the two references that are most alike, and
+    sameness. Chance alone puts a picture of the same kind as near to a reference as two of those are to each other."""
+    alike = _likeness_of_views(references, references)
+    return (float(alike.fill_diagonal_(-1).max()) + 1) / 2
 
 
 def nearest_reference(pictures: Tensor, references: Tensor) -> tuple[Tensor, Tensor]:
-    """For each picture the highest likeness (n,) to a reference, mirrored or not, and which one (n,) it is."""
-    alike = torch.maximum(likeness(pictures, references), likeness(pictures, references.flip(3)))
-    best = alike.max(dim=1)
+    """For each picture the highest likeness (n,) to a reference, mirrored or shifted a little, and which one (n,)."""
+    best = _likeness_of_views(pictures, references).max(dim=1)
     return best.values, best.indices
+
+
+def _likeness_of_views(pictures: Tensor, references: Tensor) -> Tensor:
+    """The likeness (n, m) to the references as they are, mirrored, and shifted by a sixteenth at most."""
+    padded = [pad(each, (1, 1, 1, 1), mode="replicate") for each in (references, references.flip(3))]
+    views = [each[..., y : y + _COARSE, x : x + _COARSE] for each in padded for y in range(3) for x in range(3)]
+    return torch.stack([likeness(pictures, view) for view in views]).amax(dim=0)
 
 
 def diversity(pictures: Tensor) -> float:
