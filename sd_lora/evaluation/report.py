@@ -100,8 +100,8 @@ def verdicts(selection: Selection) -> list[str]:
     copies = finals.copies(chosen)
     if copies.value:
         words.append(
-            f"{copies.value:.0%} of the pictures ({copies.low:.0%} to {copies.high:.0%}, n = {copies.n}) are as alike to "
-            "a training picture as copies"
+            f"{copies.value:.0%} of the pictures ({copies.low:.0%} to {copies.high:.0%}, n = {copies.n}) are as alike "
+            "to a training picture as copies"
         )
     return words
 
