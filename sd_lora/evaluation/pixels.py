@@ -11,19 +11,21 @@ from torch.nn.functional import adaptive_avg_pool2d, avg_pool2d, pad
 
 from sd_lora.evaluation.probe import pixels
 
-#: pictures are compared at this side: round trips, blur and shifts of a few hundredths of the picture do not matter
-_COARSE = 16
+#: pictures are kept at this side, so that they can be shifted, and compared at half of it: detail does not matter
+_COARSE = 32
 _SIDE = 64
+#: by how many of its pixels a reference is shifted
+_SHIFTS = range(-2, 3)
 
 
 def coarse(images: Sequence[Image.Image]) -> Tensor:
-    """What is left of pictures without their detail: (n, 3, 16, 16) in 0..1."""
+    """What is left of pictures without their detail: (n, 3, 32, 32) in 0..1."""
     return adaptive_avg_pool2d(pixels(images, _SIDE), _COARSE)
 
 
 def likeness(first: Tensor, second: Tensor) -> Tensor:
     """The correlation of each picture of `first` with each of `second`, both from `coarse`: (n, m)."""
-    return _unit(first) @ _unit(second).T
+    return _unit(avg_pool2d(first, 2)) @ _unit(avg_pool2d(second, 2)).T
 
 
 def copy_threshold(references: Tensor) -> float:
@@ -40,14 +42,16 @@ def nearest_reference(pictures: Tensor, references: Tensor) -> tuple[Tensor, Ten
 
 
 def _likeness_of_views(pictures: Tensor, references: Tensor) -> Tensor:
-    """The likeness (n, m) to the references as they are, mirrored, and shifted by a sixteenth at most."""
-    padded = [pad(each, (1, 1, 1, 1), mode="replicate") for each in (references, references.flip(3))]
-    views = [each[..., y : y + _COARSE, x : x + _COARSE] for each in padded for y in range(3) for x in range(3)]
+    """The likeness (n, m) to the references as they are, mirrored, and shifted by a sixteenth of their side at most."""
+    margin = max(_SHIFTS)
+    padded = [pad(each, (margin,) * 4, mode="replicate") for each in (references, references.flip(3))]
+    starts = [margin + shift for shift in _SHIFTS]
+    views = [each[..., y : y + _COARSE, x : x + _COARSE] for each in padded for y in starts for x in starts]
     return torch.stack([likeness(pictures, view) for view in views]).amax(dim=0)
 
 
 def diversity(pictures: Tensor) -> float:
-    """How different pictures (seeds, 3, 16, 16) of one prompt are: the mean of 1 − correlation over pairs."""
+    """How different pictures (seeds, 3, 32, 32) of one prompt are: the mean of 1 − correlation over pairs."""
     alike = likeness(pictures, pictures)
     count = len(pictures)
     return float((count * count - alike.sum()) / (count * (count - 1)))

@@ -140,7 +140,8 @@ def test_too_little_is_refused(random_sd, calibration, materials, message) -> No
         evaluator(random_sd, calibration, **materials)
 
 
-def test_a_calibration_is_kept_for_its_base_alone(random_sd, calibration) -> None:
+def test_a_calibration_is_kept_for_its_base_alone(random_sd, calibration, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("sd_lora.evaluation.calibration._folder", lambda: tmp_path)
     with pytest.raises(BaseModelError, match="sd-lora calibrate --base somewhere"):
         calibration_of(random_sd, "somewhere")
     file = keep_calibration(calibration)
