@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -20,20 +20,24 @@ from torch import nn
 from sd_lora.config.schema import TrainingConfig
 from sd_lora.models.device import is_out_of_memory
 from sd_lora.models.fast.allocation import keep_freed_memory
-from sd_lora.models.fast.convolution import (
-    Choices,
-    large_convolutions,
-    slow_down_convolutions,
-    speed_up_convolutions,
-)
+from sd_lora.models.fast.attention import keep_no_probabilities, keep_probabilities, plain_attentions
+from sd_lora.models.fast.convolution import large_convolutions, slow_down_convolutions, speed_up_convolutions
+from sd_lora.models.fast.linear import frozen_linears, slow_down_linears, speed_up_linears
+from sd_lora.models.fast.ways import Choices
 from sd_lora.storage.measured import keep_measured, measured, processor
 from sd_lora.training.gate import Gate, Technique, Verdict
 from sd_lora.training.loop import Trainer
 from sd_lora.version import __version__
 
 #: topics of what is kept about this machine
-_SHAPES, _VERDICTS = "convolutions", "gate"
-_PRODUCTS = "convolutions as matrix products"
+_WAYS, _VERDICTS = "ways", "gate"
+_On, _Off = Callable[[nn.Module, Choices], None], Callable[[nn.Module], None]
+#: for each technique its name, which modules it is for, and how it is switched on and off
+_FASTER: list[tuple[str, Callable[[nn.Module], Sequence[nn.Module]], _On, _Off]] = [
+    ("convolutions as matrix products", large_convolutions, speed_up_convolutions, slow_down_convolutions),
+    ("linear layers by oneDNN", frozen_linears, speed_up_linears, slow_down_linears),
+    ("attention that keeps its probabilities", plain_attentions, keep_probabilities, keep_no_probabilities),
+]
 
 
 class FastPath:
@@ -49,9 +53,8 @@ class FastPath:
         self._techniques: list[Technique] = []
         if training.compile:
             self._techniques.append(Technique("training.compile", denoiser.compile, partial(_uncompile, denoiser)))
-        elif training.fast == "auto" and large_convolutions(denoiser):
-            on = partial(speed_up_convolutions, denoiser, self._choices)
-            self._techniques.append(Technique(_PRODUCTS, on, partial(slow_down_convolutions, denoiser)))
+        elif training.fast == "auto":
+            self._techniques += faster_ways(denoiser, self._choices)
 
     def begin(self, accelerator: Accelerator, facts: Mapping[str, Any]) -> tuple[str, ...]:
         """Choose what to use for a run from its first step; sentences on what cannot be used. `facts` are those of the
@@ -78,25 +81,25 @@ class FastPath:
     def restore(self, facts: Mapping[str, Any]) -> None:
         """Compute as the run did whose `facts` these are."""
         self._learn()
-        self._choices.known.update(facts.get("convolutions", {}))
+        self._choices.known.update(facts.get("ways", {}))
         self._verdict = Verdict(tuple(facts.get("used", ())))
         self._switch_on()
 
     @property
     def facts(self) -> dict[str, Any]:
-        """For a checkpoint: what is used, and which shapes are computed as products."""
-        return {"used": list(self._verdict.used), "convolutions": dict(self._choices.known)}
+        """For a checkpoint: what is used, and how each shape is computed."""
+        return {"used": list(self._verdict.used), "ways": dict(self._choices.known)}
 
     def keep(self) -> None:
         """Keep what was measured for later runs on this machine."""
         if self._choices.new:
             self._choices.new = False
-            keep_measured(_SHAPES, {self._place: {**measured(_SHAPES).get(self._place, {}), **self._choices.known}})
+            keep_measured(_WAYS, {self._place: {**measured(_WAYS).get(self._place, {}), **self._choices.known}})
 
     def _learn(self) -> None:
-        known = measured(_SHAPES).get(self._place)
+        known = measured(_WAYS).get(self._place)
         if isinstance(known, dict):
-            self._choices.known.update((shape, pays) for shape, pays in known.items() if isinstance(pays, bool))
+            self._choices.known.update((shape, way) for shape, way in known.items() if isinstance(way, str))
 
     def _switch_on(self) -> None:
         for technique in self._techniques:
@@ -128,6 +131,15 @@ class FastPath:
         versions = [__version__, version("diffusers")]
         everything = [self._place, versions, names, which, sizes, trainer.micro_batch, trainer.checkpointing]
         return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
+
+
+def faster_ways(denoiser: nn.Module, choices: Choices) -> list[Technique]:
+    """The techniques that `denoiser` has modules for, each computing shapes as `choices` say."""
+    return [
+        Technique(name, partial(on, denoiser, choices), partial(off, denoiser))
+        for name, modules, on, off in _FASTER
+        if modules(denoiser)
+    ]
 
 
 def _remembered(key: str) -> Verdict | None:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 import torch
 from torch import Tensor, nn
 
-from sd_lora.models.fast import convolution
+from sd_lora.models.fast import convolution, ways
 from sd_lora.models.fast.convolution import (
     MOST_PLACES,
-    Choices,
+    PRODUCTS,
     large_convolutions,
     slow_down_convolutions,
     speed_up_convolutions,
 )
+from sd_lora.models.fast.ways import PLAIN, Choices
 
 #: kernel, stride, padding, bias, images, height, width
 GEOMETRIES = [
@@ -29,8 +28,8 @@ def _small_ones_count(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(convolution, "LEAST_WEIGHTS", 1)
 
 
-@pytest.fixture
-def chosen(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
+@pytest.fixture(params=PRODUCTS)
+def chosen(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """A product is chosen for all; the calls of products."""
     calls: list[str] = []
     plain = convolution.output_by_product
@@ -39,7 +38,7 @@ def chosen(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
         calls.append("product")
         return plain(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(convolution, "is_product_faster", lambda *_: True)
+    monkeypatch.setattr(ways, "fastest", lambda _: request.param)
     monkeypatch.setattr(convolution, "output_by_product", watched)
     return calls
 
@@ -128,47 +127,25 @@ def test_small_weights_many_places_and_drawn_pictures_are_computed_plainly(
     assert not large_convolutions(conv)
 
 
-def test_each_shape_is_timed_once_and_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    timed: list[tuple[int, ...]] = []
-
-    def answer(_: nn.Conv2d, x: Tensor) -> bool:
-        timed.append(tuple(x.shape))
-        return False
-
-    monkeypatch.setattr(convolution, "is_product_faster", answer)
-    conv, choices = frozen(), Choices()
-    speed_up_convolutions(conv, choices)
-    for shape in ((1, 6, 4, 4), (1, 6, 4, 4), (2, 6, 4, 4)):
-        output_and_gradient(conv, torch.randn(shape))
-    assert timed == [(1, 6, 4, 4), (2, 6, 4, 4)]
-    assert choices.new
-    assert set(choices.known.values()) == {False}
-    again = frozen()
-    speed_up_convolutions(again, Choices(dict(choices.known)))
-    output_and_gradient(again, torch.randn(2, 6, 4, 4))
-    assert len(timed) == 2
-
-
-def timed_as(monkeypatch: pytest.MonkeyPatch, *seconds: float) -> None:
-    """Have the plain way and the product take so long, whatever they take."""
-    measure, given = convolution._timed, iter(seconds)
-    monkeypatch.setattr(convolution, "_timed", lambda *both: (next(given), measure(*both)[1]))
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_timing_tells_a_slow_way_from_a_fast_one(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
-    timed_as(monkeypatch, 2.0, 1.0, 1.0, 1.0)
-    conv, x = frozen().to(dtype), torch.randn(1, 6, 4, 4, dtype=dtype)
-    assert convolution.is_product_faster(conv, x)
-    assert not convolution.is_product_faster(conv, x)
+@pytest.mark.parametrize("stride", [1, 2])
+def test_all_ways_give_the_same(dtype: torch.dtype, stride: int) -> None:
+    conv = frozen(stride=stride).to(dtype)
+    speed_up_convolutions(conv, Choices())
+    plain, *others = (way() for way in convolution.ways_of(conv, torch.randn(2, 6, 4, 4, dtype=dtype)).values())
+    assert others
+    for found in others:
+        torch.testing.assert_close(found, plain, rtol=0.03, atol=1e-5 if dtype is torch.float32 else 0.03)
 
 
 @pytest.mark.parametrize("part", ["output_by_product", "gradient_by_product"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_a_product_that_is_wrong_for_a_shape_is_not_faster(
+def test_a_product_that_is_wrong_for_a_shape_is_not_chosen(
     part: str, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    timed_as(monkeypatch, 2.0, 1.0)
+    seconds = iter(range(10**6, 0, -1))
+    monkeypatch.setattr(ways, "_clock", lambda: -(next(seconds) ** 0.5))  # each call seems faster than the last
+    conv, x = frozen().to(dtype), torch.randn(1, 6, 4, 4, dtype=dtype)
     right = getattr(convolution, part)
     monkeypatch.setattr(convolution, part, lambda *arguments: right(*arguments).roll(1, 3))
-    assert not convolution.is_product_faster(frozen().to(dtype), torch.randn(1, 6, 4, 4, dtype=dtype))
+    assert ways.fastest(convolution.ways_of(conv, x)) == PLAIN

@@ -14,14 +14,15 @@ from safetensors.torch import load_file
 from small_runs import body_of, config_of, go, interrupted, resumed, write_images
 
 import sd_lora
-from sd_lora.models.fast import convolution
+from sd_lora.models.fast import attention, convolution, linear, ways
 from sd_lora.storage import measured as kept
 from sd_lora.training import fast_path
 from sd_lora.training.checkpoints import Checkpoints
 from sd_lora.training.gate import Gate, Technique, Verdict
 from sd_lora.training.run import RunNote
 
-PRODUCTS = "convolutions as matrix products"
+PRODUCTS, ONEDNN = "convolutions as matrix products", "linear layers by oneDNN"
+KEPT = "attention that keeps its probabilities"
 Start = Callable[..., Path]
 
 
@@ -32,11 +33,12 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _a_machine_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is known of the machine, small convolutions count, and a product is the faster way."""
+    """Nothing is known of the machine, small layers count, and the plain way is the slowest."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "caches"))
     monkeypatch.setattr(kept, "user_cache_path", lambda name: tmp_path / "caches" / name)
     monkeypatch.setattr(convolution, "LEAST_WEIGHTS", 1)
-    monkeypatch.setattr(convolution, "is_product_faster", lambda *_: True)
+    monkeypatch.setattr(linear, "LEAST_WORK", 1)
+    monkeypatch.setattr(ways, "fastest", lambda offered: list(offered)[-1])
 
 
 @pytest.fixture
@@ -91,7 +93,7 @@ def refusals(random_sd_folder: Path, images: Path, out: Path, *overrides: str) -
 def test_it_trains_what_the_plain_path_trains(targets: str, start: Start) -> None:
     fast = start("fast", f"lora.targets={targets}", "training.steps=2")
     plain = start("plain", f"lora.targets={targets}", "training.steps=2", "training.fast=off")
-    assert used(fast) == [PRODUCTS]
+    assert used(fast) == [PRODUCTS, ONEDNN, KEPT]
     assert used(plain) == []
     for name, expected in weights(plain).items():
         torch.testing.assert_close(weights(fast)[name], expected, rtol=0, atol=2e-4)
@@ -129,10 +131,11 @@ def test_a_resumed_run_computes_as_before_whatever_is_measured_now(
     start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole, stopped = start("whole"), start("stopped", stop_after=3)
-    monkeypatch.setattr(convolution, "is_product_faster", lambda *_: False)
-    shapes = tmp_path / "caches" / "sd-lora" / "convolutions.json"
+    monkeypatch.setattr(ways, "fastest", lambda _: ways.PLAIN)
+    shapes = tmp_path / "caches" / "sd-lora" / "ways.json"
     known = json.loads(shapes.read_text("utf-8"))
-    shapes.write_text(json.dumps({place: dict.fromkeys(some, False) for place, some in known.items()}), "utf-8")
+    assert any(way != ways.PLAIN for some in known.values() for way in some.values())
+    shapes.write_text(json.dumps({place: dict.fromkeys(some, ways.PLAIN) for place, some in known.items()}), "utf-8")
     resumed(stopped)
     assert body_of(stopped / "adapter.safetensors") == body_of(whole / "adapter.safetensors")
 
@@ -147,21 +150,44 @@ def test_a_run_that_began_plainly_is_resumed_plainly(start: Start, gates: list[G
     assert body_of(stopped / "adapter.safetensors") == body_of(whole / "adapter.safetensors")
 
 
+def shifted(right: Callable[..., Any]) -> Callable[..., Any]:
+    """A kernel of the backward pass whose (first) gradient is shifted by a place."""
+
+    def wrong(*arguments: Any) -> Any:
+        result = right(*arguments)
+        return (result[0].roll(1, 2), *result[1:]) if isinstance(result, tuple) else result.roll(1, 3)
+
+    return wrong
+
+
+WRONG = {PRODUCTS: (convolution, "gradient_by_product"), KEPT: (attention, "attention_gradients")}
+
+
+@pytest.mark.parametrize("technique", [PRODUCTS, pytest.param(KEPT, marks=pytest.mark.slow)])
 def test_a_wrong_kernel_is_not_used_and_named(
+    technique: str, random_sd_folder: Path, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module, kernel = WRONG[technique]
+    monkeypatch.setattr(module, kernel, shifted(getattr(module, kernel)))
+    out = tmp_path / "wrong"
+    (note,) = refusals(random_sd_folder, images, out, "training.checkpoint_every=1")
+    assert note.startswith(f"{technique}: not used, because the gradient of ")
+    assert "times as far off as rounding goes" in note
+    assert used(out) == [name for name in (PRODUCTS, ONEDNN, KEPT) if name != technique]
+
+
+@pytest.mark.slow
+def test_where_nothing_passes_the_run_is_the_plain_one(
     random_sd_folder: Path, images: Path, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plain = start("plain", "training.fast=off")
-    right = convolution.gradient_by_product
-
-    def wrong(gradient: torch.Tensor, weight: torch.Tensor, shape: Any, stride: int, padding: int) -> torch.Tensor:
-        result = right(gradient, weight, shape, stride, padding)
-        return result.roll(1, 3) if padding else result  # a shifted patch, in the backward pass only
-
-    monkeypatch.setattr(convolution, "gradient_by_product", wrong)
+    for module, kernel in WRONG.values():
+        monkeypatch.setattr(module, kernel, shifted(getattr(module, kernel)))
+    monkeypatch.setattr(linear, "onednn_product", lambda *_: 1 / 0)
     out = tmp_path / "wrong"
-    (note,) = refusals(random_sd_folder, images, out)
-    assert note.startswith(f"{PRODUCTS}: not used, because the gradient of ")
-    assert "times as far off as rounding goes" in note
+    notes = refusals(random_sd_folder, images, out)
+    assert [note.partition(":")[0] for note in notes] == [PRODUCTS, ONEDNN, KEPT]
+    assert "it failed with ZeroDivisionError" in notes[1]
     assert body_of(out / "adapter.safetensors") == body_of(plain / "adapter.safetensors")
 
 
@@ -206,13 +232,13 @@ def test_a_compiled_model_with_a_wrong_sign_is_not_used_and_named(
 
 @pytest.mark.slow
 def test_a_base_in_bfloat16_is_sped_up_too(start: Start) -> None:
-    assert used(start("run", "model.dtype=bfloat16")) == [PRODUCTS]
+    assert used(start("run", "model.dtype=bfloat16")) == [PRODUCTS, KEPT]
 
 
 @pytest.mark.slow
 def test_checkpointed_activations_and_micro_batches_are_sped_up_too(start: Start) -> None:
     lean = ("training.gradient_checkpointing=true", "training.micro_batch=1", "training.steps=2")
     fast, plain = start("fast", *lean), start("plain", *lean, "training.fast=off")
-    assert used(fast) == [PRODUCTS]
+    assert used(fast) == [PRODUCTS, ONEDNN, KEPT]
     for name, expected in weights(plain).items():
         torch.testing.assert_close(weights(fast)[name], expected, rtol=0, atol=2e-4)
