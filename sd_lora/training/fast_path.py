@@ -31,9 +31,9 @@ from sd_lora.version import __version__
 
 #: topics of what is kept about this machine
 _WAYS, _VERDICTS = "ways", "gate"
-_On, _Off = Callable[[nn.Module, Choices], None], Callable[[nn.Module], None]
+_Switch = Callable[..., None]
 #: for each technique its name, which modules it is for, and how it is switched on and off
-_FASTER: list[tuple[str, Callable[[nn.Module], Sequence[nn.Module]], _On, _Off]] = [
+_FASTER: list[tuple[str, Callable[[nn.Module], Sequence[nn.Module]], _Switch, _Switch]] = [
     ("convolutions as matrix products", large_convolutions, speed_up_convolutions, slow_down_convolutions),
     ("linear layers by oneDNN", frozen_linears, speed_up_linears, slow_down_linears),
     ("attention that keeps its probabilities", plain_attentions, keep_probabilities, keep_no_probabilities),

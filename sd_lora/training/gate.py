@@ -74,13 +74,16 @@ class Gate:
                 used.append(technique.name)
         return Verdict(tuple(used), tuple(notes))
 
+    def difference(self) -> tuple[float, str]:
+        """By how much the gradients are off as they are computed now, and whose they are, as in `difference`."""
+        return difference(self._plain, self._gradients(), exact=self._exact)
+
     def _problem(self) -> str:
         """Why what is on now cannot be used; "" if it can."""
         try:
-            fast = self._gradients()
+            off, name = self.difference()
         except Exception as error:
             return f"it failed with {type(error).__name__} ({str(error).splitlines()[0]:.200})"
-        off, name = difference(self._plain, fast, exact=self._exact)
         return f"the gradient of {name} is {off:.2g} times as far off as rounding goes" if off > 1 else ""
 
     def _gradients(self) -> dict[str, Tensor]:

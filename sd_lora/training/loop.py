@@ -96,12 +96,11 @@ class Trainer:
                 if gradients is None:
                     self._compute_leanly(step)
                     continue
-                total, names, norm = gradients
-                loss = total[0].item() / self._accelerator.num_processes
-                self.stopping = int(total[1].item())
+                (loss, stopping, *quarters), names, norm = gradients
+                loss, self.stopping = loss / self._accelerator.num_processes, int(stopping)
                 self._update(step, loss, norm, names)
                 alarms, self._alarms = [*self._alarms, *self._guards.look(self.done)], []
-                sums, counts = total[2 : 2 + QUARTERS].tolist(), total[2 + QUARTERS :].tolist()
+                sums, counts = quarters[:QUARTERS], quarters[QUARTERS:]
                 by_noise = [s / n if n else None for s, n in zip(sums, counts, strict=True)]
                 rate, memory = optimizer.learning_rate * share, used_memory(self._accelerator.device)
                 seconds = time.perf_counter() - started
@@ -160,7 +159,7 @@ class Trainer:
         """For the length of a ``with`` block the weights are those to use: some optimizers train at another point."""
         return settle(self._optimizer)
 
-    def _gradients(self, step: int, stop: Callable[[], int]) -> tuple[Tensor, list[str], float | None] | None:
+    def _gradients(self, step: int, stop: Callable[[], int]) -> tuple[list[float], list[str], float | None] | None:
         """Leave the gradients of `step` in the parameters, clipped; None if it does not fit into memory as it is.
 
         Otherwise sums over all processes (the loss, the signals to stop, the losses by noise), the images' names, and
@@ -178,7 +177,9 @@ class Trainer:
             summed: Any = accelerator.reduce(total, "sum")
             _average_gradients(accelerator, parameters)
             norm = accelerator.clip_grad_norm_(parameters, self._config.optimizer.clip_norm)
-            return summed, names, None if norm is None else float(norm)
+            read = summed if norm is None else torch.cat([summed, norm.detach().to(summed).view(1)])
+            numbers = read.tolist()  # all at once: a GPU waits each time
+            return numbers[: len(total)], names, None if norm is None else numbers[-1]
         except Exception as error:
             if not is_out_of_memory(error):
                 raise

@@ -38,7 +38,9 @@ class FrozenLinear:
 
 def frozen_linears(model: nn.Module) -> list[nn.Linear]:
     """The linear layers of `model` that oneDNN can compute; none where this build of torch lacks it."""
-    return [module for module in model.modules() if _fits(module)] if has_onednn() else []
+    if not has_onednn():
+        return []
+    return [module for module in model.modules() if isinstance(module, nn.Linear) and _fits(module)]
 
 
 def speed_up_linears(model: nn.Module, choices: Choices) -> None:
@@ -65,14 +67,14 @@ def ways_of(linear: nn.Linear, x: Tensor) -> dict[str, Way]:
     }
 
 
-def _fits(module: nn.Module) -> bool:
+def _fits(linear: nn.Linear) -> bool:
     return (
-        type(module) is nn.Linear
-        and type(module.weight) is nn.Parameter
-        and module.weight.device.type == "cpu"
-        and module.weight.dtype is torch.float32
-        and module.weight.is_contiguous()
-        and not module.weight.requires_grad
+        type(linear) is nn.Linear
+        and type(linear.weight) is nn.Parameter  # not quantized
+        and linear.weight.device.type == "cpu"
+        and linear.weight.dtype is torch.float32
+        and linear.weight.is_contiguous()
+        and not linear.weight.requires_grad
     )
 
 
