@@ -19,6 +19,11 @@ from sd_lora.models.fast.attention import (
 from sd_lora.models.fast.ways import Choices
 
 
+@pytest.fixture(autouse=True)
+def _small_ones_count(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fast_attention, "LEAST_CHANNELS", 12)
+
+
 @pytest.fixture
 def kept(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Keeping is chosen for all shapes; an entry for each backward pass."""
@@ -88,13 +93,15 @@ def test_masks_drawn_pictures_and_many_places_are_computed_plainly(
     assert kept
 
 
-def test_other_attention_is_left_alone() -> None:
+def test_other_attention_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     for options in ({"norm_num_groups": 3}, {"residual_connection": True}, {"qk_norm": "layer_norm"}):
         assert not plain_attentions(attention(**options))
     layer = attention()
     assert plain_attentions(layer) == [layer]
     keep_probabilities(layer, Choices())
     assert isinstance(layer.processor, KeptAttention)
+    monkeypatch.setattr(fast_attention, "LEAST_CHANNELS", 13)
+    assert not plain_attentions(attention())
 
 
 def test_both_ways_give_the_same() -> None:

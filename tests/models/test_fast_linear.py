@@ -25,6 +25,7 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
         return onednn_product(x, weight, bias)
 
     monkeypatch.setattr(fast_linear, "LEAST_WORK", 1)
+    monkeypatch.setattr(fast_linear, "LEAST_WEIGHTS", 1)
     monkeypatch.setattr(ways, "fastest", lambda _: "oneDNN")
     monkeypatch.setattr(fast_linear, "onednn_product", watched)
     return seen
@@ -73,6 +74,7 @@ def test_what_it_cannot_compute_is_left_alone(calls: list[tuple[int, ...]]) -> N
     class Other(nn.Linear):
         pass
 
+    assert frozen_linears(frozen())
     others = [nn.Linear(6, 6).to(torch.bfloat16), Other(6, 6), nn.Conv2d(6, 6, 1)]
     assert not frozen_linears(nn.ModuleList(others).requires_grad_(False))
     assert not frozen_linears(nn.Linear(6, 6))  # its own weight is trained
@@ -91,6 +93,8 @@ def test_little_work_is_computed_plainly(calls: list[tuple[int, ...]], monkeypat
     assert not calls
     linear(torch.randn(3, 6))
     assert calls
+    monkeypatch.setattr(fast_linear, "LEAST_WEIGHTS", 61)
+    assert not frozen_linears(linear)
 
 
 def test_both_ways_give_the_same() -> None:

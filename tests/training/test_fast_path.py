@@ -38,6 +38,8 @@ def _a_machine_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(kept, "user_cache_path", lambda name: tmp_path / "caches" / name)
     monkeypatch.setattr(convolution, "LEAST_WEIGHTS", 1)
     monkeypatch.setattr(linear, "LEAST_WORK", 1)
+    monkeypatch.setattr(linear, "LEAST_WEIGHTS", 1)
+    monkeypatch.setattr(attention, "LEAST_CHANNELS", 1)
     monkeypatch.setattr(ways, "fastest", lambda offered: list(offered)[-1])
 
 

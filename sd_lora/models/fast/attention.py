@@ -15,6 +15,8 @@ from torch.nn import functional
 
 from sd_lora.models.fast.ways import PLAIN, Choices, Way
 
+#: channels of an attention below which it is not what a step costs
+LEAST_CHANNELS = 256
 #: the most bytes of probabilities that a layer may keep
 MOST_BYTES = 32 * 2**20
 _KEPT = "kept"
@@ -53,7 +55,7 @@ class KeptAttention:
 
 
 def plain_attentions(model: nn.Module) -> list[Any]:
-    """The attention layers of `model` on a processor that compute what `KeptAttention` does."""
+    """The wide attention layers of `model` on a processor that compute what `KeptAttention` does."""
     from diffusers.models.attention_processor import Attention, AttnProcessor2_0
 
     return [
@@ -62,6 +64,7 @@ def plain_attentions(model: nn.Module) -> list[Any]:
         if type(module) is Attention
         and type(module.processor) is AttnProcessor2_0
         and module.to_q.weight.device.type == "cpu"
+        and module.inner_dim >= LEAST_CHANNELS
         and not (module.residual_connection or module.norm_cross)
         and module.rescale_output_factor == 1
         and all(part is None for part in (module.spatial_norm, module.group_norm, module.norm_q, module.norm_k))

@@ -11,8 +11,8 @@ from torch.nn import functional
 from sd_lora.models.fast.products import has_onednn, onednn_product
 from sd_lora.models.fast.ways import PLAIN, Choices, Way
 
-#: multiply-adds below which calling another kernel takes longer than it saves
-LEAST_WORK = 2**22
+#: weights of a layer, and multiply-adds, below which calling another kernel takes longer than it saves
+LEAST_WEIGHTS, LEAST_WORK = 2**16, 2**22
 _ONEDNN = "oneDNN"
 
 
@@ -37,7 +37,7 @@ class FrozenLinear:
 
 
 def frozen_linears(model: nn.Module) -> list[nn.Linear]:
-    """The linear layers of `model` that oneDNN can compute; none where this build of torch lacks it."""
+    """The larger linear layers of `model` that oneDNN can compute; none where this build of torch lacks it."""
     if not has_onednn():
         return []
     return [module for module in model.modules() if isinstance(module, nn.Linear) and _fits(module)]
@@ -75,6 +75,7 @@ def _fits(linear: nn.Linear) -> bool:
         and linear.weight.dtype is torch.float32
         and linear.weight.is_contiguous()
         and not linear.weight.requires_grad
+        and linear.weight.numel() >= LEAST_WEIGHTS
     )
 
 
