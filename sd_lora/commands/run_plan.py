@@ -62,10 +62,18 @@ def plan_of(run: Run) -> dict[str, Any]:
         "reasons": [
             f"{steps} steps of {training.batch_size} images are {exposures:,} exposures ({epochs:g} epochs), {by_rule}",
             *run.means.reasons,
-            f"computed in {precision}, {why}; layers and optimizer in float32",
+            f"computed in {precision}, {why}; layers and optimizer in float32{_faster_precision(run)}",
             *_at_the_end_only(run),
         ],
     }  # fmt: skip
+
+
+def _faster_precision(run: Run) -> str:
+    from sd_lora.models.device import faster_dtype
+
+    denoiser = getattr(run.pipe, run.family.denoiser)
+    hint = faster_dtype(run.config.model, run.device, sum(parameter.numel() for parameter in denoiser.parameters()))
+    return f"; {hint}" if hint else ""
 
 
 def _at_the_end_only(run: Run) -> list[str]:
