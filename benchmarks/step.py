@@ -52,6 +52,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=12)
     parser.add_argument("--set", nargs="*", default=[], help="settings of sd_lora")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--images", type=int, default=8, help=argparse.SUPPRESS)
     parser.add_argument("--way", choices=("floor", "plain", "ours"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.way:
@@ -148,7 +149,7 @@ def train(base: Path, options: argparse.Namespace, watch: Callable[[Any], None])
     import sd_lora
 
     (dtype,), (batch,), (size,), (rank,) = options.dtype, options.batch, options.size, options.rank
-    with images(8, size) as folder, warnings.catch_warnings():
+    with images(options.images, size) as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         config = sd_lora.load_config(
             "style", f"model.base={base}", f"model.dtype={dtype}", "model.device=cpu",

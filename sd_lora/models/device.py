@@ -48,8 +48,8 @@ def faster_dtype(config: ModelConfig, device: torch.device, weights: int) -> str
     if not (can.get("avx512_bf16") or can.get("amx_bf16")):
         return ""
     return (
-        "this processor has instructions for bfloat16: model.dtype=bfloat16 is likely to be faster and halves the memory "
-        "of the base model, with slightly different results"
+        "this processor has instructions for bfloat16: model.dtype=bfloat16 is likely to be faster and halves the "
+        "memory of the base model, with slightly different results"
     )
 
 
