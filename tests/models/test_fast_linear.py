@@ -105,3 +105,10 @@ def test_both_ways_give_the_same() -> None:
 def test_a_weight_in_any_order_is_multiplied() -> None:
     x, weight = torch.randn(4, 6), torch.randn(20, 12)[::2, ::2]
     torch.testing.assert_close(onednn_product(x, weight), x @ weight.t())
+
+
+def test_processors_that_onednn_has_no_kernels_for_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fast_linear, "LEAST_WEIGHTS", 1)
+    assert frozen_linears(frozen())
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "DEFAULT")
+    assert not frozen_linears(frozen())
