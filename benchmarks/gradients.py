@@ -1,13 +1,14 @@
 """Are the gradients of the faster ways right? On a small random UNet with the blocks of Stable Diffusion 1.5, of every
 LoRA matrix, against the plain way, as the gradient gate compares them.
 
-    python benchmarks/gradients.py [--all]
+    python benchmarks/gradients.py [--all] [--sd15 WORK]
 
 Each technique alone and all together, whether or not it is faster here, for LoRA on attn, attn + ff and attn + ff +
 conv, with a trained text encoder and without, with checkpointed activations and without. Prints the worst of each, with
 `--all` each case: in float32 the distance as a share of the plain length (allowed: 1e-4), in bfloat16 1 - cosine
 (allowed: 5e-3). So small a model turns its gradients in bfloat16 by more than that if its input changes by a part in
-4,096, which is measured too: here a technique may turn them by three times as much.
+4,096, which is measured too: here a technique may turn them by three times as much. `--sd15` takes the published size
+instead (random weights, which WORK keeps), LoRA on attn, two pictures of 128 px.
 
 Two faults are planted, which the gate must refuse: a kernel that shifts gradients by a pixel, and a block whose
 gradient has the wrong sign. Exit code 1 if a technique fails, or a fault passes.
@@ -21,13 +22,14 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import partial
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import torch
 from diffusers import UNet2DConditionModel
 from measuring import described
-from step import TARGETS
+from step import TARGETS, load, random_base
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel
 
@@ -50,14 +52,16 @@ MOST_TIMES = 3
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--all", action="store_true", help="print each case, not only the worst")
+    parser.add_argument("--sd15", type=Path, metavar="WORK", help="the published size, one case")
     options = parser.parse_args()
+    options.base, options.work = "sd15", options.sd15
+    folder = random_base(options) if options.sd15 else None
+    texts, groups = ((False,), ("attn",)) if folder else ((False, True), GROUPS)
     print(described("torch", "diffusers"), end="\n\n")
     worst: dict[tuple[str, torch.dtype], tuple[float, str]] = {}
-    for dtype, group, text, lean in itertools.product(
-        (torch.float32, torch.bfloat16), GROUPS, (False, True), (False, True)
-    ):
+    for dtype, group, text, lean in itertools.product((torch.bfloat16, torch.float32), groups, texts, texts):
         where = f"{group}{', text encoder trained' if text else ''}{', checkpointed' if lean else ''}"
-        for name, off in differences(dtype, GROUPS[group], text=text, lean=lean).items():
+        for name, off in differences(models(dtype, folder), GROUPS[group], text=text, lean=lean).items():
             if options.all:
                 print(f"{dtype}, {where}: {name}: {off:.1e}", flush=True)
             # of a planted fault the least is what matters: the gate must refuse each
@@ -73,9 +77,9 @@ def main() -> int:
     return int(any((off <= allowed[dtype]) == name.startswith("planted") for (name, dtype), off in judged.items()))
 
 
-def differences(dtype: torch.dtype, targets: Sequence[str], *, text: bool, lean: bool) -> dict[str, float]:
+def differences(both: tuple[Any, Any], targets: Sequence[str], *, text: bool, lean: bool) -> dict[str, float]:
     """The worst gradient of each technique in one case."""
-    unet, encoder = models(dtype)
+    (unet, encoder), dtype = both, both[0].dtype
     wanted = {
         name: m for name, m in unet.named_modules() if name.endswith(tuple(t for g in targets for t in TARGETS[g]))
     }
@@ -122,14 +126,14 @@ def differences(dtype: torch.dtype, targets: Sequence[str], *, text: bool, lean:
     return results
 
 
-def models(dtype: torch.dtype) -> tuple[Any, Any]:
-    """A frozen UNet with the blocks of SD1.5, and a text encoder."""
+def models(dtype: torch.dtype, folder: Path | None) -> tuple[Any, Any]:
+    """A frozen UNet with the blocks of SD1.5, or that of `folder`, and a text encoder."""
     torch.manual_seed(0)
-    unet = UNet2DConditionModel(
-        sample_size=SIDE, block_out_channels=WIDTHS, cross_attention_dim=32, attention_head_dim=8
-    )
+    width = 768 if folder else 32
+    small = {"sample_size": SIDE, "block_out_channels": WIDTHS, "cross_attention_dim": width, "attention_head_dim": 8}
+    unet = load(folder, dtype) if folder else UNet2DConditionModel(**small)
     words = CLIPTextConfig(
-        vocab_size=100, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2
+        vocab_size=100, hidden_size=width, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2
     )
     both = unet, CLIPTextModel(words)
     return tuple(model.to(dtype).requires_grad_(False).eval() for model in both)  # type: ignore[return-value]
