@@ -1,0 +1,1 @@
+"""The world of the second edition: words, scenes, renderer and judge."""
