@@ -69,7 +69,7 @@ def main() -> None:
     vae.register_to_config(scaling_factor=scaling_factor)
     assemble(learner, vae, tokenizer, out)
     build_judge.build(options.work)
-    print(f"wrote {(options.out or options.work / 'base')}")
+    print(f"wrote {out}")
 
 
 if __name__ == "__main__":
