@@ -9,6 +9,7 @@ import signal
 import socket
 import tempfile
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
@@ -21,7 +22,7 @@ from sd_lora.preview.job import PreviewLimits
 from sd_lora.preview.service import PreviewService
 from sd_lora.runs.threads import claimed, free_threads, kept_for_a_page
 
-from . import http_api
+from . import bases, http_api
 from .access import Guard, check_address
 from .messages import escaped
 from .site import Site
@@ -41,20 +42,21 @@ _QUEUED, _SESSIONS, _LARGEST = 32, 64, "50mb"  # an open page takes about 0.7 MB
 def build(site: Site) -> gr.Blocks:
     """The page for `site`."""
     with gr.Blocks(title="sd_lora", analytics_enabled=False, fill_width=True) as page:
-        gr.HTML(f'<h1 class="title">sd_lora <span>on {escaped(site.service.base)}</span></h1>', padding=False)
+        bases.header(site)
         with gr.Tabs(elem_id="tabs"):
+            with gr.Tab("Dataset", id="dataset"):
+                dataset = dataset_tab.build(site)
+            with gr.Tab("Train", id="train"):
+                train = train_tab.build(site, dataset)
             with gr.Tab("Preview", id="preview"):
                 preview = preview_tab.build(site)
             with gr.Tab("Compare", id="compare"):
                 compare_tab.build(site)
             with gr.Tab("Mix", id="mix"):
                 mix_tab.build(site)
-            with gr.Tab("Adapters", id="adapters"):
+            with gr.Tab("LoRAs", id="adapters"):
                 adapters_tab.build(site, preview)
-            with gr.Tab("Train", id="train"):
-                train_tab.build(site, preview)
-            with gr.Tab("Dataset", id="dataset"):
-                dataset_tab.build(site)
+        train.send_results_to(preview)
         http_api.add(site)
     return page.queue(max_size=_QUEUED, api_open=False, default_concurrency_limit=_QUEUED)
 
@@ -74,6 +76,9 @@ def theme() -> gr.themes.Base:
         block_info_text_color_dark="*neutral_300",
         input_placeholder_color="*neutral_500",
         input_placeholder_color_dark="*neutral_300",
+        input_border_width="1px",  # edges of fields: a contrast of at least 3 to 1
+        input_border_color="*neutral_500",
+        input_border_color_dark="*neutral_400",
         button_primary_background_fill="*primary_700",
         button_primary_background_fill_hover="*primary_800",
         button_primary_background_fill_dark="*primary_700",
@@ -88,17 +93,21 @@ def open_site(
     data: str | Path = "",
     libraries: Sequence[str | Path] = (),
     kept_mb: int = 256,
+    models: str | Path | None = None,
+    captioner: str = "",
 ) -> Site:
-    """The site with `base` opened. `kept_mb`: megabytes of drawn pictures that stay in memory.
+    """The site with `base` opened. `kept_mb`: megabytes of drawn pictures that stay in memory; `models`: a folder of
+    base models that the page can change to; `captioner`: a captioning model, as `sd-lora caption --model` takes it.
 
     Raises SdLoraError if `base` cannot be opened.
     """
+    others = tuple(bases.bases_in(Path(models).expanduser().absolute())) if models else ()
     runs = Path(runs).absolute()
     service = PreviewService.open(base, limits=PreviewLimits(kept=kept_mb * 2**20), threads=free_threads)
     folders = tuple(Path(folder).absolute() for folder in libraries)
     work = Path(tempfile.mkdtemp(prefix="sd-lora-page-"))
     atexit.register(shutil.rmtree, work, ignore_errors=True)
-    return Site(service, runs, Path(data or runs / "datasets").absolute(), work, base, folders)
+    return Site(service, runs, Path(data or runs / "datasets").absolute(), work, base, folders, captioner, others)
 
 
 def end_at_signals(site: Site) -> None:
@@ -123,10 +132,12 @@ def launch(site: Site, *, host: str = "127.0.0.1", port: int = 7860, auth: str =
     os.environ["GRADIO_TEMP_DIR"] = str(site.work)
     processing_utils.async_ssrf_protected_download = _refuse_download
     Janitor(site.work).start()
+    port = port or _free_port(host)
+    site = replace(site, restart=bases.restarting(site.work, port))
     page, guard = build(site), [Middleware(Guard, host=host)]
     _, address, _ = page.launch(
         server_name=host,
-        server_port=port or _free_port(host),
+        server_port=port,
         share=False,
         auth=login,
         allowed_paths=[],

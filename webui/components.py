@@ -51,8 +51,8 @@ def button_beside(label: str, elem_id: str) -> gr.Button:
     return gr.Button(label, elem_id=elem_id, scale=0, min_width=90, elem_classes="beside")
 
 
-def prompt_field(elem_id: str, **options: Any) -> gr.Textbox:
-    return gr.Textbox(EXAMPLE_PROMPT, label="Prompt", elem_id=elem_id, max_length=2000, **options)
+def prompt_field(elem_id: str, prompt: str = EXAMPLE_PROMPT, **options: Any) -> gr.Textbox:
+    return gr.Textbox(prompt, label="Prompt", elem_id=elem_id, max_length=2000, **options)
 
 
 def seed_field(tab: str, **options: Any) -> gr.Number:
@@ -75,6 +75,11 @@ def start_and_stop(name: str, label: str = "Generate") -> tuple[gr.Button, gr.Bu
 
 def html_field(elem_id: str, value: str = "", **options: Any) -> gr.HTML:
     return gr.HTML(value, elem_id=elem_id, padding=False, **options)
+
+
+def unseen_field(elem_id: str) -> gr.Textbox:
+    """A field that only the page's script fills in."""
+    return gr.Textbox("", elem_id=elem_id, elem_classes="unseen", label="", max_length=2000)
 
 
 def gallery(elem_id: str, label: str, columns: int, **options: Any) -> gr.Gallery:

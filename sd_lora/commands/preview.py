@@ -106,6 +106,8 @@ def webui(
     runs: Annotated[Path, typer.Option(help="Folder of runs.")] = Path("runs"),
     data: Annotated[Optional[Path], typer.Option(help="Folder of image folders; default: RUNS/datasets.")] = None,  # noqa: UP045
     adapters: Annotated[list[Path] | None, typer.Option(help="Another folder of adapters; can be repeated.")] = None,
+    models: Annotated[Optional[Path], typer.Option(help="Folder of base models that the page can change to.")] = None,  # noqa: UP045
+    captioner: Annotated[str, typer.Option(help="Captioning model for drafts, as `sd-lora caption` takes it.")] = "",
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free port.")] = 7860,
     auth: Annotated[
@@ -125,6 +127,14 @@ def webui(
             "the page is not part of the source folder that `python -m` runs from; run `sd-lora webui`"
         ) from error
     page.check_address(host, auth)  # before a large base model is opened
-    site = page.open_site(base, runs, data=data or "", libraries=adapters or (), kept_mb=keep_mb)
+    site = page.open_site(
+        base,
+        runs,
+        data=data or "",
+        libraries=adapters or (),
+        kept_mb=keep_mb,
+        models=models,
+        captioner=captioner,
+    )
     page.end_at_signals(site)
     page.launch(site, host=host, port=port, auth=auth)

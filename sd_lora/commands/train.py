@@ -17,6 +17,7 @@ from sd_lora.errors import ConfigError
 if TYPE_CHECKING:
     from sd_lora.config.schema import RunConfig
     from sd_lora.runs.folder import RunFolder
+    from sd_lora.runs.reports import StepReport
 
 
 def train(
@@ -119,12 +120,20 @@ def _beyond(setting: str, reached: int) -> str:
 def _train(config: RunConfig, *, resumed: bool = False, finish: bool = False) -> None:
     quiet_libraries()
     from sd_lora.commands.progress import TrainingProgress
+    from sd_lora.runs.stage import Stage
     from sd_lora.training.preparation import prepare
     from sd_lora.training.run import run_training
     from sd_lora.training.stopping import StopSignals
 
+    stage = Stage()
+    stage.say("loading the base model")
     with progress_bar("looking at the images") as look:
-        run = prepare(config, on_look=look, resumed=resumed)
+
+        def looking(done: int, total: int) -> None:
+            look(done, total)
+            stage.count("looking at picture", done, total)
+
+        run = prepare(config, on_look=looking, resumed=resumed)
     print_plan(run)
     if where := resuming(run, finish=finish):
         typer.echo(where)
@@ -132,10 +141,21 @@ def _train(config: RunConfig, *, resumed: bool = False, finish: bool = False) ->
         typer.echo(f"warning: {note}", err=True)
     try:
         with TrainingProgress(run.path / "log.jsonl") as progress, StopSignals(progress.stopping) as signals:
+
+            def encoding(done: int, total: int) -> None:
+                progress.encoding(done, total)
+                stage.count("encoding pictures and captions,", done, total)
+                if done == total:
+                    stage.say("computing the first step")
+
+            def show(report: StepReport) -> None:
+                stage.end()
+                progress.show(report)
+
             run_training(
                 run,
-                watch=progress.show,
-                on_encode=progress.encoding,
+                watch=show,
+                on_encode=encoding,
                 stop=lambda: signals.received,
                 on_note=progress.note,
                 finish=finish,

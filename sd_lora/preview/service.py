@@ -24,7 +24,7 @@ from sd_lora.adapters.adapter import Adapter
 from sd_lora.adapters.fit import base_name, modules_of
 from sd_lora.config.schema import ModelConfig
 from sd_lora.errors import AdapterError, SdLoraError
-from sd_lora.models.opening import open_base
+from sd_lora.models.opening import OpenBase, open_base
 from sd_lora.preview.caches import AdapterCache, PictureCache
 from sd_lora.preview.events import (
     PreviewBusy,
@@ -41,6 +41,8 @@ from sd_lora.preview.sheet import PreviewGrid
 from sd_lora.preview.ticket import Ticket, check_each_once
 
 _TICK = 0.2
+#: weights of a denoiser that is small
+_SMALL = 5e7
 
 
 class PreviewService:
@@ -115,6 +117,21 @@ class PreviewService:
         family = self._painter.family
         with self._counting:
             return family.token_counts(self._counted, [text])[0], family.token_limit(self._counted)
+
+    @property
+    def is_small(self) -> bool:
+        """Whether the base model is so small that loading it once more takes seconds on any machine."""
+        denoiser = getattr(self._pipe, self._painter.family.denoiser)
+        return sum(parameter.numel() for parameter in denoiser.parameters()) < _SMALL
+
+    def reading_base(self) -> OpenBase:
+        """The base model for a thread that only reads its sizes and texts: with tokenizers of its own, while the models
+        stay those that draw."""
+        with self._counting:
+            parts = {n: p if isinstance(p, nn.Module) else copy.deepcopy(p) for n, p in vars(self._counted).items()}
+        device = getattr(self._pipe, self._painter.family.denoiser).device
+        scale = {"vae_scale_factor": self._pipe.vae_scale_factor}
+        return OpenBase(SimpleNamespace(**parts | scale), self._painter.family, device, self._pipe.dtype)
 
     def draw(
         self, job: PreviewJob, stopped: threading.Event | None = None, *, sketched: bool = True

@@ -63,3 +63,16 @@ def draw_sheet(images: Sequence[Sequence[Image.Image]], columns: Sequence[str], 
             sheet.paste(picture.resize(own, Image.Resampling.LANCZOS), (left, top))
         top += height + _GAP
     return sheet
+
+
+def cells_of(sheet: Image.Image, rows: int, columns: int) -> list[list[Image.Image]]:
+    """The pictures of a labelled sheet as it shows them, by row and column. ValueError if it does not have so many, or
+    they differ in size."""
+    width = sheet.width - 2 * _MARGIN - _LABEL + _GAP
+    height = sheet.height - 2 * _MARGIN - _HEADER + _GAP
+    if not rows or not columns or width % columns or height % rows:
+        raise ValueError(f"the sheet is not one of {rows} × {columns} pictures of one size")
+    across, down = width // columns, height // rows
+    corners = [[(_MARGIN + _LABEL + c * across, _MARGIN + _HEADER + r * down) for c in range(columns)]
+               for r in range(rows)]  # fmt: skip
+    return [[sheet.crop((x, y, x + across - _GAP, y + down - _GAP)) for x, y in row] for row in corners]

@@ -70,8 +70,10 @@ def steps_of(home: Path, name: str) -> list[dict[str, Any]]:
 def test_a_style_is_trained_stopped_resumed_and_drawn_at_three_strengths(tab: Tab, home: Path) -> None:
     tab.open("Train")
     tab.choose("train-dataset", "photos")
+    tab.holds("train-name", "photos")  # which follows from it
     tab.fill("train-name", "fresh")
     tab.fill("train-trigger", "zwq")
+    tab.more()
     tab.fill("train-steps", "40")
     tab.fill("train-batch-size", "6")  # so slow that it is stopped before its end
     tab.page.click("#train-check")
@@ -219,7 +221,6 @@ def test_a_mix_is_drawn_and_its_snippets_name_it(tab: Tab) -> None:
 def test_captions_are_edited_and_undone(tab: Tab, home: Path) -> None:
     tab.open("Dataset")
     tab.choose("dataset-choice", "photos")
-    tab.page.click("#dataset-check")
     tab.page.wait_for_function("document.querySelectorAll('#dataset-gallery img').length >= 6")
     tab.page.locator("#dataset-gallery img").first.click()
     field = tab.page.locator("#dataset-caption textarea")
@@ -244,10 +245,12 @@ def test_captions_are_edited_and_undone(tab: Tab, home: Path) -> None:
 def test_a_reload_restores_the_fields(tab: Tab) -> None:
     tab.open("Train")
     tab.choose("train-dataset", "photos")
+    tab.holds("train-name", "photos")
     tab.fill("train-trigger", "inky")
+    tab.more()
     tab.fill("train-steps", "77")
-    tab.choose("train-preset", re.compile("^style$"))
-    tab.page.wait_for_function("document.querySelector('#train-learning-rate input').value == '0.0002'")
+    tab.choose("train-preset", "settings of the run wood")
+    tab.page.wait_for_function("document.querySelector('#train-batch-size input').value == '2'")
     tab.open("Compare")
     tab.fill("compare-prompt", "a cup")
     tab.choose("compare-right", "the base model")
@@ -261,15 +264,17 @@ def test_a_reload_restores_the_fields(tab: Tab) -> None:
     tab.says("mix-diffusers", "0.35")
     tab.open("Dataset")
     tab.choose("dataset-choice", "photos")
-    tab.fill("dataset-trigger", "inky")
+    tab.holds("dataset-trigger", "inky")  # which is kept with the dataset
     tab.page.wait_for_timeout(1000)
     tab.reload()
     tab.open("Train")
     tab.page.wait_for_function("document.querySelector('#train-trigger :is(textarea, input)').value == 'inky'")
-    for field, value in {"dataset": "photos", "steps": "77", "preset": "style", "learning-rate": "0.0002"}.items():
+    tab.more()
+    of_wood = "settings of the run wood"
+    for field, value in {"dataset": "photos", "steps": "77", "preset": of_wood, "batch-size": "2"}.items():
         tab.holds(f"train-{field}", value)
-    tab.choose("train-preset", "default")  # what was changed by hand is still known
-    tab.page.wait_for_function("document.querySelector('#train-learning-rate input').value == '0.004'")
+    tab.choose("train-preset", re.compile("^tiny-style"))  # what was changed by hand is still known
+    tab.page.wait_for_function("document.querySelector('#train-batch-size input').value == '8'")
     tab.holds("train-steps", "77")
     tab.open("Compare")
     tab.holds("compare-prompt", "a cup")
@@ -296,7 +301,10 @@ def test_a_run_outlives_the_page(chromium: Any, home: Path, lasting: Path) -> No
         tab = Tab(chromium, first.address)
         tab.open("Train")
         tab.choose("train-dataset", "photos")
+        tab.holds("train-name", "photos")
         tab.fill("train-name", lasting.name)
+        tab.fill("train-trigger", "zwq")
+        tab.more()
         tab.fill("train-steps", "4000")
         tab.fill("train-batch-size", "1")
         tab.page.click("#train-start")
@@ -333,17 +341,15 @@ def test_no_text_from_files_is_executed(chromium: Any, page: Served, home: Path)
     tab.fill("preview-steps", "1")
     tab.page.click("#preview-generate")
     tab.says("preview-status", "1 picture")
-    for each in ("Compare", "Mix", "Adapters", "Train", "Dataset"):
+    for each in ("Compare", "Mix", "LoRAs", "Train", "Dataset"):
         tab.open(each)
         tab.page.wait_for_timeout(300)
-    tab.open("Adapters")
+    tab.open("LoRAs")
     tab.page.click("#adapters-refresh")
     tab.cell("onerror").click()
     tab.page.wait_for_timeout(500)
     tab.open("Dataset")
-    tab.page.click("#dataset-refresh")
     tab.choose("dataset-choice", "hostile")
-    tab.page.click("#dataset-check")
     tab.page.wait_for_function("document.querySelectorAll('#dataset-gallery img').length >= 6")
     tab.page.wait_for_timeout(500)
     assert tab.page.evaluate("window.pwned") is None

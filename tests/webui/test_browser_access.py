@@ -79,12 +79,11 @@ def test_accessibility_checks_find_nothing_serious(chromium: Any, page: Served, 
             tab.fill("preview-steps", "1")
             tab.page.click("#preview-generate")
             tab.says("preview-status", "pictures in")
-        elif name == "Adapters":
+        elif name == "LoRAs":
             tab.cell("wood").click()
             tab.says("adapters-description", "It fits tiny")
         elif name == "Dataset":
             tab.choose("dataset-choice", "photos")
-            tab.page.click("#dataset-check")
             tab.page.wait_for_function("document.querySelectorAll('#dataset-gallery img').length >= 6")
         tab.page.wait_for_timeout(600)
         for problem in Axe().run(tab.page).response["violations"]:
@@ -144,7 +143,7 @@ def test_a_first_visit_is_light(chromium: Any, page: Served) -> None:
 
 def test_an_adapter_is_shown_downloaded_and_converted(chromium: Any, page: Served) -> None:
     tab = Tab(chromium, page.address)
-    tab.open("Adapters")
+    tab.open("LoRAs")
     tab.cell("wood").click()
     tab.says("adapters-description", "It fits tiny")
     assert tab.page.locator("#adapters-trigger :is(textarea, input)").input_value() == "in zwq style"
@@ -176,7 +175,7 @@ def test_a_url_given_as_a_file_is_not_fetched(page: Served) -> None:
             "meta": {"_type": "gradio.FileData"},
         }
         with pytest.raises(AssertionError, match="not fetched"):
-            visitor.press("dataset-create", 4, ["new", [file]])
+            visitor.press("dataset-upload", 4, [[file], "new"], event="upload")
 
 
 def test_no_other_host_was_contacted(page: Served, reached: Path) -> None:

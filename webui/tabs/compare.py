@@ -12,6 +12,7 @@ from sd_lora.errors import ConfigError, SdLoraError
 from sd_lora.preview.job import MixedAdapter, PreviewJob, PreviewRow
 from sd_lora.preview.prompts import parse_strengths
 
+from ..bases import example_prompts
 from ..browser_state import page_of, remember, tab_selected
 from ..components import html_field, on, prompt_field, seed_field, side_by_side, start_and_stop, strength_field
 from ..preview_fields import untagged, whole_number
@@ -47,7 +48,10 @@ class _Pair:
         page_of().unload(self.drawings.stop)
 
     def _fields(self) -> None:
-        self.prompt, self.seed = prompt_field("compare-prompt"), seed_field("compare")
+        self.prompt, self.seed = (
+            prompt_field("compare-prompt", example_prompts(self.site.base)[0]),
+            seed_field("compare"),
+        )
         self.left = self._side("Left", "", 0.0)
         self.right = self._side("Right", next(iter(self.site.adapters()), ""), 1.0)
         self.compare = gr.Button("Compare", variant="primary", elem_id="compare-draw")
@@ -119,7 +123,7 @@ class _Run:
 
     def _fields(self) -> None:
         self.run = gr.Dropdown(self._runs(), label="Run", elem_id="compare-run")
-        self.prompt = prompt_field("compare-run-prompt")
+        self.prompt = prompt_field("compare-run-prompt", example_prompts(self.site.base)[0])
         self.strengths = gr.Textbox("0, 0.5, 1", label="Strengths", elem_id="compare-run-strengths")
         self.generate, self.stop = start_and_stop("compare-run", "Draw the grid")
 

@@ -15,6 +15,7 @@ from sd_lora.preview.job import MixedAdapter, PreviewJob, PreviewRow
 
 from .. import components as ui
 from .. import snippets
+from ..bases import example_prompts
 from ..browser_state import kept, page_of, remember, tab_selected
 from ..components import on
 from ..messages import status_html
@@ -65,7 +66,7 @@ class _Tab:
             for number, identity in enumerate(_ids(ids)[:_MOST]):
                 self._sliders_of(number, identity, _kept_strengths(values, identity))
 
-        self.prompt = ui.prompt_field("mix-prompt", lines=2)
+        self.prompt = ui.prompt_field("mix-prompt", example_prompts(self.site.base)[0], lines=2)
         self.triggers = gr.Button("", size="sm", visible=False, elem_id="mix-triggers")
         with gr.Row():
             self.seed = ui.seed_field("mix", scale=2)

@@ -16,6 +16,7 @@ from sd_lora.preview.job import PreviewJob
 from sd_lora.preview.recipe import read_recipe
 
 from .. import components as ui
+from ..bases import example_prompts
 from ..browser_state import page_of, remember, tab_selected
 from ..components import on
 from ..messages import count_of, status_html, warn
@@ -56,7 +57,7 @@ class _Tab:
         choices, info = self.site.adapter_choices(), "none: the base model itself"
         self.adapter, self.refresh = ui.adapters_with_rescan("preview", choices, info)
         self.prompts = gr.Textbox(
-            f"{ui.EXAMPLE_PROMPT}\na small white cat on a table",
+            "\n".join(example_prompts(self.site.base)),
             label="Prompts, one per line",
             lines=4,
             max_lines=12,
