@@ -5,13 +5,13 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 from PIL import Image, UnidentifiedImageError
 
-from sd_lora import convert_adapter
 from sd_lora.adapters.keys import LAYOUTS
 from sd_lora.adapters.summary import AdapterSummary, local
-from sd_lora.adapters.writing import DTYPES
+from sd_lora.config.schema import OutputConfig
 from sd_lora.errors import ConfigError, SdLoraError
 from sd_lora.models.families import kinds
 from sd_lora.preview.prompts import plain_name
@@ -20,7 +20,7 @@ from .cached_files import cached_file
 from .site import Site
 
 #: what a conversion can be given, by field; "" leaves it as it is
-CHOICES = {"layout": LAYOUTS, "type": ("", *DTYPES), "kind": ("", *kinds())}
+CHOICES = {"layout": LAYOUTS, "type": ("", *get_args(get_type_hints(OutputConfig)["dtype"])), "kind": ("", *kinds())}
 #: bytes that copies leave free on the disk
 _SPARE = 2**30
 _MOST_PIXELS, _SIDE = 50_000_000, 384
@@ -46,6 +46,8 @@ def converted(site: Site, path: Path, layout: str, dtype: str, kind: str = "") -
     name = "-".join(part for part in (plain_name(site.name_of(path)), layout, dtype) if part)
 
     def convert(out: Path) -> None:
+        from sd_lora import convert_adapter  # loads torch
+
         convert_adapter(path, out, layout=layout, dtype=dtype, kind=kind)
 
     try:

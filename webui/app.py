@@ -8,22 +8,26 @@ import shutil
 import signal
 import socket
 import tempfile
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn, cast
 
 import gradio as gr
-from gradio import processing_utils
+import jinja2
+from gradio import processing_utils, routes
 from starlette.middleware import Middleware
 
+from sd_lora.models.names import name_of_base
+from sd_lora.models.sources import base_place, find_base
 from sd_lora.preview.job import PreviewLimits
-from sd_lora.preview.service import PreviewService
 from sd_lora.runs.threads import claimed, free_threads, kept_for_a_page
 
 from . import http_api
 from .access import Guard, check_address
 from .messages import escaped
+from .opening import OpeningService
 from .site import Site
 from .tabs import adapters as adapters_tab
 from .tabs import compare as compare_tab
@@ -33,7 +37,10 @@ from .tabs.dataset import tab as dataset_tab
 from .tabs.train import tab as train_tab
 from .temp_files import Janitor
 
-STYLES, SCRIPT = (Path(__file__).with_name(name) for name in ("page.css", "page.js"))
+if TYPE_CHECKING:
+    from sd_lora.preview.service import PreviewService
+
+STYLES, SCRIPT, SKELETON = (Path(__file__).with_name(name) for name in ("page.css", "page.js", "skeleton.html"))
 _SIGNALS = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
 _QUEUED, _SESSIONS, _LARGEST = 32, 64, "50mb"  # an open page takes about 0.7 MB
 
@@ -89,16 +96,29 @@ def open_site(
     libraries: Sequence[str | Path] = (),
     kept_mb: int = 256,
 ) -> Site:
-    """The site with `base` opened. `kept_mb`: megabytes of drawn pictures that stay in memory.
+    """The site on `base`, which `launch` begins to load. `kept_mb`: megabytes of drawn pictures that stay in memory.
 
-    Raises SdLoraError if `base` cannot be opened.
+    Raises BaseModelError if there is no base model of that name.
     """
-    runs = Path(runs).absolute()
-    service = PreviewService.open(base, limits=PreviewLimits(kept=kept_mb * 2**20), threads=free_threads)
+    runs, limits = Path(runs).absolute(), PreviewLimits(kept=kept_mb * 2**20)
+    opening = OpeningService(_name_of(base), limits, lambda: _opened(base, limits))
     folders = tuple(Path(folder).absolute() for folder in libraries)
     work = Path(tempfile.mkdtemp(prefix="sd-lora-page-"))
     atexit.register(shutil.rmtree, work, ignore_errors=True)
+    service = cast("PreviewService", opening)
     return Site(service, runs, Path(data or runs / "datasets").absolute(), work, base, folders)
+
+
+def _name_of(base: str) -> str:
+    """What `base` is called, before it is opened. Raises BaseModelError if it does not exist on this machine; a model
+    of the hub is looked for when it is opened."""
+    return base if base_place(base) == "hub" else name_of_base(find_base(base).path)
+
+
+def _opened(base: str, limits: PreviewLimits) -> PreviewService:
+    from sd_lora.preview.service import PreviewService  # loads torch, which the page needs no sooner
+
+    return PreviewService.open(base, limits=limits, threads=free_threads)
 
 
 def end_at_signals(site: Site) -> None:
@@ -115,13 +135,15 @@ def end_at_signals(site: Site) -> None:
 
 
 def launch(site: Site, *, host: str = "127.0.0.1", port: int = 7860, auth: str = "") -> None:
-    """Serve the page for `site`, until this process ends.
+    """Serve the page for `site`, and then load its base model, until this process ends.
 
-    Raises ConfigError for an address that other machines can reach, if there is no login.
+    Raises ConfigError for an address that other machines can reach, if there is no login, and for a port that is
+    taken; SdLoraError if the base model cannot be opened.
     """
     login = check_address(host, auth)
     os.environ["GRADIO_TEMP_DIR"] = str(site.work)
     processing_utils.async_ssrf_protected_download = _refuse_download
+    routes.templates.env.loader = _with_skeleton(routes.templates.env.loader)
     Janitor(site.work).start()
     page, guard = build(site), [Middleware(Guard, host=host)]
     _, address, _ = page.launch(
@@ -149,12 +171,34 @@ def launch(site: Site, *, host: str = "127.0.0.1", port: int = 7860, auth: str =
     )
     print(f"sd_lora is at {address}  (base model {site.service.base}, runs in {site.runs}); Ctrl-C ends it", flush=True)
     with claimed(kept_for_a_page(), "the page"):
+        if isinstance(site.service, OpeningService):
+            _load_base(site.service)
         page.block_thread()
+
+
+def _load_base(service: OpeningService) -> None:
+    """Load the base model, and say so. Raises SdLoraError if it cannot be opened: a page without it is of no use."""
+    began = time.monotonic()
+    service.start()
+    service.wait()
+    print(f"the base model {service.base} is loaded, after {time.monotonic() - began:.1f} s", flush=True)
 
 
 async def _refuse_download(url: str, cache_dir: str = "") -> NoReturn:  # noqa: ARG001
     """Replaces Gradio's download of URLs that a visitor gives as a file: nothing is fetched from other hosts."""
     raise gr.Error(f"{escaped(url[:80])} is not fetched; upload the file itself", print_exception=False)
+
+
+def _with_skeleton(templates: jinja2.BaseLoader | None) -> jinja2.BaseLoader:
+    """Gradio's pages with what is shown until its script has built them; its own `head=` comes with that script."""
+    if templates is None:
+        raise TypeError("Gradio's pages have no template")
+
+    def source(name: str) -> str:
+        text, *_ = templates.get_source(routes.templates.env, name)
+        return text.replace("</head>", f"{SKELETON.read_text('utf-8')}</head>", 1)
+
+    return jinja2.FunctionLoader(source)
 
 
 def _free_port(host: str) -> int:

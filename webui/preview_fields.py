@@ -23,8 +23,9 @@ class PreviewFields:
     seed: float
     steps: float
     guidance: float
-    width: float
-    height: float
+    #: in pixels; None or 0: the base model's own
+    width: float | None
+    height: float | None
     negative: str
 
     def job(self, site: Site) -> PreviewJob:
@@ -35,7 +36,8 @@ class PreviewFields:
             raise ConfigError(f"at most {most} prompts and {most} adapters can be used at once")
         chosen = tuple(MixedAdapter(site.adapter(str(identity))) for identity in self.adapters or ())
         rows = [_row(line, chosen, site) for line in lines]
-        numbers = {name: whole_number(name, getattr(self, name)) for name in ("seed", "steps", "width", "height")}
+        numbers = {name: whole_number(name, getattr(self, name)) for name in ("seed", "steps")}
+        numbers |= {name: whole_number(name, getattr(self, name) or 0) for name in ("width", "height")}
         if not isinstance(self.guidance, int | float):
             raise ConfigError("guidance must be a number")
         return PreviewJob(

@@ -7,20 +7,23 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from PIL import Image
 
 from sd_lora.preview.events import PreviewCell, PreviewProgress, PreviewStopped, PreviewWaiting
 from sd_lora.preview.job import PreviewJob
-from sd_lora.preview.service import PreviewService
 from sd_lora.preview.sheet import PreviewGrid
 
 from .cached_files import picture_file
 from .components import gallery, html_field
 from .messages import count_of, status_html
+from .opening import BaseLoading
 from .site import Site
+
+if TYPE_CHECKING:
+    from sd_lora.preview.service import PreviewService
 
 #: seconds between two updates of an unfinished picture
 _EVERY = 0.25
@@ -140,6 +143,9 @@ def _draw(service: PreviewService, job: PreviewJob, stop: threading.Event) -> It
             if isinstance(event, PreviewWaiting):
                 started = time.monotonic()  # waiting does not count as drawing
                 progress.line = f"{event.ahead} waiting before you"
+            elif isinstance(event, BaseLoading):
+                started = time.monotonic()
+                progress.line = f"loading the base model {event.base} …"
             elif isinstance(event, PreviewCell):
                 progress.sketches.pop((event.row, event.column), None)
                 progress.images[event.row, event.column] = event.image

@@ -6,12 +6,15 @@ import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sd_lora.errors import ConfigError
 from sd_lora.preview.job import MixedAdapter
 from sd_lora.preview.prompts import plain_name
-from sd_lora.preview.service import PreviewService
 from sd_lora.runs.state import list_runs
+
+if TYPE_CHECKING:
+    from sd_lora.preview.service import PreviewService
 
 #: folders of a run in which no adapters are listed: copies, and what only training reads
 _SKIPPED = {"diffusers", "checkpoints", "cache", "samples"}

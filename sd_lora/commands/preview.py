@@ -117,14 +117,17 @@ def webui(
     quiet_libraries()
     # the page is a room above this one, so it is imported by name
     try:
-        page = import_module("sd_lora.webui.app")
+        access = import_module("sd_lora.webui.access")
     except ModuleNotFoundError as error:
         if not str(error.name).startswith("sd_lora."):
             raise
         raise ConfigError(
             "the page is not part of the source folder that `python -m` runs from; run `sd-lora webui`"
         ) from error
-    page.check_address(host, auth)  # before a large base model is opened
+    access.check_address(host, auth)
+    access.check_port(host, port)
+    typer.echo(f"starting the page and loading the base model {base} …")  # gradio alone takes seconds
+    page = import_module("sd_lora.webui.app")
     site = page.open_site(base, runs, data=data or "", libraries=adapters or (), kept_mb=keep_mb)
     page.end_at_signals(site)
     page.launch(site, host=host, port=port, auth=auth)

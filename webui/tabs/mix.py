@@ -106,16 +106,15 @@ class _Tab:
         """What was drawn, and the mix for other programs."""
         self.outputs = [*result_components("mix", "Base model | mix at 0.5 | mix at 1")]
         self.codes: list[Any] = []
-        texts = iter(self.on_snippets([], {}, *(field.value for field in (self.prompt, self.seed, self.steps))))
         with gr.Tabs():
-            self._code("diffusers", "diffusers", "python", texts)
-            self._code("A1111, Forge", "a1111", None, texts)
-            self._code("ComfyUI", "comfyui", "json", texts)
+            self._code("diffusers", "diffusers", "python")
+            self._code("A1111, Forge", "a1111", None)
+            self._code("ComfyUI", "comfyui", "json")
 
-    def _code(self, title: str, name: str, language: Literal["python", "json"] | None, texts: Iterator[str]) -> None:
+    def _code(self, title: str, name: str, language: Literal["python", "json"] | None) -> None:
         with gr.Tab(title, elem_id=f"mix-tab-{name}"):
             code = gr.Code(
-                next(texts),
+                "",
                 language=language,
                 show_label=False,
                 interactive=False,
@@ -124,7 +123,7 @@ class _Tab:
                 elem_id=f"mix-{name}",
                 buttons=["copy"],
             )
-            self.codes += [code, ui.html_field(f"mix-{name}-notes", next(texts))]
+            self.codes += [code, ui.html_field(f"mix-{name}-notes", status_html("choose what to mix"))]
 
     def wire(self) -> None:
         inputs, choices = [self.chosen, self.values, self.prompt, self.seed, self.steps], self.site.adapter_choices

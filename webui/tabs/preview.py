@@ -77,10 +77,10 @@ class _Tab:
         with gr.Accordion("More", open=False):
             self.negative = gr.Textbox("", label="Negative prompt", elem_id="preview-negative", max_length=2000)
             self.guidance = gr.Slider(0, 20, 5, step=0.5, label="Guidance", elem_id="preview-guidance")
-            size, grain = self.site.service.size, self.site.service.grain
+            own = {"precision": 0, "minimum": 0, "placeholder": "the base model's own"}
             with gr.Row():
-                self.width = gr.Number(size, label="Width", precision=0, step=grain, elem_id="preview-width")
-                self.height = gr.Number(size, label="Height", precision=0, step=grain, elem_id="preview-height")
+                self.width = gr.Number(None, label="Width", elem_id="preview-width", **own)
+                self.height = gr.Number(None, label="Height", elem_id="preview-height", **own)
             self.load = gr.UploadButton(
                 "Load settings from a picture", file_types=[".png"], type="binary", size="sm", elem_id="preview-load"
             )

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sd_lora import check_folder
 from sd_lora.check.result import Check
 from sd_lora.config.presets import load_config
 from sd_lora.errors import ConfigError
 
+from ...checks import check_folder
 from ...site import Site
 
 _TICK = 0.25

@@ -12,7 +12,6 @@ from typing import Any
 
 import gradio as gr
 
-from sd_lora import check_folder, check_settings
 from sd_lora.check.result import Check
 from sd_lora.config.help import setting_help
 from sd_lora.config.presets import preset_names
@@ -21,6 +20,7 @@ from sd_lora.errors import SdLoraError
 from sd_lora.runs.control import start_run
 
 from ...browser_state import page_of, remember, tab_selected
+from ...checks import check_folder, check_settings
 from ...components import choice_with_rescan, html_field, on, side_by_side
 from ...site import Site
 from ..dataset.report import check_html
