@@ -25,7 +25,7 @@ class BaseLoading:
 
 
 class OpeningService:
-    """Stands for the PreviewService that `open_service` makes, in a thread of its own, once `start` is called.
+    """Stands for the PreviewService that `open_service` makes, in a thread of its own, from `start` or first use on.
 
     What needs the base model waits for it, and raises the SdLoraError with which it could not be opened; `base`, its
     name, and `limits` are known before.
@@ -35,18 +35,22 @@ class OpeningService:
         self.base, self.limits = base, limits
         self._open, self._service = open_service, None
         self._error: BaseException | None = None
-        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._work, name="opening", daemon=True)
+        self._starting, self._ended = threading.Lock(), threading.Event()
 
     @property
     def is_open(self) -> bool:
         return self._service is not None
 
     def start(self) -> None:
-        """Begin to open the base model."""
-        threading.Thread(target=self._work, name="opening", daemon=True).start()
+        """Begin to open the base model, unless that has begun."""
+        with self._starting:
+            if self._thread.ident is None:
+                self._thread.start()
 
     def wait(self) -> PreviewService:
         """The service, once the base model is loaded. Raises what opening it raised."""
+        self.start()
         self._ended.wait()
         if self._error is not None:
             raise self._error

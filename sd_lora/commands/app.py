@@ -35,6 +35,7 @@ VERBS = {
     "resize": ("adapters", "Adapters"),
     "fuse": ("adapters", "Adapters"),
     "extract": ("adapters", "Adapters"),
+    "completion": ("completion", "Command line"),
 }
 
 

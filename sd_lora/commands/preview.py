@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from sd_lora.commands.console import progress_bar, quiet_libraries
+from sd_lora.commands.console import print_json, progress_bar, quiet_libraries
 from sd_lora.commands.options import AdapterPath, Base
 from sd_lora.errors import ConfigError, some
 
@@ -40,6 +40,7 @@ def preview(
     out: Annotated[Path, typer.Option(help="The .png file to write.")] = Path("sheet.png"),
     guidance: Annotated[float, typer.Option(min=0, help="Scale of classifier-free guidance.")] = 5.0,
     negative: Annotated[str, typer.Option(help="Negative prompt: what not to draw.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the sheet's file and recipe as JSON.")] = False,
 ) -> None:
     """Draw prompts at several strengths from one seed, on a labelled sheet."""
     from sd_lora.preview.prompts import parse_strengths
@@ -73,17 +74,19 @@ def preview(
     )
     with progress_bar("drawing") as watch:
         grid = service.grid(job, watch)
+    notes = [*job.notes]
     if silent:
         trigger = loaded.trigger
-        typer.echo(
-            f'note: the trigger word "{trigger}" is not in the prompt; end it with ", in {trigger} style"', err=True
-        )
-    for note in job.notes:
+        notes.insert(0, f'the trigger word "{trigger}" is not in the prompt; end it with ", in {trigger} style"')
+    if pieces := [piece for each in asked for piece in each.pieces]:
+        notes.append(f"{some(pieces)} is drawn as written; set data.syntax=read to read it")
+    file = grid.save(out)
+    if as_json:
+        print_json({"file": str(file), "notes": notes, "recipe": dict(grid.recipe)})
+        return
+    for note in notes:
         typer.echo(f"note: {note}", err=True)
-    pieces = [piece for each in asked for piece in each.pieces]
-    if pieces:
-        typer.echo(f"note: {some(pieces)} is drawn as written; set data.syntax=read to read it", err=True)
-    typer.echo(f"wrote {grid.save(out)}")
+    typer.echo(f"wrote {file}")
 
 
 def _asked(given: Sequence[str], file: str, config: RunConfig) -> list[Prompt]:

@@ -1,4 +1,4 @@
-"""The page answers before its base model is loaded: jobs wait for it, and a base that cannot be opened ends the page."""
+"""The page answers before its base model is loaded: jobs wait for it, and a base that cannot be opened ends it."""
 
 from __future__ import annotations
 
