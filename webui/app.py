@@ -26,6 +26,7 @@ from sd_lora.runs.threads import claimed, free_threads, kept_for_a_page
 
 from . import http_api
 from .access import Guard, check_address
+from .installing import program_at
 from .messages import escaped
 from .opening import OpeningService
 from .site import Site
@@ -94,19 +95,22 @@ def open_site(
     *,
     data: str | Path = "",
     libraries: Sequence[str | Path] = (),
+    programs: Sequence[str | Path] = (),
     kept_mb: int = 256,
 ) -> Site:
-    """The site on `base`, which `launch` begins to load. `kept_mb`: megabytes of drawn pictures that stay in memory.
+    """The site on `base`, which `launch` begins to load. `programs`: folders of other programs, into which adapters can
+    be copied; `kept_mb`: megabytes of drawn pictures that stay in memory.
 
-    Raises BaseModelError if there is no base model of that name.
+    Raises BaseModelError if there is no base model of that name, and ConfigError for a program's folder that is none.
     """
     runs, limits = Path(runs).absolute(), PreviewLimits(kept=kept_mb * 2**20)
     opening = OpeningService(_name_of(base), limits, lambda: _opened(base, limits))
+    installed = tuple(program_at(Path(folder)) for folder in programs)
     folders = tuple(Path(folder).absolute() for folder in libraries)
     work = Path(tempfile.mkdtemp(prefix="sd-lora-page-"))
     atexit.register(shutil.rmtree, work, ignore_errors=True)
     service = cast("PreviewService", opening)
-    return Site(service, runs, Path(data or runs / "datasets").absolute(), work, base, folders)
+    return Site(service, runs, Path(data or runs / "datasets").absolute(), work, base, folders, installed)
 
 
 def _name_of(base: str) -> str:

@@ -40,12 +40,6 @@ def choice_with_rescan(elem_id: str, label: str, choices: Choices, **options: An
         return field, button_beside("Rescan", f"{elem_id.partition('-')[0]}-refresh")
 
 
-def adapters_with_rescan(tab: str, choices: Choices, info: str, **options: Any) -> tuple[gr.Dropdown, gr.Button]:
-    """As `choice_with_rescan`, for any number of adapters."""
-    options = {"info": info, "value": [], "multiselect": True, **options}
-    return choice_with_rescan(f"{tab}-adapters", "Adapters", choices, **options)
-
-
 def button_beside(label: str, elem_id: str) -> gr.Button:
     """A small button to the right of a field, as high as the field."""
     return gr.Button(label, elem_id=elem_id, scale=0, min_width=90, elem_classes="beside")

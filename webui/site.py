@@ -13,6 +13,8 @@ from sd_lora.preview.job import MixedAdapter
 from sd_lora.preview.prompts import plain_name
 from sd_lora.runs.state import list_runs
 
+from .installing import Program
+
 if TYPE_CHECKING:
     from sd_lora.preview.service import PreviewService
 
@@ -34,6 +36,8 @@ class Site:
     base: str = "tiny"
     #: more folders of adapters
     libraries: tuple[Path, ...] = ()
+    #: folders of other programs, into which adapters can be copied
+    programs: tuple[Program, ...] = ()
 
     def adapters(self) -> dict[str, Path]:
         """Every adapter file by id, in the order of their names."""

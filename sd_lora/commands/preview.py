@@ -109,6 +109,9 @@ def webui(
     runs: Annotated[Path, typer.Option(help="Folder of runs.")] = Path("runs"),
     data: Annotated[Optional[Path], typer.Option(help="Folder of image folders; default: RUNS/datasets.")] = None,  # noqa: UP045
     adapters: Annotated[list[Path] | None, typer.Option(help="Another folder of adapters; can be repeated.")] = None,
+    install_to: Annotated[
+        list[Path] | None, typer.Option(help="Folder of A1111, Forge or ComfyUI to copy adapters to; can be repeated.")
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free port.")] = 7860,
     auth: Annotated[
@@ -131,6 +134,7 @@ def webui(
     access.check_port(host, port)
     typer.echo(f"starting the page and loading the base model {base} …")  # gradio alone takes seconds
     page = import_module("sd_lora.webui.app")
-    site = page.open_site(base, runs, data=data or "", libraries=adapters or (), kept_mb=keep_mb)
+    folders = {"libraries": adapters or (), "programs": install_to or ()}
+    site = page.open_site(base, runs, data=data or "", kept_mb=keep_mb, **folders)
     page.end_at_signals(site)
     page.launch(site, host=host, port=port, auth=auth)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,7 +19,7 @@ from sd_lora.webui.preview_progress import NOTHING, Drawings, file_of
 from sd_lora.webui.site import Site
 from sd_lora.webui.tabs.compare import _Pair
 
-from sd_lora import AdapterError
+from sd_lora import AdapterError, ConfigError
 from sd_lora.preview.events import PreviewCell, PreviewProgress, PreviewStopped
 from sd_lora.preview.job import PreviewJob, PreviewRow
 from sd_lora.preview.recipe import read_recipe
@@ -107,8 +108,8 @@ def pair(site: Site, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_a_pair_is_one_job_and_its_last_update_has_both_files(pair: Any) -> None:
-    *before, (status, files) = compared(pair)
-    assert all(shown == gr.skip() for _, shown in before)
+    *before, (status, files, _) = compared(pair)
+    assert all(shown == gr.skip() for _, shown, _ in before)
     assert "4 pictures in" in status
     assert [Path(file).name for file in files] == ["strength-0.png", "strength-0.5.png"]
     (job,) = pair.site.service.jobs
@@ -122,12 +123,12 @@ def test_a_pair_that_is_replaced_does_not_disturb_the_newer_one(pair: Any, event
         next(older)
     if not events:  # stopped before its first event
         pair.drawings.begin = lambda *_: stopped()
-        assert list(older) == [(gr.skip(), gr.skip())]
+        assert list(older) == [(gr.skip(),) * 3]
         return
     newer = compared(pair)
     next(newer)
-    assert list(older)[-1] == (gr.skip(), gr.skip())
-    *_, (_, files) = newer
+    assert list(older)[-1] == (gr.skip(),) * 3
+    *_, (_, files, _) = newer
     assert len(files) == 2
 
 
@@ -141,6 +142,26 @@ def test_an_error_clears_the_status(pair: Any) -> None:
     pair.site.service.wrong = True
     going = compared(pair)
     assert "step 1 of 2" in next(going)[0]
-    assert next(going) == (NOTHING, gr.skip())
+    assert next(going) == (NOTHING, gr.skip(), gr.skip())
     with pytest.raises(AdapterError, match="does not fit"):
         next(going)
+
+
+def test_two_base_models_are_no_comparison_and_the_newest_adapter_takes_the_right(
+    pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {name: tmp_path / f"{name}.safetensors" for name in ("old", "new")}
+    for age, file in enumerate(reversed(files.values())):
+        file.touch()
+        os.utime(file, (1_000 - age,) * 2)
+    monkeypatch.setattr(Site, "adapters", lambda _: files)
+    assert pair._newest() == "new"
+    first, *_ = pair.on_compare(visitor(), "a cup", 0, "", 1.0, "", 0.5)
+    assert first[2]["value"] == "new"
+    (job,) = pair.site.service.jobs
+    assert [mixed.path for mixed in job.rows[1].mix] == [Path("new")]
+    assert pair.on_right(None)["value"] == "new"
+    assert pair.on_right("")["value"] == ""  # the base model, as it was chosen
+    monkeypatch.setattr(Site, "adapters", lambda _: {})
+    with pytest.raises(ConfigError, match="no LoRA yet to compare"):
+        next(pair.on_compare(visitor(), "a cup", 0, "", 1.0, None, 0.5))

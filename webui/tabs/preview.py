@@ -16,16 +16,19 @@ from sd_lora.preview.job import PreviewJob
 from sd_lora.preview.recipe import read_recipe
 
 from .. import components as ui
-from ..browser_state import page_of, remember, tab_selected
+from ..browser_state import page_of, remember
+from ..choices import adapters_field
 from ..components import on
 from ..messages import count_of, status_html, warn
+from ..phrases import PhraseOffer, missing, with_phrases
 from ..preview_fields import PreviewFields
 from ..preview_progress import Drawings, Progress, file_of, result_components, updates_of
 from ..site import Site
 
-#: in the browser: opens this tab
+#: in the browser: opens this tab, to which another has sent LoRAs
 OPEN_TAB = """() => { const tabs = [...document.querySelectorAll('#tabs button[role="tab"]')];
-tabs.find((tab) => tab.textContent.trim() === 'Preview')?.click(); }"""
+tabs.find((tab) => tab.textContent.trim() === 'Preview')?.click();
+document.querySelector('#preview-arrived')?.click(); }"""
 _AT_STRENGTH, _BASE_ONLY = "At this strength", "Without an adapter: the base model at any strength"
 
 
@@ -53,8 +56,7 @@ class _Tab:
 
     def fields(self) -> None:
         """What a visitor fills in."""
-        choices, info = self.site.adapter_choices(), "none: the base model itself"
-        self.adapter, self.refresh = ui.adapters_with_rescan("preview", choices, info)
+        self.adapter = adapters_field("preview", self.site, "none: the base model itself")
         self.prompts = gr.Textbox(
             f"{ui.EXAMPLE_PROMPT}\na small white cat on a table",
             label="Prompts, one per line",
@@ -63,6 +65,8 @@ class _Tab:
             elem_id="preview-prompts",
             max_length=20_000,
         )
+        self.phrases = PhraseOffer(self.site, "preview-phrases")
+        self.arrived = gr.Button(visible="hidden", elem_id="preview-arrived")  # clicked by OPEN_TAB
         self.strengths = gr.Textbox(
             "0, 0.5, 1",
             label="Strengths",
@@ -105,8 +109,8 @@ class _Tab:
                   self.height, self.negative]  # fmt: skip
         outputs, slider = [self.status, self.gallery, self.sheet], [self.slider, *inputs]
         choices = self.site.adapter_choices
-        reread = [page_of().load, self.refresh.click, *tab_selected()]
-        on(reread, lambda: gr.update(choices=choices()), None, self.adapter)
+        self.phrases.wire(self.prompts, [self.adapter], lambda chosen: chosen or ())
+        on(self.arrived.click, self.on_arrival, [self.prompts, self.adapter], self.prompts)
         on(self.dice.click, lambda: random.randrange(2**32), None, self.seed)
         # what the picture shows is no longer what the fields say
         on(self.generate.click, lambda: gr.update(value=None, label=_AT_STRENGTH), None, self.picture)
@@ -120,6 +124,10 @@ class _Tab:
         on(restored.then, self.on_restored, inputs, outputs)
         on(restored.then, self.on_restored_slider, slider, self.picture)
         page_of().unload(self.on_stop)
+
+    def on_arrival(self, prompts: str, chosen: list[str] | None) -> str:
+        """The prompts with the phrases of LoRAs that another tab has sent: one sent here is meant to be seen."""
+        return with_phrases(prompts, missing(prompts, self.phrases.summaries(chosen or ())))
 
     def on_generate(self, request: gr.Request, *fields: Any) -> Iterator[Any]:
         """Draw everything, showing each picture as it comes."""
