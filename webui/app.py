@@ -168,6 +168,7 @@ def launch(site: Site, *, host: str = "127.0.0.1", port: int = 7860, auth: str =
         quiet=True,
         show_error=False,
         inbrowser=False,
+        _frontend=False,  # else the page asks itself, and gives up where a busy machine answers after seconds
         theme=theme(),
         css_paths=[STYLES, dataset_tab.STYLES, train_tab.STYLES],
         js=SCRIPT.read_text("utf-8"),

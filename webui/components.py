@@ -14,6 +14,10 @@ from .snippets import STRONGEST, WEAKEST
 EXAMPLE_PROMPT = "a big red house by the sea"
 #: of every event but the documented ones; the page shows progress itself
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
+#: in the browser: a click on the link of each file that the server has just prepared, in their order
+SAVE_FILES = """async (files) => { for (const file of files ?? []) {
+const link = document.createElement('a'); link.href = file.url; link.download = file.orig_name;
+document.body.append(link); link.click(); link.remove(); await new Promise((done) => setTimeout(done, 250)); } }"""
 Choices = Sequence[tuple[str, str]]
 
 
@@ -40,9 +44,9 @@ def choice_with_rescan(elem_id: str, label: str, choices: Choices, **options: An
         return field, button_beside("Rescan", f"{elem_id.partition('-')[0]}-refresh")
 
 
-def button_beside(label: str, elem_id: str) -> gr.Button:
+def button_beside(label: str, elem_id: str, min_width: int = 90) -> gr.Button:
     """A small button to the right of a field, as high as the field."""
-    return gr.Button(label, elem_id=elem_id, scale=0, min_width=90, elem_classes="beside")
+    return gr.Button(label, elem_id=elem_id, scale=0, min_width=min_width, elem_classes="beside")
 
 
 def prompt_field(elem_id: str, **options: Any) -> gr.Textbox:

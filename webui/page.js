@@ -21,6 +21,18 @@
     if (localStorage.getItem('sd_lora.visited')) document.querySelectorAll('[id^="recall-"]').forEach((e) => e.click());
     localStorage.setItem('sd_lora.visited', 'yes');
   } catch { /* a browser that stores nothing */ }
+  // Ctrl+Enter draws and Esc stops, on the tab that is open
+  const seen = (ids) => ids.map((id) => document.getElementById(id)).find((e) => e?.offsetParent);
+  const draws = ['preview-generate', 'compare-draw', 'mix-generate'], stops = ['preview-stop', 'compare-run-stop', 'mix-stop'];
+  document.addEventListener('keydown', (event) => {
+    const inRun = event.target.closest('[id^="compare-run"]');
+    if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) {
+      const button = seen(inRun ? ['compare-run-generate'] : draws);
+      if (button) { event.preventDefault(); event.target.blur?.(); event.target.focus?.(); button.click(); }
+    } else if (event.key === 'Escape' && event.target.getAttribute('aria-expanded') !== 'true' && !document.fullscreenElement) {
+      seen(stops)?.click();
+    }
+  }, true);
   let typed = false;  // since a button of that tab was pressed, after which the list of drafts is up to date
   document.addEventListener('input', (event) => { if (event.target.closest('#dataset-caption')) typed = true; }, true);
   document.addEventListener('click', (event) => {

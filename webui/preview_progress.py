@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 #: seconds between two updates of an unfinished picture
 _EVERY = 0.25
+#: ways to enlarge small pictures, and the pixels of their longer side afterwards, at most
+ENLARGING, _LARGE = {"smooth": Image.Resampling.LANCZOS, "pixels": Image.Resampling.NEAREST}, 512
 #: the status before anything was drawn
 NOTHING = status_html("")
 
@@ -75,10 +77,12 @@ class Drawings:
                 if self._stops.get(visitor) is stop:
                     del self._stops[visitor]
 
-    def show(self, site: Site, job: PreviewJob, request: gr.Request, note: str = "") -> Iterator[tuple[Any, Any, Any]]:
+    def show(
+        self, site: Site, job: PreviewJob, request: gr.Request, note: str = "", enlarging: str = ""
+    ) -> Iterator[tuple[Any, Any, Any]]:
         """As `follow`, as updates of status, gallery and sheet, with `note` in the status."""
         for progress in self.follow(site, job, request):
-            progress.note = note
+            progress.note, progress.enlarging = note, enlarging
             yield updates_of(site, progress)
 
 
@@ -94,6 +98,8 @@ class Progress:
     line: str = "starting …"
     #: added to the line
     note: str = ""
+    #: how small pictures are enlarged, a key of `ENLARGING`
+    enlarging: str = ""
     share: float = 0.0
     is_done: bool = False
 
@@ -183,9 +189,18 @@ def updates_of(site: Site, progress: Progress) -> tuple[Any, Any, Any]:
 
 
 def file_of(site: Site, progress: Progress, row: int, column: int, name: str) -> str:
-    """A drawn picture, as a file that carries its recipe."""
+    """A drawn picture, enlarged as asked, as a file that carries its recipe."""
     recipe = site.service.recipe(progress.job, row, column, hashes=progress.hashes)
-    return picture_file(site.work, progress.images[row, column], recipe, name)
+    return picture_file(site.work, enlarged(progress.images[row, column], progress.enlarging), recipe, name)
+
+
+def enlarged(image: Image.Image, how: str) -> Image.Image:
+    """`image` at the greatest integer factor at which its sides have at most `_LARGE` pixels, in the way that `how`
+    names; itself, if that is none or too large already."""
+    factor = _LARGE // max(image.size)
+    if factor < 2 or how not in ENLARGING:
+        return image
+    return image.resize((image.width * factor, image.height * factor), ENLARGING[how])
 
 
 def visitor_of(request: gr.Request | None) -> str:

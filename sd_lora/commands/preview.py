@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -70,7 +71,7 @@ def preview(
     silent = [p for p in asked if loaded.trigger and loaded.trigger.lower() not in p.text.lower()]
     model = dataclasses.replace(config.model, base=base or base_for(loaded))
     service = PreviewService.open(
-        model, limits=PreviewLimits(cells=10_000, steps=10_000, prompt=100_000), threads=free_threads
+        model, limits=PreviewLimits(cells=10_000, steps=10_000, prompt=100_000, work=math.inf), threads=free_threads
     )
     with progress_bar("drawing") as watch:
         grid = service.grid(job, watch)

@@ -24,10 +24,6 @@ from .preview import OPEN_TAB, PreviewInputs
 
 _NONE = "no LoRAs yet: train one, or start the page with the folder that contains them (--adapters)"
 _MOST_FACTS, _MOST_TEXT = 200, 500
-#: in the browser: a click on the link of each file that the server has just prepared, the LoRA itself first
-_SAVE = """async (files) => { for (const file of files ?? []) {
-const link = document.createElement('a'); link.href = file.url; link.download = file.orig_name;
-document.body.append(link); link.click(); link.remove(); await new Promise((done) => setTimeout(done, 250)); } }"""
 
 
 def build(site: Site, preview: PreviewInputs | None = None) -> None:
@@ -110,7 +106,7 @@ class _Tab:
         picked = on(self.cards.click, self.on_pick, None, self.chosen, trigger_mode="always_last")
         on(picked.success, self.on_show, self.chosen, shown, trigger_mode="always_last")
         ready = on(self.download.click, self.on_download, self.chosen, self.ready)
-        on(ready.success, None, self.ready, js=_SAVE)
+        on(ready.success, None, self.ready, js=components.SAVE_FILES)
         for button, program in self.copies:
             on(button.click, self.copier(program), self.chosen, self.copied, concurrency_limit=1)
         on(self.convert.click, self.on_convert, options, self.result, concurrency_limit=1)
