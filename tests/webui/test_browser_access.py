@@ -174,9 +174,8 @@ def test_an_adapter_is_shown_downloaded_and_converted(chromium: Any, page: Serve
     tab.page.click("#adapters-use")
     tab.page.wait_for_selector("#preview-generate:visible")
     assert "wood" in tab.page.locator("#preview-adapters").inner_text()
-    tab.page.wait_for_function(
-        "document.querySelector('#preview-prompts textarea').value.split('\\n').every((l) => l.endsWith(', in zwq style'))"
-    )
+    lines = "document.querySelector('#preview-prompts textarea').value.split('\\n')"
+    tab.page.wait_for_function(f"{lines}.every((line) => line.endsWith(', in zwq style'))")
     tab.close()
 
 
