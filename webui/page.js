@@ -28,7 +28,7 @@
     const inRun = event.target.closest('[id^="compare-run"]');
     if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) {
       const button = seen(inRun ? ['compare-run-generate'] : draws);
-      if (button) { event.preventDefault(); event.target.blur?.(); event.target.focus?.(); button.click(); }
+      if (button) { event.preventDefault(); button.click(); }
     } else if (event.key === 'Escape' && event.target.getAttribute('aria-expanded') !== 'true' && !document.fullscreenElement) {
       seen(stops)?.click();
     }

@@ -95,5 +95,5 @@ def untagged(prompt: str | None) -> str:
     """`prompt`, where adapters are chosen from a list. ConfigError if it names one itself."""
     plain, tags = split_tags(prompt or "")
     if tags:
-        raise ConfigError(f"the prompt itself names {tags[0][0]}; choose adapters from the list instead")
+        raise ConfigError(f"the prompt itself names {tags[0][0]}; choose LoRAs from the list instead")
     return plain

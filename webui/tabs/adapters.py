@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -38,8 +37,6 @@ class _Tab:
 
     def __init__(self, site: Site, preview: PreviewInputs | None) -> None:
         self.site, self.preview = site, preview
-        #: by path, size and time of change: summaries without metadata
-        self.rows: dict[tuple[str, int, int], AdapterSummary] = {}
 
     # ---- components
 
@@ -120,9 +117,7 @@ class _Tab:
     def on_list(self, chosen: str, every: bool) -> tuple[str, str, str]:
         """The cards of all adapters, the newest first; checkpoints of runs that have a final one only with `every`."""
         files = self.site.adapters()
-        if len(self.rows) > 4 * len(files) + 100:  # most of them deleted or changed
-            self.rows.clear()
-        rows = [(one, self.site.name_of(path), self._summary(path)) for one, path in newest_first(files)
+        rows = [(one, self.site.name_of(path), read_summary(path)) for one, path in newest_first(files)
                 if every or not _is_superseded(path)]  # fmt: skip
         if rows and chosen not in [identity for identity, *_ in rows]:
             chosen = rows[0][0]
@@ -182,12 +177,6 @@ class _Tab:
             raise ConfigError("no LoRA is chosen; choose one of the cards")
         return self.site.adapter(identity)
 
-    def _summary(self, path: Path) -> AdapterSummary:
-        key = _version(path)
-        if key not in self.rows:
-            self.rows[key] = replace(read_summary(path), metadata={})
-        return self.rows[key]
-
     def _hashes(self, path: Path, summary: AdapterSummary) -> str:
         """The facts that tell files apart, as HTML."""
         try:
@@ -209,15 +198,6 @@ def _is_superseded(path: Path) -> bool:
     return (
         path.parent.name == "adapters" and (run / "adapter.safetensors").is_file() and (run / "config.toml").is_file()
     )
-
-
-def _version(path: Path) -> tuple[str, int, int]:
-    """The same as long as the file is not changed."""
-    try:
-        facts = path.stat()
-    except OSError:
-        return str(path), 0, 0
-    return str(path), facts.st_size, facts.st_mtime_ns
 
 
 def _description(name: str, summary: AdapterSummary, fits: str) -> str:

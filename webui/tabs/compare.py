@@ -28,7 +28,7 @@ def build(site: Site) -> None:
     """The tab, inside the ``with`` of its gr.Tab."""
     gr.Markdown("### Two pictures, one slider")
     _Pair(site)
-    gr.Markdown("### A run: every adapter it kept, at every strength")
+    gr.Markdown("### A run: every checkpoint it kept, at every strength")
     _Run(site)
 
 
@@ -145,7 +145,7 @@ class _Run:
         self.generate, self.stop = start_and_stop("compare-run", "Draw the grid")
 
     def _results(self) -> None:
-        self.results = [*result_components("compare-run", "Adapters × strengths")]
+        self.results = [*result_components("compare-run", "Checkpoints × strengths")]
 
     def _runs(self) -> list[tuple[str, str]]:
         return [(path.name, identity) for identity, path in self.site.run_folders().items()]
@@ -171,7 +171,7 @@ def rows_of(run: Path, prompt: str) -> tuple[PreviewRow, ...]:
     files = [*kept, *(path for path in sorted(run.glob("adapter*.safetensors")) if path.is_file())]
     if not files:
         raise ConfigError(
-            f"{run.name} has no adapter yet; wait until it ends, or set training.save_every to keep some before that"
+            f"{run.name} has no LoRA yet; wait until it ends, or set training.save_every to keep some before that"
         )
     return tuple(PreviewRow.of(prompt, (MixedAdapter(path),), _label(path)) for path in files)
 

@@ -78,7 +78,7 @@ class _Tab:
         try:
             path = self.site.adapter(identity)
         except ConfigError:
-            gr.HTML(status_html("a chosen adapter no longer exists"), padding=False)
+            gr.HTML(status_html("a chosen LoRA no longer exists"), padding=False)
             return
         summary, problem = read_summary(path), self._misfit(path)
         sliders: dict[str, gr.Slider] = {}
@@ -98,7 +98,7 @@ class _Tab:
                         for part, label in row:
                             slider(part, label, min_width=120)
                 if "unet" in summary.parts:
-                    gr.HTML(status_html("this adapter also changes modules outside of blocks: no strengths by block"))
+                    gr.HTML(status_html("this LoRA also changes modules outside of blocks: no strengths by block"))
         # in the browser: a round trip to the server would undo what was moved meanwhile
         script = _MERGE % (json.dumps([*sliders]), json.dumps(identity))
         on([one.change for one in sliders.values()], None, [self.values, *sliders.values()], self.values, js=script)
@@ -161,7 +161,7 @@ class _Tab:
         """The job. ConfigError if no adapter is chosen, or too many, or anything is not a number."""
         shares = self._shares(ids, values)
         if not shares:
-            raise ConfigError("no adapter is chosen; choose at least one to mix")
+            raise ConfigError("no LoRA is chosen; choose at least one to mix")
         plain = untagged(prompt)
         paths = [self.site.adapter(identity) for identity in _ids(ids)]
         problems = [problem for path in paths if (problem := self._misfit(path))]
@@ -174,7 +174,7 @@ class _Tab:
     def _shares(self, ids: Any, values: Values | None) -> list[Share]:
         chosen = _ids(ids)
         if len(chosen) > _MOST:
-            raise ConfigError(f"{len(chosen)} adapters are chosen; at most {_MOST} are mixed")
+            raise ConfigError(f"{len(chosen)} LoRAs are chosen; at most {_MOST} are mixed")
         paths = [self.site.adapter(identity) for identity in chosen]
         names = snippets.file_names(self.site.name_of(path) for path in paths)
         shares = []

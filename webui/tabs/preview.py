@@ -31,7 +31,7 @@ from .earlier import Drawn, Earlier
 OPEN_TAB = """() => { const tabs = [...document.querySelectorAll('#tabs button[role="tab"]')];
 tabs.find((tab) => tab.textContent.trim() === 'Preview')?.click();
 document.querySelector('#preview-arrived')?.click(); }"""
-_AT_STRENGTH, _BASE_ONLY = "At this strength", "Without an adapter: the base model at any strength"
+_AT_STRENGTH, _BASE_ONLY = "At this strength", "Without a LoRA: the base model at any strength"
 
 
 @dataclass(frozen=True)
@@ -268,4 +268,4 @@ def _with_effective_strengths(job: PreviewJob) -> tuple[PreviewJob, str]:
     """`job`, without strengths if there is no adapter for them to act on; and a note if so."""
     if len(job.columns) == 1 or any(row.acting for row in job.rows):
         return job, ""
-    return replace(job, strengths=()), "without an adapter strengths have no effect"
+    return replace(job, strengths=()), "without a LoRA strengths have no effect"

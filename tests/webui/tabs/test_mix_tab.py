@@ -82,11 +82,11 @@ def test_stop_ends_only_the_drawing_of_that_visitor(tab: Any, site: Site) -> Non
 def refusals(site: Site) -> dict[str, tuple[Any, ...]]:
     (ink,) = ids(site, "ink")
     return {
-        "no adapter is chosen": ([], {}, "a", 0, 5),
+        "no LoRA is chosen": ([], {}, "a", 0, 5),
         "no longer exists": (["../../etc/passwd"], {}, "a", 0, 5),
         "at most 6": ([str(i) for i in range(7)], {}, "a", 0, 5),
         "damaged cannot be used on": (ids(site, "ink", "damaged"), {}, "a", 0, 5),
-        "choose adapters from the list": ([ink], {}, "a <lora:wood:1>", 0, 5),
+        "choose LoRAs from the list": ([ink], {}, "a <lora:wood:1>", 0, 5),
         "seed must be a whole number": ([ink], {}, "a", float("nan"), 5),
         "steps must be a whole number": ([ink], {}, "a", 0, None),
         "a strength must be between": ([ink], {ink: {"strength": 50.0}}, "a", 0, 5),
