@@ -8,6 +8,15 @@
       if (!e.textContent.trim()) e.setAttribute('aria-label', label(e));
     });
   };
+  // what changes many times a second is read out only where its meaning changes (messages.py)
+  const region = document.createElement('div');
+  region.setAttribute('role', 'status');
+  region.className = 'read-out';
+  document.body.append(region);
+  const readOut = () => {
+    const said = [...document.querySelectorAll('[data-said]')].filter((e) => e.offsetParent).map((e) => e.dataset.said).join('; ');
+    if (region.textContent !== said) region.textContent = said;
+  };
   // a reload restores the open tab, and leaving the page with unsaved captions asks first
   const tabs = () => [...(document.querySelector('#tabs [role="tablist"]')?.querySelectorAll('[role="tab"]') || [])];
   const name = (e) => e.textContent.trim();
@@ -46,6 +55,6 @@
   new MutationObserver(() => {
     if (waiting) return;
     waiting = true;
-    requestAnimationFrame(() => { waiting = false; addNames(); });
+    requestAnimationFrame(() => { waiting = false; addNames(); readOut(); });
   }).observe(document.body, { childList: true, subtree: true });
 }

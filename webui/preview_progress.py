@@ -118,7 +118,8 @@ class Progress:
     def status(self) -> str:
         """The line with its note, and its bar, as HTML."""
         text = "; ".join(filter(None, (self.line, self.note, *self.job.notes)))
-        return status_html(text, None if self.is_done else self.share)
+        said = text if self.is_done or not self.share else f"picture {len(self.images) + 1} of {self.total}"
+        return status_html(text, None if self.is_done else self.share, said)
 
     def grid(self) -> PreviewGrid | None:
         """All pictures as a grid that can be saved as a sheet, once it is complete."""

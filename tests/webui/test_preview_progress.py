@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import itertools
 import os
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -15,7 +16,7 @@ from typing import Any, cast
 import gradio as gr
 import pytest
 from PIL import Image
-from sd_lora.webui.preview_progress import NOTHING, Drawings, file_of
+from sd_lora.webui.preview_progress import NOTHING, Drawings, Progress, file_of
 from sd_lora.webui.site import Site
 from sd_lora.webui.tabs.compare import _Pair
 
@@ -165,3 +166,21 @@ def test_two_base_models_are_no_comparison_and_the_newest_adapter_takes_the_righ
     monkeypatch.setattr(Site, "adapters", lambda _: {})
     with pytest.raises(ConfigError, match="no LoRA yet to compare"):
         next(pair.on_compare(visitor(), "a cup", 0, "", 1.0, None, 0.5))
+
+
+def test_a_status_is_read_out_where_its_meaning_changes_not_at_each_step() -> None:
+    progress, said = Progress(replace(JOB, strengths=(0.5, 1.0))), list[str]()
+
+    def note() -> None:
+        said.append(re.findall('data-said="([^"]*)"', progress.status())[0])
+
+    note()
+    for number in range(2):
+        for step in (1, 2):
+            progress.update(PreviewProgress(0, number, step, 2), 0.0)
+            note()
+        progress.images[0, number] = Image.new("L", (8, 8))
+    progress.finish("2 pictures in 1.0 s")
+    note()
+    assert list(dict.fromkeys(said)) == ["starting …", "picture 1 of 3", "picture 2 of 3", "2 pictures in 1.0 s"]
+    assert "aria-live" not in progress.status()
