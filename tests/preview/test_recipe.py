@@ -157,5 +157,5 @@ def test_the_text_of_a1111_is_read_as_captions_are() -> None:
     text = "a house,\non a hill\nNegative prompt: dark,\nblurry\nSteps: 20, Sampler: Euler, CFG scale: 7, Size: 64x128"
     assert read_recipe(carrying(parameters=text)) == {
         "prompts": ["a house, on a hill"], "negative": "dark,\nblurry", "steps": 20, "guidance": 7.0, "width": 64,
-        "height": 128, "adapters": [],
+        "height": 128, "scheduler": "EulerDiscreteScheduler", "adapters": [],
     }  # fmt: skip

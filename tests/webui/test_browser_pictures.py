@@ -1,4 +1,4 @@
-"""From a finished run to its pictures and to other programs, in a browser: how many clicks it takes, and by keyboard."""
+"""From a finished run to its pictures and to other programs, in a browser: in how few clicks, and by keyboard."""
 
 from __future__ import annotations
 
