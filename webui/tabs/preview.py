@@ -30,7 +30,8 @@ from .earlier import Drawn, Earlier
 #: in the browser: opens this tab, to which another has sent LoRAs
 OPEN_TAB = """() => { const tabs = [...document.querySelectorAll('#tabs button[role="tab"]')];
 tabs.find((tab) => tab.textContent.trim() === 'Preview')?.click();
-document.querySelector('#preview-arrived')?.click(); }"""
+const arrive = (tries) => { const button = document.querySelector('#preview-arrived');  // there once the tab is built
+  if (button) button.click(); else if (tries) setTimeout(() => arrive(tries - 1), 50); }; arrive(200); }"""
 _AT_STRENGTH, _BASE_ONLY = "At this strength", "Without a LoRA: the base model at any strength"
 
 
