@@ -28,9 +28,9 @@ class PhraseOffer:
         self.site = site
         self.button = gr.Button("", size="sm", visible=False, elem_id=elem_id)
 
-    def wire(self, prompts: gr.Textbox, chosen: Sequence[Any], ids: Ids) -> Any:
-        """Connect the button with the field of prompts and the fields in which adapters are chosen; returns the event
-        with which the phrases are added."""
+    def wire(self, prompts: gr.Textbox, chosen: Sequence[Any], ids: Ids, arrival: gr.Button | None = None) -> None:
+        """Connect the button with the field of prompts and the fields in which adapters are chosen. A click of
+        `arrival` adds the phrases too: what another tab sends is meant to be seen."""
 
         def offered(text: str, *values: Any) -> Any:
             phrases = missing(text, self.summaries(ids(*values)))
@@ -42,9 +42,8 @@ class PhraseOffer:
         inputs = [prompts, *chosen]
         latest = {"trigger_mode": "always_last"}
         on([*(field.change for field in chosen), prompts.blur], offered, inputs, self.button, **latest)
-        clicked = on(self.button.click, added, inputs, prompts)
-        on(clicked.success, offered, inputs, self.button)
-        return clicked
+        clicks = [self.button.click, *([] if arrival is None else [arrival.click])]
+        on(on(clicks, added, inputs, prompts).success, offered, inputs, self.button)
 
     def summaries(self, ids: Iterable[str]) -> list[AdapterSummary]:
         """Of the adapters with these ids, those that still exist."""

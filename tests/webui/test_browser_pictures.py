@@ -43,6 +43,7 @@ def test_a_finished_run_is_two_clicks_from_its_picture_with_its_phrase(tab: Tab)
     tab.page.click("#train-preview:visible")  # one
     tab.page.wait_for_function("document.querySelector('#preview-prompts textarea')?.value.includes(', in zwq style')")
     assert "wood" in tab.page.locator("#preview-adapters").inner_text()
+    tab.page.wait_for_selector("#preview-phrases", state="hidden")
     tab.page.click("#preview-generate")  # two
     tab.says("preview-status", "6 pictures in")
     assert len(tab.pictures("preview-gallery", 6)) == 6

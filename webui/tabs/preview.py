@@ -21,7 +21,7 @@ from ..browser_state import page_of, remember
 from ..choices import adapters_field
 from ..components import on
 from ..messages import count_of, status_html, warn
-from ..phrases import PhraseOffer, missing, with_phrases
+from ..phrases import PhraseOffer
 from ..preview_fields import PreviewFields
 from ..preview_progress import ENLARGING, Drawings, Progress, file_of, result_components, updates_of
 from ..site import Site
@@ -123,8 +123,7 @@ class _Tab:
         outputs, slider = [self.status, self.gallery, self.sheet], [self.slider, *inputs]
         strip = [self.earlier.drawn, self.earlier.frame, self.earlier.strip]
         choices = self.site.adapter_choices
-        self.phrases.wire(self.prompts, [self.adapter], lambda chosen: chosen or ())
-        on(self.arrived.click, self.on_arrival, [self.prompts, self.adapter], self.prompts)
+        self.phrases.wire(self.prompts, [self.adapter], lambda chosen: chosen or (), self.arrived)
         on(self.dice.click, lambda: random.randrange(2**32), None, self.seed)
         for button, step in zip(self.steppers, (-1, 1), strict=True):  # in the browser, at once
             on(button.click, None, self.seed, self.seed, js=f"(seed) => Math.max(0, (seed ?? 0) + ({step}))")
@@ -143,10 +142,6 @@ class _Tab:
         on(restored.then, self.on_restored, inputs, outputs)
         on(restored.then, self.on_restored_slider, slider, self.picture)
         page_of().unload(self.on_stop)
-
-    def on_arrival(self, prompts: str, chosen: list[str] | None) -> str:
-        """The prompts with the phrases of LoRAs that another tab has sent: one sent here is meant to be seen."""
-        return with_phrases(prompts, missing(prompts, self.phrases.summaries(chosen or ())))
 
     def on_generate(self, request: gr.Request, keep: bool, *values: Any) -> Iterator[tuple[Any, ...]]:
         """Draw everything, showing each picture as it comes; and the seed, another one unless it is kept."""
