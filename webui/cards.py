@@ -15,17 +15,20 @@ from .messages import escaped
 
 #: pixels of a card's picture, and how many cards have one: it travels inside the page
 _SIDE, _MOST_PICTURES = 160, 60
-#: in the browser: a click sends the id of its card
+#: in the browser: a click sends the id of its card, and the field Find leaves the cards that have all of its words
 ON_LOAD = """element.addEventListener('click', (event) => {
   const card = event.target.closest('button[data-id]');
   if (!card) return;
   element.querySelectorAll('button[data-id]').forEach((one) => one.setAttribute('aria-pressed', one === card));
   trigger('click', { id: card.dataset.id });
-});"""
-#: in the browser: only cards that contain all words of a text are shown
-FIND = """(text) => { const words = (text ?? '').toLowerCase().split(/\\s+/).filter(Boolean);
-document.querySelectorAll('#adapters-cards li').forEach((card) => {
-  card.hidden = !words.every((word) => card.textContent.toLowerCase().includes(word)); }); }"""
+});
+document.addEventListener('input', (event) => {
+  if (!event.target.closest('#adapters-find')) return;
+  const words = event.target.value.toLowerCase().split(' ').filter(Boolean);
+  element.querySelectorAll('li').forEach((card) => {
+    card.hidden = !words.every((word) => card.textContent.toLowerCase().includes(word));
+  });
+}, true);"""
 
 
 def cards_html(rows: Iterable[tuple[str, str, AdapterSummary]], chosen: str) -> str:

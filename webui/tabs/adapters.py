@@ -42,7 +42,7 @@ class _Tab:
 
     def list_of_all(self) -> None:
         with gr.Row(equal_height=True):
-            self.find = gr.Textbox(label="Find", elem_id="adapters-find", placeholder="name, base or trigger word")
+            gr.Textbox(label="Find", elem_id="adapters-find", placeholder="name, base or trigger word")
             self.every = gr.Checkbox(False, label="Also checkpoints of runs", elem_id="adapters-every", min_width=150)
         self.hint = html_field("adapters-hint")
         self.cards = gr.HTML("", elem_id="adapters-cards", padding=False, js_on_load=cards.ON_LOAD)
@@ -99,7 +99,6 @@ class _Tab:
         opened = tab_selected() or [page_of().load]
         fresh = on([*opened, self.every.change], self.on_list, [self.chosen, self.every], listed)
         on(fresh.success, self.on_show, self.chosen, shown, trigger_mode="always_last")
-        on(self.find.input, None, self.find, None, js=cards.FIND)
         picked = on(self.cards.click, self.on_pick, None, self.chosen, trigger_mode="always_last")
         on(picked.success, self.on_show, self.chosen, shown, trigger_mode="always_last")
         ready = on(self.download.click, self.on_download, self.chosen, self.ready)
