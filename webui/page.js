@@ -74,6 +74,15 @@
       section.classList.toggle('is-left-out', fields.every((e) => e.classList.contains('is-left-out')));
     });
   };
+  // what changes many times a second is read out only where its meaning changes (messages.py)
+  const region = document.createElement('div');
+  region.setAttribute('role', 'status');
+  region.className = 'read-out';
+  document.body.append(region);
+  const readOut = () => {
+    const said = [...document.querySelectorAll('[data-said]')].filter((e) => e.offsetParent).map((e) => e.dataset.said).join('; ');
+    if (region.textContent !== said) region.textContent = said;
+  };
   // a reload restores the open tab, and leaving the page with unsaved captions asks first
   const tabs = () => [...(document.querySelector('#tabs [role="tablist"]')?.querySelectorAll('[role="tab"]') || [])];
   const name = (e) => e.textContent.trim();
@@ -124,6 +133,18 @@
     target.dispatchEvent(new Event('change', { bubbles: true }));
     window.sdLoraFolder = entries.length === 1 && entries[0].isDirectory ? entries[0].name : '';
   }, true);
+  // Ctrl+Enter draws and Esc stops, on the tab that is open
+  const seen = (ids) => ids.map((id) => document.getElementById(id)).find((e) => e?.offsetParent);
+  const draws = ['preview-generate', 'compare-draw', 'mix-generate'], stops = ['preview-stop', 'compare-run-stop', 'mix-stop'];
+  document.addEventListener('keydown', (event) => {
+    const inRun = event.target.closest('[id^="compare-run"]');
+    if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) {
+      const button = seen(inRun ? ['compare-run-generate'] : draws);
+      if (button) { event.preventDefault(); button.click(); }
+    } else if (event.key === 'Escape' && event.target.getAttribute('aria-expanded') !== 'true' && !document.fullscreenElement) {
+      seen(stops)?.click();
+    }
+  }, true);
   document.addEventListener('change', (event) => {
     if (event.target.type === 'file') window.sdLoraFolder = event.target.files[0]?.webkitRelativePath.split('/').slice(0, -1)[0] || '';
   }, true);
@@ -149,7 +170,7 @@
     if (window.sdLoraTyped || document.querySelector('.drafts')?.textContent.trim()) event.preventDefault();
   });
   let waiting = false;
-  const tend = () => { addNames(); mark(); showStep(); shorten(); };
+  const tend = () => { addNames(); mark(); showStep(); shorten(); readOut(); };
   tend();
   new MutationObserver(() => {
     if (waiting) return;

@@ -6,13 +6,18 @@ import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sd_lora.commands.demo import write_pictures
 from sd_lora.errors import ConfigError
 from sd_lora.preview.job import MixedAdapter
 from sd_lora.preview.prompts import plain_name
-from sd_lora.preview.service import PreviewService
 from sd_lora.runs.state import list_runs, run_status, trained_folder
+
+from .installing import Program
+
+if TYPE_CHECKING:
+    from sd_lora.preview.service import PreviewService
 
 #: folders of a run in which no adapters are listed: copies, and what only training reads
 _SKIPPED = {"diffusers", "checkpoints", "cache", "samples"}
@@ -32,6 +37,8 @@ class Site:
     base: str = "tiny"
     #: more folders of adapters
     libraries: tuple[Path, ...] = ()
+    #: folders of other programs, into which adapters can be copied
+    programs: tuple[Program, ...] = ()
     #: the captioning model that drafts captions; empty: none
     captioner: str = ""
     #: other base models that the page can change to, and what does that

@@ -28,13 +28,14 @@ def train(
     trigger: Trigger = "",
     out: Annotated[Optional[Path], typer.Option(help="The run folder to create.", show_default="runs/FOLDER")] = None,  # noqa: UP045
     init: Annotated[str, typer.Option(metavar="ADAPTER", help="An adapter to train further.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print what happens as lines of JSON.")] = False,
 ) -> None:
     """Train a style adapter on a folder of captioned images.
 
     To see every setting with its default and what it means: sd-lora presets show tiny-style --all
     """
     given = {"model.base": base, "data.trigger": trigger, "output.folder": str(out or ""), "lora.init": init}
-    _train(images_config(folder, preset, given, overrides))
+    _train(images_config(folder, preset, given, overrides), as_json=as_json)
 
 
 def resume(
@@ -117,9 +118,9 @@ def _beyond(setting: str, reached: int) -> str:
     return setting
 
 
-def _train(config: RunConfig, *, resumed: bool = False, finish: bool = False) -> None:
+def _train(config: RunConfig, *, resumed: bool = False, finish: bool = False, as_json: bool = False) -> None:
     quiet_libraries()
-    from sd_lora.commands.progress import TrainingProgress
+    from sd_lora.commands.progress import JsonProgress, TrainingProgress
     from sd_lora.runs.stage import Stage
     from sd_lora.training.preparation import prepare
     from sd_lora.training.run import run_training
@@ -134,13 +135,20 @@ def _train(config: RunConfig, *, resumed: bool = False, finish: bool = False) ->
             stage.count("looking at picture", done, total)
 
         run = prepare(config, on_look=looking, resumed=resumed)
-    print_plan(run)
+    events = JsonProgress() if as_json else None
+    if events:
+        events.say("plan", folder=str(run.path), **plan_of(run))
+    else:
+        print_plan(run)
     if where := resuming(run, finish=finish):
         typer.echo(where)
     for note in run.notes:
-        typer.echo(f"warning: {note}", err=True)
+        if events:
+            events.note(note)
+        else:
+            typer.echo(f"warning: {note}", err=True)
     try:
-        with TrainingProgress(run.path / "log.jsonl") as progress, StopSignals(progress.stopping) as signals:
+        with events or TrainingProgress(run.path / "log.jsonl") as progress, StopSignals(progress.stopping) as signals:
 
             def encoding(done: int, total: int) -> None:
                 progress.encoding(done, total)
@@ -165,4 +173,7 @@ def _train(config: RunConfig, *, resumed: bool = False, finish: bool = False) ->
             again = shlex.join(["sd-lora", "resume", str(run.path)])
             typer.echo(f"stopped without saving the last steps; resume with: {again}", err=True)
         raise
-    print_run(run.path, run.config)
+    if events:
+        events.say("finished", folder=str(run.path), adapter=str(run.path / "adapter.safetensors"))
+    else:
+        print_run(run.path, run.config)

@@ -21,7 +21,10 @@ from sd_lora.models.checkpoint.vae import check_vae, load_vae
 from sd_lora.models.device import choose_device, choose_dtype
 from sd_lora.models.families import FAMILIES, ModelFamily, family_of_checkpoint, family_of_class
 from sd_lora.models.quantize import check_quantize, quantize
+from sd_lora.models.quiet import quiet_libraries
 from sd_lora.models.sources import BaseSource, base_place, weight_files
+
+quiet_libraries()  # diffusers and transformers are imported by what is called here
 
 #: gives the component of that name its weights
 Fill = Callable[[str], None]

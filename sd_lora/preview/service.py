@@ -25,6 +25,7 @@ from sd_lora.adapters.fit import base_name, modules_of
 from sd_lora.config.schema import ModelConfig
 from sd_lora.errors import AdapterError, SdLoraError
 from sd_lora.models.opening import OpenBase, open_base
+from sd_lora.models.schedulers import SCHEDULERS
 from sd_lora.preview.caches import AdapterCache, PictureCache
 from sd_lora.preview.events import (
     PreviewBusy,
@@ -165,7 +166,8 @@ class PreviewService:
         were drawn, from a PreviewCell; by default, of the files as they are now."""
         job = self._sized(job)
         hashes = self._hashes(job) if hashes is None else hashes
-        facts = {"base": self.base, "scheduler": self.scheduler, "sha256": {str(p): h for p, h in hashes.items()}}
+        scheduler = SCHEDULERS.get(job.scheduler, self.scheduler)
+        facts = {"base": self.base, "scheduler": scheduler, "sha256": {str(p): h for p, h in hashes.items()}}
         if row is None:
             return sheet_recipe(job, facts)
         return recipe_of(job, job.rows[row], job.columns[column], facts)
@@ -308,7 +310,7 @@ class PreviewService:
         if self._threads is not None:
             torch.set_num_threads(min(self._most_threads, self._threads()))
         job, columns = ticket.job.of(row), [same[0] for same in missing.values()]
-        strokes = Strokes(job.width, job.height, job.steps, job.guidance, job.seed)
+        strokes = Strokes(job.width, job.height, job.steps, job.guidance, job.seed, job.scheduler)
         words = Words(row.prompt, job.negative if job.guidance > 1 else "")
 
         def on_step(first: int, step: int, latents: Tensor) -> None:

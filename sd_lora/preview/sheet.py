@@ -30,10 +30,19 @@ class PreviewGrid:
         """The labelled sheet: strengths above the columns, prompts beside the rows."""
         return draw_sheet(self.images, [f"strength {s:g}" for s in self.strengths], self.prompts)
 
+    def _repr_png_(self) -> bytes:
+        """The sheet, as a notebook shows the grid."""
+        return png_bytes(self.sheet(), self.recipe)
+
+    def __repr__(self) -> str:
+        """``PreviewGrid(2 prompts × strengths 0, 0.5, 1)``."""
+        prompts = f"{len(self.prompts)} prompt{'' if len(self.prompts) == 1 else 's'}"
+        return f"PreviewGrid({prompts} × strengths {', '.join(f'{s:g}' for s in self.strengths)})"
+
     def save(self, path: str | Path) -> Path:
         """Write the sheet as a PNG that carries its recipe in the text chunk ``sd_lora`` (JSON)."""
         path = Path(path)
-        write_atomically(path, png_bytes(self.sheet(), self.recipe))
+        write_atomically(path, self._repr_png_())
         return path
 
 

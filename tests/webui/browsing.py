@@ -140,9 +140,9 @@ class Tab:
 
         expect(self.page.locator(f"#{field}")).to_contain_text(text, timeout=PATIENCE)
 
-    def cell(self, text: str) -> Any:
-        """A cell of the table of adapters; the hidden row that measures the columns has its text too."""
-        return self.page.locator("#adapters-table span.text", has_text=text).last
+    def card(self, text: str) -> Any:
+        """A card of the list of LoRAs."""
+        return self.page.locator("#adapters-cards button", has_text=text).first
 
     def holds(self, field: str, value: str) -> None:
         from playwright.sync_api import expect
