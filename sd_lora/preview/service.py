@@ -6,25 +6,23 @@ and read events about them.
 
 from __future__ import annotations
 
-import copy
 import queue
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Self
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from sd_lora.adapters.adapter import Adapter
 from sd_lora.adapters.fit import base_name, modules_of
 from sd_lora.config.schema import ModelConfig
 from sd_lora.errors import AdapterError, SdLoraError
-from sd_lora.models.opening import OpenBase, open_base
+from sd_lora.models.opening import open_base
 from sd_lora.models.schedulers import SCHEDULERS
 from sd_lora.preview.caches import AdapterCache, PictureCache
 from sd_lora.preview.events import (
@@ -37,13 +35,12 @@ from sd_lora.preview.events import (
 )
 from sd_lora.preview.job import PreviewJob, PreviewLimits, PreviewRow
 from sd_lora.preview.painter import Painter, Strokes, Words
+from sd_lora.preview.reading import BaseReader
 from sd_lora.preview.recipe import recipe_of, sheet_recipe
 from sd_lora.preview.sheet import PreviewGrid
 from sd_lora.preview.ticket import Ticket, check_each_once
 
 _TICK = 0.2
-#: weights of a denoiser that is small
-_SMALL = 5e7
 
 
 class PreviewService:
@@ -76,10 +73,8 @@ class PreviewService:
         self.most_steps = int(pipe.scheduler.config.num_train_timesteps)
         self._pipe, self._modules = pipe, modules_of(pipe)
         self._adapters, self._pictures = AdapterCache(), PictureCache(self.limits.kept)
-        # A tokenizer remembers how it was last asked to cut, so the pipeline's are for the drawing thread alone.
-        parts = {n: p if isinstance(p, nn.Module) else copy.deepcopy(p) for n, p in pipe.components.items()}
-        self._counted = SimpleNamespace(**parts)
-        self._counting = threading.Lock()
+        #: what other threads may read of the base model meanwhile
+        self.reader = BaseReader(pipe, family)
         self._waiting: list[Ticket] = []
         self._changed = threading.Condition()
         self._closed = False
@@ -111,28 +106,6 @@ class PreviewService:
         except AdapterError as error:
             return str(error)
         return "; ".join(problems)
-
-    def token_count(self, text: str) -> tuple[int, int]:
-        """How many tokens `text` has, ends included, in the tokenizer that needs the most, and how many are read; waits
-        for no drawing."""
-        family = self._painter.family
-        with self._counting:
-            return family.token_counts(self._counted, [text])[0], family.token_limit(self._counted)
-
-    @property
-    def is_small(self) -> bool:
-        """Whether the base model is so small that loading it once more takes seconds on any machine."""
-        denoiser = getattr(self._pipe, self._painter.family.denoiser)
-        return sum(parameter.numel() for parameter in denoiser.parameters()) < _SMALL
-
-    def reading_base(self) -> OpenBase:
-        """The base model for a thread that only reads its sizes and texts: with tokenizers of its own, while the models
-        stay those that draw."""
-        with self._counting:
-            parts = {n: p if isinstance(p, nn.Module) else copy.deepcopy(p) for n, p in vars(self._counted).items()}
-        device = getattr(self._pipe, self._painter.family.denoiser).device
-        scale = {"vae_scale_factor": self._pipe.vae_scale_factor}
-        return OpenBase(SimpleNamespace(**parts | scale), self._painter.family, device, self._pipe.dtype)
 
     def draw(
         self, job: PreviewJob, stopped: threading.Event | None = None, *, sketched: bool = True

@@ -43,7 +43,7 @@ PLACES = [
 def site(tmp_path: Path) -> Site:
     for folder in ("runs", "data/photos", "data/more", "work"):
         (tmp_path / folder).mkdir(parents=True)
-    service = cast(PreviewService, SimpleNamespace(base="tiny", reading_base=lambda: None))
+    service = cast(PreviewService, SimpleNamespace(base="tiny", reader=SimpleNamespace(open_base=lambda: None)))
     return Site(service, tmp_path / "runs", tmp_path / "data", tmp_path / "work", "tiny")
 
 

@@ -290,7 +290,7 @@ class Captions:
             return ""
         word = (trigger or "").strip()
         lines = [line for line in (text or "")[:_MOST_CAPTION].splitlines() if line.strip()][:_MOST_LINES]
-        counts = [self.site.service.token_count(triggered(line, word)) for line in lines]
+        counts = [self.site.service.reader.token_count(triggered(line, word)) for line in lines]
         return report.tokens_html(counts, is_saved=desk.bases.get(name, text) == text)
 
 

@@ -48,7 +48,7 @@ class Checker:
             yield event
         if check is None or check.plan is None or check.plan.seconds is not None:
             return
-        if (timed or self._site.service.is_small) and self._timing.acquire(blocking=False):
+        if (timed or self._site.service.reader.is_small) and self._timing.acquire(blocking=False):
             try:
                 yield check_folder(self._config(folder, trigger), thumbnails=True, looks=self._looks_of(folder))
             finally:
@@ -56,7 +56,7 @@ class Checker:
 
     def quick(self, folder: Path, trigger: str, watch: Any = None) -> Check:
         """The check with the base model that is open; the time of a run only if it is known. SdLoraError."""
-        options: Any = {"watch": watch, "base": self._site.service.reading_base(), "looks": self._looks_of(folder)}
+        options: Any = {"watch": watch, "base": self._site.service.reader.open_base(), "looks": self._looks_of(folder)}
         return check_folder(self._config(folder, trigger), thumbnails=True, **options)
 
     def _config(self, folder: Path, trigger: str) -> RunConfig:

@@ -329,7 +329,9 @@ class _Tab:
             made, check = self.checks.get(key, (0.0, None))
             is_old = time.monotonic() - made > _FRESH
             if again or is_old or check is None or _is_refused(check):
-                check = check_folder(config) if again else check_folder(config, base=self.site.service.reading_base())
+                check = (
+                    check_folder(config) if again else check_folder(config, base=self.site.service.reader.open_base())
+                )
                 self.checks = {key: (time.monotonic(), check)}
             return check
 

@@ -19,7 +19,8 @@ from sd_lora.data.folders.listing import list_folder
 
 
 def fake_service() -> Any:
-    return SimpleNamespace(token_count=count, base="tiny", is_small=False, reading_base=lambda: None)
+    reader = SimpleNamespace(token_count=count, is_small=False, open_base=lambda: None)
+    return SimpleNamespace(base="tiny", reader=reader)
 
 
 @pytest.fixture

@@ -80,7 +80,8 @@ def test_a_real_check_is_shown_with_text_from_files_as_text(tab: Any, site: Site
 
 def with_tiny(service: Any) -> Any:
     """The service, with the embedded base model to read captions with."""
-    return SimpleNamespace(**vars(service) | {"reading_base": lambda: open_base(ModelConfig())})
+    reader = SimpleNamespace(**vars(service.reader) | {"open_base": lambda: open_base(ModelConfig())})
+    return SimpleNamespace(**vars(service) | {"reader": reader})
 
 
 def test_other_text_from_files_is_escaped_too() -> None:
@@ -124,9 +125,9 @@ def test_the_service_counts_as_training_does() -> None:
     service = PreviewService(pipe)
     try:
         texts = ["", "a red house", "漢字 😀 " * 40]
-        assert [service.token_count(text)[0] for text in texts] == family.token_counts(pipe, texts)
-        assert service.token_count("")[1] == family.token_limit(pipe)
-        assert service._counted.tokenizer is not pipe.tokenizer  # that one is the drawing thread's
+        assert [service.reader.token_count(text)[0] for text in texts] == family.token_counts(pipe, texts)
+        assert service.reader.token_count("")[1] == family.token_limit(pipe)
+        assert service.reader.open_base().pipe.tokenizer is not pipe.tokenizer  # that one is the drawing thread's
     finally:
         service.close()
 
