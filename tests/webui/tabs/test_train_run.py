@@ -178,5 +178,5 @@ def test_one_checkpoint_is_marked_as_the_one_that_is_used(grid: CheckpointGrid, 
 def test_a_run_without_checkpoints_says_so(grid: CheckpointGrid, run: Path) -> None:
     for file in run.rglob("*.safetensors"):
         file.unlink()
-    with pytest.raises(ConfigError, match="has no adapter yet"):
+    with pytest.raises(ConfigError, match="has no LoRA yet"):
         grid.job(run)
