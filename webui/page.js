@@ -140,7 +140,7 @@
     const inRun = event.target.closest('[id^="compare-run"]');
     if (event.key === 'Enter' && (event.ctrlKey || event.metaKey)) {
       const button = seen(inRun ? ['compare-run-generate'] : draws);
-      if (button) { event.preventDefault(); button.click(); }
+      if (button) { event.preventDefault(); event.stopPropagation(); button.click(); }  // else a checkbox is turned
     } else if (event.key === 'Escape' && event.target.getAttribute('aria-expanded') !== 'true' && !document.fullscreenElement) {
       seen(stops)?.click();
     }

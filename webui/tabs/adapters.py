@@ -79,7 +79,7 @@ class _Tab:
                 for number, program in enumerate(self.site.programs)
             ]
         self.copied = html_field("adapters-copied")
-        self.ready = gr.File(file_count="multiple", visible="hidden", elem_id="adapters-ready")
+        self.ready = gr.File(file_count="multiple", elem_classes="unseen", elem_id="adapters-ready")
 
     def conversion(self) -> None:
         types = [(name or "unchanged", name) for name in CHOICES["type"]]

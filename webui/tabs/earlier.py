@@ -42,7 +42,7 @@ class Earlier:
                 self.pin = gr.Button("Pin it", size="sm", elem_id="preview-pin", min_width=120)
                 self.save = gr.Button("Save all as .zip", size="sm", elem_id="preview-zip", min_width=120)
         self.drawn, self.chosen = gr.State([]), gr.State("")
-        self.ready = gr.File(file_count="multiple", visible="hidden", elem_id="preview-zip-file")
+        self.ready = gr.File(file_count="multiple", elem_classes="unseen", elem_id="preview-zip-file")
 
     def wire(self, load: Callable[[bytes], tuple[Any, ...]], fields: Sequence[Any]) -> None:
         """Connect the buttons; `load` gives the updates of `fields` from the content of a picture."""
