@@ -87,6 +87,8 @@ def theme() -> gr.themes.Base:
         input_border_width="1px",  # edges of fields: a contrast of at least 3 to 1
         input_border_color="*neutral_500",
         input_border_color_dark="*neutral_400",
+        checkbox_label_background_fill_selected="*primary_700",
+        checkbox_label_background_fill_selected_dark="*primary_700",
         button_primary_background_fill="*primary_700",
         button_primary_background_fill_hover="*primary_800",
         button_primary_background_fill_dark="*primary_700",

@@ -14,6 +14,7 @@ from sd_lora.errors import ConfigError, SdLoraError
 from .. import cards, components
 from ..adapter_files import CHOICES, bundle, converted, line_to_type, picture
 from ..browser_state import page_of, tab_selected
+from ..cached_files import picture_file
 from ..choices import newest_first
 from ..components import html_field, on
 from ..installing import Program, install
@@ -134,7 +135,9 @@ class _Tab:
             return
         path = self._chosen(identity)
         summary, name = read_summary(path), self.site.name_of(path)
-        rest = (picture(summary), line_to_type(self.site, path), self._hashes(path, summary), _facts(summary),
+        image = picture(summary)  # as a file that is there once: Gradio writes one anew while browsers read it
+        file = picture_file(self.site.work, image, {}) if image else None
+        rest = (file, line_to_type(self.site, path), self._hashes(path, summary), _facts(summary),
                 gr.update(visible=False), "")  # fmt: skip
         yield gr.update(visible=True), _description(name, summary, "Checking whether it fits …"), *rest
         why, base = local(self.site.service.misfit(path), path), self.site.service.base
