@@ -73,7 +73,7 @@ def refused(cli: Cli, tmp_path: Path) -> Refused:
         *notes, error = answer.err.splitlines()
         assert answer.code == 2, answer
         assert error.startswith("error: "), answer.err
-        assert all(line.startswith("note: ") for line in notes), answer.err
+        assert all(line.startswith(("note: ", "warning: ")) for line in notes), answer.err
         assert "Traceback" not in answer.out
         assert listing(tmp_path) == before
         return error
