@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,9 @@ RUNS = {
     "caption": ("BARE --model CAPTIONER --device cpu", "wrote 3 captions"),
     "preview": ("ADAPTER --prompt zwq --base BASE --out SHEET.png preview.inference_steps=1", "wrote SHEET.png"),
     "webui": ("--base BASE --runs RUNS --port 0", "page of BASE"),
+    "evaluate": ("ADAPTER --base BASE --references STYLE --steps 1 --guidance 1", "4 references (STYLE)"),
+    "select": ("CHOSEN --references STYLE --strengths 1", "chosen: step 1 at 1"),
+    "calibrate": ("--base BASE --pictures 48 --steps 1 --guidance 1", "BASE is calibrated by 48 of its pictures"),
     "inspect": ("ADAPTER", "zwq"),
     "verify": ("ADAPTER --base BASE", "loads completely"),
     "convert": ("ADAPTER --layout diffusers --out NEW.safetensors", "rank 2, diffusers keys"),
@@ -68,6 +72,9 @@ def stage(tmp_path_factory: pytest.TempPathFactory, random_sd_folder: Path) -> P
         (folder / "BASE").symlink_to(random_sd_folder)
         invoke("train", f"PHOTOS --base BASE --trigger zwq --out RUN optimizer.learning_rate=0.1 {QUICK}")
         (folder / "ADAPTER").symlink_to("RUN/adapter.safetensors")
+        shutil.copytree(folder / "RUN", folder / "CHOSEN")
+        write_images(folder / "STYLE", 4)
+        invoke("calibrate", RUNS["calibrate"][0])
         invoke("fuse", "ADAPTER --base BASE --out TUNED --dtype float32")
     return folder
 

@@ -175,6 +175,7 @@ def test_previews_are_drawn_from_its_noise(adapter: Adapter, pipe: Any) -> None:
     assert base.tobytes() != styled.tobytes()
 
 
+@pytest.mark.slow
 def test_it_is_trained_validated_and_resumed(folder: Path, captioned: Any, tmp_path: Path) -> None:
     config = sd_lora.load_config(
         "style", f"model.base={folder}", "model.device=cpu", f"data.folder={captioned('held', count=6)}",

@@ -193,6 +193,7 @@ def test_where_nothing_passes_the_run_is_the_plain_one(
     assert body_of(out / "adapter.safetensors") == body_of(plain / "adapter.safetensors")
 
 
+@pytest.mark.slow
 def test_a_compiled_model_with_a_wrong_sign_is_not_used_and_named(
     random_sd_folder: Path, images: Path, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
