@@ -137,6 +137,7 @@ def test_the_walk_with_the_keyboard_alone(chromium: Any, home: Path, pictures: P
         press("ArrowRight")
         press("ArrowLeft")
         press("ArrowLeft")
+        until(lambda: tab.page.locator("#train-steps :is(input, textarea)").first.input_value() == "160", 30)
         reach(tab, "#train-start")
         press("Enter")
         tab.says("train-progress", "starting")
@@ -278,7 +279,7 @@ def test_pictures_are_dropped_on_the_page_and_on_the_gallery(chromium: Any, home
         tab.pictures("dataset-gallery", 3)
         (folder,) = [path for path in (home / "data").iterdir() if not path.name.startswith(".")]
         assert folder.name.startswith("pictures 20")
-        tab.page.locator("#dataset-more button.label-wrap").click()
+        tab.page.wait_for_selector("#dataset-name :is(textarea, input)")  # where pictures are added, which a drop opens
         tab.fill("dataset-name", "washes")
         tab.page.click("#dataset-rename")
         tab.holds("dataset-choice", "washes")

@@ -154,7 +154,9 @@ class _Tab:
             on(event, self.on_opened, self.dataset, trigger)
         of_dataset = [trigger, self.name, self.length, steps]
         on(self.dataset.input, self.on_dataset, [self.dataset, self.preset, self.length, self.name], of_dataset)
-        on(self.length.input, self.on_length, [self.length, self.preset, self.dataset], steps)
+        # the answer to the last choice counts, also where several are made before the first is answered
+        chosen_with = [self.length, self.preset, self.dataset]
+        on(self.length.input, self.on_length, chosen_with, steps, trigger_mode="always_last")
         on(trigger.blur, self.on_trigger, [self.dataset, trigger])
         on(self.preset.input, self.on_preset, [self.preset, self.length, self.dataset, *filled], [*filled, self.length])
         idle = [self.fields[place] for place in TRIED]
