@@ -73,7 +73,7 @@ def test_a_style_is_trained_stopped_resumed_and_drawn_at_three_strengths(tab: Ta
     tab.fill("train-name", "fresh")
     tab.fill("train-trigger", "zwq")
     tab.fill("train-steps", "40")
-    tab.fill("train-batch-size", "6")  # so slow that it is stopped before its end
+    tab.fill("train-batch-size", "18")  # so slow that it is stopped before its end
     tab.page.click("#train-check")
     tab.says("train-findings", re.compile("40 steps|exposures"))
     tab.shoot("train-checked")
