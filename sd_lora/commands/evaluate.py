@@ -102,10 +102,13 @@ def calibrate(
 
     if pictures < LEAST_PICTURES:
         raise ConfigError(f"--pictures {pictures} is too few; {LEAST_PICTURES} or more are needed")
-    texts = content_prompts(prompts)[:pictures] if prompts else crossed_prompts(pictures, base)
+    try:
+        texts = content_prompts(prompts)[:pictures] if prompts else crossed_prompts(pictures, base)
+    except ValueError as error:
+        raise ConfigError(f"--pictures is {pictures}, but {error}; name a file of as many with --prompts") from error
     if len(texts) < pictures:
         raise ConfigError(
-            f"--prompts {prompts} holds {len(texts)} different prompts, and {pictures} pictures are asked for"
+            f"{prompts or base} has {len(texts)} different prompts, and --pictures is {pictures}; lower it"
         )
     pipe, _ = load_base(base)
     drawn = {"inference_steps": steps, "guidance": guidance, "seed": 1, "prompts": prompts or "built in"}
@@ -125,17 +128,17 @@ def _materials(
     """What is measured against, and where it is from."""
     from sd_lora.evaluation.energy import LEAST_REFERENCES
     from sd_lora.evaluation.evaluator import Materials
-    from sd_lora.evaluation.materials import bank_in, content_prompts, pictures_in, trained_by
+    from sd_lora.evaluation.materials import bank_in, content_prompts, pictures_in, run_folder, trained_by
     from sd_lora.evaluation.prompts import crossed_prompts
 
-    run = trained_by(adapters[0]) if len({path.absolute().parent for path in adapters}) == 1 else None
+    run = trained_by(adapters[0]) if len({run_folder(path) for path in adapters}) == 1 else None
     folder, copied = folders["references"], folders["trained"]
     if folder is not None:
         pictures, source = pictures_in(folder, "--references"), str(folder)
     elif run is None:
         raise ConfigError(
-            f"there is nothing to measure {adapters[0]} against: it is in no run folder whose images can be read; "
-            "name a folder of pictures in its style with --references"
+            f"there is nothing to measure {adapters[0]} against: it is not in one run folder whose images can be "
+            "read; name a folder of pictures in its style with --references"
         )
     elif len(run.held) >= LEAST_REFERENCES:
         pictures, source = list(run.held), "held out by the run"

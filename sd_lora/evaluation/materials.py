@@ -10,7 +10,7 @@ from typing import Any, cast
 from PIL import Image
 
 from sd_lora.config.reading import read_config
-from sd_lora.config.schema import DataConfig, RunConfig
+from sd_lora.config.schema import DataConfig
 from sd_lora.data.dialects.prompts import prompts_in
 from sd_lora.data.folders.entries import Entry
 from sd_lora.data.folders.listing import list_folder
@@ -59,10 +59,11 @@ def bank_in(folder: str | Path) -> dict[str, list[Image.Image]]:
 
 def trained_by(adapter: Path) -> Trained | None:
     """What the run in whose folder `adapter` is was trained on; None if it is in none, or its images are gone."""
-    config = run_config(adapter)
-    if config is None:
+    folder = run_folder(adapter)
+    if folder is None:
         return None
     try:
+        config = read_config(folder / "config.toml")
         entries = [entry for entry in list_folder(config.data).entries if not entry.prior]
         # entries have what examples are divided by
         rest, held = hold_out(cast(Any, entries), config.training.hold_out, config.training.seed)
@@ -72,12 +73,10 @@ def trained_by(adapter: Path) -> Trained | None:
         return None
 
 
-def run_config(adapter: Path) -> RunConfig | None:
-    """The config of the run in whose folder `adapter` is; None if it is in none."""
-    for folder in adapter.absolute().parents[:2]:
-        if (folder / "config.toml").is_file():
-            return read_config(folder / "config.toml")
-    return None
+def run_folder(adapter: Path) -> Path | None:
+    """The folder of the run that `adapter`, a file or the folder itself, is in; None if it is in none."""
+    places = (adapter.absolute(), *adapter.absolute().parents[:2])
+    return next((folder for folder in places if (folder / "config.toml").is_file()), None)
 
 
 def content_prompts(file: str) -> list[str]:

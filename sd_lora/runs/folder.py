@@ -37,6 +37,7 @@ class RunFolder:
         self.config, self.log, self.loss_curve = path / "config.toml", path / "log.jsonl", path / "loss.png"
         #: the last step's adapter, where another checkpoint or strength was chosen for ``adapter.safetensors``
         self.unselected = path / "adapter-last.safetensors"
+        self.selection, self.report = path / "selection.json", path / "report.html"
         self._init, self._validation_log = path / "init.safetensors", path / "validation.jsonl"
         self._reports: list[StepReport] = []
         self._validations: list[ValidationReport] = []
@@ -99,9 +100,17 @@ class RunFolder:
         return adapters | ({reached: self.last} if (reached := self.reached) is not None else {})
 
     def reopen(self) -> None:
-        """Let a run that was finished before its last step be resumed."""
+        """Let a run that was finished before its last step be resumed, with the adapter of the step it reached."""
         with storing(self._card):
             remove(self._card)
+            self.take_back()
+
+    def take_back(self) -> None:
+        """Make the last step's adapter the run's again, where another was chosen."""
+        if self.unselected.is_file():
+            self.unselected.replace(self.adapter)
+        remove(self.selection)
+        remove(self.report)
 
     @property
     def kept_init(self) -> Path | None:

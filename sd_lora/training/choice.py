@@ -31,14 +31,13 @@ from sd_lora.models.opening import open_base
 from sd_lora.runs.folder import RunFolder, read_reports
 from sd_lora.runs.lock import RunLock
 from sd_lora.runs.reports import StepReport
-from sd_lora.storage.atomic import remove, storing, write_atomically
+from sd_lora.storage.atomic import storing, write_atomically
 from sd_lora.training.sidecars import export_diffusers, write_sidecars
 
 #: of the time that the training took, what choosing may take
 SHARE = 1 / 3
 STRENGTHS = (1.0, 0.8, 1.2, 0.6)
 _PROMPTS = 32
-_RECORD, _REPORT = "selection.json", "report.html"
 
 
 @dataclass(frozen=True)
@@ -98,9 +97,7 @@ def undo(run: str | Path) -> Path:
         )
     with RunLock(folder.path):
         with storing(folder.adapter):
-            folder.unselected.replace(folder.adapter)
-            remove(folder.path / _RECORD)
-            remove(folder.path / _REPORT)
+            folder.take_back()
         _write_beside(folder, config, Adapter.load(folder.adapter))
     return folder.adapter
 
@@ -160,11 +157,11 @@ def _write(
     chosen = Adapter(adapter.weights, {**adapter.metadata, **named}, adapter.label)
     chosen.metadata["sdlora.selection"] = json.dumps(record, separators=(",", ":"))
     chosen.save(folder.adapter, dtype=config.output.dtype)
-    write_atomically(folder.path / _RECORD, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
+    write_atomically(folder.selection, (json.dumps(record, indent=2, ensure_ascii=False) + "\n").encode())
     written = Adapter.load(folder.adapter)
     _write_beside(folder, config, written)
     charts = [folder.loss_curve, folder.path / "validation.png"]
-    write_report(folder.path / _REPORT, selection, trained, _facts(folder, config, written), charts)
+    write_report(folder.report, selection, trained, _facts(folder, config, written), charts)
 
 
 def _facts(folder: RunFolder, config: RunConfig, adapter: Adapter) -> dict[str, Any]:

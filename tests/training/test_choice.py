@@ -66,6 +66,7 @@ def test_the_choice_becomes_the_adapter_and_can_be_taken_back(run: Path) -> None
     assert chosen.metadata["ss_output_name"] == sd_lora.Adapter.load(folder.unselected).metadata["ss_output_name"]
     if cell != Cell(7, 1.0):
         assert body_of(export) != exported
+    assert folder.last == folder.unselected
     assert undo(run) == folder.adapter
     assert folder.adapter.read_bytes() == before
     assert body_of(export) == exported
@@ -100,3 +101,13 @@ def test_images_that_are_gone_need_references(run: Path, tmp_path: Path) -> None
     with pytest.raises(ConfigError, match=r"cannot be read any more .* --references"):
         select(run, LONG)
     assert select(run, replace(LONG, references=str(tmp_path / "moved"))).choice.cell.step in (4, 7)
+
+
+@pytest.mark.slow
+def test_a_run_that_is_resumed_goes_on_from_its_last_step(run: Path) -> None:
+    """What was chosen is no longer the run's: else its length would be read from the old last step for ever."""
+    before = (run / "adapter.safetensors").read_bytes()
+    select(run, LONG)
+    RunFolder(run).reopen()
+    assert (run / "adapter.safetensors").read_bytes() == before
+    assert not any((run / name).exists() for name in ("adapter-last.safetensors", "selection.json", "report.html"))
