@@ -20,6 +20,7 @@ from sd_lora.data.exposures import Schedule
 from sd_lora.data.pictures.views import View
 from sd_lora.models.opening import ModelFamily, OpenBase, is_empty
 from sd_lora.models.quantize import is_quantized
+from sd_lora.models.recompute import Recomputed, recompute
 from sd_lora.storage.measured import keep_measured, measured, processor
 
 #: multiply-adds (weights × latent places × pictures) that a CPU is asked for in a probe; more is probed smaller
@@ -47,7 +48,7 @@ class Cost:
         return seconds, self.resident + self.activations, self.basis
 
 
-def cost_key(base: OpenBase, schedule: Schedule, *, checkpointing: bool = False, **more: Any) -> str:
+def cost_key(base: OpenBase, schedule: Schedule, *, recomputed: Recomputed = False, **more: Any) -> str:
     """What the cost of a step of a run with this `schedule` depends on, and `more` that JSON can hold, as a hash."""
     denoiser, device = getattr(base.pipe, base.family.denoiser), base.device
     config = {key: str(fact) for key, fact in getattr(denoiser, "config", {}).items() if not key.startswith("_")}
@@ -58,7 +59,7 @@ def cost_key(base: OpenBase, schedule: Schedule, *, checkpointing: bool = False,
         "model": [type(denoiser).__name__, str(base.dtype), config],
         "sizes": sorted({view.size for image in schedule.images for views in image.views for view in views}),
         "batch": schedule.batch_size,
-        "checkpointing": checkpointing,
+        "recomputed": recomputed,
         **more,
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
@@ -87,7 +88,7 @@ def keep_seconds(key: str, seconds: float) -> None:
         keep_measured(_TOPIC, {key: {**known, "seconds": seconds, "basis": "the steps of an earlier run like this"}})
 
 
-def expect(base: OpenBase, schedule: Schedule, key: str, *, checkpointing: bool, timed: bool) -> Cost:
+def expect(base: OpenBase, schedule: Schedule, key: str, recomputed: Recomputed, *, timed: bool) -> Cost:
     """What a step will cost, from what is kept under `key` as far as possible.
 
     While the denoiser has no weights, its activations are counted without computing anything. Steps are only `timed`
@@ -96,21 +97,21 @@ def expect(base: OpenBase, schedule: Schedule, key: str, *, checkpointing: bool,
     family, pipe, cost = base.family, base.pipe, kept_cost(key, base)
     if cost is None and is_empty(getattr(pipe, family.denoiser)):
         largest, device = _largest(schedule), torch.device("meta")
-        count = _step(family, pipe, device, largest, schedule.batch_size, checkpointing=checkpointing)
+        count = _step(family, pipe, device, largest, schedule.batch_size, recomputed)
         cost = Cost(None, _resident(family, pipe, base.device), count, "the sizes of its tensors")
         keep_cost(key, cost)
     cheap = family.work(pipe, _largest(schedule).size) * schedule.batch_size <= _CHEAP
     if cost is None or (cost.seconds is None and (timed or cheap)):
         base.fill(family.denoiser)
-        timing = measure(family, pipe, base.device, schedule, checkpointing=checkpointing)
+        timing = measure(family, pipe, base.device, schedule, recomputed)
         cost = keep_cost(key, replace(cost, seconds=timing.seconds, basis=timing.basis) if cost else timing)
     return cost
 
 
 def measure(
-    family: ModelFamily, pipe: Any, device: torch.device, schedule: Schedule, *, checkpointing: bool = False
+    family: ModelFamily, pipe: Any, device: torch.device, schedule: Schedule, recomputed: Recomputed = False
 ) -> Cost:
-    """What a step of the base model costs on `device`, by timing one; with gradient `checkpointing` if that is set.
+    """What a step of the base model costs on `device`, by timing one that computes `recomputed` again.
 
     A base that is large for a CPU is tried on fewer pixels and one picture, and the figures scaled: a rough estimate.
     """
@@ -129,7 +130,7 @@ def measure(
     began, saved, seconds = time.perf_counter(), 0, list[float]()
     while not seconds or (len(seconds) < _TRIES and time.perf_counter() - began < _TRY_SECONDS):
         started = time.perf_counter()
-        saved = _step(family, pipe, device, probe, batch, checkpointing=checkpointing)
+        saved = _step(family, pipe, device, probe, batch, recomputed)
         seconds.append(time.perf_counter() - started)
     how = "a step of the base model, timed here"
     how += f" at {probe.size[0]} × {probe.size[1]} px and scaled by {scale:.0f}" if scale > 1 else ""
@@ -151,7 +152,7 @@ def _resident(family: ModelFamily, pipe: Any, device: torch.device) -> int:
     return int(here + sum(parameter.nbytes for part in missing for parameter in part.parameters()))
 
 
-def _step(family: ModelFamily, pipe: Any, device: torch.device, view: View, batch: int, *, checkpointing: bool) -> int:
+def _step(family: ModelFamily, pipe: Any, device: torch.device, view: View, batch: int, what: Recomputed) -> int:
     """One forward and, but for a denoiser without weights, backward pass, as in a step, without layers; the bytes that
     autograd kept for the latter."""
     denoiser, kept = getattr(pipe, family.denoiser), dict[int, Any]()
@@ -171,8 +172,7 @@ def _step(family: ModelFamily, pipe: Any, device: torch.device, view: View, batc
 
     noisy = torch.cat([family.noise(pipe, view.size, 0)] * batch).requires_grad_()
     timesteps = torch.zeros(batch, dtype=torch.long, device=device)
-    if checkpointing:
-        denoiser.enable_gradient_checkpointing()
+    recompute(denoiser, what)
     try:
         with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor), _FusedAttention():
             prediction = family.denoise(denoiser, noisy, timesteps, conditioning)
@@ -181,8 +181,7 @@ def _step(family: ModelFamily, pipe: Any, device: torch.device, view: View, batc
         if device.type != "meta":
             prediction.float().square().mean().backward()
     finally:
-        if checkpointing:
-            denoiser.disable_gradient_checkpointing()
+        recompute(denoiser, False)
     if device.type == "cuda":
         torch.cuda.synchronize()
     return saved

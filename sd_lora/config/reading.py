@@ -109,7 +109,7 @@ def _known(label: str, section: str, content: Mapping[str, Any], problems: list[
     for key, value in content.items():
         if key not in known:
             problems.append(f'{label}: unknown key "{section}.{key}"; {_suggest(section, key, list(types), value)}')
-        elif isinstance(value, bool) and known[key] not in ("bool", "bool | None"):
+        elif isinstance(value, bool) and known[key] not in ("bool", "bool | None", "Recompute"):
             problems.append(f"{label}: {section}.{key} cannot be true or false")
         elif unclear := _unclear(f"{section}.{key}", value):
             problems.append(unclear)
@@ -181,6 +181,7 @@ def _sentence(detail: Any) -> str:
     if detail["type"] == "string_unicode":
         return f"{place} has bytes that are not text: {detail['input']!r} was given"
     message = _PLAINLY.get(detail["type"]) or str(detail["msg"]).removeprefix("Input ").removeprefix("Value ")
+    message = message.replace("True or False", "true or false")
     from sd_lora.config.other_trainers.table import likely
 
     meant = likely(place, detail["input"])

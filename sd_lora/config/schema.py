@@ -23,11 +23,18 @@ def _listed(value: object) -> object:
     return [value] if isinstance(value, int | float) else value
 
 
+def _flag(value: object) -> object:
+    """``yes`` and ``true`` mean the same, wherever a word is possible besides."""
+    words = {**dict.fromkeys(("true", "yes", "on"), True), **dict.fromkeys(("false", "no", "off"), False)}
+    return words.get(value.lower(), value) if isinstance(value, str) else value
+
+
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
 Threads = Annotated[
     Annotated[int, Field(ge=1, le=1024)] | None, BeforeValidator(lambda value: None if value == "auto" else value)
 ]
+Recompute = Annotated[Literal["ff", True, False] | None, BeforeValidator(_flag)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Decay = Annotated[float, Field(ge=0, lt=1)]
 Text = Annotated[str, Field(pattern=r"\S")]
@@ -200,8 +207,9 @@ class TrainingConfig:
     threads: Threads = None
     """processor threads, as many again when a run is resumed, since the last bits depend on them; absent: the physical
     cores that nothing else of sd_lora uses"""
-    gradient_checkpointing: bool | None = None
-    """compute activations again in the backward pass instead of keeping them; absent: where memory is short"""
+    gradient_checkpointing: Recompute = None
+    """compute activations again in the backward pass instead of keeping them (ff: those of the feed-forward layers
+    only, which takes less time and saves less); absent: where memory is short, as little of it as fits"""
     fast: Literal["auto", "off"] = "auto"
     """compute the base model in faster ways where they give the same gradients on this machine; off: plainly"""
     compile: bool = False

@@ -129,7 +129,7 @@ class FastPath:
         which = {name: facts.get(name) for name in ("base", "text", "modules", "dtype")}
         names = [technique.name for technique in self._techniques]
         versions = [__version__, version("diffusers")]
-        everything = [self._place, versions, names, which, sizes, trainer.micro_batch, trainer.checkpointing]
+        everything = [self._place, versions, names, which, sizes, trainer.micro_batch, trainer.recomputed]
         return hashlib.sha256(json.dumps(everything, sort_keys=True).encode()).hexdigest()
 
 

@@ -20,11 +20,12 @@ from sd_lora.lora.layers import Layer
 from sd_lora.lora.norms import cap_norms
 from sd_lora.models.device import give_back, is_out_of_memory
 from sd_lora.models.opening import ModelFamily
+from sd_lora.models.recompute import Recomputed, leaner, recompute
 from sd_lora.runs.reports import StepReport
 from sd_lora.training.averages import Average
 from sd_lora.training.checkpoints import State
 from sd_lora.training.guards import Guards, check_finite, stopped
-from sd_lora.training.memory import checkpoint_activations, too_large, used_memory
+from sd_lora.training.memory import too_large, used_memory
 from sd_lora.training.optimizer_state import optimizer_state, restore_optimizer, settle
 from sd_lora.training.optimizers import ParameterGroup, make_optimizer, rate_share, set_rate
 from sd_lora.training.step import QUARTERS, Computation, Material
@@ -74,9 +75,8 @@ class Trainer:
         share = config.training.batch_size // accelerator.num_processes
         self._share = range(accelerator.process_index * share, (accelerator.process_index + 1) * share)
         self.micro_batch = min(config.training.micro_batch or share, share)
-        self.checkpointing = bool(config.training.gradient_checkpointing)
-        if self.checkpointing:
-            checkpoint_activations(denoiser)
+        self.recomputed: Recomputed = False
+        self._recompute(config.training.gradient_checkpointing or False)
         averages = config.training.average != "none"
         self.average = Average(trained.parameters, self.steps, config.training) if averages else None
 
@@ -119,7 +119,7 @@ class Trainer:
             check_finite(named, f"the {part} state", self.done, [])
         scaler = self._accelerator.scaler
         more = {"scaler": scaler.state_dict()} if scaler is not None else {}
-        lean = {"micro_batch": self.micro_batch, "checkpointing": self.checkpointing}
+        lean = {"micro_batch": self.micro_batch, "checkpointing": self.recomputed}
         return State(self.done, parts, {"optimizer": facts, "skipped": self._skipped, **lean, **more})
 
     @torch.no_grad()
@@ -142,9 +142,7 @@ class Trainer:
             self._accelerator.scaler.load_state_dict(state.facts["scaler"])
         self.done, self._skipped = state.step, state.facts["skipped"]
         self.micro_batch = min(self.micro_batch, state.facts["micro_batch"])
-        if state.facts["checkpointing"] and not self.checkpointing:
-            self.checkpointing = True
-            checkpoint_activations(self._denoiser)
+        self._recompute(leaner(self.recomputed, state.facts["checkpointing"]))
 
     @property
     def parameters(self) -> Mapping[str, nn.Parameter]:
@@ -183,9 +181,8 @@ class Trainer:
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            if (self.micro_batch == 1 and self.checkpointing) or accelerator.num_processes > 1:
-                device, lean = accelerator.device, self.checkpointing
-                raise too_large(device, step + 1, self.micro_batch, checkpointing=lean) from error
+            if (self.micro_batch == 1 and self.recomputed is True) or accelerator.num_processes > 1:
+                raise too_large(accelerator.device, step + 1, self.micro_batch, self.recomputed) from error
             return None
 
     def _compute_leanly(self, step: int) -> None:
@@ -196,8 +193,12 @@ class Trainer:
         )
         self._prepared.zero_grad(set_to_none=True)
         give_back(self._accelerator.device)
-        self.micro_batch, self.checkpointing = 1, True
-        checkpoint_activations(self._denoiser)
+        self.micro_batch = 1
+        self._recompute(True)
+
+    def _recompute(self, what: Recomputed) -> None:
+        self.recomputed = what
+        recompute(self._denoiser, what)
 
     def _update(self, step: int, loss: float, norm: float | None, names: Sequence[str]) -> None:
         """Move the weights by the gradients of `step`. TrainingStopped if `loss`, gradient or a weight is not finite.

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 import psutil
 import torch
-from torch import nn
 
 from sd_lora.check.cost import Cost
 from sd_lora.config.schema import TrainingConfig
 from sd_lora.errors import SdLoraError
 from sd_lora.models.device import free_memory
+from sd_lora.models.recompute import STEPS_DOWN, Recomputed, described
 
 #: the share of the available memory that a run may take
 _MOST = 0.85
@@ -38,15 +38,10 @@ def usable_memory(device: torch.device) -> int:
     return int(psutil.Process().memory_info().rss) + free_memory(device)
 
 
-def checkpoint_activations(denoiser: nn.Module) -> None:
-    """Have `denoiser` compute its activations again in the backward pass instead of keeping them."""
-    denoiser.enable_gradient_checkpointing()  # type: ignore[operator]  # of every diffusers model
-
-
-def too_large(device: torch.device, step: int, micro_batch: int, *, checkpointing: bool) -> OutOfMemory:
+def too_large(device: torch.device, step: int, micro_batch: int, recomputed: Recomputed) -> OutOfMemory:
     """The error for a step that did not fit with that `micro_batch`."""
     used, free = _gb(used_memory(device)), _gb(free_memory(device))
-    lean = micro_batch == 1 and checkpointing
+    lean = micro_batch == 1 and recomputed is True
     advice = (
         "lower data.resolution, choose model.dtype=bfloat16 or another device"
         if lean
@@ -54,7 +49,7 @@ def too_large(device: torch.device, step: int, micro_batch: int, *, checkpointin
     )
     return OutOfMemory(
         f"step {step} does not fit into the memory of {device.type}: {used} are used and {free} free, with "
-        f"{micro_batch} images at once and {'with' if checkpointing else 'without'} gradient checkpointing; {advice}"
+        f"{micro_batch} images at once and {described(recomputed)}; {advice}"
     )
 
 
@@ -64,32 +59,35 @@ class Means:
     before the first run of its kind."""
 
     micro_batch: int
-    gradient_checkpointing: bool
+    gradient_checkpointing: Recomputed
     seconds: float | None
     memory: int
     reasons: list[str]
 
 
 def choose_means(
-    training: TrainingConfig, share: int, free: int, probe: Callable[[bool], Cost], *, given: str = "as set"
+    training: TrainingConfig, share: int, free: int, probe: Callable[[Recomputed], Cost], *, given: str = "as set"
 ) -> Means:
     """Micro-batch and checkpointing for `share` images of a step in `free` bytes (with what is resident already), so
     that as much as fits is computed at once; what `training` sets is kept. `probe` measures a step of the entire batch,
-    with checkpointing or without. `given` says where the settings of `training` are from.
+    with checkpointing of that kind. `given` says where the settings of `training` are from.
     """
     asked, most = training.micro_batch, int(_MOST * free)
-    checkpointing = training.gradient_checkpointing or False
-    cost, reasons = probe(checkpointing), list[str]()
+    recomputed = training.gradient_checkpointing or False
+    cost, reasons = probe(recomputed), list[str]()
     needed = asked or 1
-    if training.gradient_checkpointing is None and _bytes(cost, needed, training.batch_size) > most:
-        checkpointing, leaner = True, probe(True)
+    without = _bytes(cost, needed, training.batch_size)
+    if training.gradient_checkpointing is not None:
+        reasons.append(f"{described(recomputed)}, {given}")
+    elif without > most:
+        for recomputed in STEPS_DOWN[1:]:
+            cost = probe(recomputed)
+            if _bytes(cost, needed, training.batch_size) <= most:
+                break
         reasons.append(
-            f"gradient checkpointing, because {_images(needed)} without it would take "
-            f"{_gb(_bytes(cost, needed, training.batch_size))} of the {_gb(free)} available"
+            f"{described(recomputed)}, because {_images(needed)} without it would take {_gb(without)} of the "
+            f"{_gb(free)} available"
         )
-        cost = leaner
-    elif training.gradient_checkpointing is not None:
-        reasons.append(f"{'gradient' if checkpointing else 'no gradient'} checkpointing, {given}")
     fitting = (micro for micro in range(share, 1, -1) if _bytes(cost, micro, training.batch_size) <= most)
     micro = min(asked or next(fitting, 1), share)
     if asked:
@@ -100,7 +98,7 @@ def choose_means(
         reasons.append(f"{_images(micro)} of {share} at once, as more would not fit into {_gb(free)}")
     memory = _bytes(cost, micro, training.batch_size)
     reasons.append(f"about {_gb(memory)} of {_gb(free)} available, from {cost.basis}")
-    return Means(micro, checkpointing, cost.seconds, memory, reasons)
+    return Means(micro, recomputed, cost.seconds, memory, reasons)
 
 
 def _bytes(cost: Cost, images: int, batch_size: int) -> int:

@@ -27,6 +27,7 @@ from sd_lora.errors import ConfigError, DataError, printable, shown, some
 from sd_lora.lora.variants import VARIANTS
 from sd_lora.models.device import computing_with
 from sd_lora.models.opening import OpenBase, open_base, where_to_compute
+from sd_lora.models.recompute import STEPS_DOWN
 from sd_lora.runs import threads
 from sd_lora.runs.folder import RunFolder
 from sd_lora.training.adapter_plan import notes_on, plan_adapter, text_rate
@@ -143,13 +144,13 @@ def plan_run(places: Places, base: OpenBase, examined: Examined, schedule: Sched
 
 def _choose(places: Places, base: OpenBase, schedule: Schedule, kind: dict[str, Any]) -> tuple[Means, str]:
     """How the steps are computed, and the key under which their cost is kept."""
-    costs = {lean: cost_key(base, schedule, checkpointing=lean, **kind) for lean in (False, True)}
+    costs = {what: cost_key(base, schedule, recomputed=what, **kind) for what in STEPS_DOWN}
     training, timed = places.config.training, places.planned
     means = choose_means(
         training,
         training.batch_size,
         usable_memory(base.device),
-        lambda lean: expect(base, schedule, costs[lean], checkpointing=lean, timed=timed),
+        lambda what: expect(base, schedule, costs[what], what, timed=timed),
         given=_given(places),
     )
     return means, costs[means.gradient_checkpointing]

@@ -104,7 +104,7 @@ def test_a_refused_value_is_shown() -> None:
         ("training.threads=0", "should be greater than or equal to 1, or auto, but 0 was given"),
         ("training.threads=true", "threads cannot be true or false"),
         ("training.micro_batch=auto", "should be a whole number, or absent, but 'auto' was given"),
-        ("training.gradient_checkpointing=maybe", "should be true or false, or absent, but 'maybe' was given"),
+        ("training.gradient_checkpointing=maybe", "should be 'ff', true or false, or absent, but 'maybe' was given"),
         ("training.compile=maybe", "should be true or false, but 'maybe' was given"),
         ("training.fast=maybe", "should be 'auto' or 'off', but 'maybe' was given"),
         ("lora.rank=many", "lora.rank should be a whole number, but 'many' was given"),

@@ -34,6 +34,7 @@ MICRO = {"whole": (), "one by one": ("training.micro_batch=1",)}
 #: a crash in the step after the checkpoint of step 2, and a stop at the end of an epoch
 ENDS = {"mid": {"crash_after": 3}, "boundary": {"stop_after": 3}}
 CHECKPOINTING = "training.gradient_checkpointing=true"
+FEED_FORWARD = "training.gradient_checkpointing=ff"
 OTHERS = {
     "dropouts, noises and an average": (
         "lora.dropout=0.2", "lora.rank_dropout=0.3", "training.caption_dropout=0.5", "training.noise_offset=0.1",
@@ -166,7 +167,7 @@ def test_a_run_without_a_checkpoint_starts_anew_in_place(
 @pytest.mark.slow
 def test_micro_batches_and_checkpointing_change_next_to_nothing(whole: Callable[..., Path]) -> None:
     plain = losses(whole())
-    for other in (whole(*MICRO["one by one"]), whole(CHECKPOINTING)):
+    for other in (whole(*MICRO["one by one"]), whole(CHECKPOINTING), whole(FEED_FORWARD)):
         assert [loss for _, loss, _ in losses(other)] == pytest.approx([loss for _, loss, _ in plain], rel=1e-4)
 
 

@@ -23,6 +23,7 @@ from sd_lora.data.exposures import Schedule
 from sd_lora.models.checkpoint import filling
 from sd_lora.models.checkpoint.file import save_single_file
 from sd_lora.models.opening import is_empty, load_base, open_base
+from sd_lora.models.recompute import STEPS_DOWN, Recomputed
 from sd_lora.training.encoding import encode
 from sd_lora.training.preparation import prepare
 from sd_lora.training.run import accelerator_for, train
@@ -123,15 +124,17 @@ def rename_attention(file: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["sd1", "sd2", "sdxl"])
-@pytest.mark.parametrize("checkpointing", [False, True])
-def test_what_is_counted_without_weights_is_what_autograd_keeps(kind: str, checkpointing: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("recomputed", STEPS_DOWN)
+def test_what_is_counted_without_weights_is_what_autograd_keeps(
+    kind: str, recomputed: Recomputed, tmp_path: Path
+) -> None:
     base, view = write_base(kind, tmp_path / "base"), cost.View((128, 64))
     counts = []
     for later in (True, False):
         opened = open_base(ModelConfig(base=str(base), device="cpu"), later=later)
         device = torch.device("meta" if later else "cpu")
         arguments = (opened.family, opened.pipe, device, view, 2)
-        counts.append(cost._step(*arguments, checkpointing=checkpointing))
+        counts.append(cost._step(*arguments, recomputed))
     assert counts[0] == pytest.approx(counts[1], rel=0.03)
 
 

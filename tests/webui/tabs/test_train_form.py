@@ -114,7 +114,8 @@ def test_an_untouched_form_overrides_nothing(site: Site, preset: str) -> None:
     [
         ("training__steps", " 12 ", "12"), ("training__steps", "", None), ("lora__rank", 8, 8),
         ("optimizer__learning_rate", 1e-6, 1e-6), ("data__flip", False, False), ("model__dtype", "float16", "float16"),
-        ("training__gradient_checkpointing", "no", False), ("data__trigger", " zwq ", "zwq"),
+        ("training__gradient_checkpointing", "ff", "ff"), ("training__gradient_checkpointing", "no", False),
+        ("data__trigger", " zwq ", "zwq"),
         ("lora__targets", "attn,  unet.mid_block.*", ["attn", "unet.mid_block.*"]), ("lora__targets", "", []),
         ("preview__prompts", "a, b\n\nc ", ["a, b", "c"]), ("optimizer__betas", "0.9, 0.99", ["0.9", "0.99"]),
         ("lora__ranks", "a.* = 4\n\n\"b=c\" = 8", {"a.*": "4", "b=c": "8"}), ("training__seed", 2**32 - 1, 2**32 - 1),

@@ -33,7 +33,7 @@ _BY_ID: dict[tuple[str, str], Literal["dataset", "adapter", "cache"]] = {
     ("data", "regularisation"): "dataset", ("lora", "init"): "adapter", ("data", "cache"): "cache",
 }  # fmt: skip
 _SHARED_CACHE = ".cache"
-_ANSWERS = {"absent": None, "yes": True, "no": False}
+_ANSWERS = {"absent": None, "yes": True, "no": False, "ff": "ff"}
 _LABELS = {("preview", "every"): "Sample every"}
 
 Kind = Literal[
@@ -205,7 +205,7 @@ def choices_of(setting: Setting, site: Site) -> list[Any]:
         return [("none", ""), *site.adapter_choices()]
     if setting.kind == "dataset":
         return [("none", ""), *site.dataset_choices()]
-    return list(_ANSWERS if setting.kind == "answer" else setting.choices)
+    return list(setting.choices)
 
 
 def _setting(section: str, key: str, hint: Any, default: Any) -> Setting:
@@ -215,10 +215,12 @@ def _setting(section: str, key: str, hint: Any, default: Any) -> Setting:
     kind: Kind
     if (section, key) in _BY_ID:
         kind = _BY_ID[section, key]
+    elif {True, False} < set(typing.get_args(inner)):
+        return Setting(section, key, "answer", default, tuple(_ANSWERS), absent=True)
     elif typing.get_origin(inner) is Literal:
         return Setting(section, key, "choice", default, typing.get_args(inner))
     elif inner is bool:
-        kind = "answer" if absent else "switch"
+        kind = "switch"
     elif typing.get_origin(inner) is tuple:
         kind = "lines" if key == "prompts" else "list"  # prompts contain commas
     elif typing.get_origin(inner) is dict:
