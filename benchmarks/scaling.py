@@ -1,6 +1,6 @@
-"""How does a step grow with the rank, the resolution, the batch, and the number of images?
+"""How does a step grow with the rank, the resolution, the batch, what is computed again, and the number of images?
 
-    python benchmarks/scaling.py WORK [--dtype float32] [--rounds 4] [--images 8 64 512] [--json FILE]
+    python benchmarks/scaling.py WORK [--dtype float32] [--rounds 4] [--axes rank …] [--images 8 64 512] [--json FILE]
 
 Stable Diffusion 1.5 with random weights of the published size, LoRA on the attention projections, computed as
 `training.fast = "auto"` computes it: forward, backward, AdamW. One thing at a time differs from rank 8, 128 px and
@@ -21,8 +21,10 @@ from typing import Any
 from measuring import machine, show
 from step import TARGETS, load, random_base, turn
 
-MIDDLE = {"rank": 8, "px": 128, "batch": 1}
-AXES = {"rank": (4, 8, 16, 32, 64, 128), "px": (128, 192, 256), "batch": (1, 2, 4)}
+MIDDLE: dict[str, Any] = {"rank": 8, "px": 128, "batch": 1, "recomputed": False}
+AXES: dict[str, tuple[Any, ...]] = {
+    "rank": (4, 8, 16, 32, 64, 128), "px": (128, 192, 256), "batch": (1, 2, 4), "recomputed": (False, "ff", True),
+}  # fmt: skip
 
 
 def main() -> None:
@@ -30,11 +32,12 @@ def main() -> None:
     parser.add_argument("work", type=Path)
     parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"))
     parser.add_argument("--rounds", type=int, default=4)
+    parser.add_argument("--axes", nargs="+", default=list(AXES), choices=AXES)
     parser.add_argument("--images", type=int, nargs="*", default=[8, 64, 512])
     parser.add_argument("--json", type=Path)
     options = parser.parse_args()
     options.base = "sd15"
-    points = [{**MIDDLE, axis: value} for axis, values in AXES.items() for value in values]
+    points = [MIDDLE, *({**MIDDLE, axis: value} for axis in options.axes for value in AXES[axis])]
     points = [dict(point) for point in dict.fromkeys(tuple(point.items()) for point in points)]
     step, least = stepper(random_base(options), options.dtype), dict[int, float]()
     for turn_ in range(options.rounds):
@@ -60,6 +63,7 @@ def stepper(base: Path, dtype: str) -> Callable[..., float]:
     from sd_lora.lora.layers import LoraLinear
     from sd_lora.models.fast.allocation import keep_freed_memory
     from sd_lora.models.fast.ways import Choices
+    from sd_lora.models.recompute import Recomputed, recompute
     from sd_lora.training.fast_path import faster_ways
 
     keep_freed_memory()
@@ -69,7 +73,8 @@ def stepper(base: Path, dtype: str) -> Callable[..., float]:
     for technique in faster_ways(unet, Choices()):
         technique.on()
 
-    def step(rank: int, px: int, batch: int) -> float:
+    def step(rank: int, px: int, batch: int, recomputed: Recomputed) -> float:
+        recompute(unet, recomputed)
         layers = {name: LoraLinear(module, rank, rank) for name, module in modules.items()}
         inject(layers, modules)
         parameters = [parameter for layer in layers.values() for parameter in layer.parameters()]
