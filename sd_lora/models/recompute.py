@@ -4,10 +4,10 @@ gradients."""
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from torch import nn
-from torch.utils.checkpoint import checkpoint
+if TYPE_CHECKING:
+    from torch import nn
 
 Recomputed = Literal["ff"] | bool
 #: from the fastest to the leanest: nothing, those of the feed-forward layers, all
@@ -20,6 +20,8 @@ def recompute(denoiser: nn.Module, what: Recomputed) -> None:
     The feed-forward layers widen each place to four or eight times its channels, so they keep much for what they
     compute: they are the cheapest to compute again.
     """
+    from torch.utils.checkpoint import checkpoint
+
     model: Any = denoiser
     (model.enable_gradient_checkpointing if what is True else model.disable_gradient_checkpointing)()
     for module in denoiser.modules():
@@ -31,11 +33,11 @@ def recompute(denoiser: nn.Module, what: Recomputed) -> None:
 
 def leaner(one: Recomputed, other: Recomputed) -> Recomputed:
     """The one that keeps less."""
-    return max(one, other, key=STEPS_DOWN.index)
+    return one if STEPS_DOWN.index(one) > STEPS_DOWN.index(other) else other
 
 
 def described(what: Recomputed) -> str:
     """`what` in words, as in "with gradient checkpointing"."""
-    return {False: "no gradient checkpointing", True: "gradient checkpointing"}.get(
-        what, "gradient checkpointing of the feed-forward layers"
-    )
+    if what == "ff":
+        return "gradient checkpointing of the feed-forward layers"
+    return "gradient checkpointing" if what else "no gradient checkpointing"
