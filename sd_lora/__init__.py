@@ -15,6 +15,7 @@ if TYPE_CHECKING:  # for editors and type checkers only
     from sd_lora.config.presets import load_config, preset_names
     from sd_lora.config.schema import ModelConfig, RunConfig
     from sd_lora.errors import AdapterError, BaseModelError, ConfigError, DataError, SdLoraError, TrainingStopped
+    from sd_lora.models.families import register_family
     from sd_lora.models.opening import load_base
     from sd_lora.preview.previewer import Previewer
     from sd_lora.preview.sheet import PreviewGrid
@@ -37,6 +38,7 @@ _NAMES = {
     "config.presets": "load_config preset_names",
     "config.schema": "ModelConfig RunConfig",
     "errors": "AdapterError BaseModelError ConfigError DataError SdLoraError TrainingStopped",
+    "models.families": "register_family",
     "models.opening": "load_base",
     "preview.previewer": "Previewer",
     "preview.sheet": "PreviewGrid",
@@ -59,8 +61,8 @@ __all__ = [
     "Adapter", "AdapterError", "BaseModelError", "ConfigError", "DataError", "ModelConfig", "PreviewGrid",
     "Previewer", "RunConfig", "SdLoraError", "StepReport", "TrainingStopped", "__version__", "check_folder",
     "check_settings", "convert_adapter", "extract_adapter", "fuse_adapter", "inspect_adapter", "load_base",
-    "load_config", "merge_adapters", "preset_names", "read_summary", "resize_adapter", "resume", "tiny_base_path",
-    "train", "verify_adapter",
+    "load_config", "merge_adapters", "preset_names", "read_summary", "register_family", "resize_adapter", "resume",
+    "tiny_base_path", "train", "verify_adapter",
 ]  # fmt: skip
 
 

@@ -41,6 +41,7 @@ HEAVY = {
     "sd_lora.models.objectives",
     "sd_lora.models.opening",
     "sd_lora.models.quantize",
+    "sd_lora.models.shift",
     "sd_lora.models.timesteps",
     "sd_lora.preview.batches",
     "sd_lora.preview.caches",

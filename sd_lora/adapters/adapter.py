@@ -86,8 +86,9 @@ class Adapter:
         weights, metadata = read_adapter(path)
         return cls(weights, metadata, str(path))
 
-    def save(self, path: str | Path, *, dtype: str = "float16", layout: str = "kohya") -> Path:
-        """Write the file and check it: in kohya's keys, or in those of "diffusers" (docs/file-format.md)."""
+    def save(self, path: str | Path, *, dtype: str = "float16", layout: str = "") -> Path:
+        """Write the file and check it: in "kohya"'s keys, or in those of "diffusers"; by default in those that most
+        programs read for its family (docs/file-format.md)."""
         path = Path(path)
         write_adapter(path, self.weights, {**self.metadata, "sdlora.variant": self.variant}, dtype, layout)
         return path

@@ -130,13 +130,29 @@ RULES: tuple[Rule, ...] = (
 )  # fmt: skip
 
 
-def _rules() -> tuple[Rule, ...]:
-    """All of them, with those of the variants."""
+#: of families that say themselves which program reads which of their layouts
+_BY_LAYOUT = tuple(
+    Rule("drops", (client,), "keys of this layout, which it does not read for this base model",
+         lambda f, p, client=client: client not in f.family.read_by.get(p.layout, ()))
+    for client in CLIENTS
+)  # fmt: skip
+_ANYWHERE = (
+    "keys that belong to no complete LoRA module",
+    "embeddings beside the adapter",
+    "alphas beside diffusers' keys",
+)
+
+
+def _rules(file: FileFacts) -> tuple[Rule, ...]:
+    """Those for the family that `file` is for, with those of the variants."""
+    for_family = RULES
+    if file.family.read_by:
+        for_family = (*_BY_LAYOUT, *(rule for rule in RULES if rule.why in _ANYWHERE))
 
     def rule(variant: str, effect: str, clients: tuple[str, ...], why: str, when: Callable[[Part], bool]) -> Rule:
         return Rule(effect, clients, why, lambda _, part: part.variant == variant and when(part))
 
-    return RULES + tuple(rule(row.name, *facts) for row in VARIANTS.values() for facts in row.clients)
+    return for_family + tuple(rule(row.name, *facts) for row in VARIANTS.values() for facts in row.clients)
 
 
 def answers(file: FileFacts) -> tuple[ClientAnswer, ...]:
@@ -150,7 +166,7 @@ def _answer(file: FileFacts, client: str) -> ClientAnswer:
     unjudged = tuple(f"not judged: {count} of {len(file.parts)} with {what}" for what, count in rest.items())
     hit: dict[str, str] = {}
     counts: Counter[tuple[str, str]] = Counter()
-    for rule in _rules():
+    for rule in _rules(file):
         if client not in rule.clients:
             continue
         parts = [part for part in judged if rule.applies(file, part)]
@@ -179,7 +195,7 @@ def _refusal(file: FileFacts, client: str, why: str, unjudged: tuple[str, ...]) 
 def _notes(file: FileFacts, client: str) -> Iterator[str]:
     shown = _shown_as(client, file)
     expected = file.kind.version if file.kind is not None else ""
-    if shown and expected and shown != expected:
+    if shown and expected and shown != expected and not file.family.read_by:
         yield f"shown as {shown}, not {expected}: its metadata does not say otherwise"
     if client == "ComfyUI" and file.header_bytes >= COMFY_HEADER:
         yield f"does not show the metadata: the header is {file.header_bytes / 2**20:.1f} MB"
@@ -198,5 +214,5 @@ def _shown_as(client: str, file: FileFacts) -> str:
             return row.version
     if client == A1111:
         return rows[0].version if metadata else "Unknown"
-    versions = {row.marks["modelspec.architecture"]: row.version for row in rows if row.marks["ss_v2"] == "False"}
+    versions = {row.marks["modelspec.architecture"]: row.version for row in rows if row.marks.get("ss_v2") == "False"}
     return versions.get(metadata.get("modelspec.architecture", ""), "Unknown")

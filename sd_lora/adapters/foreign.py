@@ -8,11 +8,12 @@ from collections.abc import Mapping, Sequence
 from sd_lora.adapters.keys import spelling_of
 from sd_lora.errors import some
 from sd_lora.models.contents import Contents, contents_of_keys, is_lora_key
+from sd_lora.models.families import components
 
 #: metadata: of which run, by its folder's name, and of which step a checkpoint's part is
 CHECKPOINT_KEY = "sdlora.checkpoint"
-#: the keys of an adapter in a run's checkpoint: the names of its parameters in memory
-_OF_CHECKPOINT = re.compile(r"(?:unet|text_encoder(?:_\d)?)\..+\.(?:down|up)\.weight$")
+#: the ends of keys of an adapter in a run's checkpoint, which are the names of its parameters in memory
+_OF_CHECKPOINT = re.compile(r".+\.(?:down|up)\.weight$")
 
 _FINISH = "use the adapter.safetensors of the run, or make it with: sd-lora resume --finish RUN"
 
@@ -35,7 +36,8 @@ def foreign(key: str) -> str:
 
 
 def _remedy(unknown: Sequence[str], beside_others: bool) -> str:
-    if any(map(_OF_CHECKPOINT.match, unknown)) and not any(map(is_lora_key, unknown)):
+    named = [key for key in unknown if key.partition(".")[0] in components()]
+    if any(map(_OF_CHECKPOINT.match, named)) and not any(map(is_lora_key, unknown)):
         return f"it is part of a run's checkpoint, not an adapter; {_FINISH}"
     row = contents_of_keys(unknown)
     if row is not None and row.as_adapter and (not beside_others or len(unknown) > 2):  # two keys look like embeddings

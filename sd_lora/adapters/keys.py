@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 from sd_lora.errors import AdapterError
 from sd_lora.lora.variants import VARIANTS, file_roles
-from sd_lora.models.families import FAMILIES
+from sd_lora.models.families import FAMILIES, ModelFamily
 from sd_lora.models.families.unet_names import lasting_path
 
 LAYOUTS = ("kohya", "diffusers")
@@ -50,17 +50,22 @@ class Key:
 @dataclass(frozen=True)
 class Spelling:
     """How the keys of a module are spelled, whether it exists or not: the `stem` that they share, the `layout`, the
-    `prefix` that stands for the `component`, and the rest of the module's `path`, with dots or underscores.
+    `prefix` that stands for a component, and the rest of the module's `path`, with dots or underscores.
 
     `layout`: "kohya", "diffusers", "diffusers-old" (before PEFT), or "other": readable, but what none of the programs
-    writes whose rules are known. `component` is "" where the key names none.
+    writes whose rules are known. `components`: those that the prefix may stand for, one in each family; empty where the
+    key names none.
     """
 
     stem: str
     layout: str
     prefix: str
-    component: str
+    components: tuple[str, ...]
     path: str
+
+    def components_of(self, family: ModelFamily) -> list[str]:
+        """The components of `family` that the module may be in."""
+        return [each.name for each in family.components if not self.components or each.name in self.components]
 
 
 def name_of_module(component: str, path: str) -> str:
@@ -86,12 +91,11 @@ def split_key(key: str) -> Key:
     spelling, role = spelling_of(key)
     if spelling is not None:
         for family in FAMILIES.values():
-            known = [each.name for each in family.components]
-            for component in known if spelling.component == "" else {spelling.component}.intersection(known):
+            for component in spelling.components_of(family):
                 with contextlib.suppress(ValueError):
                     name, is_original = family.module_of_path(component, spelling.path)
                     layout = "kohya-sgm" if is_original and spelling.layout == "kohya" else spelling.layout
-                    return Key(name, role, layout, spelling.component != "")
+                    return Key(name, role, layout, spelling.components != ())
     raise AdapterError(f'key "{key}" is in no layout that sd_lora reads; convert the file to kohya keys')
 
 
@@ -129,16 +133,16 @@ def spelling_of(key: str) -> tuple[Spelling | None, str]:
     stem, style, role = _ending(bare)
     if not stem:
         return None, ""
-    component, prefix, path = "", "", re.sub(rf"^{_PROGRAM}", "", stem)
+    components, prefix, path = (), "", re.sub(rf"^{_PROGRAM}", "", stem)
     if named := grammar.named.match(stem):
-        component, prefix, path = grammar.aliases[named[1]], stem[: named.start(2)], named[2]
+        components, prefix, path = grammar.aliases[named[1]], stem[: named.start(2)], named[2]
     inner = _unwrapped(path)
     layout = "other"
     if "." not in stem and prefix in grammar.kohya_prefixes and style in ("kohya", ""):
         layout = "kohya"
-    elif bare == key and inner == path and prefix == f"{component}." and style in ("diffusers", "diffusers-old", ""):
-        layout = style or "diffusers"
-    return Spelling(stem, layout, prefix, component, inner), role
+    elif bare == key and inner == path and style in ("diffusers", "diffusers-old", ""):
+        layout = (style or "diffusers") if prefix.removesuffix(".") in components else layout
+    return Spelling(stem, layout, prefix, components, inner), role
 
 
 def magnitudes_are_rows(keys: Iterable[str]) -> bool:
@@ -180,8 +184,8 @@ def _ending(key: str) -> tuple[str, str, str]:
 class _Grammar:
     """The words of keys: what stands for a component, and endings with their roles."""
 
-    #: what stands for a component → its name
-    aliases: dict[str, str]
+    #: what stands for a component → its names
+    aliases: dict[str, tuple[str, ...]]
     #: (program) + component, then the path of the module
     named: re.Pattern[str]
     kohya_prefixes: frozenset[str]
@@ -199,11 +203,10 @@ def _grammar() -> _Grammar:
 def _grammar_of(families: tuple[str, ...], variants: tuple[str, ...]) -> _Grammar:  # noqa: ARG001
     """The grammar of these families and variants, whose tables may grow."""
     components = [each for family in families for each in FAMILIES[family].components]
-    aliases = {
-        alias: each.name
-        for each in components
-        for alias in (each.name, each.prefix.removeprefix("lora_").strip("_"), *each.aliases)
-    }
+    aliases: dict[str, tuple[str, ...]] = {}
+    for each in components:
+        for alias in (each.name, each.prefix.removeprefix("lora_").strip("_"), *each.aliases):
+            aliases[alias] = tuple(dict.fromkeys((*aliases.get(alias, ()), each.name)))
     words = "|".join(re.escape(alias) for alias in sorted(aliases, key=len, reverse=True))
     peft, roles = file_roles("diffusers"), {"alpha": "alpha", **file_roles("kohya")}
     kohya = [(ending, role, "" if ending in {"alpha", *peft} else "kohya") for ending, role in roles.items()]

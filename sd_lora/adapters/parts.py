@@ -48,8 +48,7 @@ class Part(Spelling):
 
     @cached_property
     def _module(self) -> tuple[str, bool]:
-        known = [each.name for each in self.family.components]
-        for component in known if self.component == "" else {self.component}.intersection(known):
+        for component in self.components_of(self.family):
             with suppress(ValueError):
                 return self.family.module_of_path(component, self.path)
         return "", False
@@ -63,6 +62,11 @@ class Part(Spelling):
     def is_original(self) -> bool:
         """Whether it is spelled with the block names of the original code."""
         return self.layout == "kohya" and self._module[1]
+
+    @property
+    def component(self) -> str:
+        """The component that its key names, "" if it names none."""
+        return next(iter(self.components_of(self.family) if self.components else ()), next(iter(self.components), ""))
 
     @property
     def is_text(self) -> bool:

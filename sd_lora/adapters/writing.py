@@ -42,11 +42,11 @@ def write_adapter(
     weights: Mapping[str, Weights],
     metadata: Mapping[str, str],
     dtype: str,
-    layout: str = "kohya",
+    layout: str = "",
     embeddings: Mapping[str, Tensor] | None = None,
 ) -> None:
-    """Write `weights` (by name in memory) and `metadata` to `path`, completely or not at all, in layout "kohya" or
-    "diffusers"; and `embeddings` (by key), as they are.
+    """Write `weights` (by name in memory) and `metadata` to `path`, completely or not at all, in a `layout` of
+    their family, by default its usual one; and `embeddings` (by key), as they are.
 
     All modules of a kohya file have one alpha, the commonest; where a module has another, the difference is folded into
     a tensor in float32, because diffusers mis-scales a minority alpha. In a diffusers file alpha is the rank, so that
@@ -61,9 +61,14 @@ def write_adapter(
         raise AdapterError(f"{odd.title} can be read but not written; {remedy}")
     if dtype not in DTYPES:
         raise AdapterError(f'adapters are not saved as "{dtype}"; {nearest(dtype, DTYPES)}')
+    family = family_of_adapter({name: w.shape for name, w in weights.items()}, metadata)
+    layout = layout or family.layouts[0]
     if layout not in LAYOUTS:
         raise AdapterError(f'there is no layout "{layout}"; {nearest(layout, LAYOUTS)}')
-    family = family_of_adapter({name: w.shape for name, w in weights.items()}, metadata).name
+    if layout not in family.layouts:
+        raise AdapterError(
+            f'adapters for {family.title} are not written in layout "{layout}", only in {", ".join(family.layouts)}'
+        )
     alphas = Counter(w.alpha for w in weights.values() if w.row.is_scaled(w.shapes))
     alpha = alphas.most_common(1)[0][0] if alphas else 1.0
     tensors: dict[str, Tensor] = {}
@@ -72,7 +77,7 @@ def write_adapter(
         parts = _parts(w, alpha if layout == "kohya" else float(w.rank), DTYPES[dtype], layout)
         if not all(bool(torch.isfinite(part).all()) for part in parts.values()):
             overflowing.append(name)
-        stem = kohya_stem(name, family) if layout == "kohya" else name
+        stem = kohya_stem(name, family.name) if layout == "kohya" else name
         tensors |= {f"{stem}.{w.row.keys[layout][role]}": part for role, part in parts.items()}
         if layout == "kohya":
             tensors[f"{stem}.alpha"] = torch.tensor(alpha, dtype=torch.float32)
@@ -85,7 +90,7 @@ def write_adapter(
     kept = {key: value for key, value in metadata.items() if key != DIFFUSERS_KEY}
     if layout == "diffusers":  # its alpha is the rank now
         kept = {key: value for key, value in kept.items() if not key.startswith("ss_network_")}
-    content = _with_hashes(tensors, {**kept, "sdlora.family": family, MODULES_KEY: " ".join(weights)})
+    content = _with_hashes(tensors, {**kept, "sdlora.family": family.name, MODULES_KEY: " ".join(weights)})
     write_atomically(path, content, lambda partial: check_written(partial, weights, dtype))
 
 

@@ -70,9 +70,9 @@ def verify(
 def convert(
     adapter: AdapterPath,
     out: Out,
-    layout: Annotated[str, typer.Option(help="kohya (every program reads it) or diffusers.")] = "kohya",
+    layout: Annotated[str, typer.Option(help="kohya or diffusers; default: what most programs read.")] = "",
     dtype: SameDtype = "",
-    kind: Annotated[str, typer.Option(help="Base model: sd1, sd2, sd2-v or sdxl; default: as the file says.")] = "",
+    kind: Annotated[str, typer.Option(help="Kind of base model (sd1, sdxl, …); default: as the file says.")] = "",
     drop_embeddings: Annotated[bool, typer.Option(help="Leave out embeddings that are in the file.")] = False,
     overwrite: Overwrite = False,
 ) -> None:

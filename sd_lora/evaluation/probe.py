@@ -97,12 +97,12 @@ class Probe:
         """The style block's output (n, channels, places), float32, on the CPU."""
         seen: list[Tensor] = []
         block = self.family.style_block(self.pipe)
-        handle = block.register_forward_hook(lambda module, inputs, output: seen.append(_first(output)))  # noqa: ARG005
+        handle = block.register_forward_hook(lambda module, inputs, output: seen.append(self.family.style_of(output)))  # noqa: ARG005
         try:
             self._denoised(latents, [""] * len(latents), noise, level)
         finally:
             handle.remove()
-        return seen[0].float().flatten(2).cpu()
+        return seen[0].float().cpu()
 
     def _denoised(self, latents: Tensor, words: Sequence[str], noise: Tensor, level: int) -> tuple[Tensor, Tensor]:
         """The denoiser's prediction for `latents` under their captions, and its target."""
@@ -144,7 +144,3 @@ def pixels(images: Sequence[Image.Image], side: int) -> Tensor:
     """Images, scaled and cropped to squares of `side` pixels: (n, 3, side, side) in 0..1."""
     fitted = [ImageOps.fit(image.convert("RGB"), (side, side), Image.Resampling.LANCZOS) for image in images]
     return torch.from_numpy(np.stack([np.asarray(each, dtype=np.float32) for each in fitted])).permute(0, 3, 1, 2) / 255
-
-
-def _first(output: Any) -> Tensor:
-    return output[0] if isinstance(output, tuple) else output

@@ -108,7 +108,8 @@ def _lacks_unet(pattern: str) -> Callable[[Header], bool]:
 
 _NAME = "name a checkpoint of Stable Diffusion 1, 2 or XL"
 _ORIGIN = "name the base model it was made from"
-_FAMILIES = "name an adapter for Stable Diffusion 1, 2 or XL"
+_FOLDER = "name its folder in diffusers' layout, or its id on the hub"
+_FAMILIES = "name an adapter for a base model that is supported"
 _NO_ADAPTER = "which is a base model, not an adapter; name an adapter, and this with --base"
 _PART = "which is part of a base model, not an adapter; name an adapter"
 _OTHER = "which is not an adapter of weights; name a LoRA"
@@ -124,10 +125,10 @@ CONTENTS: tuple[Contents, ...] = (
     _lora_for(
         "Flux or a relative, models without a UNet", r"(?:double|single)_blocks[._]\d|single_transformer_blocks[._]\d",
     ),
-    _lora_for("Stable Diffusion 3, a model without a UNet", r"joint_(?:transformer_)?blocks[._]\d"),
+    _lora_for("Stable Diffusion 3 in the names of its original code", r"joint_(?:transformer_)?blocks[._]\d"),
     _lora_for("Wan or another video model, models without a UNet", r"blocks[._]\d+[._](?:self|cross)_attn"),
     _lora_for(
-        "a model without a UNet, such as Stable Diffusion 3, Qwen-Image or PixArt",
+        "a model without a UNet, such as Qwen-Image or PixArt",
         r"transformer_blocks[._]\d|(?:img|txt)_|layers[._]\d|blocks[._]\d|noise_refiner|context_refiner",
     ),
     Contents(
@@ -156,7 +157,10 @@ CONTENTS: tuple[Contents, ...] = (
         "an upscaler of pictures", _matching(r"(?:conv_first|RRDB_trunk|params_ema|model\.1\.sub)\b"), _NAME, _OTHER,
     ),
     # base models of other families
-    Contents("Stable Diffusion 3", _any_of("joint_blocks.0.context_block.adaLN_modulation.1.bias"), _NAME, _NO_ADAPTER),
+    Contents(
+        "Stable Diffusion 3 in one file", _any_of("joint_blocks.0.context_block.adaLN_modulation.1.bias"), _FOLDER,
+        _NO_ADAPTER,
+    ),
     Contents(
         "Flux", _any_of("double_blocks.0.img_attn.norm.key_norm.scale", "single_stream_modulation.lin.weight"), _NAME,
         _NO_ADAPTER,

@@ -13,6 +13,7 @@ from torch import Tensor
 from sd_lora.config.schema import TrainingConfig
 from sd_lora.errors import BaseModelError, ConfigError
 from sd_lora.models.losses import LOSSES, WEIGHTINGS
+from sd_lora.models.shift import Shift
 from sd_lora.models.timesteps import LAWS, truncated
 
 #: points of a noise schedule that distinguish it from others
@@ -36,12 +37,19 @@ class Denoising(ABC):
 
     prediction_type: str
 
-    def sample_timesteps(self, count: int, config: TrainingConfig, generator: torch.Generator) -> Tensor:
+    def sample_timesteps(
+        self, count: int, config: TrainingConfig, generator: torch.Generator, places: Tensor | None = None
+    ) -> Tensor:
         """`count` timesteps within ``timestep_range``, stratified over the batch so that every batch sees low and high
-        noise, by one of `LAWS`. ConfigError if the range is empty."""
+        noise, by one of `LAWS`. ConfigError if the range is empty.
+
+        `places` (count,): of the latents of each picture, which some flows depend on.
+        """
         strata = (torch.arange(count) + torch.rand(count, generator=generator)) / count
-        uniform = self._at_shares(strata, config)
         order = torch.randperm(count, generator=generator)
+        back = torch.empty_like(order)
+        back[order] = torch.arange(count)
+        uniform = self._at_shares(strata, config, None if places is None else places[back])
         return LAWS[config.timesteps](uniform, lambda wanted: self._at_log_snr(wanted, config), config, generator)[
             order
         ]
@@ -107,7 +115,7 @@ class Denoising(ABC):
         """Where ``timestep_range`` begins and ends. ConfigError if it is empty."""
 
     @abstractmethod
-    def _at_shares(self, strata: Tensor, config: TrainingConfig) -> Tensor:
+    def _at_shares(self, strata: Tensor, config: TrainingConfig, places: Tensor | None) -> Tensor:
         """The timesteps at `strata` (n,), shares of ``timestep_range``."""
 
     @abstractmethod
@@ -156,7 +164,7 @@ class Objective(Denoising):
         signal = self.alphas_cumprod.tolist()
         return [float(len(signal)), *signal[:: max(1, len(signal) // _POINTS)], signal[-1]]
 
-    def _at_shares(self, strata: Tensor, config: TrainingConfig) -> Tensor:
+    def _at_shares(self, strata: Tensor, config: TrainingConfig, places: Tensor | None) -> Tensor:  # noqa: ARG002
         first, end = self._bounds(config)
         return first + (strata * (end - first)).long().clamp(max=end - first - 1)
 
@@ -194,19 +202,28 @@ class Objective(Denoising):
 
 class FlowMatching(Denoising):
     """Rectified flow (arXiv 2209.03003, 2403.03206): latents x and noise ε are mixed as (1 - t) x + t ε, and the
-    velocity ε - x is predicted. Timesteps are 1000 t, float32, for any t from 0 to 1."""
+    velocity ε - x is predicted. Timesteps are 1000 t, float32, for any t from 0 to 1.
+
+    Uniform timesteps are so before the `shift` of the base model's scheduler, as those are that it draws with;
+    ``timestep_range`` and log-SNRs are those after it, so that they mean the same for every base model.
+    """
 
     prediction_type = "flow"
+
+    def __init__(self, shift: Shift = Shift()) -> None:  # noqa: B008 (frozen)
+        self.shift = shift
 
     def levels(self, count: int) -> Tensor:
         return (2 * torch.arange(count) + 1) * 500 / count
 
     def fingerprint(self) -> list[float]:
-        return []  # every flow is the same straight line
+        """The shift of small and of large pictures: every flow is the same straight line."""
+        return self.shift.factor(torch.tensor([4.0**6, 4.0**8])).flatten().tolist()
 
-    def _at_shares(self, strata: Tensor, config: TrainingConfig) -> Tensor:
-        first, end = self._bounds(config)
-        return 1000 * (first + strata * (end - first))
+    def _at_shares(self, strata: Tensor, config: TrainingConfig, places: Tensor | None) -> Tensor:
+        ends = torch.tensor(self._bounds(config), dtype=torch.float64)
+        first, end = (self.shift.back(each, places) for each in ends)
+        return (1000 * self.shift(first + strata * (end - first), places)).float()
 
     def _at_log_snr(self, wanted: Tensor, config: TrainingConfig) -> Tensor:
         first, end = self._bounds(config)

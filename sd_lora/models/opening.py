@@ -163,7 +163,7 @@ class OpenBase:
             return
         self._fill(component)
         if component == self.family.denoiser and self._quantize != "none":
-            quantize(model, self._quantize)
+            quantize(model, self._quantize, self.family.unquantized)
 
     def empty(self, component: str) -> None:
         """Free the memory of a component until it is filled again, where that is possible."""
@@ -188,7 +188,7 @@ def open_base(model: ModelConfig, *, later: bool = False) -> OpenBase:
     pipe, family, fill = _load(model, dtype, later=later)
     denoiser = getattr(pipe, family.denoiser)
     if model.quantize != "none" and not is_empty(denoiser):
-        quantize(denoiser, model.quantize)
+        quantize(denoiser, model.quantize, family.unquantized)
     return OpenBase(pipe, family, device, dtype, fill, model.quantize)
 
 

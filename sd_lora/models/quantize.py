@@ -11,8 +11,6 @@ from sd_lora.errors import ConfigError
 
 _BLOCK = 64  # weights that share a scale in NF4 (arXiv 2305.14314)
 _SCALES = 256  # scales that share one, at most
-#: small, and used by every step: never quantized
-_KEPT = ("time_embedding.", "add_embedding.")
 
 
 def check_quantize(kind: str, device: torch.device) -> None:
@@ -22,14 +20,14 @@ def check_quantize(kind: str, device: torch.device) -> None:
     _torchao(kind)
 
 
-def quantize(model: nn.Module, kind: str) -> int:
+def quantize(model: nn.Module, kind: str, kept: tuple[str, ...] = ()) -> int:
     """Hold the weights of `model`'s linear layers as `kind`, "int8", "fp8" (a scale for each output) or "nf4" (a scale
-    for each 64 weights, in scales of 8 bits). They still compute in the precision of their input. Returns how many
-    there are.
+    for each 64 weights, in scales of 8 bits). They still compute in the precision of their input; modules whose
+    paths begin with one of `kept` stay. Returns how many there are.
     """
     torchao, count = _torchao(kind), 0
     for path, module in model.named_modules():
-        if type(module) is not nn.Linear or path.startswith(_KEPT):
+        if type(module) is not nn.Linear or path.startswith(kept):
             continue
         if kind != "nf4":
             config = torchao.Int8WeightOnlyConfig() if kind == "int8" else torchao.Float8WeightOnlyConfig()

@@ -15,15 +15,13 @@ from typing import Any
 
 from sd_lora.config.conflicts import Place, place_conflicts
 from sd_lora.errors import BaseModelError
-from sd_lora.models.families import components
+from sd_lora.models.families import weighted
+from sd_lora.models.families.latent import tokenizer_of
 from sd_lora.models.hub import hub_error
 from sd_lora.models.names import is_hub_id, name_of_base
 from sd_lora.storage.other_formats import other_format
 from sd_lora.tinybase import tiny_base_path
 
-#: components with weights, and those without, that training and previews need
-_WEIGHTED = (*components(), "vae")
-_PLAIN = (*(name.replace("text_encoder", "tokenizer") for name in components() if "text" in name), "scheduler")
 _PICKLES = (".ckpt", ".pt", ".pth", ".bin", ".pkl")
 _WANTED = (
     'a diffusers pipeline folder, a .safetensors checkpoint, a hub model (owner/name), or "tiny" for the embedded base'
@@ -102,13 +100,13 @@ def variant_of(folder: Path) -> str | None:
 
     It is the `variant` that diffusers' `from_pretrained` needs; components without the variant then load as usual.
     """
-    return _variant(_variants(path.name for path in _files(folder / part)) for part in _WEIGHTED)
+    return _variant(_variants(path.name for path in _files(folder / part)) for part in weighted())
 
 
 def weight_files(folder: Path) -> list[Path]:
     """The files of weights that diffusers reads from a pipeline folder."""
     fp16, found = variant_of(folder), []
-    for part in _WEIGHTED:
+    for part in weighted():
         files = {path.name: path for path in _files(folder / part)}
         variant = fp16 if fp16 in _variants(files) else ""
         matches = ((_WEIGHTS.fullmatch(name), path) for name, path in sorted(files.items()))
@@ -127,6 +125,11 @@ def _variants(names: Iterable[str]) -> set[str]:
         variant, shard, count, variant_after = match.groups()
         shards.setdefault((variant or variant_after or "", count or "00001"), set()).add(shard or "00001")
     return {variant for (variant, count), numbers in shards.items() if len(numbers) == int(count)}
+
+
+def _plain() -> tuple[str, ...]:
+    """The components without weights that training and previews need."""
+    return (*(tokenizer_of(name) for name in weighted() if "text" in name), "scheduler")
 
 
 def _files(folder: Path) -> list[Path]:
@@ -169,7 +172,7 @@ def _from_hub(repo: str, revision: str, accept: Callable[[Path], object] | None)
 def _needed(names: list[str]) -> list[str]:
     """The files of a repository to fetch: one variant of the weights of each component, and the small files."""
     needed = [_INDEX]
-    parts = {part: [n.removeprefix(f"{part}/") for n in names if n.startswith(f"{part}/")] for part in _WEIGHTED}
+    parts = {part: [n.removeprefix(f"{part}/") for n in names if n.startswith(f"{part}/")] for part in weighted()}
     variant = _variant(map(_variants, parts.values())) or ""
     for part, files in parts.items():
         wanted = variant if variant in _variants(files) else ""
@@ -177,7 +180,7 @@ def _needed(names: list[str]) -> list[str]:
             match = _WEIGHTS.fullmatch(file)
             if match and (match[1] or match[4] or "") == wanted:
                 needed.append(f"{part}/{file}")
-    small = re.compile(rf"(?:{'|'.join(_WEIGHTED + _PLAIN)})/[^/]+\.(?:json|txt)")
+    small = re.compile(rf"(?:{'|'.join(weighted() + _plain())})/[^/]+\.(?:json|txt)")
     return needed + [name for name in names if small.fullmatch(name) and not name.endswith(".bin.index.json")]
 
 
@@ -185,12 +188,12 @@ def _missing(folder: Path) -> list[str]:
     """The components that ``model_index.json`` names and that are not complete in the folder."""
     try:
         index: Any = json.loads((folder / _INDEX).read_text("utf-8"))
-        parts = [part for part in (*_WEIGHTED, *_PLAIN) if (index.get(part) or [None])[0]]
+        parts = [part for part in (*weighted(), *_plain()) if (index.get(part) or [None])[0]]
     except (OSError, ValueError, AttributeError, TypeError, KeyError) as error:
         raise BaseModelError(f"base model {folder} has an unreadable {_INDEX}: {error}") from error
     missing = []
     for part in parts:
         names = [path.name for path in _files(folder / part)]
-        if not (names if part in _PLAIN else _variants(names) & {"", "fp16"} and "config.json" in names):
+        if not (names if part in _plain() else _variants(names) & {"", "fp16"} and "config.json" in names):
             missing.append(part)
     return missing

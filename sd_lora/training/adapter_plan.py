@@ -30,7 +30,7 @@ def plan_adapter(config: RunConfig, family: ModelFamily, pipe: Any, kept: Path |
         with adapter.injected(pipe):  # whether it fits is known before anything is made
             pass
     else:
-        components = {name: getattr(pipe, name) for name in (family.denoiser, *family.text_encoders)}
+        components = {each.name: getattr(pipe, each.name) for each in family.components}
         targets = plan_targets(
             components,
             family.target_groups,
@@ -76,7 +76,10 @@ def notes_on(adapter: Adapter, config: RunConfig, family: ModelFamily, pipe: Any
             f"training continues from {config.lora.init} (base {adapter.base or 'not recorded'}, now {base_name(pipe)})"
             "; modules, ranks, alphas and variant are that file's, and lora.targets, rank and alpha are not used"
         )
+    notes += family.notes(pipe)
     notes += dict.fromkeys(w.row.note for w in adapter.weights.values() if w.row.note)
+    if family.read_by:  # what follows is about programs for models with a UNet
+        return notes
     odd = [name for name in names if family.part_of(name)[0] == (family.denoiser,)]  # outside of all blocks
     if odd:
         notes.append(f"kohya's scripts never load {some(odd, 3)}; other programs do")

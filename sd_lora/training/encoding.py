@@ -25,8 +25,9 @@ def encode(run: Run, accelerator: Accelerator, watch: Callable[[int, int], None]
     VAE and load the denoiser, so that they are not in memory together. Text encoders that are trained stay, and
     captions and prompts are encoded whenever they are used."""
     pipe, family, config = run.pipe, run.family, run.config
-    for component in ("vae", *family.text_encoders):
-        getattr(pipe, component).to(run.device)
+    pipe.vae.to(run.device)
+    for encoder, _ in family.text_parts(pipe):
+        encoder.to(run.device)
     text, base = trains_text(run.adapter, family), encoders_of_base(run)
     encoders = Encoders(
         lambda images: family.encode_images(pipe, images).cpu(),

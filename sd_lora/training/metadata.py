@@ -27,7 +27,7 @@ def describe(
     rank, alpha = (Counter(getattr(w, fact) for w in weights).most_common(1)[0][0] for fact in ("rank", "alpha"))
     targets = f"those of {Path(config.lora.init).name}" if config.lora.init else " ".join(config.lora.targets)
     training, rate, trigger = config.training, f"{config.optimizer.learning_rate:g}", config.data.trigger
-    size, base, v = config.data.resolution, base_name(pipe), family.objective(pipe).prediction_type == "v_prediction"
+    size, base, predicts = config.data.resolution, base_name(pipe), family.objective(pipe).prediction_type
     text_rate = config.optimizer.text_learning_rate
     images = sum(not example.prior for example in examples)
     fields = {
@@ -60,7 +60,7 @@ def describe(
         "modelspec.resolution": f"{size}x{size}",
         "modelspec.trigger_phrase": f"in {trigger} style" if trigger else "",
         "modelspec.usage_hint": f'end the prompt with ", in {trigger} style"' if trigger else "no trigger word needed",
-        "modelspec.prediction_type": "v" if v else "epsilon",
+        **({} if predicts == "flow" else {"modelspec.prediction_type": predicts.removesuffix("_prediction")}),
         "modelspec.license": "",
         "modelspec.tags": "style, lora",
         "sdlora.version": __version__,

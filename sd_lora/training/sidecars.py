@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from pathlib import Path
 
 from huggingface_hub import ModelCardData
@@ -81,7 +82,7 @@ def model_card(adapter: Adapter, *, pictured: bool = True) -> str:
     )
     prompt = f"a lighthouse at dusk, in {trigger} style" if trigger else "a lighthouse at dusk"
     call = f"To call the style, end the prompt with `, in {trigger} style`." if trigger else "It needs no trigger word."
-    kind = VARIANTS[adapter.variant].title
+    kind, rank = VARIANTS[adapter.variant].title, Counter(w.rank for w in adapter.weights.values()).most_common(1)[0][0]
     preview = "\n![preview](preview.png)\n" if pictured else ""
     return f"""---
 {data.to_yaml()}
@@ -105,8 +106,8 @@ image = pipe({json.dumps(prompt, ensure_ascii=False)}).images[0]
 | | |
 | --- | --- |
 | modules | {len(adapter.weights)} |
-| rank | {metadata["ss_network_dim"]} |
+| rank | {rank} |
 | learning rate | {metadata["ss_learning_rate"]} |
 | resolution | {metadata["modelspec.resolution"]} |
-| prediction type | {metadata["modelspec.prediction_type"]} |
+| prediction type | {metadata.get("modelspec.prediction_type", "flow")} |
 """

@@ -60,7 +60,9 @@ class Computation:
         groups = data.schedule.groups(step)
         generator = generator_for(training.seed, step, "noise")
         noises = [draw_noise(len(g.places), data.shape(g.size), training, generator) for g in groups]
-        timesteps = objective.sample_timesteps(training.batch_size, training, generator)
+        sizes = {place: noise[0, 0].numel() for g, noise in zip(groups, noises, strict=True) for place in g.places}
+        latent_places = torch.tensor([sizes[place] for place in range(training.batch_size)])
+        timesteps = objective.sample_timesteps(training.batch_size, training, generator, latent_places)
         for group, noise in zip(groups, noises, strict=True):
             rows = [row for row, place in enumerate(group.places) if place in share]
             for start in range(0, len(rows), micro_batch):

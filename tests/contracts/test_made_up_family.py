@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -109,10 +110,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def family(monkeypatch: pytest.MonkeyPatch) -> ModelFamily:
+def family(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModelFamily]:
     monkeypatch.setattr(diffusers, "MadeUpPipeline", MadeUpPipeline, raising=False)
-    monkeypatch.setitem(FAMILIES, "made-up", MadeUpFamily())
-    return FAMILIES["made-up"]
+    sd_lora.register_family(MadeUpFamily())
+    yield FAMILIES["made-up"]
+    del FAMILIES["made-up"]
 
 
 @pytest.fixture
@@ -131,6 +133,16 @@ def adapter(family: ModelFamily, pipe: Any) -> Adapter:
         for parameter in adapter.parameters():
             parameter.normal_(0, 0.1, generator=generator)
     return adapter
+
+
+def test_a_family_is_registered_once_and_complete(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ValueError, match='there is a family "made-up" already'):
+        sd_lora.register_family(MadeUpFamily())
+    monkeypatch.setattr(MadeUpFamily, "name", "other")
+    monkeypatch.setattr(MadeUpFamily, "kinds", ())
+    with pytest.raises(ValueError, match='"other" needs kinds'):
+        sd_lora.register_family(MadeUpFamily())
+    assert "other" not in FAMILIES
 
 
 @pytest.mark.parametrize("layout", ["kohya", "diffusers"])

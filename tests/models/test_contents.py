@@ -45,11 +45,12 @@ FILES: dict[str, tuple[list[str], str]] = {
     "kohya's flux": (["lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight"], "a LoRA for Flux .*without a UNet"),
     "a single block of it": (["lora_unet_single_blocks_0_linear1.alpha",
                               "lora_unet_single_blocks_0_linear1.lora_up.weight"], "a LoRA for Flux"),
-    "diffusers' flux": ([f"transformer.single_{LAYER}", f"transformer.{LAYER}"], "a LoRA for Flux"),
+    "diffusers' flux": ([f"transformer.single_{LAYER}"], "a LoRA for Flux"),
     "comfy's flux": (["diffusion_model.double_blocks.0.img_attn.qkv.lora_A.weight"], "a LoRA for Flux"),
     "sd3": (["lora_unet_joint_blocks_0_x_block_attn_qkv.lora_down.weight"], "a LoRA for Stable Diffusion 3"),
-    "diffusers' sd3": ([f"transformer.{LAYER}"], "a LoRA for a model without a UNet, such as Stable Diffusion 3"),
-    "qwen's": ([f"{LAYER}"], "a LoRA for a model without a UNet"),
+    "diffusers' pixart": ([f"transformer.{LAYER.replace('attn', 'attn1')}"],
+                          "a LoRA for a model without a UNet, such as Qwen"),
+    "qwen's": ([f"{LAYER.replace('to_q', 'img_mod')}"], "a LoRA for a model without a UNet"),
     "wan": (["diffusion_model.blocks.0.self_attn.q.lora_A.weight"], "a LoRA for Wan"),
     "kohya's wan": (["lora_unet_blocks_0_cross_attn_k.lora_down.weight"], "a LoRA for Wan"),
     "lumina": (["diffusion_model.layers.0.attention.qkv.lora_A.weight"], "a LoRA for a model without a UNet"),
@@ -71,7 +72,7 @@ FILES: dict[str, tuple[list[str], str]] = {
     "clip's other half": (["vision_model.embeddings.class_embedding", "x.y", "x.z"], "a vision encoder"),
     "an upscaler": (["conv_first.weight", "RRDB_trunk.0.RDB1.conv1.weight", "x.y"], "an upscaler of pictures"),
     "sd3's model": (
-        ["model.diffusion_model.joint_blocks.0.context_block.adaLN_modulation.1.bias"], "Stable Diffusion 3"),
+        ["model.diffusion_model.joint_blocks.0.context_block.adaLN_modulation.1.bias"], "Stable Diffusion 3 in one"),
     "flux": (["double_blocks.0.img_attn.norm.key_norm.scale"], "Flux, which is a base model"),
 }  # fmt: skip
 #: rows that only shapes show, or that an adapter is not called

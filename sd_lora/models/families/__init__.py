@@ -9,9 +9,25 @@ from sd_lora.models.families.sdxl import SdxlFamily
 FAMILIES: dict[str, ModelFamily] = {family.name: family for family in (SdFamily(), SdxlFamily())}
 
 
+def register_family(family: ModelFamily) -> None:
+    """Add a family that is not part of this package, as a program or plug-in does before it uses it. ValueError if
+    there is one of that name, or if it has no kinds or components."""
+    if family.name in FAMILIES:
+        raise ValueError(f'there is a family "{family.name}" already; give this one another name')
+    if not family.kinds or family.denoiser not in [each.name for each in family.components]:
+        raise ValueError(f'family "{family.name}" needs kinds, and its denoiser among its components')
+    FAMILIES[family.name] = family
+
+
 def components() -> tuple[str, ...]:
     """The names of all components that can carry layers."""
     return tuple(dict.fromkeys(each.name for family in FAMILIES.values() for each in family.components))
+
+
+def weighted() -> tuple[str, ...]:
+    """The names of all components that have weights: denoisers, text encoders and the VAE."""
+    names = [name for family in FAMILIES.values() for name in (family.denoiser, *family.text_encoders)]
+    return (*dict.fromkeys(names), "vae")
 
 
 def kinds() -> dict[str, Kind]:

@@ -68,15 +68,24 @@ class ModelFamily(ABC):
     title: ClassVar[str]
     #: `_class_name` values of `model_index.json` that belong to the family
     pipeline_classes: ClassVar[tuple[str, ...]]
-    #: name of the component that is trained
+    #: name of the component that is trained, and of its class in diffusers
     denoiser: ClassVar[str]
+    denoiser_class: ClassVar[str]
     #: what can carry layers: the denoiser first, then the text encoders
     components: ClassVar[tuple[Component, ...]]
+    #: text encoders that cannot
+    readers: ClassVar[tuple[str, ...]] = ()
     kinds: ClassVar[tuple[Kind, ...]]
     #: group → glob patterns over module names
     target_groups: ClassVar[Mapping[str, tuple[str, ...]]]
     #: endings of the modules whose inputs are as wide as a kind's `width`
     width_modules: ClassVar[tuple[str, ...]] = ()
+    #: the layouts its files are written in, the usual one first
+    layouts: ClassVar[tuple[str, ...]] = ("kohya", "diffusers")
+    #: layout → the programs that load all of a file in it; a family without that is judged by the rules of `clients`
+    read_by: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    #: paths in the denoiser of small modules that every step uses, which are never quantized
+    unquantized: ClassVar[tuple[str, ...]] = ()
     #: whether kohya's keys have the names of the original code, not those of diffusers
     writes_original: ClassVar[bool] = False
     #: program → patterns of modules that it does not know by diffusers' names in kohya's keys
@@ -86,7 +95,8 @@ class ModelFamily(ABC):
 
     @property
     def text_encoders(self) -> tuple[str, ...]:
-        return tuple(component.name for component in self.components if component.name != self.denoiser)
+        """All that read captions."""
+        return (*(each.name for each in self.components if each.name != self.denoiser), *self.readers)
 
     def group_of(self, name: str) -> str:
         """The first target group that module `name` is in, or ""."""
@@ -191,15 +201,28 @@ class ModelFamily(ABC):
 
     @abstractmethod
     def style_block(self, pipe: Any) -> nn.Module:
-        """The module of the denoiser whose output (n, c, h', w') tells styles apart best."""
+        """The module of the denoiser whose output tells styles apart best."""
+
+    @abstractmethod
+    def style_of(self, output: Any) -> Tensor:
+        """The output of `style_block` as (n, channels, places)."""
 
     @abstractmethod
     def work(self, pipe: Any, size: tuple[int, int]) -> float:
         """Multiply-adds of a pass over one picture of `size`, (width, height) in pixels, roughly."""
 
+    @abstractmethod
+    def text_parts(self, pipe: Any) -> list[tuple[Any, Any]]:
+        """Each text encoder that the pipeline has, with its tokenizer."""
+
     def parts(self, pipe: Any) -> list[nn.Module]:
-        """Everything of `pipe` that has weights: the denoiser, the VAE and the text encoders."""
-        return [getattr(pipe, name) for name in (self.denoiser, "vae", *self.text_encoders)]
+        """Everything of `pipe` that has weights: the denoiser, the VAE and the text encoders that it has."""
+        named = (getattr(pipe, name) for name in (self.denoiser, "vae", *self.text_encoders))
+        return [part for part in named if part is not None]
+
+    def notes(self, pipe: Any) -> list[str]:  # noqa: ARG002
+        """What a user should know of a base model of the family, as sentences."""
+        return []
 
     def noise(self, pipe: Any, size: tuple[int, int], seed: int) -> Tensor:
         """The noise (1, c, h', w') of `seed` that a picture of `size` is drawn from, as the pipeline's ``latents``.
@@ -259,7 +282,7 @@ class ModelFamily(ABC):
 
     @abstractmethod
     def denoise(self, denoiser: nn.Module, noisy: Tensor, timesteps: Tensor, conditioning: Conditioning) -> Tensor:
-        """The denoiser's prediction for noisy latents (n, c, h, w) at integer `timesteps` (n,)."""
+        """The denoiser's prediction for noisy latents (n, c, h, w) at the objective's `timesteps` (n,)."""
 
     @abstractmethod
     def pipeline_arguments(self, conditioning: Conditioning, negative: Conditioning) -> dict[str, Tensor]:

@@ -7,8 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import diffusers
 import torch
-from diffusers import DiffusionPipeline, UNet2DConditionModel
+from diffusers import DiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 from torch import nn
 from transformers.utils import logging as transformers_logging
@@ -28,11 +29,11 @@ def open_pipeline(folder: Path, dtype: torch.dtype, **given: Any) -> Any:
         )
 
 
-def empty_unet(folder: Path, dtype: torch.dtype) -> Any:
-    """The UNet in `folder` without storage for its weights. Raises BaseModelError."""
+def empty_model(folder: Path, kind: str, dtype: torch.dtype) -> Any:
+    """The model of class `kind` in `folder` without storage for its weights. Raises BaseModelError."""
+    model = getattr(diffusers, kind)
     with torch.device("meta"), _reasons(folder.parent):
-        config: Any = UNet2DConditionModel.load_config(folder)
-        empty: Any = UNet2DConditionModel.from_config(config)
+        empty: Any = model.from_config(model.load_config(folder))
         return nn.Module.to(empty, dtype)  # diffusers' own warns about weights, of which there are none yet
 
 

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from sd_lora.errors import BaseModelError
 from sd_lora.models.families.base import Component, Kind
-from sd_lora.models.families.unet import UNET, UNetFamily, tokens_of
+from sd_lora.models.families.latent import tokens_of
+from sd_lora.models.families.unet import UNET, UNetFamily
 
 if TYPE_CHECKING:
     from torch import Tensor
