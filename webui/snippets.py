@@ -86,13 +86,14 @@ def share(name: str, strength: float, factors: Mapping[str, float], summary: Ada
     is_by_block = any(value != unet for value in blocks.values())
     if is_by_block and "unet" in summary.parts:
         raise ConfigError(f"{name} has modules outside of the UNet's blocks; give it one strength for the UNet")
+    denoiser = FAMILIES[summary.family].denoiser if summary.family in FAMILIES else "unet"
     by_part: dict[str, Any] = {part: text for part in summary.parts if part in _TEXT_ENCODERS}
     if not by_part:
         text = unet
-    if any(part.startswith("unet") for part in summary.parts):
-        by_part["unet"] = _by_block(blocks) if is_by_block else unet
+    if any(part.startswith(denoiser) for part in summary.parts):
+        by_part[denoiser] = _by_block(blocks) if is_by_block else unet
     is_one_number = not is_by_block and len(set(by_part.values())) < 2
-    beyond = [part.removeprefix("unet.") for part in summary.beyond]
+    beyond = [part.removeprefix(f"{denoiser}.") for part in summary.beyond]
     return Share(
         name,
         next(iter(by_part.values()), unet) if is_one_number else by_part,
