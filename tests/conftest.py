@@ -6,7 +6,7 @@ import copy
 import os
 import signal
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers that each take every core wait for one another
 
 from PIL import Image
-from small_bases import KINDS, write_base
+from small_bases import write_base
 
 import sd_lora
 from sd_lora.tinybase.styles import render
@@ -127,10 +127,16 @@ def random_sd_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def bases(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Tiny random bases with the published layouts: folders of "sd1", "sd2", "sd2v" (v-prediction) and "sdxl"."""
+def bases(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
+    """Tiny random bases with the published layouts, by their kinds in `small_bases`, written when asked for."""
     home = tmp_path_factory.mktemp("layouts")
-    return {kind: write_base(kind, home / f"random-{kind}") for kind in KINDS}
+
+    class Bases(dict[str, Path]):
+        def __missing__(self, kind: str) -> Path:
+            self[kind] = write_base(kind, home / f"random-{kind}")
+            return self[kind]
+
+    return Bases()
 
 
 @pytest.fixture(scope="session")

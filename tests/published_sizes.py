@@ -1,4 +1,4 @@
-"""Stable Diffusion 1.5, 2.1 and XL as published, without storage for their weights, to derive names and shapes from."""
+"""Base models as published, without storage for their weights, to derive names, shapes and counts from."""
 
 from __future__ import annotations
 
@@ -21,9 +21,35 @@ UNETS: dict[str, dict[str, Any]] = {
         "projection_class_embeddings_input_dim": 2816,
     },
 }  # fmt: skip
+_SD3 = {
+    "num_layers": 24, "attention_head_dim": 64, "num_attention_heads": 24, "caption_projection_dim": 1536,
+    "joint_attention_dim": 4096, "pooled_projection_dim": 2048, "pos_embed_max_size": 192,
+}  # fmt: skip
+#: model → class and config of its transformer, of those on the hub
+TRANSFORMERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "sd3-medium": ("SD3Transformer2DModel", _SD3),
+    "sd3.5-medium": (
+        "SD3Transformer2DModel",
+        _SD3 | {"dual_attention_layers": tuple(range(13)), "qk_norm": "rms_norm", "pos_embed_max_size": 384},
+    ),
+    "sd3.5-large": (
+        "SD3Transformer2DModel",
+        _SD3 | {"num_layers": 38, "num_attention_heads": 38, "caption_projection_dim": 2432, "qk_norm": "rms_norm"},
+    ),
+}
 _CLIP_L = (768, 12, 12)
 #: width, layers, heads
 TEXT_ENCODERS = {"sd15": [_CLIP_L], "sd21": [(1024, 23, 16)], "sdxl": [_CLIP_L, (1280, 32, 20)]}
+
+
+def transformer(model: str) -> Any:
+    """A transformer of `TRANSFORMERS` on the meta device."""
+    import diffusers
+    import torch
+
+    name, config = TRANSFORMERS[model]
+    with torch.device("meta"):
+        return getattr(diffusers, name)(**config)
 
 
 def components(model: str) -> dict[str, Any]:

@@ -1,5 +1,5 @@
-"""Tiny random bases with the real layouts of SD1, SD2 and SDXL, as diffusers folders: as deep as the published models,
-a few channels wide."""
+"""Tiny random bases with the real layouts of every kind in the table, as diffusers folders: those with a UNet as deep
+as the published models, those with a transformer a few blocks deep, all a few channels wide."""
 
 from __future__ import annotations
 
@@ -37,12 +37,43 @@ VAE = {
     "up_block_types": ("UpDecoderBlock2D",) * 4,
 }
 NOISE = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}
-KINDS = ("sd1", "sd2", "sd2v", "sdxl")
+UNET_KINDS = ("sd1", "sd2", "sd2v", "sdxl")
+SD3: dict[str, Any] = {
+    "sample_size": 8, "patch_size": 2, "in_channels": 16, "out_channels": 16, "num_layers": 3, "attention_head_dim": 8,
+    "num_attention_heads": 4, "caption_projection_dim": 32, "joint_attention_dim": 80,
+    "pooled_projection_dim": 32 + 24, "pos_embed_max_size": 16,
+}  # fmt: skip
+SD3S = {
+    "sd3-medium": SD3,
+    "sd3.5-medium": SD3 | {"qk_norm": "rms_norm", "dual_attention_layers": (0, 1)},
+    "sd3.5-large": SD3 | {"qk_norm": "rms_norm"},
+}
+#: the VAE of SD3 as small as the others, and its numbers
+FLOW_VAE = VAE | {"latent_channels": 16, "use_quant_conv": False, "use_post_quant_conv": False}
+SD3_VAE = FLOW_VAE | {"scaling_factor": 1.5305, "shift_factor": 0.0609}
+KINDS = (*UNET_KINDS, *SD3S)
 
 
 def write_base(kind: str, folder: Path, tokenizer: Any = None) -> Path:
     """Write base `kind` to `folder`, with the embedded base's tokenizer or the one given."""
     import torch
+
+    tokenizer = tokenizer or clip_tokenizer()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(KINDS.index(kind))
+        pipe = _sd3(kind, tokenizer) if kind in SD3S else _unet(kind, tokenizer)
+    pipe.to(torch.float32).save_pretrained(folder, safe_serialization=True)
+    return folder
+
+
+def clip_tokenizer() -> Any:
+    """The tokenizer of the embedded base."""
+    from transformers import CLIPTokenizer
+
+    return CLIPTokenizer.from_pretrained(sd_lora.tiny_base_path() / "tokenizer")
+
+
+def _unet(kind: str, tokenizer: Any) -> Any:
     from diffusers import (
         AutoencoderKL,
         DDIMScheduler,
@@ -50,34 +81,60 @@ def write_base(kind: str, folder: Path, tokenizer: Any = None) -> Path:
         StableDiffusionXLPipeline,
         UNet2DConditionModel,
     )
-    from transformers import CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+    from transformers import CLIPTextModel, CLIPTextModelWithProjection
 
-    tokenizer = tokenizer or CLIPTokenizer.from_pretrained(sd_lora.tiny_base_path() / "tokenizer")
     scheduler = DDIMScheduler(
         **NOISE, set_alpha_to_one=False, steps_offset=1,
         prediction_type="v_prediction" if kind == "sd2v" else "epsilon",
     )  # fmt: skip
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(KINDS.index(kind))
-        scaling = 0.13025 if kind == "sdxl" else 0.18215
-        parts: dict[str, Any] = {
-            "vae": AutoencoderKL(**VAE, scaling_factor=scaling),
-            "unet": UNet2DConditionModel(**UNETS[kind.removesuffix("v")]),
-            "scheduler": scheduler, "tokenizer": tokenizer,
-        }  # fmt: skip
-        if kind == "sdxl":
-            pipe: Any = StableDiffusionXLPipeline(
-                **parts, text_encoder=CLIPTextModel(text_config(tokenizer, 32)), tokenizer_2=tokenizer,
-                text_encoder_2=CLIPTextModelWithProjection(text_config(tokenizer, 24, "gelu")),
-            )  # fmt: skip
-        else:
-            width, act = (40, "gelu") if kind.startswith("sd2") else (32, "quick_gelu")
-            pipe = StableDiffusionPipeline(
-                **parts, text_encoder=CLIPTextModel(text_config(tokenizer, width, act)), safety_checker=None,
-                feature_extractor=None, requires_safety_checker=False,
-            )  # fmt: skip
-    pipe.to(torch.float32).save_pretrained(folder, safe_serialization=True)
-    return folder
+    scaling = 0.13025 if kind == "sdxl" else 0.18215
+    parts: dict[str, Any] = {
+        "vae": AutoencoderKL(**VAE, scaling_factor=scaling),
+        "unet": UNet2DConditionModel(**UNETS[kind.removesuffix("v")]),
+        "scheduler": scheduler, "tokenizer": tokenizer,
+    }  # fmt: skip
+    if kind == "sdxl":
+        return StableDiffusionXLPipeline(
+            **parts, text_encoder=CLIPTextModel(text_config(tokenizer, 32)), tokenizer_2=tokenizer,
+            text_encoder_2=CLIPTextModelWithProjection(text_config(tokenizer, 24, "gelu")),
+        )  # fmt: skip
+    width, act = (40, "gelu") if kind.startswith("sd2") else (32, "quick_gelu")
+    return StableDiffusionPipeline(
+        **parts, text_encoder=CLIPTextModel(text_config(tokenizer, width, act)), safety_checker=None,
+        feature_extractor=None, requires_safety_checker=False,
+    )  # fmt: skip
+
+
+def _sd3(kind: str, tokenizer: Any) -> Any:
+    from diffusers import (
+        AutoencoderKL,
+        FlowMatchEulerDiscreteScheduler,
+        SD3Transformer2DModel,
+        StableDiffusion3Pipeline,
+    )
+    from transformers import CLIPTextModelWithProjection
+
+    t5, words = t5_encoder(80)
+    return StableDiffusion3Pipeline(
+        vae=AutoencoderKL(**SD3_VAE), transformer=SD3Transformer2DModel(**SD3S[kind]), tokenizer=tokenizer,
+        tokenizer_2=tokenizer, tokenizer_3=words, scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        text_encoder=CLIPTextModelWithProjection(text_config(tokenizer, 32)),
+        text_encoder_2=CLIPTextModelWithProjection(text_config(tokenizer, 24, "gelu")), text_encoder_3=t5,
+    )  # fmt: skip
+
+
+def t5_encoder(width: int) -> tuple[Any, Any]:
+    """A random T5 encoder of that `width`, with fewer words than it could have, and its tokenizer, of letters."""
+    from transformers import T5Config, T5EncoderModel, T5Tokenizer
+
+    letters = [("<pad>", 0.0), ("</s>", 0.0), ("<unk>", 0.0), ("\u2581", -2.0)]
+    letters += [(chr(code), -3.0) for code in range(33, 127)]
+    tokenizer = T5Tokenizer(vocab=letters, model_max_length=512)
+    config = T5Config(
+        d_model=width, d_kv=8, d_ff=64, num_layers=2, num_heads=4, vocab_size=len(tokenizer) + 4,
+        feed_forward_proj="gated-gelu",
+    )  # fmt: skip
+    return T5EncoderModel(config), tokenizer
 
 
 def text_config(tokenizer: Any, width: int, act: str = "quick_gelu") -> Any:

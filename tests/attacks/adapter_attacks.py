@@ -239,9 +239,9 @@ ATTACKS: dict[str, tuple[Callable[[], bytes], str]] = {
     "parts of two kinds": (lambda: foreign("lora_down.weight", "hada_w1_a"), "do not belong together"),
     "textual inversion": (lambda: save({"emb_params": torch.ones(1, 768)}), "embeddings"),
     "Flux of kohya": (lambda: save(good("lora_unet_double_blocks_0_img_attn_qkv")), "without a UNet"),
-    "Flux of diffusers": (
-        lambda: save({"transformer.transformer_blocks.0.attn.to_q.lora_A.weight": torch.ones(2, 6)}), "without a UNet"),
-    "SD3": (lambda: save(good("lora_transformer_transformer_blocks_0_attn_to_q")), "without a UNet"),
+    "half a module of SD3": (
+        lambda: save({"transformer.transformer_blocks.0.attn.to_q.lora_A.weight": torch.ones(2, 6)}), "has no up"),
+    "PixArt": (lambda: save(good("lora_transformer_transformer_blocks_0_attn1_to_q")), "without a UNet"),
     "base checkpoint": (lambda: save({"model.diffusion_model.out.2.weight": torch.ones(4, 4)}), "a base model"),
     "VAE": (lambda: save({"first_stage_model.encoder.conv_in.weight": torch.ones(4, 4)}), "a base model"),
     # two of a kind

@@ -30,6 +30,9 @@ MARKS = {
     "sd2": ("sd", "sd_v2", "True", "stable-diffusion-v2-512/lora"),
     "sd2v": ("sd", "sd_v2_v", "True", "stable-diffusion-v2-768-v/lora"),
     "sdxl": ("sdxl", "sdxl_base_v1-0", "False", "stable-diffusion-xl-v1-base/lora"),
+    "sd3-medium": ("sd3", "sd3_m", "False", "stable-diffusion-3-m/lora"),
+    "sd3.5-medium": ("sd3", "sd3_5-medium", "False", "stable-diffusion-3-5-medium/lora"),
+    "sd3.5-large": ("sd3", "sd3_5-large", "False", "stable-diffusion-3-5-large/lora"),
 }
 CAPTIONS = ["a red house at night", "a small blue boat on the sea", ""]
 
@@ -73,7 +76,8 @@ def loss_of(family: ModelFamily, pipe: Any, pictures: torch.Tensor, seed: int = 
     generator, objective = torch.Generator().manual_seed(seed), family.objective(pipe)
     latents = family.encode_images(pipe, pictures)
     noise = torch.randn(latents.shape, generator=generator)
-    timesteps = objective.sample_timesteps(len(latents), TrainingConfig(), generator)
+    places = torch.full((len(latents),), latents[0, 0].numel())
+    timesteps = objective.sample_timesteps(len(latents), TrainingConfig(), generator, places)
     noised = objective.noised(latents, noise, timesteps, TrainingConfig(weighting="min-snr"))
     conditioning = conditioning_for(family, pipe, CAPTIONS[: len(latents)])
     denoiser = getattr(pipe, family.denoiser)
@@ -127,8 +131,9 @@ def test_captions_and_timesteps_steer_the_denoiser(family: ModelFamily, pipe: An
 def test_latents_are_scaled_and_deterministic(family: ModelFamily, pipe: Any, pictures: torch.Tensor) -> None:
     latents = family.encode_images(pipe, pictures)
     assert torch.equal(family.encode_images(pipe, pictures), latents)
-    unscaled = pipe.vae.encode(pictures).latent_dist.mean
-    torch.testing.assert_close(latents, unscaled * pipe.vae.config.scaling_factor)
+    unscaled, config = pipe.vae.encode(pictures).latent_dist.mean, pipe.vae.config
+    torch.testing.assert_close(latents, (unscaled - (config.shift_factor or 0)) * config.scaling_factor)
+    torch.testing.assert_close(family.decode(pipe, latents), pipe.vae.decode(unscaled).sample, rtol=1e-4, atol=1e-4)
 
 
 def test_encoded_prompts_draw_what_the_prompts_draw(family: ModelFamily, pipe: Any) -> None:
@@ -169,7 +174,7 @@ def in_memory(name: str) -> str:
 
 
 def names_of(pipe: Any, family: ModelFamily, group: str) -> list[str]:
-    components = {name: getattr(pipe, name) for name in (family.denoiser, *family.text_encoders)}
+    components = {each.name: getattr(pipe, each.name) for each in family.components}
     return [target.name for target in plan_targets(components, family.target_groups, [group])]
 
 
@@ -185,13 +190,13 @@ def test_marks_are_those_other_programs_tell_a_base_by(kind: str, family: ModelF
 
 
 def test_text_encoders_can_be_trained_through(family: ModelFamily, pipe: Any) -> None:
-    components = {name: getattr(pipe, name) for name in family.text_encoders}
+    components = {each.name: getattr(pipe, each.name) for each in family.components[1:]}
     adapter = Adapter.create(plan_targets(components, family.target_groups, ["text"], (2, 2.0)))
     with adapter.injected(pipe):
         sum(states.sum() for states in family.encode_captions(pipe, CAPTIONS[:1]).values()).backward()
     gradients = {name: layer.up.weight.grad for name, layer in adapter._layers.items()}
     reached = [name for name, gradient in gradients.items() if gradient is not None and gradient.abs().max() > 0]
-    assert {name.split(".")[0] for name in reached} == set(family.text_encoders)
+    assert {name.split(".")[0] for name in reached} == set(components)
 
 
 def test_the_same_seed_gives_the_same_loss(family: ModelFamily, pipe: Any, pictures: torch.Tensor) -> None:
@@ -201,10 +206,11 @@ def test_the_same_seed_gives_the_same_loss(family: ModelFamily, pipe: Any, pictu
 
 
 def test_the_loss_falls_on_one_image(family: ModelFamily, pipe: Any, pictures: torch.Tensor) -> None:
-    adapter = adapter_for(family, pipe, ["attn", "ff", "conv", "proj"])
-    optimizer, losses = torch.optim.AdamW(adapter.parameters(), lr=1e-2), []
+    adapter = adapter_for(family, pipe, [group for group in family.target_groups if not group.startswith("text")])
+    steps, rate = (12, 1e-2) if family.denoiser == "unet" else (40, 3e-2)
+    optimizer, losses = torch.optim.AdamW(adapter.parameters(), lr=rate), []
     with adapter.injected(pipe):
-        for _ in range(12):
+        for _ in range(steps):
             loss = loss_of(family, pipe, pictures[:1])
             optimizer.zero_grad()
             loss.backward()
@@ -215,12 +221,16 @@ def test_the_loss_falls_on_one_image(family: ModelFamily, pipe: Any, pictures: t
 
 
 def test_the_objective_is_that_of_the_scheduler(family: ModelFamily, pipe: Any) -> None:
-    objective = family.objective(pipe)
-    assert isinstance(objective, Objective)
-    assert objective.prediction_type == pipe.scheduler.config.prediction_type
+    objective, scheduler = family.objective(pipe), pipe.scheduler
     latents, noise = torch.randn(1, 4, 8, 8), torch.randn(1, 4, 8, 8)
-    ours = objective.noised(latents, noise, torch.tensor([300]), TrainingConfig()).latents
-    torch.testing.assert_close(ours, pipe.scheduler.add_noise(latents, noise, torch.tensor([300])))
+    if isinstance(objective, Objective):
+        assert objective.prediction_type == scheduler.config.prediction_type
+        timestep, theirs = torch.tensor([300]), scheduler.add_noise(latents, noise, torch.tensor([300]))
+    else:
+        assert objective.prediction_type == "flow"
+        timestep = scheduler.timesteps[300:301]
+        theirs = scheduler.scale_noise(latents, timestep, noise)
+    torch.testing.assert_close(objective.noised(latents, noise, timestep, TrainingConfig()).latents, theirs)
 
 
 # ---- folders that are no base model

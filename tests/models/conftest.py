@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_bases import KINDS, write_base
+from small_bases import UNET_KINDS as KINDS
+from small_bases import write_base
 
 SIZE = 49_408
 

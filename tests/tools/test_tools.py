@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_bases import UNET_KINDS
 from typer.testing import CliRunner
 
 import sd_lora
@@ -39,7 +40,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="module")
 def make_in(bases: dict[str, Path]) -> Callable[[Path], Make]:
     """A factory of factories of adapter files that do something: `make_in(folder)(kind, name, targets, seed=, …)`."""
-    loaded = {kind: sd_lora.load_base(folder) for kind, folder in bases.items()}
+    loaded = {kind: sd_lora.load_base(bases[kind]) for kind in UNET_KINDS}
 
     def factory(folder: Path) -> Make:
         def write(

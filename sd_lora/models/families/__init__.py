@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from sd_lora.models.families.base import Kind, ModelFamily
 from sd_lora.models.families.sd import SdFamily
+from sd_lora.models.families.sd3 import Sd3Family
 from sd_lora.models.families.sdxl import SdxlFamily
 
-FAMILIES: dict[str, ModelFamily] = {family.name: family for family in (SdFamily(), SdxlFamily())}
+FAMILIES: dict[str, ModelFamily] = {family.name: family for family in (SdFamily(), SdxlFamily(), Sd3Family())}
 
 
 def register_family(family: ModelFamily) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 from rows import every_row
-from small_bases import KINDS
+from small_bases import UNET_KINDS as KINDS
 
 from sd_lora.errors import BaseModelError
 from sd_lora.models.checkpoint.keys import PREFIXES, Place, fits, gathered, places

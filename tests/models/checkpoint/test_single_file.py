@@ -14,7 +14,7 @@ import torch
 from rows import every_row
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from small_bases import KINDS
+from small_bases import UNET_KINDS as KINDS
 
 from sd_lora.adapters.adapter import Adapter
 from sd_lora.adapters.fit import base_name
