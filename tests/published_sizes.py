@@ -37,6 +37,9 @@ TRANSFORMERS: dict[str, tuple[str, dict[str, Any]]] = {
         _SD3 | {"num_layers": 38, "num_attention_heads": 38, "caption_projection_dim": 2432, "qk_norm": "rms_norm"},
     ),
 }
+TRANSFORMERS |= {
+    "flux-dev": ("FluxTransformer2DModel", {"guidance_embeds": True}), "flux-schnell": ("FluxTransformer2DModel", {}),
+}  # fmt: skip
 _CLIP_L = (768, 12, 12)
 #: width, layers, heads
 TEXT_ENCODERS = {"sd15": [_CLIP_L], "sd21": [(1024, 23, 16)], "sdxl": [_CLIP_L, (1280, 32, 20)]}

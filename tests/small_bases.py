@@ -46,12 +46,22 @@ SD3: dict[str, Any] = {
 SD3S = {
     "sd3-medium": SD3,
     "sd3.5-medium": SD3 | {"qk_norm": "rms_norm", "dual_attention_layers": (0, 1)},
-    "sd3.5-large": SD3 | {"qk_norm": "rms_norm"},
+    "sd3.5-large": SD3 | {"qk_norm": "rms_norm", "num_attention_heads": 6, "caption_projection_dim": 48},
 }
 #: the VAE of SD3 as small as the others, and its numbers
 FLOW_VAE = VAE | {"latent_channels": 16, "use_quant_conv": False, "use_post_quant_conv": False}
 SD3_VAE = FLOW_VAE | {"scaling_factor": 1.5305, "shift_factor": 0.0609}
-KINDS = (*UNET_KINDS, *SD3S)
+FLUX: dict[str, Any] = {
+    "in_channels": 64, "num_layers": 2, "num_single_layers": 2, "attention_head_dim": 16, "num_attention_heads": 2,
+    "joint_attention_dim": 48, "pooled_projection_dim": 32, "axes_dims_rope": (4, 6, 6),
+}  # fmt: skip
+FLUX_VAE = FLOW_VAE | {"scaling_factor": 0.3611, "shift_factor": 0.1159}
+#: transformer and scheduler
+FLUXES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "flux-dev": (FLUX | {"guidance_embeds": True}, {"shift": 3.0, "use_dynamic_shifting": True}),
+    "flux-schnell": (FLUX, {"shift": 1.0}),
+}
+KINDS = (*UNET_KINDS, *SD3S, *FLUXES)
 
 
 def write_base(kind: str, folder: Path, tokenizer: Any = None) -> Path:
@@ -61,7 +71,8 @@ def write_base(kind: str, folder: Path, tokenizer: Any = None) -> Path:
     tokenizer = tokenizer or clip_tokenizer()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(KINDS.index(kind))
-        pipe = _sd3(kind, tokenizer) if kind in SD3S else _unet(kind, tokenizer)
+        make = _sd3 if kind in SD3S else _flux if kind in FLUXES else _unet
+        pipe = make(kind, tokenizer)
     pipe.to(torch.float32).save_pretrained(folder, safe_serialization=True)
     return folder
 
@@ -120,6 +131,18 @@ def _sd3(kind: str, tokenizer: Any) -> Any:
         tokenizer_2=tokenizer, tokenizer_3=words, scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
         text_encoder=CLIPTextModelWithProjection(text_config(tokenizer, 32)),
         text_encoder_2=CLIPTextModelWithProjection(text_config(tokenizer, 24, "gelu")), text_encoder_3=t5,
+    )  # fmt: skip
+
+
+def _flux(kind: str, tokenizer: Any) -> Any:
+    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, FluxPipeline, FluxTransformer2DModel
+    from transformers import CLIPTextModel
+
+    (transformer, scheduler), (t5, words) = FLUXES[kind], t5_encoder(48)
+    return FluxPipeline(
+        vae=AutoencoderKL(**FLUX_VAE), transformer=FluxTransformer2DModel(**transformer), tokenizer=tokenizer,
+        tokenizer_2=words, scheduler=FlowMatchEulerDiscreteScheduler(**scheduler),
+        text_encoder=CLIPTextModel(text_config(tokenizer, 32)), text_encoder_2=t5,
     )  # fmt: skip
 
 

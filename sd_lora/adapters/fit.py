@@ -13,6 +13,7 @@ from sd_lora.lora.layers import Layer
 from sd_lora.lora.variants import VARIANTS, new_layer
 from sd_lora.lora.weights import Weights
 from sd_lora.models import families
+from sd_lora.models.kinds import kind_marked
 from sd_lora.models.names import name_of_base
 
 
@@ -20,7 +21,8 @@ def modules_of(pipe: Any) -> dict[str, nn.Module]:
     """Modules of a pipeline that can carry a layer, by name; refuses fused attention projections."""
     modules: dict[str, nn.Module] = {}
     carriers = {kind for row in VARIANTS.values() for kind in row.layers()}
-    for component in families.components():
+    family = families.family_of_class(type(pipe).__name__)
+    for component in families.components() if family is None else [each.name for each in family.components]:
         root = getattr(pipe, component, None)
         if not isinstance(root, nn.Module):
             continue
@@ -46,6 +48,9 @@ def other_kind(metadata: Mapping[str, str], pipe: Any) -> list[str]:
     family, other = metadata.get("sdlora.family"), families.family_of_class(type(pipe).__name__)
     if family and other and family != other.name:
         problems.append(f'it was trained for the family "{family}", and this base is of "{other.name}"')
+    marked = kind_marked(metadata)
+    if other and not other.shares_adapters and marked in {kind.name for kind in other.kinds} - {other.kind(pipe).name}:
+        problems.append(f'it was trained for "{marked}", and this base is "{other.kind(pipe).name}"')
     # Other programs' files often record "epsilon" whatever they were trained on.
     recorded = metadata.get("modelspec.prediction_type") if "sdlora.version" in metadata else None
     config = getattr(getattr(pipe, "scheduler", None), "config", None)

@@ -88,7 +88,7 @@ class Illustrator:
         noise = torch.cat([self.family.noise(self.pipe, (self.side, self.side), seed) for seed in seeds])
         return self.pipe(
             prompts,
-            latents=noise,
+            latents=self.family.packed(noise),
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],  # for schedulers that add noise
             height=self.side,
             width=self.side,

@@ -63,12 +63,12 @@ class Painter:
     def __init__(self, pipe: Any, batch_size: int = 0) -> None:
         self.pipe, self.family, self.batch_size = pipe, family_of_pipe(pipe), batch_size
         #: encoded prompts, as arguments for one picture; to be cleared if the text encoders may have changed
-        self.states: LRUCache[Words, Mapping[str, Tensor]] = LRUCache(256)
+        self.states: LRUCache[Words, Mapping[str, Any]] = LRUCache(256)
         self._next_sketch = 0.0
 
     def row(
         self,
-        prompt: Words | Mapping[str, Tensor],
+        prompt: Words | Mapping[str, Any],
         mix: Mix,
         strengths: Sequence[float],
         strokes: Strokes,
@@ -91,7 +91,7 @@ class Painter:
                 # One number for all where it can be: at 0 the layers are not even computed.
                 _scale(mix, float(chunk[0]) if len(chunk) == 1 else torch.tensor(list(chunk)))
                 try:
-                    images = self._draw(prompt, len(chunk), strokes, **_watched(on_step, done))
+                    images = self._draw(prompt, len(chunk), strokes, **self._watched(on_step, done, strokes))
                 except Exception as error:
                     if len(chunk) == 1 or not is_out_of_memory(error):
                         raise
@@ -105,7 +105,7 @@ class Painter:
     def _device(self) -> torch.device:
         return getattr(self.pipe, self.family.denoiser).device
 
-    def _draw(self, prompt: Words | Mapping[str, Tensor], count: int, strokes: Strokes, **more: Any) -> Any:
+    def _draw(self, prompt: Words | Mapping[str, Any], count: int, strokes: Strokes, **more: Any) -> Any:
         """`count` pictures from the same noise, in one batch."""
         noise = self.family.noise(self.pipe, (strokes.width, strokes.height), strokes.seed)
         generators = [torch.Generator().manual_seed(strokes.seed) for _ in range(count)]
@@ -114,14 +114,15 @@ class Painter:
         if isinstance(prompt, Words):
             words: Mapping[str, Any] = prompt.times(count)
         else:
-            words = {key: value.expand(count, *value.shape[1:]) for key, value in prompt.items()}
+            words = {key: _times(value, count) for key, value in prompt.items()}
         drawn = {
-            "latents": noise.expand(count, -1, -1, -1), "generator": generators, "height": strokes.height,
-            "width": strokes.width, "guidance_scale": strokes.guidance, "num_inference_steps": strokes.steps,
+            "latents": self.family.packed(noise.expand(count, -1, -1, -1)), "generator": generators,
+            "height": strokes.height, "width": strokes.width, "guidance_scale": strokes.guidance,
+            "num_inference_steps": strokes.steps,
         }  # fmt: skip
         return self.pipe(**words, **drawn, **more).images
 
-    def _encoded(self, words: Words, mix: Mix) -> Words | Mapping[str, Tensor]:
+    def _encoded(self, words: Words, mix: Mix) -> Words | Mapping[str, Any]:
         """`words` encoded, once for all strengths; as they are, where each strength or the pipeline reads them in its
         own way: with layers on text encoders, or words of a textual inversion."""
         on_text = any(name.partition(".")[0] in self.family.text_encoders for a, _ in mix for name in a.targets)
@@ -135,7 +136,7 @@ class Painter:
             self.states[words] = self.family.pipeline_arguments(states[0], states[1])
         return self.states[words]
 
-    def _at_once(self, prompt: Words | Mapping[str, Tensor], mix: Mix, count: int, strokes: Strokes) -> int:
+    def _at_once(self, prompt: Words | Mapping[str, Any], mix: Mix, count: int, strokes: Strokes) -> int:
         """How many of `count` pictures are drawn in one batch. What one takes is measured in a step of its kind."""
         if self.batch_size or count == 1:
             return self.batch_size or 1
@@ -145,6 +146,18 @@ class Painter:
             _scale(mix, 1.0)
             known[kind] = peak_bytes(partial(self._draw, prompt, 1, replace(strokes, steps=1), output_type="latent"))
         return fitting(self._device, known[kind])
+
+    def _watched(self, on_step: OnStep | None, first: int, strokes: Strokes) -> dict[str, Any]:
+        """The arguments with which a pipeline calls `on_step`; none without it."""
+        if on_step is None:
+            return {}
+
+        def after(pipe: Any, step: int, timestep: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:  # noqa: ARG001
+            size = strokes.width, strokes.height
+            on_step(first, step + 1, self.family.unpacked(self.pipe, tensors["latents"], size))
+            return tensors
+
+        return {"callback_on_step_end": after}
 
     def sketch(self, latents: Tensor) -> Image.Image | None:
         """The first of the unfinished pictures `latents` (n, c, h, w), or None if it is too early for another: sketches
@@ -156,6 +169,11 @@ class Painter:
         image = self.pipe.image_processor.postprocess(decoded, output_type="pil")[0]
         self._next_sketch = started + (time.monotonic() - started) / _SKETCHING
         return image
+
+
+def _times(value: Any, count: int) -> Any:
+    """An argument for one picture, a tensor or a list of them, as one for `count`."""
+    return value * count if isinstance(value, list) else value.expand(count, *value.shape[1:])
 
 
 def _scale(mix: Mix, factor: float | Tensor) -> None:
@@ -190,15 +208,3 @@ def _attached(pipe: Any, mix: Mix) -> Iterator[None]:
                 stack.enter_context(adapter.injected(pipe, strength, name=f"mix{number}"))
                 stack.callback(adapter.scale, 1.0)
         yield
-
-
-def _watched(on_step: OnStep | None, first: int) -> dict[str, Any]:
-    """The arguments with which a pipeline calls `on_step`; none without it."""
-    if on_step is None:
-        return {}
-
-    def after(pipe: Any, step: int, timestep: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:  # noqa: ARG001
-        on_step(first, step + 1, tensors["latents"])
-        return tensors
-
-    return {"callback_on_step_end": after}

@@ -9,7 +9,6 @@ from typing import Any, Self
 
 import torch
 from PIL import Image
-from torch import Tensor
 
 from sd_lora.adapters.adapter import Adapter
 from sd_lora.adapters.fit import base_name
@@ -40,7 +39,7 @@ class Previewer:
         self._painter = Painter(pipe, batch_size)
         #: side of the pictures in pixels; the base model's own if none is given
         self.size = size or self._painter.family.native_size(pipe)
-        self._prepared: dict[str, dict[str, Tensor]] = {}
+        self._prepared: dict[str, dict[str, Any]] = {}
         #: of prompts that are prepared, drawn without the adapter
         self._bases: dict[tuple[str, Strokes], Image.Image] = {}
 
@@ -69,7 +68,7 @@ class Previewer:
         guidance = self.settings.guidance if own.guidance is None else own.guidance
         return (self.settings.negative if own.negative is None else own.negative) if guidance > 1 else ""
 
-    def prepare(self, prompt: str, arguments: Mapping[str, Tensor]) -> None:
+    def prepare(self, prompt: str, arguments: Mapping[str, Any]) -> None:
         """Give the encoded form of a prompt and its negative (pipeline arguments, batch of one), so that the pipeline's
         text encoders are no longer needed for it. The base model must not change from then on: its own picture of the
         prompt is drawn once for all grids."""

@@ -70,7 +70,7 @@ def describe(
         "sdlora.targets": targets,
         "sdlora.variant": adapter.variant,
     }
-    return {**family.kind(pipe).marks, **fields}
+    return {**family.kind(pipe).marks, **family.facts(pipe), **fields}
 
 
 def _objective_facts(training: TrainingConfig) -> dict[str, str]:

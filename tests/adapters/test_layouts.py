@@ -182,8 +182,8 @@ def test_what_sdxl_has_not_is_not_named(name: str, words: str) -> None:
 @every_row(
     "key, what",
     [
-        ("lora_transformer_single_transformer_blocks_0_attn_to_q.lora_down.weight", "without a UNet"),
-        ("transformer.single_transformer_blocks.0.attn.to_q.lora_A.weight", "without a UNet"),
+        ("lora_unet_single_blocks_0_linear1.lora_down.weight", "without a UNet"),
+        ("transformer.layers.0.attn1.to_q.lora_A.weight", "without a UNet"),
         ("bundle_emb.x.string_to_param.*", "embeddings"),
         ("model.diffusion_model.input_blocks.0.0.weight", "a base model"),
         ("something.else", ""),

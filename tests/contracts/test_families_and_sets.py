@@ -117,11 +117,12 @@ def test_a_tokenizer_with_another_word_has_another_key(base: tuple[Any, ModelFam
 
 def test_tokens_are_counted_with_both_ends_and_known_words_told(base: tuple[Any, ModelFamily]) -> None:
     pipe, family = base
-    counts = family.token_counts(pipe, ["", "a", "a boat", "a boat " * 200])
-    assert counts[:2] == ([1, 3] if "text_encoder_3" in family.text_encoders else [2, 3])  # T5 has no beginning
+    counts = family.token_counts(pipe, ["", "a", "a boat", "a boat " * 300])
+    assert 1 <= counts[0] < counts[1]
+    assert family.readers or counts[:2] == [2, 3]  # CLIP's, which are the only ones
     assert counts[1] < counts[2] < family.token_limit(pipe) < counts[3]
     assert family.token_counts(pipe, []) == []
-    assert family.overlong(pipe, ["a boat", "a boat " * 200]) == [1]
+    assert family.overlong(pipe, ["a boat", "a boat " * 300]) == [1]
     assert family.is_known_word(pipe, "boat")
     assert not family.is_known_word(pipe, "xqzkv")
 

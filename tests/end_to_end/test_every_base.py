@@ -40,6 +40,8 @@ TARGETS = {
     "sd3-medium": "attn,ff,text",
     "sd3.5-medium": "attn,ff",
     "sd3.5-large": "attn,text,text_ff",
+    "flux-dev": "attn,ff",
+    "flux-schnell": "attn,text",
 }
 
 
@@ -68,7 +70,8 @@ def run(kind: str, bases: dict[str, Path], tmp_path_factory: pytest.TempPathFact
 
 
 def draw(pipe: Any) -> np.ndarray:
-    latents = family_of_pipe(pipe).noise(pipe, (64, 64), 0)
+    family = family_of_pipe(pipe)
+    latents = family.packed(family.noise(pipe, (64, 64), 0))
     return pipe(
         PROMPT, latents=latents, height=64, width=64, num_inference_steps=4, guidance_scale=4.0, output_type="np"
     ).images  # fmt: skip
@@ -187,7 +190,18 @@ def test_both_parts_were_trained(kind: str, run: Path) -> None:
 
 # ---- an adapter fits its own base and no other
 
-ALL = ("embedded", "small", "sd1", "sd1v", "sd2", "sd2v", "sdxl", "sdxlv", *SD3S)
+ALL = (
+    "embedded",
+    "small",
+    "sd1",
+    "sd1v",
+    "sd2",
+    "sd2v",
+    "sdxl",
+    "sdxlv",
+    *SD3S,
+    "flux-dev",
+)  # an adapter for it is for schnell too
 
 
 @pytest.fixture(scope="module")

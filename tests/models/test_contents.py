@@ -45,7 +45,6 @@ FILES: dict[str, tuple[list[str], str]] = {
     "kohya's flux": (["lora_unet_double_blocks_0_img_attn_qkv.lora_down.weight"], "a LoRA for Flux .*without a UNet"),
     "a single block of it": (["lora_unet_single_blocks_0_linear1.alpha",
                               "lora_unet_single_blocks_0_linear1.lora_up.weight"], "a LoRA for Flux"),
-    "diffusers' flux": ([f"transformer.single_{LAYER}"], "a LoRA for Flux"),
     "comfy's flux": (["diffusion_model.double_blocks.0.img_attn.qkv.lora_A.weight"], "a LoRA for Flux"),
     "sd3": (["lora_unet_joint_blocks_0_x_block_attn_qkv.lora_down.weight"], "a LoRA for Stable Diffusion 3"),
     "diffusers' pixart": ([f"transformer.{LAYER.replace('attn', 'attn1')}"],

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from sd_lora.models.families.base import Kind, ModelFamily
+from sd_lora.models.families.flux import FluxFamily
 from sd_lora.models.families.sd import SdFamily
 from sd_lora.models.families.sd3 import Sd3Family
 from sd_lora.models.families.sdxl import SdxlFamily
 
-FAMILIES: dict[str, ModelFamily] = {family.name: family for family in (SdFamily(), SdxlFamily(), Sd3Family())}
+FAMILIES: dict[str, ModelFamily] = {
+    family.name: family for family in (SdFamily(), SdxlFamily(), Sd3Family(), FluxFamily())
+}
 
 
 def register_family(family: ModelFamily) -> None:

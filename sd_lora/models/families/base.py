@@ -84,6 +84,8 @@ class ModelFamily(ABC):
     layouts: ClassVar[tuple[str, ...]] = ("kohya", "diffusers")
     #: layout → the programs that load all of a file in it; a family without that is judged by the rules of `clients`
     read_by: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    #: whether an adapter for one of its kinds is for the others as well, as far as the shapes are the same
+    shares_adapters: ClassVar[bool] = True
     #: paths in the denoiser of small modules that every step uses, which are never quantized
     unquantized: ClassVar[tuple[str, ...]] = ()
     #: whether kohya's keys have the names of the original code, not those of diffusers
@@ -224,8 +226,12 @@ class ModelFamily(ABC):
         """What a user should know of a base model of the family, as sentences."""
         return []
 
+    def facts(self, pipe: Any) -> dict[str, str]:  # noqa: ARG002
+        """What adapters record of a base model of the family, besides its kind."""
+        return {}
+
     def noise(self, pipe: Any, size: tuple[int, int], seed: int) -> Tensor:
-        """The noise (1, c, h', w') of `seed` that a picture of `size` is drawn from, as the pipeline's ``latents``.
+        """The noise (1, c, h', w') of `seed` that a picture of `size` is drawn from.
 
         It comes from the CPU, so that it is the same on every device.
         """
@@ -234,6 +240,14 @@ class ModelFamily(ABC):
         denoiser = getattr(pipe, self.denoiser)
         noise = torch.randn(1, *self.latent_shape(pipe, size), generator=torch.Generator().manual_seed(seed))
         return noise.to(denoiser.device, denoiser.dtype)
+
+    def packed(self, latents: Tensor) -> Tensor:
+        """Latents (n, c, h', w') as the pipeline has them."""
+        return latents
+
+    def unpacked(self, pipe: Any, latents: Tensor, size: tuple[int, int]) -> Tensor:  # noqa: ARG002
+        """The pipeline's latents of pictures of `size`, (width, height) in pixels, as (n, c, h', w')."""
+        return latents
 
     @abstractmethod
     def images_key(self, pipe: Any) -> str:
@@ -285,5 +299,5 @@ class ModelFamily(ABC):
         """The denoiser's prediction for noisy latents (n, c, h, w) at the objective's `timesteps` (n,)."""
 
     @abstractmethod
-    def pipeline_arguments(self, conditioning: Conditioning, negative: Conditioning) -> dict[str, Tensor]:
-        """Encoded prompts as keyword arguments of the pipeline's call."""
+    def pipeline_arguments(self, conditioning: Conditioning, negative: Conditioning) -> dict[str, Any]:
+        """Encoded prompts as keyword arguments of the pipeline's call, tensors or lists of them."""

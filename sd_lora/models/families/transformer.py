@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 #: a segment of a path, as `unet_names.SEGMENT`, which names CLIP's
 SEGMENT = re.compile(
     r"single_transformer_blocks|add_[qkv]_proj|to_add_out|ff_context|norm[12]_context|norm_out|pos_embed|time_text_embed"
-    rf"|(?:timestep|text|guidance|context)_embedder|{unet_names.SEGMENT.pattern}"
+    rf"|proj_mlp|(?:timestep|text|guidance|context|x)_embedder|{unet_names.SEGMENT.pattern}"
 )
 #: modules of an attention of text and picture together
 JOINT_ATTENTION = ("to_q", "to_k", "to_v", "to_out.0", "add_q_proj", "add_k_proj", "add_v_proj", "to_add_out")
