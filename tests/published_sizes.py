@@ -38,6 +38,7 @@ TRANSFORMERS: dict[str, tuple[str, dict[str, Any]]] = {
     ),
 }
 TRANSFORMERS |= {
+    "z-image": ("ZImageTransformer2DModel", {}),
     "flux-dev": ("FluxTransformer2DModel", {"guidance_embeds": True}), "flux-schnell": ("FluxTransformer2DModel", {}),
 }  # fmt: skip
 _CLIP_L = (768, 12, 12)

@@ -61,7 +61,11 @@ FLUXES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "flux-dev": (FLUX | {"guidance_embeds": True}, {"shift": 3.0, "use_dynamic_shifting": True}),
     "flux-schnell": (FLUX, {"shift": 1.0}),
 }
-KINDS = (*UNET_KINDS, *SD3S, *FLUXES)
+Z_IMAGE: dict[str, Any] = {
+    "dim": 32, "n_layers": 2, "n_refiner_layers": 1, "n_heads": 2, "n_kv_heads": 2, "cap_feat_dim": 32,
+    "axes_dims": (4, 6, 6), "axes_lens": (1024, 64, 64),
+}  # fmt: skip
+KINDS = (*UNET_KINDS, *SD3S, *FLUXES, "z-image")
 
 
 def write_base(kind: str, folder: Path, tokenizer: Any = None) -> Path:
@@ -71,7 +75,8 @@ def write_base(kind: str, folder: Path, tokenizer: Any = None) -> Path:
     tokenizer = tokenizer or clip_tokenizer()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(KINDS.index(kind))
-        make = _sd3 if kind in SD3S else _flux if kind in FLUXES else _unet
+        made_by = {**dict.fromkeys(SD3S, _sd3), **dict.fromkeys(FLUXES, _flux), "z-image": _z_image}
+        make = made_by.get(kind, _unet)
         pipe = make(kind, tokenizer)
     pipe.to(torch.float32).save_pretrained(folder, safe_serialization=True)
     return folder
@@ -144,6 +149,38 @@ def _flux(kind: str, tokenizer: Any) -> Any:
         tokenizer_2=words, scheduler=FlowMatchEulerDiscreteScheduler(**scheduler),
         text_encoder=CLIPTextModel(text_config(tokenizer, 32)), text_encoder_2=t5,
     )  # fmt: skip
+
+
+def _z_image(kind: str, tokenizer: Any) -> Any:
+    from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler, ZImagePipeline, ZImageTransformer2DModel
+    from transformers import Qwen3Config, Qwen3Model
+
+    words = chat_tokenizer()
+    config = Qwen3Config(
+        hidden_size=32, intermediate_size=64, num_hidden_layers=3, num_attention_heads=2, num_key_value_heads=1,
+        head_dim=16, vocab_size=len(words) + 4,
+    )  # fmt: skip
+    return ZImagePipeline(
+        vae=AutoencoderKL(**FLUX_VAE), transformer=ZImageTransformer2DModel(**Z_IMAGE), tokenizer=words,
+        text_encoder=Qwen3Model(config), scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+    )  # fmt: skip
+
+
+def chat_tokenizer() -> Any:
+    """A tokenizer of bytes and one word, with a template for questions."""
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import Qwen2Tokenizer
+
+    pieces = [*sorted(ByteLevel.alphabet()), "bo", "boa", "boat"]
+    tokenizer = Qwen2Tokenizer(
+        vocab={piece: number for number, piece in enumerate(pieces)}, merges=[("b", "o"), ("bo", "a"), ("boa", "t")],
+        additional_special_tokens=["<|im_start|>", "<|im_end|>"],
+    )  # fmt: skip
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    return tokenizer
 
 
 def t5_encoder(width: int) -> tuple[Any, Any]:

@@ -33,6 +33,7 @@ MARKS = {
     "sd3-medium": ("sd3", "sd3_m", "False", "stable-diffusion-3-m/lora"),
     "sd3.5-medium": ("sd3", "sd3_5-medium", "False", "stable-diffusion-3-5-medium/lora"),
     "flux-dev": ("flux", "flux1", "False", "flux-1-dev/lora"),
+    "z-image": ("z-image", "z-image", "False", "z-image/lora"),
     "flux-schnell": ("flux", "flux1", "False", "flux-1-schnell/lora"),
     "sd3.5-large": ("sd3", "sd3_5-large", "False", "stable-diffusion-3-5-large/lora"),
 }

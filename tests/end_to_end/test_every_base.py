@@ -42,6 +42,7 @@ TARGETS = {
     "sd3.5-large": "attn,text,text_ff",
     "flux-dev": "attn,ff",
     "flux-schnell": "attn,text",
+    "z-image": "attn,ff",
 }
 
 
@@ -201,6 +202,7 @@ ALL = (
     "sdxlv",
     *SD3S,
     "flux-dev",
+    "z-image",
 )  # an adapter for it is for schnell too
 
 

@@ -16,7 +16,7 @@ from sd_lora.adapters.adapter import Adapter
 
 FLOWS = [kind for kind in KINDS if kind not in UNET_KINDS]
 #: one of each family in the first tier
-FIRST = ["sd3.5-medium", "flux-dev"]
+FIRST = ["sd3.5-medium", "flux-dev", "z-image"]
 
 
 @pytest.mark.parametrize("kind", [k if k in FIRST else pytest.param(k, marks=pytest.mark.slow) for k in FLOWS])

@@ -7,9 +7,10 @@ from sd_lora.models.families.flux import FluxFamily
 from sd_lora.models.families.sd import SdFamily
 from sd_lora.models.families.sd3 import Sd3Family
 from sd_lora.models.families.sdxl import SdxlFamily
+from sd_lora.models.families.z_image import ZImageFamily
 
 FAMILIES: dict[str, ModelFamily] = {
-    family.name: family for family in (SdFamily(), SdxlFamily(), Sd3Family(), FluxFamily())
+    family.name: family for family in (SdFamily(), SdxlFamily(), Sd3Family(), FluxFamily(), ZImageFamily())
 }
 
 
