@@ -131,10 +131,11 @@ RULES: tuple[Rule, ...] = (
 
 
 #: of families that say themselves which program reads which of their layouts
-_BY_LAYOUT = tuple(
-    Rule("drops", (client,), "keys of this layout, which it does not read for this base model",
-         lambda f, p, client=client: client not in f.family.read_by.get(p.layout, ()))
-    for client in CLIENTS
+_BY_LAYOUT = (
+    Rule("drops", CLIENTS, "modules that the base model does not have", lambda _, p: p.name == ""),
+    *(Rule("drops", (client,), "keys of this layout, which it does not read for this base model",
+           lambda f, p, client=client: client not in f.family.read_by.get(p.layout, ()))
+      for client in CLIENTS),
 )  # fmt: skip
 _ANYWHERE = (
     "keys that belong to no complete LoRA module",

@@ -162,7 +162,8 @@ CONTENTS: tuple[Contents, ...] = (
         _NO_ADAPTER,
     ),
     Contents(
-        "Flux", _any_of("double_blocks.0.img_attn.norm.key_norm.scale", "single_stream_modulation.lin.weight"), _NAME,
+        "Flux in one file",
+        _any_of("double_blocks.0.img_attn.norm.key_norm.scale", "single_stream_modulation.lin.weight"), _FOLDER,
         _NO_ADAPTER,
     ),
     Contents(

@@ -163,7 +163,7 @@ def test_another_trainers_name_in_place_of_the_folder_is_answered(refused: Refus
 
 def test_import_config_names_what_it_cannot_read(refused: Refused, tmp_path: Path) -> None:
     (tmp_path / "flux.toml").write_text('network_module = "networks.lora_flux"\n')
-    assert "only Stable Diffusion 1, 2 and XL" in refused("import-config", tmp_path / "flux.toml")
+    assert "only configs for Stable Diffusion 1, 2 and XL" in refused("import-config", tmp_path / "flux.toml")
     (tmp_path / "broken.toml").write_text("learning_rate = 0,0001\n")
     assert "line 1 has a decimal comma; write 0.0001" in refused("import-config", tmp_path / "broken.toml")
 

@@ -123,7 +123,7 @@ def job(**model: Any) -> str:
     [
         ("a.toml", kohya(network_module="networks.lora_flux"), "trains another family (network_module = networks"),
         ("a.toml", kohya(pretrained_model_name_or_path="black-forest-labs/FLUX.1-dev"), "trains another family (bla"),
-        ("a.json", '{"LoRA_type": "Flux1", "unet_lr": 1}', "trains Flux or Stable Diffusion 3, but only Stable"),
+        ("a.json", '{"LoRA_type": "Flux1", "unet_lr": 1}', "trains Flux or Stable Diffusion 3, but only configs"),
         ("a.json", '{"LoRA_type": "Standard", "sd3_checkbox": true}', "trains Flux or Stable Diffusion 3"),
         ("a.json", '{"training_method": "LORA", "model_type": "FLUX_DEV_1"}', "another family (model_type = FLUX_DEV"),
         ("a.json", '{"training_method": "LORA", "model_type": "STABLE_DIFFUSION_15_INPAINTING"}', "another family ("),

@@ -72,7 +72,7 @@ FILES: dict[str, tuple[list[str], str]] = {
     "an upscaler": (["conv_first.weight", "RRDB_trunk.0.RDB1.conv1.weight", "x.y"], "an upscaler of pictures"),
     "sd3's model": (
         ["model.diffusion_model.joint_blocks.0.context_block.adaLN_modulation.1.bias"], "Stable Diffusion 3 in one"),
-    "flux": (["double_blocks.0.img_attn.norm.key_norm.scale"], "Flux, which is a base model"),
+    "flux": (["double_blocks.0.img_attn.norm.key_norm.scale"], "Flux in one file, which is a base model"),
 }  # fmt: skip
 #: rows that only shapes show, or that an adapter is not called
 BY_SHAPE = {"the SDXL refiner", "an unCLIP model", "an inpainting model", "an InstructPix2Pix model",

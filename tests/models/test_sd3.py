@@ -13,12 +13,16 @@ import torch
 from published_sizes import transformer
 
 from sd_lora import load_base
+from sd_lora.adapters.adapter import Adapter
+from sd_lora.adapters.clients import answers
+from sd_lora.adapters.parts import facts_of
 from sd_lora.config.schema import TrainingConfig
-from sd_lora.errors import BaseModelError
+from sd_lora.errors import AdapterError, BaseModelError
 from sd_lora.lora.targets import plan_targets
 from sd_lora.models.families import FAMILIES
 from sd_lora.models.kinds import kind_of, kinds_shown
 from sd_lora.models.opening import open_base
+from sd_lora.tools.verify import verify_adapter
 
 FAMILY = FAMILIES["sd3"]
 
@@ -119,3 +123,18 @@ def test_parts_that_do_not_fit_are_refused(bases: Mapping[str, Path], tmp_path: 
     shutil.copytree(folder / "text_encoder", folder / "text_encoder_2")
     with pytest.raises(BaseModelError, match="its text encoders do not fit its transformer"):
         load_base(folder)
+
+
+def test_verify_says_who_reads_a_file_and_for_which_base(opened: Callable[[str], Any], tmp_path: Path) -> None:
+    pipe, family = opened("sd3.5-medium")
+    adapter = Adapter.create(plan_targets({"transformer": pipe.transformer}, family.target_groups, ["attn"], (1, 1.0)))
+    adapter.metadata |= {**family.kind(pipe).marks, "sdlora.family": "sd3"}
+    path = adapter.save(tmp_path / "a.safetensors")
+    with pytest.raises(AdapterError, match='not written in layout "kohya", only in diffusers'):
+        adapter.save(tmp_path / "b.safetensors", layout="kohya")
+    whole = {answer.client for answer in verify_adapter(path).clients if answer.is_whole}
+    assert whole == {"diffusers", "ComfyUI"}
+    shapes = {f"{name}.lora_{half}.weight": (1, 1) for name in adapter.weights for half in "AB"}
+    elsewhere = answers(facts_of(shapes, {}, {}, "z-image"))
+    assert not any(answer.loaded for answer in elsewhere)
+    assert "modules that the base model does not have" in elsewhere[0].reasons[0]

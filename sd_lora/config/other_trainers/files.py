@@ -127,7 +127,8 @@ def flat(path: str | Path) -> Flat:
     family = _other_family(found.given)
     if family:
         raise ConfigError(
-            f"{path} trains {printable(family)}, but only Stable Diffusion 1, 2 and XL can be trained here"
+            f"{path} trains {printable(family)}, but only configs for Stable Diffusion 1, 2 and XL are imported; start "
+            "from a preset instead (sd-lora presets)"
         )
     return found
 
