@@ -161,7 +161,7 @@ def test_what_is_not_there_and_folders_are_told(tmp_path: Path) -> None:
 
 
 def test_texts_of_strangers_are_cut_and_break_no_line(summary_of: Any) -> None:
-    metadata = {"sdlora.trigger": "a\nb\u202e" + "x" * 5000, "sdlora.base": "<script>\x00", "sdlora.family": "flux"}
+    metadata = {"sdlora.trigger": "a\nb\u202e" + "x" * 5000, "sdlora.base": "<script>\x00", "sdlora.family": "nonesuch"}
     found = summary_of(file_of(modules(MID), metadata))
     assert found.trigger.startswith("a?b?xxx")
     assert len(found.trigger) == 200
