@@ -47,6 +47,7 @@ HEAVY = {
     "sd_lora.preview.caches",
     "sd_lora.preview.painter",
     "sd_lora.preview.previewer",
+    "sd_lora.preview.reading",
     "sd_lora.preview.service",
     "sd_lora.preview.ticket",
     "sd_lora.tinybase",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hmac
 import ipaddress
+import os
 import socket
 import threading
 import time
@@ -39,6 +41,25 @@ def check_address(host: str, auth: str) -> Callable[[str, str], bool] | None:
         return all(same)
 
     return login
+
+
+def check_port(host: str, port: int) -> None:
+    """ConfigError if the page cannot listen on `port` of `host`; 0 is any free port."""
+    try:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
+            if os.name == "posix":  # a port that a page has just left is free
+                probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind((host.strip("[]"), port))
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            raise ConfigError(
+                f"port {port} is taken by another program, perhaps by another page; choose one with --port, such as "
+                f"--port {port + 1 if port < 65535 else 7861}, or any free one with --port 0"
+            ) from error
+        raise ConfigError(
+            f"the page cannot listen on {host}, port {port} ({error.strerror or error}); choose others with --host and "
+            "--port"
+        ) from error
 
 
 def is_loopback(host: str) -> bool:

@@ -2,37 +2,52 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args, get_type_hints
 
 from PIL import Image, UnidentifiedImageError
 
-from sd_lora import convert_adapter
 from sd_lora.adapters.keys import LAYOUTS
-from sd_lora.adapters.summary import AdapterSummary, local
-from sd_lora.adapters.writing import DTYPES
+from sd_lora.adapters.sidecar import sidecar_of
+from sd_lora.adapters.summary import AdapterSummary, local, read_summary
+from sd_lora.config.schema import OutputConfig
 from sd_lora.errors import ConfigError, SdLoraError
 from sd_lora.models.families import kinds
 from sd_lora.preview.prompts import plain_name
 
-from .cached_files import cached_file
+from .cached_files import cached_file, picture_file
 from .site import Site
 
 #: what a conversion can be given, by field; "" leaves it as it is
-CHOICES = {"layout": LAYOUTS, "type": ("", *DTYPES), "kind": ("", *kinds())}
+CHOICES = {"layout": LAYOUTS, "type": ("", *get_args(get_type_hints(OutputConfig)["dtype"])), "kind": ("", *kinds())}
 #: bytes that copies leave free on the disk
 _SPARE = 2**30
 _MOST_PIXELS, _SIDE = 50_000_000, 384
 
 
-def copied(site: Site, path: Path) -> Path:
-    """A copy of the adapter at `path` under the name it has on the page.
+def bundle(site: Site, path: Path) -> list[Path]:
+    """What other programs want of the adapter at `path`, under the name it has on the page: a copy, its facts as
+    A1111 and Forge read them (.json), and its picture (.png), if it has one.
 
     Raises SdLoraError if it cannot be read, or the disk is too full.
     """
-    name = plain_name(site.name_of(path))
-    return _file_of(site, path, name, "copied", lambda out: shutil.copyfile(path, out))
+    name, summary = plain_name(site.name_of(path)), read_summary(path)
+    files = [_file_of(site, path, name, "copied", lambda out: shutil.copyfile(path, out))]
+    facts = json.dumps(sidecar_of(summary.metadata, summary.kind, summary.strength), indent=2, ensure_ascii=False)
+    files.append(cached_file(site.work, facts.encode(), f"{name}.json", lambda out: out.write_text(facts, "utf-8")))
+    if (image := picture(summary)) is not None:
+        files.append(Path(picture_file(site.work, image, {}, name)))
+    return files
+
+
+def line_to_type(site: Site, path: Path) -> str:
+    """What calls the style in a prompt of A1111 or Forge: its phrase, and the tag that loads the file."""
+    summary = read_summary(path)
+    tag = f"<lora:{plain_name(site.name_of(path))}:{1 if summary.strength is None else summary.strength:g}>"
+    return " ".join(filter(None, (summary.phrase, tag)))
 
 
 def converted(site: Site, path: Path, layout: str, dtype: str, kind: str = "") -> Path:
@@ -46,6 +61,8 @@ def converted(site: Site, path: Path, layout: str, dtype: str, kind: str = "") -
     name = "-".join(part for part in (plain_name(site.name_of(path)), layout, dtype) if part)
 
     def convert(out: Path) -> None:
+        from sd_lora import convert_adapter  # loads torch
+
         convert_adapter(path, out, layout=layout, dtype=dtype, kind=kind)
 
     try:

@@ -26,10 +26,12 @@ def remember(key: str, fields: Sequence[Any], lists: Mapping[Any, Choices] | Non
         # for each output of an event, which takes a second
         restore = gr.Button(visible="hidden", elem_id=f"recall-{key}")
 
-    def fill_in(values: Any) -> list[Any]:
+    def fill_in(values: Any) -> Any:
         if not isinstance(values, list) or len(values) != len(fields):  # a first visit, or kept by another version
             values = [None] * len(fields)
-        return [_restored(field, value, (lists or {}).get(field)) for field, value in zip(fields, values, strict=True)]
+        pairs = zip(fields, values, strict=True)
+        updates = [_restored(field, value, (lists or {}).get(field)) for field, value in pairs]
+        return updates if len(updates) > 1 else updates[0]  # a list would be the value of a single field
 
     on([field.change for field in fields], None, list(fields), memory, js="(...values) => [values]")
     return on(restore.click, fill_in, memory, list(fields), show_progress_on=memory)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -14,7 +14,10 @@ from .snippets import STRONGEST, WEAKEST
 EXAMPLE_PROMPT = "a big red house by the sea"
 #: of every event but the documented ones; the page shows progress itself
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
-Choices = Sequence[tuple[str, str]]
+#: in the browser: a click on the link of each file that the server has just prepared, in their order
+SAVE_FILES = """async (files) => { for (const file of files ?? []) {
+const link = document.createElement('a'); link.href = file.url; link.download = file.orig_name;
+document.body.append(link); link.click(); link.remove(); await new Promise((done) => setTimeout(done, 250)); } }"""
 
 
 def on(events: Any, handler: Handler | None, inputs: Any = None, outputs: Any = None, **options: Any) -> Any:
@@ -32,27 +35,13 @@ def side_by_side(fields: Callable[[], None], results: Callable[[], None]) -> Non
             results()
 
 
-def choice_with_rescan(elem_id: str, label: str, choices: Choices, **options: Any) -> tuple[gr.Dropdown, gr.Button]:
-    """A list to choose from, and the button that reads its choices again."""
-    options = {"value": None, **options}
-    with gr.Row(equal_height=True):
-        field = gr.Dropdown(choices, label=label, elem_id=elem_id, scale=5, **options)
-        return field, button_beside("Rescan", f"{elem_id.partition('-')[0]}-refresh")
-
-
-def adapters_with_rescan(tab: str, choices: Choices, info: str, **options: Any) -> tuple[gr.Dropdown, gr.Button]:
-    """As `choice_with_rescan`, for any number of adapters."""
-    options = {"info": info, "value": [], "multiselect": True, **options}
-    return choice_with_rescan(f"{tab}-adapters", "Adapters", choices, **options)
-
-
-def button_beside(label: str, elem_id: str) -> gr.Button:
+def button_beside(label: str, elem_id: str, min_width: int = 90) -> gr.Button:
     """A small button to the right of a field, as high as the field."""
-    return gr.Button(label, elem_id=elem_id, scale=0, min_width=90, elem_classes="beside")
+    return gr.Button(label, elem_id=elem_id, scale=0, min_width=min_width, elem_classes="beside")
 
 
-def prompt_field(elem_id: str, **options: Any) -> gr.Textbox:
-    return gr.Textbox(EXAMPLE_PROMPT, label="Prompt", elem_id=elem_id, max_length=2000, **options)
+def prompt_field(elem_id: str, prompt: str = EXAMPLE_PROMPT, **options: Any) -> gr.Textbox:
+    return gr.Textbox(prompt, label="Prompt", elem_id=elem_id, max_length=2000, **options)
 
 
 def seed_field(tab: str, **options: Any) -> gr.Number:
@@ -75,6 +64,11 @@ def start_and_stop(name: str, label: str = "Generate") -> tuple[gr.Button, gr.Bu
 
 def html_field(elem_id: str, value: str = "", **options: Any) -> gr.HTML:
     return gr.HTML(value, elem_id=elem_id, padding=False, **options)
+
+
+def unseen_field(elem_id: str) -> gr.Textbox:
+    """A field that only the page's script fills in."""
+    return gr.Textbox("", elem_id=elem_id, elem_classes="unseen", label="", max_length=2000)
 
 
 def gallery(elem_id: str, label: str, columns: int, **options: Any) -> gr.Gallery:

@@ -53,10 +53,12 @@ def with_errors_shown(handler: Handler, as_error: Callable[[SdLoraError], Except
     return returning
 
 
-def status_html(text: str, share: float | None = None) -> str:
-    """A line of status; with a bar if `share`, from 0 to 1, is given."""
+def status_html(text: str, share: float | None = None, said: str | None = None) -> str:
+    """A line of status; with a bar if `share`, from 0 to 1, is given. `said`: what is read out where it changes, for a
+    text that changes many times a second; without it, the text."""
     bar = "" if share is None else f'<div class="bar"><i style="width:{100 * share:.0f}%"></i></div>'
-    return f'<div class="status" role="status" aria-live="polite">{escaped(text)}{bar}</div>'
+    live = 'role="status" aria-live="polite"' if said is None else f'data-said="{escaped(said)}"'
+    return f'<div class="status" {live}>{escaped(text)}{bar}</div>'
 
 
 def warn(sentence: str) -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from sd_lora.data.dialects.prompts import Prompt
 from sd_lora.errors import ConfigError
 from sd_lora.preview.job import MixedAdapter, PreviewJob, PreviewRow
 from sd_lora.preview.prompts import parse_strengths, split_tags
@@ -23,9 +24,14 @@ class PreviewFields:
     seed: float
     steps: float
     guidance: float
-    width: float
-    height: float
+    #: in pixels; None or 0: the base model's own
+    width: float | None
+    height: float | None
     negative: str
+    #: how many pictures of each prompt, each from the seed after the last one's
+    seeds: float = 1
+    #: a name of `SCHEDULERS`; empty: the base model's own
+    scheduler: str = ""
 
     def job(self, site: Site) -> PreviewJob:
         """The job. ConfigError for unknown ids, unknown names in ``<lora:NAME:0.8>``, and for what is not a number."""
@@ -34,8 +40,13 @@ class PreviewFields:
         if len(lines) > most or len(self.adapters or ()) > most:
             raise ConfigError(f"at most {most} prompts and {most} adapters can be used at once")
         chosen = tuple(MixedAdapter(site.adapter(str(identity))) for identity in self.adapters or ())
-        rows = [_row(line, chosen, site) for line in lines]
-        numbers = {name: whole_number(name, getattr(self, name)) for name in ("seed", "steps", "width", "height")}
+        seeds = whole_number("the number of seeds", self.seeds)
+        if not 1 <= seeds * max(1, len(lines)) <= most:
+            raise ConfigError(f"{seeds} seeds of {len(lines)} prompts were asked for; at most {most} rows are drawn")
+        seed = whole_number("seed", self.seed)
+        rows = [one for line in lines for one in _of_seeds(_row(line, chosen, site), seed, seeds)]
+        numbers = {name: whole_number(name, getattr(self, name)) for name in ("seed", "steps")}
+        numbers |= {name: whole_number(name, getattr(self, name) or 0) for name in ("width", "height")}
         if not isinstance(self.guidance, int | float):
             raise ConfigError("guidance must be a number")
         return PreviewJob(
@@ -43,6 +54,7 @@ class PreviewFields:
             parse_strengths(self.strengths or ""),
             negative=(self.negative or "").strip(),
             guidance=float(self.guidance),
+            scheduler=str(self.scheduler or ""),
             **numbers,
         )
 
@@ -61,6 +73,16 @@ def _row(line: str, chosen: tuple[MixedAdapter, ...], site: Site) -> PreviewRow:
     return PreviewRow.of(prompt, (*chosen, *(MixedAdapter(named[name][0], strength) for name, strength in tags)))
 
 
+def _of_seeds(row: PreviewRow, seed: int, seeds: int) -> list[PreviewRow]:
+    """`row` once for each seed, from its own on, or else from `seed`."""
+    if seeds == 1:
+        return [row]
+    own = row.own or Prompt(row.prompt)
+    first = seed if own.seed is None else own.seed
+    numbers = [(first + n) % 2**32 for n in range(seeds)]
+    return [replace(row, own=replace(own, seed=n), label=f"{row.prompt} · seed {n}") for n in numbers]
+
+
 def whole_number(name: str, value: object) -> int:
     """`value` as a whole number. ConfigError."""
     given = "nothing" if value is None else repr(str(value)[:40])
@@ -73,5 +95,5 @@ def untagged(prompt: str | None) -> str:
     """`prompt`, where adapters are chosen from a list. ConfigError if it names one itself."""
     plain, tags = split_tags(prompt or "")
     if tags:
-        raise ConfigError(f"the prompt itself names {tags[0][0]}; choose adapters from the list instead")
+        raise ConfigError(f"the prompt itself names {tags[0][0]}; choose LoRAs from the list instead")
     return plain

@@ -7,23 +7,28 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import gradio as gr
 from PIL import Image
 
 from sd_lora.preview.events import PreviewCell, PreviewProgress, PreviewStopped, PreviewWaiting
 from sd_lora.preview.job import PreviewJob
-from sd_lora.preview.service import PreviewService
 from sd_lora.preview.sheet import PreviewGrid
 
 from .cached_files import picture_file
 from .components import gallery, html_field
 from .messages import count_of, status_html
+from .opening import BaseLoading
 from .site import Site
+
+if TYPE_CHECKING:
+    from sd_lora.preview.service import PreviewService
 
 #: seconds between two updates of an unfinished picture
 _EVERY = 0.25
+#: ways to enlarge small pictures, and the pixels of their longer side afterwards, at most
+ENLARGING, _LARGE = {"smooth": Image.Resampling.LANCZOS, "pixels": Image.Resampling.NEAREST}, 512
 #: the status before anything was drawn
 NOTHING = status_html("")
 
@@ -72,10 +77,12 @@ class Drawings:
                 if self._stops.get(visitor) is stop:
                     del self._stops[visitor]
 
-    def show(self, site: Site, job: PreviewJob, request: gr.Request, note: str = "") -> Iterator[tuple[Any, Any, Any]]:
+    def show(
+        self, site: Site, job: PreviewJob, request: gr.Request, note: str = "", enlarging: str = ""
+    ) -> Iterator[tuple[Any, Any, Any]]:
         """As `follow`, as updates of status, gallery and sheet, with `note` in the status."""
         for progress in self.follow(site, job, request):
-            progress.note = note
+            progress.note, progress.enlarging = note, enlarging
             yield updates_of(site, progress)
 
 
@@ -91,6 +98,8 @@ class Progress:
     line: str = "starting …"
     #: added to the line
     note: str = ""
+    #: how small pictures are enlarged, a key of `ENLARGING`
+    enlarging: str = ""
     share: float = 0.0
     is_done: bool = False
 
@@ -109,7 +118,8 @@ class Progress:
     def status(self) -> str:
         """The line with its note, and its bar, as HTML."""
         text = "; ".join(filter(None, (self.line, self.note, *self.job.notes)))
-        return status_html(text, None if self.is_done else self.share)
+        said = text if self.is_done or not self.share else f"picture {len(self.images) + 1} of {self.total}"
+        return status_html(text, None if self.is_done else self.share, said)
 
     def grid(self) -> PreviewGrid | None:
         """All pictures as a grid that can be saved as a sheet, once it is complete."""
@@ -140,6 +150,9 @@ def _draw(service: PreviewService, job: PreviewJob, stop: threading.Event) -> It
             if isinstance(event, PreviewWaiting):
                 started = time.monotonic()  # waiting does not count as drawing
                 progress.line = f"{event.ahead} waiting before you"
+            elif isinstance(event, BaseLoading):
+                started = time.monotonic()
+                progress.line = f"loading the base model {event.base} …"
             elif isinstance(event, PreviewCell):
                 progress.sketches.pop((event.row, event.column), None)
                 progress.images[event.row, event.column] = event.image
@@ -177,9 +190,18 @@ def updates_of(site: Site, progress: Progress) -> tuple[Any, Any, Any]:
 
 
 def file_of(site: Site, progress: Progress, row: int, column: int, name: str) -> str:
-    """A drawn picture, as a file that carries its recipe."""
+    """A drawn picture, enlarged as asked, as a file that carries its recipe."""
     recipe = site.service.recipe(progress.job, row, column, hashes=progress.hashes)
-    return picture_file(site.work, progress.images[row, column], recipe, name)
+    return picture_file(site.work, enlarged(progress.images[row, column], progress.enlarging), recipe, name)
+
+
+def enlarged(image: Image.Image, how: str) -> Image.Image:
+    """`image` at the greatest integer factor at which its sides have at most `_LARGE` pixels, in the way that `how`
+    names; itself, if that is none or too large already."""
+    factor = _LARGE // max(image.size)
+    if factor < 2 or how not in ENLARGING:
+        return image
+    return image.resize((image.width * factor, image.height * factor), ENLARGING[how])
 
 
 def visitor_of(request: gr.Request | None) -> str:

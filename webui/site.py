@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
+from sd_lora.commands.demo import write_pictures
 from sd_lora.errors import ConfigError
 from sd_lora.preview.job import MixedAdapter
 from sd_lora.preview.prompts import plain_name
-from sd_lora.preview.service import PreviewService
-from sd_lora.runs.state import list_runs
+from sd_lora.runs.state import list_runs, run_status, trained_folder
+
+from .installing import Program
+
+if TYPE_CHECKING:
+    from sd_lora.preview.service import PreviewService
 
 #: folders of a run in which no adapters are listed: copies, and what only training reads
 _SKIPPED = {"diffusers", "checkpoints", "cache", "samples"}
@@ -31,6 +37,18 @@ class Site:
     base: str = "tiny"
     #: more folders of adapters
     libraries: tuple[Path, ...] = ()
+    #: folders of other programs, into which adapters can be copied
+    programs: tuple[Program, ...] = ()
+    #: the captioning model that drafts captions; empty: none
+    captioner: str = ""
+    #: other base models that the page can change to, and what does that
+    models: tuple[Path, ...] = ()
+    restart: Callable[[str], None] | None = None
+
+    @property
+    def demo(self) -> Callable[[Path], str] | None:
+        """Makes a folder of the demo's pictures and gives their trigger word; None on a base model they do not suit."""
+        return write_pictures if self.base == "tiny" else None
 
     def adapters(self) -> dict[str, Path]:
         """Every adapter file by id, in the order of their names."""
@@ -70,6 +88,11 @@ class Site:
     def dataset(self, identity: str) -> Path:
         """A folder of images. ConfigError for an unknown id."""
         return _listed(self.datasets(), identity, "dataset")
+
+    def unfinished_runs_on(self, dataset: Path) -> list[str]:
+        """The names of runs on a dataset that are running or can be resumed."""
+        runs = [run for run in list_runs(self.runs) if trained_folder(run) == dataset]
+        return [run.name for run in runs if run_status(run) != "finished"]
 
     def id_of(self, path: Path) -> str:
         """The id of a file or folder: the same as long as it is not moved."""

@@ -24,7 +24,7 @@ from sd_lora.errors import AdapterError, nearest, some
 from sd_lora.lora.inject import eject, fuse, inject
 from sd_lora.lora.layers import Layer, checked_strength
 from sd_lora.lora.targets import Target
-from sd_lora.lora.variants import called, new_layer
+from sd_lora.lora.variants import VARIANTS, called, new_layer
 from sd_lora.lora.weights import Weights
 from sd_lora.models import families
 from sd_lora.models.families import ModelFamily
@@ -92,6 +92,19 @@ class Adapter:
         path = Path(path)
         write_adapter(path, self.weights, {**self.metadata, "sdlora.variant": self.variant}, dtype, layout)
         return path
+
+    def __repr__(self) -> str:
+        """``Adapter(tiny, rank 16, trigger 'xlora', 114 modules)``."""
+        weights = self.weights
+        ranks = sorted({w.rank for w in weights.values()})
+        facts = [
+            self.base or "base model unknown",
+            f"rank {ranks[0]}" + (f" to {ranks[-1]}" if len(ranks) > 1 else "") if ranks else "",
+            "" if self.variant == "lora" else VARIANTS[self.variant].title,
+            f"trigger {self.trigger!r}" if self.trigger else "",
+            f"{len(weights)} module{'' if len(weights) == 1 else 's'}",
+        ]
+        return f"Adapter({', '.join(filter(None, facts))})"
 
     @property
     def weights(self) -> dict[str, Weights]:

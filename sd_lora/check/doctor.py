@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -31,7 +32,7 @@ from sd_lora.data.pictures.decode import PictureError, check_colour, read_mask, 
 from sd_lora.data.pictures.pixels import mask_of
 from sd_lora.data.pictures.views import views_of
 from sd_lora.data.planning import exposures_of, hold_out, schedule_for, steps_of
-from sd_lora.models.opening import ModelFamily, open_base
+from sd_lora.models.opening import ModelFamily, OpenBase, open_base
 
 Watch = Callable[[int, int], None]
 _MOST_THUMBNAILS = 500
@@ -72,23 +73,50 @@ class _Inspected:
     findings: tuple[Finding, ...]
     thumbnail: bytes | None = None
     transparent: bool = False
+    #: width and height in pixels, upright; None if it cannot be read
+    size: tuple[int, int] | None = None
 
 
-def check_folder(config: RunConfig, *, thumbnails: bool = False, watch: Watch | None = None) -> Check:
+#: what was seen in pictures that have not changed since, by file and settings
+Looks = dict[Hashable, _Inspected]
+
+
+@dataclass(frozen=True)
+class Looking:
+    """How pictures are looked at: whether small copies are made, who is told how many are done, and what is known."""
+
+    thumbnails: bool = False
+    watch: Watch | None = None
+    looks: Looks | None = None
+
+
+def check_folder(
+    config: RunConfig,
+    *,
+    thumbnails: bool = False,
+    watch: Watch | None = None,
+    base: OpenBase | None = None,
+    looks: Looks | None = None,
+) -> Check:
     """Examine ``config.data.folder`` for ``config.model.base`` and measure what a run would take; writes nothing.
 
-    `watch` is called with how many of how many pictures are done. Raises SdLoraError if the folder or the base model
-    cannot be opened; what is wrong with single images and captions is among the findings.
+    `watch` is called with how many of how many pictures are done. With a `base` that is open already nothing is loaded
+    or measured: the plan has a cost only if it is known. Pictures in `looks` that have not changed are not decoded
+    again. Raises SdLoraError if the folder or the base model cannot be opened; what is wrong with single images and
+    captions is among the findings.
     """
     check_colour(config.data.background)
     listing = list_folder(config.data)
-    base = open_base(config.model)
-    result = examine(config, listing, base.family, base.pipe, thumbnails=thumbnails, watch=watch)
+    given, base = base is not None, base or open_base(config.model)
+    how = Looking(thumbnails, watch, looks)
+    result = examine(config, listing, base.family, base.pipe, how)
     plan = None
     if result.schedule is not None:
         key = cost_key(base, result.schedule, quantize=config.model.quantize)
-        cost = kept_cost(key, base) or keep_cost(key, measure(base.family, base.pipe, base.device, result.schedule))
-        plan = plan_for(result.schedule, result.steps, cost.of(result.steps))
+        cost = kept_cost(key, base)
+        if cost is None and not given:
+            cost = keep_cost(key, measure(base.family, base.pipe, base.device, result.schedule))
+        plan = plan_for(result.schedule, result.steps, cost.of(result.steps) if cost else (None, None, ""))
     order, small = {entry.name: number for number, entry in enumerate(listing.entries)}, result.thumbnails
     times = exposures_of(result.schedule, result.steps) if result.schedule else [None] * len(result.examples)
     counted = [*zip(result.examples, times, strict=True), *((example, None) for example in result.held)]
@@ -112,18 +140,12 @@ def _row(example: Example, exposures: int | None, small: bytes | None, held: boo
 
 
 def examine(
-    config: RunConfig,
-    listing: Listing,
-    family: ModelFamily,
-    pipe: Any,
-    *,
-    thumbnails: bool = False,
-    watch: Watch | None = None,
+    config: RunConfig, listing: Listing, family: ModelFamily, pipe: Any, how: Looking | None = None
 ) -> Examined:
     """Decode and look at every entry of `listing`, read its captions as the base model will, and plan the exposures."""
     side, grain = config.data.resolution or family.native_size(pipe), family.grain(pipe)
     entries, unused = _used(listing, config)
-    every = list(_look_at_all(entries, config, (side, grain), thumbnails, watch))
+    every = list(_look_at_all(entries, config, (side, grain), how or Looking()))
     good = [s for s in every if s.example is not None and s.look is not None]
     lost = {s.entry.name for s in every} - {s.entry.name for s in good}  # no caption would help them
     used = {entry.name for entry in entries}
@@ -154,7 +176,7 @@ def examine(
     findings += [*idle_settings(config, listing.layout, entries, side, (transparent, syntax)), *excessive]
     examples, held = hold_out(examples, config.training.hold_out, config.training.seed)
     trained = [example for example in examples if not example.prior]
-    findings += _about_the_set(listing, trained, bool(every))
+    findings += _about_the_set(listing, trained, bool(every), config.data.layout == "auto")
     schedule = schedule_for(examples, config, side, grain) if trained and not excessive else None
     steps = steps_of(config.training, examples)
     findings += _unseen(schedule, examples, steps)
@@ -200,18 +222,35 @@ def _unseen(schedule: Schedule | None, examples: Sequence[Example], steps: int) 
 
 
 def _look_at_all(
-    entries: Sequence[Entry], config: RunConfig, sizes: tuple[int, int], thumbnails: bool, watch: Watch | None
+    entries: Sequence[Entry], config: RunConfig, sizes: tuple[int, int], how: Looking
 ) -> Iterator[_Inspected]:
     """Every entry looked at, in order; decoding releases the interpreter, so several at once."""
+    looks = how.looks if how.looks is not None else {}
 
     def look(entry: Entry, number: int) -> _Inspected:
-        return _look(entry, config, sizes, thumbnails and number < _MOST_THUMBNAILS)
+        pictured = how.thumbnails and number < _MOST_THUMBNAILS
+        key = (_stamp(entry), sizes, pictured, entry.alpha, replace(config.data, trigger=""))
+        seen = looks.get(key)
+        if seen is None:
+            seen = looks[key] = _look(entry, config, sizes, pictured)
+        if seen.size is None:
+            return replace(seen, entry=entry)
+        example = example_of(entry, seen.size, config.data, transparent=seen.transparent)
+        return replace(seen, entry=entry, example=replace(example, digest=seen.digest))
 
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
         for done, inspected in enumerate(pool.map(look, entries, count()), 1):
-            if watch is not None:
-                watch(done, len(entries))
+            if how.watch is not None:
+                how.watch(done, len(entries))
             yield inspected
+
+
+def _stamp(entry: Entry) -> tuple[Hashable, ...]:
+    """Changes when the picture of an entry, or its mask, does."""
+    files = [file for file in (entry.file, entry.mask) if file is not None]
+    with contextlib.suppress(OSError):
+        return tuple((str(file), (facts := file.stat()).st_mtime_ns, facts.st_size) for file in files)
+    return (object(),)
 
 
 def _look(entry: Entry, config: RunConfig, sizes: tuple[int, int], pictured: bool) -> _Inspected:
@@ -231,16 +270,15 @@ def _look(entry: Entry, config: RunConfig, sizes: tuple[int, int], pictured: boo
         return _Inspected(entry, None, None, "", (Finding(code, file, error.detail, advice),))
     view = views_of(*picture.image.size, *sizes, data)[0]
     look = look_at(picture.image, trained=view.size, jpeg_quality=picture.jpeg_quality)
-    transparent = picture.alpha is not None
+    transparent, size = picture.alpha is not None, picture.image.size
     laid = f", laid on {data.background}"
     findings += [
         Finding(code, entry.name, detail + (laid if code == "image-alpha" else ""))
         for code, detail in (*picture.remarks, *look.remarks)
         if not (entry.alpha and code in _ALPHA)  # what is transparent is left out, as was asked for
     ]
-    example = replace(example_of(entry, picture.image.size, data, transparent=transparent), digest=picture.digest)
     small = thumbnail(picture.image) if pictured else None
-    return _Inspected(entry, example, look, picture.digest, tuple(findings), small, transparent)
+    return _Inspected(entry, None, look, picture.digest, tuple(findings), small, transparent, size)
 
 
 def _little(share: float) -> str:
@@ -258,12 +296,15 @@ def _words(examples: Sequence[Example], config: RunConfig, family: ModelFamily, 
     return [*findings, *wording(style, trigger, reader, trained), *prior_wording(prior, trigger, reader)]
 
 
-def _about_the_set(listing: Listing, trained: Sequence[Example], any_entry: bool) -> list[Finding]:
+def _about_the_set(listing: Listing, trained: Sequence[Example], any_entry: bool, found_bare: bool) -> list[Finding]:
     if not trained:
         known = any(f.code == "no-images" for f in listing.findings)
         why = "none of its images can be trained on" if any_entry else "it has no images"
         return [] if known else [Finding("no-images", None, why)]
+    images, findings = "one image" if len(trained) == 1 else f"{len(trained)} images", []
+    known = {finding.code for finding in listing.findings}.intersection(("caption-missing", "caption-names"))
+    if found_bare and listing.layout == "bare" and not known and not any(any(e.written) for e in trained):
+        findings.append(Finding("captions-none", None, f"{images} without captions: content is learnt with the style"))
     if len(trained) < 4:
-        images = "one image" if len(trained) == 1 else f"{len(trained)} images"
-        return [Finding("set-small", None, f"{images} only: expect the adapter to copy as much as to learn")]
-    return []
+        findings.append(Finding("set-small", None, f"{images} only: expect the adapter to copy as much as to learn"))
+    return findings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import html
 import os
 import stat
 from collections.abc import Iterable
@@ -19,6 +20,8 @@ from sd_lora.storage.atomic import write_atomically
 _MOST_IMAGES = 500
 #: findings of a kind that are listed before the rest is folded away
 _MOST_UNFOLDED = 8
+#: pixels that a report is high in a notebook
+_FRAME = 640
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,12 @@ def write_report(check: Check, path: Path) -> None:
     """Write `check` to `path` as a page that asks for nothing from elsewhere and runs no script; SdLoraError if it
     cannot be written. Names and captions are shown as text, whatever they hold."""
     check_target(path)
+    # a file's name may have bytes that are not text
+    write_atomically(path, report_html(check).encode("utf-8", "replace"))
+
+
+def report_html(check: Check) -> str:
+    """The page of `check`."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("sd_lora.check", ""),
         autoescape=True,
@@ -45,7 +54,7 @@ def write_report(check: Check, path: Path) -> None:
     )
     environment.filters |= {"base64": lambda content: base64.b64encode(content).decode("ascii"), "duration": duration}
     kinds, shown = _kinds(check.findings), list(check.images[:_MOST_IMAGES])
-    page = environment.get_template("report.html.jinja").render(
+    return environment.get_template("report.html.jinja").render(
         check=check,
         name=Path(check.folder).absolute().name or check.folder,
         kinds=kinds,
@@ -55,8 +64,13 @@ def write_report(check: Check, path: Path) -> None:
         badges=_badges(kinds),
         unfolded=_MOST_UNFOLDED,
     )
-    # a file's name may have bytes that are not text
-    write_atomically(path, page.encode("utf-8", "replace"))
+
+
+def report_frame(check: Check) -> str:
+    """The page of `check` in a frame of its own, for a notebook: neither changes how the other looks."""
+    page = html.escape(report_html(check).encode("utf-8", "replace").decode(), quote=True)
+    style = f"width: 100%; height: {_FRAME}px; border: 1px solid #8888; border-radius: 6px"
+    return f'<iframe sandbox="allow-popups" title="check of a folder" srcdoc="{page}" style="{style}"></iframe>'
 
 
 def check_target(path: Path) -> None:

@@ -91,6 +91,18 @@ class Check:
     def has_errors(self) -> bool:
         return "error" in self.counts
 
+    def _repr_html_(self) -> str:
+        """The report, as a notebook shows the check."""
+        from sd_lora.check.report import report_frame
+
+        return report_frame(self)
+
+    def __repr__(self) -> str:
+        """``Check(photos: 12 images, 1 error, 2 warnings)``."""
+        counts = [f"{n} {kind}{'' if n == 1 or kind == 'info' else 's'}" for kind, n in self.counts.items()]
+        facts = [f"{len(self.images)} image{'' if len(self.images) == 1 else 's'}", *counts]
+        return f"Check({self.folder}: {', '.join(facts)})"
+
     def to_json(self) -> dict[str, Any]:
         """The check as JSON; `examples` have all their `captions` beside the first."""
         return {

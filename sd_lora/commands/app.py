@@ -38,6 +38,7 @@ VERBS = {
     "resize": ("adapters", "Adapters"),
     "fuse": ("adapters", "Adapters"),
     "extract": ("adapters", "Adapters"),
+    "completion": ("completion", "Command line"),
 }
 
 

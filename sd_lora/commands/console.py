@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import shlex
 import warnings
@@ -16,6 +15,7 @@ import typer
 
 from sd_lora.commands.main import processes
 from sd_lora.commands.run_plan import plan_of, summary
+from sd_lora.models import quiet
 
 if TYPE_CHECKING:
     from sd_lora.check.result import Check
@@ -26,12 +26,8 @@ if TYPE_CHECKING:
 
 def quiet_libraries() -> None:
     """Turn off progress bars, advice and deprecations of the libraries; before they are imported."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("DIFFUSERS_VERBOSITY", "error")
+    quiet.quiet_libraries()
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
-    for name in ("torchao", "torch.utils._pytree"):  # kernels of other devices do not concern the user
-        logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", category=FutureWarning)
 
 

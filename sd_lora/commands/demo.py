@@ -65,12 +65,11 @@ def demo_config(out: Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 def train_demo(out: Path, style: str, overrides: Sequence[str] = (), watch: Watcher | None = None) -> Path:
     """Write the folder of images and train on it; returns the adapter's file."""
-    from sd_lora.tinybase.folder import demo_scenes, write_captioned_folder
     from sd_lora.training.run import train
 
     check_demo(out, style)
     config = demo_config(out, overrides)
-    write_captioned_folder(out / "images", style, demo_scenes())
+    write_pictures(out / "images", style)
     try:
         train(config, watch=watch)
     except SdLoraError:
@@ -78,6 +77,14 @@ def train_demo(out: Path, style: str, overrides: Sequence[str] = (), watch: Watc
             shutil.rmtree(out)
         raise
     return out / "run" / "adapter.safetensors"
+
+
+def write_pictures(folder: Path, style: str = "woodcut") -> str:
+    """Make `folder` with the demo's twelve captioned pictures; returns their trigger word."""
+    from sd_lora.tinybase.folder import TRIGGER, demo_scenes, write_captioned_folder
+
+    write_captioned_folder(folder, style, demo_scenes())
+    return TRIGGER
 
 
 def measure_demo(out: Path, style: str) -> list[StyleMeasure]:

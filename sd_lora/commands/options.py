@@ -54,7 +54,8 @@ def images_config(
 ) -> RunConfig:
     """The config of a run on the images in `folder`, or in the preset's own, from `given` options (``section.key`` →
     value, empty if left out) and overrides. ConfigError without images, and for a setting that is given twice."""
-    from sd_lora.config.presets import load_config, suggested_setting
+    from sd_lora.config.old_spellings import OLD_PRESETS
+    from sd_lora.config.presets import load_config, preset_misfit, preset_names, suggested_setting
 
     settings, place = list(overrides or ()), str(folder or "")
     key, equals, _ = place.partition("=")
@@ -69,6 +70,9 @@ def images_config(
         section, _, key = name.partition(".")
         options.setdefault(section, {})[key] = value
     config = load_config(preset, *settings, options=options)
+    preset = OLD_PRESETS.get(preset, preset)  # load_config has said so
+    if preset in preset_names() and (why := preset_misfit(preset, config.model.base)):
+        raise ConfigError(why)
     if not config.data.folder:
         raise ConfigError("no images are given; name their FOLDER, or a --preset FILE.toml that has data.folder")
     return config

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 
 import typer
 
-from sd_lora.commands.console import progress_bar, quiet_libraries
+from sd_lora.commands.console import print_json, progress_bar, quiet_libraries
 from sd_lora.commands.options import AdapterPath, Base
 from sd_lora.errors import ConfigError, some
 
@@ -40,6 +41,7 @@ def preview(
     out: Annotated[Path, typer.Option(help="The .png file to write.")] = Path("sheet.png"),
     guidance: Annotated[float, typer.Option(min=0, help="Scale of classifier-free guidance.")] = 5.0,
     negative: Annotated[str, typer.Option(help="Negative prompt: what not to draw.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print the sheet's file and recipe as JSON.")] = False,
 ) -> None:
     """Draw prompts at several strengths from one seed, on a labelled sheet."""
     from sd_lora.preview.prompts import parse_strengths
@@ -69,21 +71,23 @@ def preview(
     silent = [p for p in asked if loaded.trigger and loaded.trigger.lower() not in p.text.lower()]
     model = dataclasses.replace(config.model, base=base or base_for(loaded))
     service = PreviewService.open(
-        model, limits=PreviewLimits(cells=10_000, steps=10_000, prompt=100_000), threads=free_threads
+        model, limits=PreviewLimits(cells=10_000, steps=10_000, prompt=100_000, work=math.inf), threads=free_threads
     )
     with progress_bar("drawing") as watch:
         grid = service.grid(job, watch)
+    notes = [*job.notes]
     if silent:
         trigger = loaded.trigger
-        typer.echo(
-            f'note: the trigger word "{trigger}" is not in the prompt; end it with ", in {trigger} style"', err=True
-        )
-    for note in job.notes:
+        notes.insert(0, f'the trigger word "{trigger}" is not in the prompt; end it with ", in {trigger} style"')
+    if pieces := [piece for each in asked for piece in each.pieces]:
+        notes.append(f"{some(pieces)} is drawn as written; set data.syntax=read to read it")
+    file = grid.save(out)
+    if as_json:
+        print_json({"file": str(file), "notes": notes, "recipe": dict(grid.recipe)})
+        return
+    for note in notes:
         typer.echo(f"note: {note}", err=True)
-    pieces = [piece for each in asked for piece in each.pieces]
-    if pieces:
-        typer.echo(f"note: {some(pieces)} is drawn as written; set data.syntax=read to read it", err=True)
-    typer.echo(f"wrote {grid.save(out)}")
+    typer.echo(f"wrote {file}")
 
 
 def _asked(given: Sequence[str], file: str, config: RunConfig) -> list[Prompt]:
@@ -106,6 +110,11 @@ def webui(
     runs: Annotated[Path, typer.Option(help="Folder of runs.")] = Path("runs"),
     data: Annotated[Optional[Path], typer.Option(help="Folder of image folders; default: RUNS/datasets.")] = None,  # noqa: UP045
     adapters: Annotated[list[Path] | None, typer.Option(help="Another folder of adapters; can be repeated.")] = None,
+    models: Annotated[Optional[Path], typer.Option(help="Folder of base models that the page can change to.")] = None,  # noqa: UP045
+    captioner: Annotated[str, typer.Option(help="Captioning model for drafts, as `sd-lora caption` takes it.")] = "",
+    install_to: Annotated[
+        list[Path] | None, typer.Option(help="Folder of A1111, Forge or ComfyUI to copy adapters to; can be repeated.")
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="Port to listen on; 0: any free port.")] = 7860,
     auth: Annotated[
@@ -117,14 +126,26 @@ def webui(
     quiet_libraries()
     # the page is a room above this one, so it is imported by name
     try:
-        page = import_module("sd_lora.webui.app")
+        access = import_module("sd_lora.webui.access")
     except ModuleNotFoundError as error:
         if not str(error.name).startswith("sd_lora."):
             raise
         raise ConfigError(
             "the page is not part of the source folder that `python -m` runs from; run `sd-lora webui`"
         ) from error
-    page.check_address(host, auth)  # before a large base model is opened
-    site = page.open_site(base, runs, data=data or "", libraries=adapters or (), kept_mb=keep_mb)
+    access.check_address(host, auth)
+    access.check_port(host, port)
+    typer.echo(f"starting the page and loading the base model {base} …")  # gradio alone takes seconds
+    page = import_module("sd_lora.webui.app")
+    site = page.open_site(
+        base,
+        runs,
+        data=data or "",
+        libraries=adapters or (),
+        programs=install_to or (),
+        kept_mb=keep_mb,
+        models=models,
+        captioner=captioner,
+    )
     page.end_at_signals(site)
     page.launch(site, host=host, port=port, auth=auth)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 import threading
 import time
 from collections import deque
+from dataclasses import asdict
 from math import fsum
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
@@ -22,6 +24,36 @@ from sd_lora.runs.reports import StepReport
 _LINE_EVERY = 15.0
 #: steps over whose time the rate is taken
 _RECENT = 100
+
+
+class JsonProgress:
+    """A line of JSON for each thing that happens, for programs: objects whose ``event`` says what it is."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """There is nothing to take down."""
+
+    def say(self, event: str, **facts: Any) -> None:
+        """Print an event."""
+        print(json.dumps({"event": event, **facts}, ensure_ascii=False), flush=True)
+
+    def encoding(self, done: int, total: int) -> None:
+        """How many of how many images and captions have been encoded."""
+        self.say("encoding", done=done, total=total)
+
+    def show(self, report: StepReport) -> None:
+        """The report of a step."""
+        self.say("step", **asdict(report))
+
+    def note(self, text: str) -> None:
+        """A warning."""
+        self.say("warning", message=text)
+
+    def stopping(self, number: int) -> None:
+        """The answer to the first signal, from its handler; another thread prints, as this one may be printing."""
+        threading.Thread(target=self.say, args=("stopping",), kwargs={"signal": number}).start()
 
 
 class TrainingProgress:

@@ -17,6 +17,7 @@ from sd_lora.errors import ConfigError
 if TYPE_CHECKING:
     from sd_lora.config.schema import RunConfig
     from sd_lora.runs.folder import RunFolder
+    from sd_lora.runs.reports import StepReport
 
 
 def train(
@@ -27,13 +28,14 @@ def train(
     trigger: Trigger = "",
     out: Annotated[Optional[Path], typer.Option(help="The run folder to create.", show_default="runs/FOLDER")] = None,  # noqa: UP045
     init: Annotated[str, typer.Option(metavar="ADAPTER", help="An adapter to train further.")] = "",
+    as_json: Annotated[bool, typer.Option("--json", help="Print what happens as lines of JSON.")] = False,
 ) -> None:
     """Train a style adapter on a folder of captioned images.
 
     To see every setting with its default and what it means: sd-lora presets show tiny-style --all
     """
     given = {"model.base": base, "data.trigger": trigger, "output.folder": str(out or ""), "lora.init": init}
-    _train(images_config(folder, preset, given, overrides))
+    _train(images_config(folder, preset, given, overrides), as_json=as_json)
 
 
 def resume(
@@ -116,26 +118,52 @@ def _beyond(setting: str, reached: int) -> str:
     return setting
 
 
-def _train(config: RunConfig, *, resumed: bool = False, finish: bool = False) -> None:
+def _train(config: RunConfig, *, resumed: bool = False, finish: bool = False, as_json: bool = False) -> None:
     quiet_libraries()
-    from sd_lora.commands.progress import TrainingProgress
+    from sd_lora.commands.progress import JsonProgress, TrainingProgress
+    from sd_lora.runs.stage import Stage
     from sd_lora.training.preparation import prepare
     from sd_lora.training.run import run_training
     from sd_lora.training.stopping import StopSignals
 
+    stage = Stage()
+    stage.say("loading the base model")
     with progress_bar("looking at the images") as look:
-        run = prepare(config, on_look=look, resumed=resumed)
-    print_plan(run)
+
+        def looking(done: int, total: int) -> None:
+            look(done, total)
+            stage.count("looking at picture", done, total)
+
+        run = prepare(config, on_look=looking, resumed=resumed)
+    events = JsonProgress() if as_json else None
+    if events:
+        events.say("plan", folder=str(run.path), **plan_of(run))
+    else:
+        print_plan(run)
     if where := resuming(run, finish=finish):
         typer.echo(where)
     for note in run.notes:
-        typer.echo(f"warning: {note}", err=True)
+        if events:
+            events.note(note)
+        else:
+            typer.echo(f"warning: {note}", err=True)
     try:
-        with TrainingProgress(run.path / "log.jsonl") as progress, StopSignals(progress.stopping) as signals:
+        with events or TrainingProgress(run.path / "log.jsonl") as progress, StopSignals(progress.stopping) as signals:
+
+            def encoding(done: int, total: int) -> None:
+                progress.encoding(done, total)
+                stage.count("encoding pictures and captions,", done, total)
+                if done == total:
+                    stage.say("computing the first step")
+
+            def show(report: StepReport) -> None:
+                stage.end()
+                progress.show(report)
+
             run_training(
                 run,
-                watch=progress.show,
-                on_encode=progress.encoding,
+                watch=show,
+                on_encode=encoding,
                 stop=lambda: signals.received,
                 on_note=progress.note,
                 finish=finish,
@@ -145,4 +173,7 @@ def _train(config: RunConfig, *, resumed: bool = False, finish: bool = False) ->
             again = shlex.join(["sd-lora", "resume", str(run.path)])
             typer.echo(f"stopped without saving the last steps; resume with: {again}", err=True)
         raise
-    print_run(run.path, run.config)
+    if events:
+        events.say("finished", folder=str(run.path), adapter=str(run.path / "adapter.safetensors"))
+    else:
+        print_run(run.path, run.config)

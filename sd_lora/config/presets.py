@@ -6,7 +6,7 @@ import itertools
 import re
 import textwrap
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import fields
 from importlib.resources import files
 from pathlib import Path
@@ -132,6 +132,24 @@ def copy_preset(name: str, target: str | Path) -> Path:
 def default_preset(base: str) -> str:
     """The preset for a base model when none is named."""
     return "tiny-style" if base == "tiny" else "style"
+
+
+def preset_misfit(name: str, base: str, groups: Collection[str] = ()) -> str:
+    """Why preset `name` is not for the base model `base`, as a sentence; "" if it is, or nothing shows that it is not.
+
+    `groups`: the groups of targets that the base model's family has, if they are known.
+    """
+    table = tomllib.loads(preset_text(name))
+    meant, advice = table.get("model", {}).get("base", ""), f"use {default_preset(base)}, or leave the preset out"
+    if meant and meant != base:
+        return f'preset "{name}" is for the base model "{meant}", but "{base}" was given; {advice}'
+    if base == "tiny" and not meant:
+        return f'preset "{name}" is for Stable Diffusion models, but the base model is "tiny"; {advice}'
+    targets = table.get("lora", {}).get("targets", [])
+    lacking = [group for group in targets if "." not in group and group not in groups] if groups else []
+    if lacking:
+        return f'preset "{name}" trains {", ".join(lacking)}, which the base model "{base}" does not have; {advice}'
+    return ""
 
 
 def load_config(preset: str = "", *overrides: str, options: Mapping[str, Mapping[str, Any]] | None = None) -> RunConfig:

@@ -111,6 +111,8 @@ CODES: dict[str, Code] = {
         "save the [caption|captions] as NAME.txt, or set data.layout=bare to train without [it|them]"),
     "caption-elsewhere": Code("error", "images have no captions, but other files may hold them",
         "save them as NAME.txt beside the images or in a metadata.jsonl, or set data.layout=bare to train without"),
+    "captions-none": Code("warning", "images have no captions at all: their content is learnt with their style",
+        "write captions that describe the content; for that to be meant, set data.layout=bare"),
     "caption-names": Code("warning", "names of images read like captions, and are not",
         "set data.captions_from=name to train on them"),
     "caption-shared": Code("error", "[image shares its|images share their] caption file with another",

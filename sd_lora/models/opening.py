@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,13 @@ from sd_lora.models.checkpoint.vae import check_vae, load_vae
 from sd_lora.models.device import choose_device, choose_dtype
 from sd_lora.models.families import FAMILIES, ModelFamily, family_of_checkpoint, family_of_class
 from sd_lora.models.quantize import check_quantize, quantize
+from sd_lora.models.quiet import quiet_libraries
 from sd_lora.models.sources import BaseSource, base_place, weight_files
 
+quiet_libraries()  # diffusers and transformers are imported by what is called here
+
+#: held while a base model is loaded: libraries replace methods of all modules meanwhile, also in other threads
+_LOADING = threading.Lock()
 #: gives the component of that name its weights
 Fill = Callable[[str], None]
 
@@ -105,7 +111,8 @@ def load_base(
 
 def load_named(model: ModelConfig, dtype: torch.dtype = torch.float32) -> tuple[Any, ModelFamily]:
     """As `load_base`, for the base that a config names."""
-    pipe, family, _ = _load(model, dtype)
+    with _LOADING:
+        pipe, family, _ = _load(model, dtype)
     return pipe, family
 
 
@@ -185,7 +192,8 @@ def open_base(model: ModelConfig, *, later: bool = False) -> OpenBase:
     it is filled. Raises ConfigError for a device or precision that is not available before anything is loaded, and
     BaseModelError."""
     device, dtype = where_to_compute(model)
-    pipe, family, fill = _load(model, dtype, later=later)
+    with _LOADING:
+        pipe, family, fill = _load(model, dtype, later=later)
     denoiser = getattr(pipe, family.denoiser)
     if model.quantize != "none" and not is_empty(denoiser):
         quantize(denoiser, model.quantize, family.unquantized)

@@ -70,6 +70,15 @@ def find_base(base: str | Path, revision: str = "", accept: Callable[[Path], obj
     return BaseSource(path, name_of_base(path))
 
 
+def class_of_folder(folder: Path) -> str:
+    """The pipeline class that a folder's index names; empty if it has none that can be read."""
+    try:
+        index = json.loads((folder / _INDEX).read_text("utf-8"))
+        return str(index.get("_class_name", ""))
+    except (OSError, ValueError, AttributeError):
+        return ""
+
+
 def base_place(base: str | Path) -> Place:
     """Where `base` would be found; no network. What does not exist and is not a hub model counts as a folder."""
     path = Path(base).expanduser()

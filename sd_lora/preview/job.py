@@ -11,6 +11,7 @@ from typing import Any, Self
 
 from sd_lora.data.dialects.prompts import Prompt, read_prompt
 from sd_lora.errors import ConfigError
+from sd_lora.models.schedulers import SCHEDULERS
 
 #: the strength of one adapter: one number, or numbers by component and block (`strengths_by_module`)
 OwnStrength = float | Mapping[str, Any]
@@ -70,6 +71,8 @@ class PreviewJob:
     guidance: float = 5.0
     width: int = 0
     height: int = 0
+    #: a name of `SCHEDULERS`; empty: the base model's own
+    scheduler: str = ""
 
     @property
     def columns(self) -> tuple[float, ...]:
@@ -91,7 +94,7 @@ class PreviewJob:
         for row in self.rows:
             own = self.of(row)
             guided = own.negative if own.guidance > 1 else ""
-            strokes = (guided, own.seed, own.steps, own.guidance, own.width, own.height)
+            strokes = (guided, own.seed, own.steps, own.guidance, own.width, own.height, own.scheduler)
             mix = tuple((hashes[mixed.path], strength_key(mixed.strength)) for mixed in row.acting)
             keys.append([(row.prompt, strokes, (mix, column) if column and mix else ()) for column in self.columns])
         return keys
@@ -104,7 +107,8 @@ class PreviewJob:
 
 @dataclass(frozen=True)
 class PreviewLimits:
-    """The most that one job may ask for, how many jobs may wait, and how many bytes of pictures are kept."""
+    """The most that one job may ask for, how many jobs may wait, and how many bytes of pictures are kept. `work`: steps
+    times pixels, of all pictures together."""
 
     cells: int = 64
     steps: int = 150
@@ -112,12 +116,16 @@ class PreviewLimits:
     prompt: int = 2000
     waiting: int = 32
     kept: int = 256 * 2**20
+    work: float = 64 * 50 * 1024 * 1024
 
     def check(self, job: PreviewJob, grain: int, most_steps: int) -> None:
         """ConfigError with everything in `job` that is too much or not a number. Sizes are multiples of `grain` pixels;
         the base model has `most_steps` steps."""
         each = [self._problems(job.of(row), grain, most_steps) for row in job.rows]
         wrong = dict.fromkeys(self._all(job) + [sentence for sentences in each for sentence in sentences])
+        if not wrong and (work := sum(map(_work_of, map(job.of, job.rows)))) > self.work:
+            more = f"that is {work / self.work:.1f} times what one job may take"
+            wrong[f"{more}; draw fewer or smaller pictures, or take fewer steps"] = None
         if wrong:
             raise ConfigError("; ".join(wrong))
 
@@ -142,12 +150,19 @@ class PreviewLimits:
             (not all(math.isfinite(number) for number in numbers), "strengths and guidance cannot be NaN or infinite"),
             (not 0 <= job.guidance <= 100, "guidance is between 0 and 100"),
             (not 1 <= job.steps <= most, f"steps are between 1 and {most}, but {job.steps} were asked for"),
+            (job.scheduler not in ("", *SCHEDULERS), f"there is no scheduler {job.scheduler[:20]!r}; there are "
+                f"{', '.join(SCHEDULERS)}"),
             (not 0 <= job.seed < 2**32, f"the seed is between 0 and {2**32 - 1}"),
             (job.width * job.height > self.pixels, f"{job.width} × {job.height} are more than {self.pixels:,} pixels"),
             (any(side < 0 or side % grain for side in (job.width, job.height)),
                 f"width and height are multiples of {grain}, but {job.width} × {job.height} was asked for"),
         ]  # fmt: skip
         return [sentence for is_wrong, sentence in problems if is_wrong]
+
+
+def _work_of(job: PreviewJob) -> int:
+    """The steps times pixels of a job of one row."""
+    return len(job.columns) * job.steps * job.width * job.height
 
 
 def strength_key(strength: OwnStrength) -> str:

@@ -19,6 +19,7 @@ from sd_lora.adapters.adapter import Adapter
 from sd_lora.models.device import give_back, is_out_of_memory
 from sd_lora.models.fast.allocation import keep_freed_memory
 from sd_lora.models.opening import family_of_pipe
+from sd_lora.models.schedulers import scheduler_named
 from sd_lora.preview.batches import fitting, peak_bytes
 
 #: called after each denoising step with the number of the first of the columns being drawn, how many steps are done,
@@ -34,13 +35,16 @@ _BYTES = WeakKeyDictionary[nn.Module, dict[tuple[int, int, bool], int]]()
 
 @dataclass(frozen=True)
 class Strokes:
-    """How every picture of a row is drawn: its size in pixels, its steps and guidance, and the seed of its noise."""
+    """How every picture of a row is drawn: its size in pixels, its steps, guidance and scheduler, the seed of its
+    noise."""
 
     width: int
     height: int
     steps: int
     guidance: float
     seed: int
+    #: a name of `SCHEDULERS`; empty: the base model's own
+    scheduler: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ class Painter:
         done = 0
         if self._device.type == "cpu":
             keep_freed_memory()
-        with _attached(self.pipe, mix), _decoding_one_by_one(self.pipe):
+        with _attached(self.pipe, mix), _decoding_one_by_one(self.pipe), _scheduled(self.pipe, strokes.scheduler):
             if isinstance(prompt, Words):
                 prompt = self._encoded(prompt, mix)
             while done < len(strengths):
@@ -194,6 +198,17 @@ def _decoding_one_by_one(pipe: Any) -> Iterator[None]:
         yield
     finally:
         pipe.vae.use_slicing = before
+
+
+@contextmanager
+def _scheduled(pipe: Any, name: str) -> Iterator[None]:
+    """The pipeline with the scheduler of that name."""
+    own = pipe.scheduler
+    pipe.scheduler = scheduler_named(name, own)
+    try:
+        yield
+    finally:
+        pipe.scheduler = own
 
 
 @contextmanager

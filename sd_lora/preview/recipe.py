@@ -74,7 +74,8 @@ def png_bytes(image: Image.Image, recipe: Mapping[str, Any] | None = None) -> by
 
 def read_recipe(content: bytes) -> dict[str, Any]:
     """The settings in a PNG of ours or A1111's: some of prompts, negative, strengths, seed, steps, guidance, width,
-    height, adapters (name, strength, sha256; or adapters_by_row). Raises DataError for a picture that carries none."""
+    height, scheduler (a class of diffusers), adapters (name, strength, sha256; or adapters_by_row). Raises DataError
+    for a picture that carries none."""
     try:
         with Image.open(io.BytesIO(content), formats=("PNG",)) as image:
             if image.width * image.height > _MOST_PIXELS:
@@ -143,6 +144,8 @@ def _from_line(text: str) -> dict[str, Any]:
     size = re.fullmatch(r"(\d{1,5})x(\d{1,5})", pairs.get("Size", "").strip())
     if size:
         settings["width"], settings["height"] = int(size[1]), int(size[2])
+    names = [kind for kind, sampler in _SAMPLERS.items() if sampler == pairs.get("Sampler", "").strip()]
+    settings |= {"scheduler": names[0]} if names else {}
     settings["adapters"] = [{"name": name, "strength": strength, "sha256": ""} for name, strength in tags]
     return settings
 
@@ -177,6 +180,7 @@ def _is_number(value: Any) -> bool:
 _FORMS: dict[str, Callable[[Any], bool]] = {
     "prompts": lambda value: isinstance(value, list) and all(isinstance(item, str) for item in value),
     "negative": lambda value: isinstance(value, str),
+    "scheduler": lambda value: isinstance(value, str) and value in _SAMPLERS,
     "strengths": lambda value: isinstance(value, list) and all(map(_is_number, value)),
     "guidance": _is_number,
     **dict.fromkeys(("seed", "steps", "width", "height"), lambda value: isinstance(value, int) and _is_number(value)),

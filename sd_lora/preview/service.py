@@ -6,25 +6,24 @@ and read events about them.
 
 from __future__ import annotations
 
-import copy
 import queue
 import threading
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any, Self
 
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
 from sd_lora.adapters.adapter import Adapter
 from sd_lora.adapters.fit import base_name, modules_of
 from sd_lora.config.schema import ModelConfig
 from sd_lora.errors import AdapterError, SdLoraError
 from sd_lora.models.opening import open_base
+from sd_lora.models.schedulers import SCHEDULERS
 from sd_lora.preview.caches import AdapterCache, PictureCache
 from sd_lora.preview.events import (
     PreviewBusy,
@@ -36,6 +35,7 @@ from sd_lora.preview.events import (
 )
 from sd_lora.preview.job import PreviewJob, PreviewLimits, PreviewRow
 from sd_lora.preview.painter import Painter, Strokes, Words
+from sd_lora.preview.reading import BaseReader
 from sd_lora.preview.recipe import recipe_of, sheet_recipe
 from sd_lora.preview.sheet import PreviewGrid
 from sd_lora.preview.ticket import Ticket, check_each_once
@@ -73,10 +73,8 @@ class PreviewService:
         self.most_steps = int(pipe.scheduler.config.num_train_timesteps)
         self._pipe, self._modules = pipe, modules_of(pipe)
         self._adapters, self._pictures = AdapterCache(), PictureCache(self.limits.kept)
-        # A tokenizer remembers how it was last asked to cut, so the pipeline's are for the drawing thread alone.
-        parts = {n: p if isinstance(p, nn.Module) else copy.deepcopy(p) for n, p in pipe.components.items()}
-        self._counted = SimpleNamespace(**parts)
-        self._counting = threading.Lock()
+        #: what other threads may read of the base model meanwhile
+        self.reader = BaseReader(pipe, family)
         self._waiting: list[Ticket] = []
         self._changed = threading.Condition()
         self._closed = False
@@ -108,13 +106,6 @@ class PreviewService:
         except AdapterError as error:
             return str(error)
         return "; ".join(problems)
-
-    def token_count(self, text: str) -> tuple[int, int]:
-        """How many tokens `text` has, ends included, in the tokenizer that needs the most, and how many are read; waits
-        for no drawing."""
-        family = self._painter.family
-        with self._counting:
-            return family.token_counts(self._counted, [text])[0], family.token_limit(self._counted)
 
     def draw(
         self, job: PreviewJob, stopped: threading.Event | None = None, *, sketched: bool = True
@@ -148,7 +139,8 @@ class PreviewService:
         were drawn, from a PreviewCell; by default, of the files as they are now."""
         job = self._sized(job)
         hashes = self._hashes(job) if hashes is None else hashes
-        facts = {"base": self.base, "scheduler": self.scheduler, "sha256": {str(p): h for p, h in hashes.items()}}
+        scheduler = SCHEDULERS.get(job.scheduler, self.scheduler)
+        facts = {"base": self.base, "scheduler": scheduler, "sha256": {str(p): h for p, h in hashes.items()}}
         if row is None:
             return sheet_recipe(job, facts)
         return recipe_of(job, job.rows[row], job.columns[column], facts)
@@ -291,7 +283,7 @@ class PreviewService:
         if self._threads is not None:
             torch.set_num_threads(min(self._most_threads, self._threads()))
         job, columns = ticket.job.of(row), [same[0] for same in missing.values()]
-        strokes = Strokes(job.width, job.height, job.steps, job.guidance, job.seed)
+        strokes = Strokes(job.width, job.height, job.steps, job.guidance, job.seed, job.scheduler)
         words = Words(row.prompt, job.negative if job.guidance > 1 else "")
 
         def on_step(first: int, step: int, latents: Tensor) -> None:

@@ -30,10 +30,19 @@ class PreviewGrid:
         """The labelled sheet: strengths above the columns, prompts beside the rows."""
         return draw_sheet(self.images, [f"strength {s:g}" for s in self.strengths], self.prompts)
 
+    def _repr_png_(self) -> bytes:
+        """The sheet, as a notebook shows the grid."""
+        return png_bytes(self.sheet(), self.recipe)
+
+    def __repr__(self) -> str:
+        """``PreviewGrid(2 prompts × strengths 0, 0.5, 1)``."""
+        prompts = f"{len(self.prompts)} prompt{'' if len(self.prompts) == 1 else 's'}"
+        return f"PreviewGrid({prompts} × strengths {', '.join(f'{s:g}' for s in self.strengths)})"
+
     def save(self, path: str | Path) -> Path:
         """Write the sheet as a PNG that carries its recipe in the text chunk ``sd_lora`` (JSON)."""
         path = Path(path)
-        write_atomically(path, png_bytes(self.sheet(), self.recipe))
+        write_atomically(path, self._repr_png_())
         return path
 
 
@@ -63,3 +72,16 @@ def draw_sheet(images: Sequence[Sequence[Image.Image]], columns: Sequence[str], 
             sheet.paste(picture.resize(own, Image.Resampling.LANCZOS), (left, top))
         top += height + _GAP
     return sheet
+
+
+def cells_of(sheet: Image.Image, rows: int, columns: int) -> list[list[Image.Image]]:
+    """The pictures of a labelled sheet as it shows them, by row and column. ValueError if it does not have so many, or
+    they differ in size."""
+    width = sheet.width - 2 * _MARGIN - _LABEL + _GAP
+    height = sheet.height - 2 * _MARGIN - _HEADER + _GAP
+    if not rows or not columns or width % columns or height % rows:
+        raise ValueError(f"the sheet is not one of {rows} × {columns} pictures of one size")
+    across, down = width // columns, height // rows
+    corners = [[(_MARGIN + _LABEL + c * across, _MARGIN + _HEADER + r * down) for c in range(columns)]
+               for r in range(rows)]  # fmt: skip
+    return [[sheet.crop((x, y, x + across - _GAP, y + down - _GAP)) for x, y in row] for row in corners]

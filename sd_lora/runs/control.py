@@ -36,6 +36,7 @@ from sd_lora.runs.process import (
     read_record,
     write_record,
 )
+from sd_lora.runs.stage import VARIABLE
 from sd_lora.runs.state import MARK, absolute, glob_of
 from sd_lora.storage.atomic import remove, storing, write_atomically
 
@@ -112,6 +113,7 @@ def _spawn(folder: Path, arguments: Sequence[str]) -> int:
     """Start the command line on `folder`, in a session of its own, so that nothing that ends this process ends it."""
     notes = Notes(folder)
     command = [sys.executable, "-P", "-m", "sd_lora", *arguments]  # -P: this package, not one in the working folder
+    write_atomically(notes.stage, b"starting the program")
     first_line = f"{MARK}{printable(shlex.join(arguments))}   ({datetime.now():%Y-%m-%d %H:%M:%S})\n"
     with storing(notes.log):
         output = notes.log.open("ab")
@@ -125,7 +127,7 @@ def _spawn(folder: Path, arguments: Sequence[str]) -> int:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
-                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                env=os.environ | {"PYTHONUNBUFFERED": "1", VARIABLE: str(notes.stage)},
             )
         except (OSError, ValueError) as error:
             raise ConfigError(f"the process for {printable(str(folder))} cannot be started: {error}") from error

@@ -111,13 +111,23 @@ def error_in(lines: Sequence[str]) -> str:
 
 def steps_in(config: Path) -> int:
     """``training.steps`` of a run's config; 0 if it is not known."""
+    steps = _setting_in(config, "training", "steps")
+    return steps if isinstance(steps, int) else 0
+
+
+def images_in(config: Path) -> str:
+    """``data.folder`` of a run's config; empty if it is not known."""
+    folder = _setting_in(config, "data", "folder")
+    return folder if isinstance(folder, str) else ""
+
+
+def _setting_in(config: Path, section: str, key: str) -> Any:
     try:
         if not config.is_file() or config.stat().st_size > _LARGEST_CONFIG:
-            return 0
-        steps = tomllib.loads(config.read_text("utf-8")).get("training", {}).get("steps", 0)
+            return None
+        return tomllib.loads(config.read_text("utf-8")).get(section, {}).get(key)
     except (OSError, ValueError, AttributeError):
-        return 0
-    return steps if isinstance(steps, int) else 0
+        return None
 
 
 def last_number(reports: Sequence[dict[str, Any]], key: str) -> float | None:

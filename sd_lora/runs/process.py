@@ -30,12 +30,13 @@ children: list[subprocess.Popen[bytes]] = []
 
 
 class Notes:
-    """Files about the run in `folder`, in a hidden folder beside it: the output and the record of its process, and its
-    config until the run has made its folder."""
+    """Files about the run in `folder`, in a hidden folder beside it: the output and the record of its process, its
+    config until the run has made its folder, and what it does before its first step."""
 
     def __init__(self, folder: Path) -> None:
         self.home = folder.parent / LOGS
-        self.log, self.record, self.config = (self.home / f"{folder.name}.{end}" for end in ("log", "json", "toml"))
+        endings = ("log", "json", "toml", "stage")
+        self.log, self.record, self.config, self.stage = (self.home / f"{folder.name}.{end}" for end in endings)
 
     def make_home(self) -> None:
         """Make the hidden folder. StorageError."""

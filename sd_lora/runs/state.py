@@ -25,6 +25,7 @@ from sd_lora.runs.process import (
     owner_named_in,
     read_record,
 )
+from sd_lora.runs.stage import stage_in
 from sd_lora.storage.atomic import remove
 
 Status = Literal["starting", "running", "stopped", "finished", "failed"]
@@ -62,6 +63,8 @@ class RunState:
     can_resume: bool = False
     #: whether it was asked to stop, and is finishing its step
     stopping: bool = False
+    #: what it does before its first step, such as ``loading the base model``
+    doing: str = ""
 
     @property
     def is_alive(self) -> bool:
@@ -77,6 +80,15 @@ def list_runs(folder: str | Path) -> list[Path]:
         if run not in runs and time.time() - started < _LISTED:
             runs[run] = started
     return sorted((run for run in runs if not run.name.startswith(".")), key=lambda run: -runs[run])
+
+
+def trained_folder(folder: str | Path) -> Path | None:
+    """The folder of images of a run; None if its config does not say."""
+    folder = absolute(folder)
+    for config in (folder / "config.toml", Notes(folder).config):
+        if images := files.images_in(config):
+            return absolute(images)
+    return None
 
 
 def run_status(folder: str | Path) -> Status:
@@ -106,6 +118,7 @@ def read_run(folder: str | Path) -> RunState:
         memory=int(files.last_number(reports, "memory") or 0),
         samples=files.by_step(folder / "samples", ".png"),
         adapters=adapters,
+        doing=stage_in(Notes(folder).stage) if state.is_alive else "",
         can_resume=not state.is_alive and state.status != "finished" and (folder / "config.toml").is_file(),
     )
 

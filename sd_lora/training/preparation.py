@@ -13,7 +13,7 @@ import torch
 
 from sd_lora.adapters.adapter import Adapter
 from sd_lora.check.cost import cost_key, expect
-from sd_lora.check.doctor import Examined, examine
+from sd_lora.check.doctor import Examined, Looking, examine
 from sd_lora.config.schema import RunConfig
 from sd_lora.data.cache import check_cache
 from sd_lora.data.dialects.prompts import sample_prompts, without_options
@@ -98,7 +98,7 @@ def look_at_data(places: Places, on_look: Counter | None = None) -> tuple[OpenBa
     family.objective(pipe, zero_terminal_snr=config.training.zero_terminal_snr).check_range(config.training)
     if config.preview.inference_steps > pipe.scheduler.config.num_train_timesteps:
         raise ConfigError(f"preview.inference_steps is {config.preview.inference_steps}, more than the base model has")
-    examined = examine(config, places.listing, family, pipe, watch=on_look)
+    examined = examine(config, places.listing, family, pipe, Looking(watch=on_look))
     return base, examined, _usable(examined, config)
 
 

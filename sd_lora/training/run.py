@@ -18,6 +18,7 @@ from sd_lora.models.device import computing_with
 from sd_lora.runs.folder import RunFolder
 from sd_lora.runs.lock import RunLock
 from sd_lora.runs.threads import claimed
+from sd_lora.training.bar import Bar
 from sd_lora.training.encoding import encode
 from sd_lora.training.preparation import Counter, prepare
 from sd_lora.training.prepared import Run
@@ -36,12 +37,13 @@ def warn(note: str) -> None:
 def train(config: RunConfig, *, watch: Watcher | None = None) -> Adapter:
     """Train as `config` says; returns the adapter as it was saved (``<output.folder>/adapter.safetensors``).
 
-    `watch` is called with every StepReport. Raises SdLoraError, with nothing written, if any input cannot be used.
+    `watch` is called with every StepReport; without it, a bar shows the training in a notebook or on a terminal. Raises
+    SdLoraError, with nothing written, if any input cannot be used.
     """
     run = prepare(config)
     for note in run.notes:
         warn(note)
-    return run_training(run, watch=watch)
+    return _shown(run, watch)
 
 
 def resume(folder: str | Path, *, watch: Watcher | None = None, finish: bool = False) -> Adapter:
@@ -57,7 +59,15 @@ def resume(folder: str | Path, *, watch: Watcher | None = None, finish: bool = F
     run = prepare(config, resumed=True)
     for note in run.notes:
         warn(note)
-    return run_training(run, watch=watch, finish=finish)
+    return _shown(run, watch, finish=finish)
+
+
+def _shown(run: Run, watch: Watcher | None, *, finish: bool = False) -> Adapter:
+    """Train, with a bar if nobody else watches."""
+    if watch is not None or finish:
+        return run_training(run, watch=watch, finish=finish)
+    with Bar() as bar:
+        return run_training(run, watch=bar.show, on_encode=bar.encoding)
 
 
 def run_training(

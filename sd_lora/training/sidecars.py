@@ -10,9 +10,10 @@ from huggingface_hub import ModelCardData
 from PIL import Image
 
 from sd_lora.adapters.adapter import Adapter
+from sd_lora.adapters.sidecar import sidecar_of
 from sd_lora.lora.factors import triplets_of_matrix
 from sd_lora.lora.variants import VARIANTS
-from sd_lora.models.families import FAMILIES, kinds
+from sd_lora.models.families import FAMILIES
 from sd_lora.models.kinds import kind_marked
 from sd_lora.preview.recipe import png_bytes
 from sd_lora.storage.atomic import storing, write_atomically
@@ -23,16 +24,8 @@ EXPORT_NAME = "pytorch_lora_weights.safetensors"
 
 
 def write_sidecars(file: Path, metadata: dict[str, str], picture: Image.Image | None) -> None:
-    """Write ``<stem>.json`` and the preview ``<stem>.png``, if there is a picture, beside adapter `file`.
-
-    No preferred weight is given until one has been measured: a program would take it for a recommendation.
-    """
-    facts = {
-        "description": metadata["modelspec.description"],
-        "sd version": kinds()[kind_marked(metadata)].version,
-        "activation text": metadata["modelspec.trigger_phrase"],
-        "notes": metadata["modelspec.usage_hint"],
-    }
+    """Write ``<stem>.json`` and the preview ``<stem>.png``, if there is a picture, beside adapter `file`."""
+    facts = sidecar_of(metadata, kind_marked(metadata))
     write_atomically(file.with_suffix(".json"), json.dumps(facts, indent=2, ensure_ascii=False).encode())
     if picture is not None:
         write_atomically(file.with_suffix(".png"), png_bytes(picture))

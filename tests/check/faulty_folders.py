@@ -60,6 +60,11 @@ def all_texts(content: str) -> Callable[[Path], None]:
     return lambda folder: [text(content.format(i), f"{i}.txt")(folder) for i in range(5)] and None
 
 
+def without_captions(folder: Path) -> None:
+    for file in folder.glob("*.txt"):
+        file.unlink()
+
+
 def nothing(folder: Path) -> None:
     """The fault is in the settings."""
 
@@ -118,6 +123,7 @@ def with_alpha(level: int) -> Callable[[Image.Image], Image.Image]:
 
 #: the code of a finding: what is done to the folder, and the settings under which it is examined
 FAULTS: dict[str, tuple[Any, ...]] = {
+    "captions-none": (without_captions,),
     "dataset-broken": (text("[[datasets]\n", "set.toml"), "data.layout=kohya-toml"),
     "repeats-large": (in_numbered_folders,),
     "setting-idle": (nothing, "data.prior_weight=0.5"),

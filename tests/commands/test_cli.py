@@ -73,7 +73,7 @@ def refused(cli: Cli, tmp_path: Path) -> Refused:
         *notes, error = answer.err.splitlines()
         assert answer.code == 2, answer
         assert error.startswith("error: "), answer.err
-        assert all(line.startswith("note: ") for line in notes), answer.err
+        assert all(line.startswith(("note: ", "warning: ")) for line in notes), answer.err
         assert "Traceback" not in answer.out
         assert listing(tmp_path) == before
         return error
@@ -147,6 +147,12 @@ def test_train_names_a_picture_without_caption_and_the_remedy(refused: Refused, 
         ),
         (["--preset"], "option '--preset' requires an argument; give it one"),
         (["--preset", "nope"], 'no preset "nope"'),
+        (
+            ["--preset", "style"],
+            'preset "style" is for Stable Diffusion models, but the base model is "tiny"; use tiny-style',
+        ),
+        (["--preset", "sdxl-style"], 'preset "style" is for Stable Diffusion models, but the base model is "tiny"'),
+        (["--preset", "tiny-style", "--base", "mine"], 'is for the base model "tiny", but "mine" was given; use style'),
         (["--preset", "nope.toml"], "nope.toml does not exist"),
         (["--trigger", "a,b"], "data.trigger"),
         (['lora.targets=["atn"]'], 'did you mean "attn"?'),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from pathlib import Path
@@ -45,6 +46,7 @@ RUNS = {
     "merge": ("ADAPTER ADAPTER --weights 1,0.5 --out NEW.safetensors", "rank 4, kohya keys"),
     "resize": ("ADAPTER --rank 1 --out NEW.safetensors", "error of the entire change"),
     "fuse": ("ADAPTER --base BASE --out NEW", "wrote NEW"),
+    "completion": ("bash", "complete -o default -F _sd_lora sd-lora"),
     "extract": ("--base BASE --tuned TUNED --rank 1 --targets attn --out NEW.safetensors", "modules, rank 1"),
 }
 STILTED = re.compile(r"\b(told|tells?|lies?|lay|anew|afresh|wholly|thereof|whence|hence|beforehand|goes?|going) ")
@@ -114,3 +116,32 @@ def test_the_help_lists_each_verb_in_its_group() -> None:
     for verb, (_, group) in VERBS.items():
         assert f"─ {group} ─" in text
         assert re.search(rf"^│ {verb} ", text, re.MULTILINE)
+
+
+def test_train_prints_what_happens_as_lines_of_json(stage: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(stage)
+    out = tmp_path / "out"
+    settings = QUICK.replace("training.steps=1", "training.steps=2")
+    lines = invoke("train", f"PHOTOS --base BASE --trigger zwq --out {out} --json {settings}").splitlines()
+    events = [json.loads(line) for line in lines if line.startswith("{")]
+    assert len(events) == len([line for line in lines if not line.startswith("warning:")])
+    kinds = [event["event"] for event in events]
+    assert kinds[0] == "plan"
+    assert kinds[-3:] == ["step", "step", "finished"]
+    assert set(kinds) <= {"plan", "warning", "encoding", "step", "finished"}
+    plan, step, finished = events[0], events[-2], events[-1]
+    assert (plan["steps"], plan["folder"]) == (2, str(out))
+    assert (step["step"], step["steps"]) == (2, 2)
+    assert step["loss"] > 0
+    assert Path(finished["adapter"]).is_file()
+
+
+def test_preview_prints_its_file_and_recipe_as_json(stage: Path, tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.chdir(stage)
+    sheet = tmp_path / "sheet.png"
+    options = f"--base BASE --out {sheet} --strengths 1 --seed 7 --json preview.inference_steps=1"
+    answer = json.loads(invoke("preview", f"ADAPTER --prompt cat {options}"))
+    assert answer["file"] == str(sheet)
+    assert sheet.is_file()
+    assert (answer["recipe"]["seed"], answer["recipe"]["strengths"]) == (7, [0.0, 1.0])
+    assert answer["notes"] == ['the trigger word "zwq" is not in the prompt; end it with ", in zwq style"']

@@ -15,6 +15,7 @@ from sd_lora.config.presets import (  # fmt: skip
     copy_preset,
     default_preset,
     load_config,
+    preset_misfit,
     preset_names,
     preset_summary,
     preset_text,
@@ -137,3 +138,26 @@ def test_a_setting_without_its_section_is_named_in_full() -> None:
         load_config("tiny-style", "dtype=float32")
     with pytest.raises(ConfigError, match=r"section.key=value"):
         load_config("tiny-style", "nothing=8")
+
+
+@pytest.mark.parametrize(
+    ("name", "base", "groups", "why"),
+    [
+        ("tiny-style", "tiny", (), ""),
+        ("style", "/models/sd15", (), ""),
+        ("style", "/models/sd15", ("attn", "ff"), ""),
+        ("style", "tiny", (), 'for Stable Diffusion models, but the base model is "tiny"; use tiny-style'),
+        ("tiny-style", "/models/sd15", (), 'for the base model "tiny", but "/models/sd15" was given; use style'),
+        ("sdxl-style-block", "/models/xl", ("attn", "style-block"), ""),
+        ("sdxl-style-block", "/models/sd15", ("attn", "ff"), 'trains style-block, which the base model "/models/sd15"'),
+        ("sdxl-style-block", "owner/unknown", (), ""),
+    ],
+)
+def test_a_preset_of_another_base_model_is_refused(name: str, base: str, groups: tuple[str, ...], why: str) -> None:
+    found = preset_misfit(name, base, groups)
+    assert (why in found) if why else found == ""
+
+
+def test_every_preset_suits_some_base_model() -> None:
+    for name in preset_names():
+        assert not preset_misfit(name, "tiny") or not preset_misfit(name, "/models/any")

@@ -89,6 +89,7 @@ def test_a_tag_without_a_number_is_told() -> None:
         ({"width": 4096, "height": 4096}, "pixels"),
         ({"width": 63}, "multiples of 8"),
         ({"height": -8}, "multiples of 8"),
+        ({"scheduler": "Euler b"}, "no scheduler 'Euler b'; there are DDIM, Euler"),
     ],
 )
 def test_limits_name_what_is_too_much(change: dict[str, object], said: str) -> None:
@@ -102,6 +103,15 @@ def test_limits_name_everything_at_once_and_let_the_rest_pass() -> None:
     with pytest.raises(ConfigError, match="between 1 and 20,"):
         PreviewLimits().check(replace(JOB, steps=21), 8, 20)
     PreviewLimits().check(replace(JOB, width=64, height=128), 8, 1000)
+
+
+def test_what_one_job_may_take_in_all_is_limited() -> None:
+    rows = tuple(PreviewRow.of(f"a red house {n} --w 1024 --h 1024") for n in range(20))
+    most = replace(JOB, rows=rows, steps=50)  # 60 pictures
+    PreviewLimits().check(most, 8, 1000)
+    with pytest.raises(ConfigError, match=r"that is 1\.9 times what one job may take; draw fewer or smaller"):
+        PreviewLimits().check(replace(most, steps=100), 8, 1000)
+    PreviewLimits(work=math.inf).check(replace(most, steps=100), 8, 1000)
 
 
 def test_equal_strengths_have_equal_keys() -> None:

@@ -15,6 +15,7 @@ from PIL import Image
 from preview_jobs import BASE, LONG, Maker, job_of, pictures
 
 from sd_lora import AdapterError, ConfigError
+from sd_lora.models.schedulers import SCHEDULERS
 from sd_lora.preview.caches import PictureCache
 from sd_lora.preview.events import PreviewCell, PreviewProgress
 from sd_lora.preview.job import MixedAdapter, PreviewJob, PreviewLimits, PreviewRow
@@ -200,6 +201,21 @@ def test_strengths_of_parts_that_are_not_there_end_their_job_only(service: Previ
 def test_too_much_is_refused_before_it_waits(service: PreviewService) -> None:
     with pytest.raises(ConfigError, match="steps are"):
         service.draw(PreviewJob((BASE,), steps=1001))
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_another_scheduler_draws_another_picture_and_the_bases_own_comes_back(
+    service: PreviewService, random_sd: Any, name: str
+) -> None:
+    own, job = random_sd.scheduler, PreviewJob((BASE,), (0.0,), steps=4)
+    before = pictures(service, job)
+    other = replace(job, scheduler=name)
+    drawn = pictures(service, other)
+    assert (drawn == before) == (name == "DDIM")  # which the base's own is
+    assert pictures(service, other) == drawn
+    assert service.recipe(other, 0, 0, hashes={})["scheduler"] == SCHEDULERS[name]
+    assert service.recipe(job, 0, 0, hashes={})["scheduler"] == "DDIMScheduler"
+    assert random_sd.scheduler is own
 
 
 def test_full_memory_halves_the_batch_and_draws_on(random_sd: Any, files: list[Path]) -> None:

@@ -35,7 +35,7 @@ def test_a_picture_carries_all_that_made_it() -> None:
     said = read_recipe(png_bytes(PICTURE, recipe_of(JOB, JOB.rows[0], 0.8, FACTS)))
     assert said == {
         "prompts": ["a red house, day"], "negative": "blurry", "strengths": [0.8], "seed": 7, "steps": 20,
-        "guidance": 4.5, "width": 64, "height": 128,
+        "guidance": 4.5, "width": 64, "height": 128, "scheduler": "DDIMScheduler",
         "adapters": [{"name": "ink", "strength": 0.5, "sha256": "ab" * 32}],
     }  # fmt: skip
 
@@ -112,12 +112,14 @@ def test_a_picture_of_another_program_is_read() -> None:
     said = read_recipe(carrying(parameters=text))
     assert said["prompts"] == ["masterpiece, (cat:1.2) second line"]
     assert (said["negative"], said["steps"], said["seed"], said["guidance"]) == ("ugly", 30, 5, 7.0)
+    assert said["scheduler"] == "EulerAncestralDiscreteScheduler"
+    assert "scheduler" not in read_recipe(carrying(parameters=text.replace("Euler a", "Restart")))
 
 
 @every_row(
     "said",
     ["[]", "null", "{", "{}", '{"prompts": 3, "seed": "x", "steps": true, "strengths": ["a"]}', "[" * 20_000,
-     '{"adapters": [1, {"name": 2}, {}], "guidance": "high"}'],
+     '{"adapters": [1, {"name": 2}, {}], "guidance": "high"}', '{"scheduler": "os"}', '{"scheduler": [1]}'],
 )  # fmt: skip
 def test_hostile_settings_are_left_out(said: str) -> None:
     if "adapters" in said:
@@ -155,5 +157,5 @@ def test_the_text_of_a1111_is_read_as_captions_are() -> None:
     text = "a house,\non a hill\nNegative prompt: dark,\nblurry\nSteps: 20, Sampler: Euler, CFG scale: 7, Size: 64x128"
     assert read_recipe(carrying(parameters=text)) == {
         "prompts": ["a house, on a hill"], "negative": "dark,\nblurry", "steps": 20, "guidance": 7.0, "width": 64,
-        "height": 128, "adapters": [],
+        "height": 128, "scheduler": "EulerDiscreteScheduler", "adapters": [],
     }  # fmt: skip

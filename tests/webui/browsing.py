@@ -20,7 +20,7 @@ CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium is installed (apt-get install chromium)")
 SHOTS = os.environ.get("SD_LORA_SCREENSHOTS", "")
 PATIENCE = 60_000
-TABS = ("Preview", "Compare", "Mix", "Adapters", "Train", "Dataset")
+TABS = ("Dataset", "Train", "Preview", "Compare", "Mix", "LoRAs")
 
 
 @contextmanager
@@ -52,11 +52,11 @@ def train_wood(home: Path) -> Path:
     return home
 
 
-#: notes when the Generate button was in a frame, and the page answered from then on: for 100 ms without a pause of 50
+#: notes when the list of datasets was in a frame, and the page answered from then on: for 100 ms without a pause of 50
 _USABLE = """
 (() => {
-  const generate = () => document.querySelector('#preview-generate')?.getBoundingClientRect().width;
-  const look = () => generate() ? tick(performance.now(), performance.now()) : requestAnimationFrame(look);
+  const first = () => document.querySelector('#dataset-choice')?.getBoundingClientRect().width;
+  const look = () => first() ? tick(performance.now(), performance.now()) : requestAnimationFrame(look);
   const tick = (calm, last) => setTimeout(() => {
     const now = performance.now(), since = now - last > 60 ? now : calm;
     if (now - since > 100) window.usableAfter = since / 1000; else tick(since, now);
@@ -84,20 +84,22 @@ def first_visit(chromium: Any, address: str) -> tuple[float, float]:
 
 
 class Tab:
-    """An open page; `close` fails if it has asked other hosts for anything."""
+    """An open page, on its Preview tab or the one that is `opened`; `close` fails if it has asked other hosts for
+    anything."""
 
-    def __init__(self, chromium: Any, address: str = "", **settings: Any) -> None:
+    def __init__(self, chromium: Any, address: str = "", opened: str = "Preview", **settings: Any) -> None:
         self.context = chromium.new_context(**{"viewport": {"width": 1280, "height": 900}, **settings})
         self.page = self.context.new_page()
         self.page.set_default_timeout(PATIENCE)
         self.foreign: list[str] = []
         if address:
             self.go(address)
+            self.open(opened)
 
     def go(self, address: str) -> None:
         self.page.on("request", lambda request: self._note(request.url, f"{address}/"))
         self.page.goto(address)
-        self.page.wait_for_selector("#preview-generate")
+        self.page.wait_for_selector("#dataset-choice")
 
     def reload(self) -> None:
         self.page.reload()
@@ -121,6 +123,11 @@ class Tab:
         self.page.locator("#tabs .overflow-menu > button").first.click()
         self.page.locator("#tabs .overflow-dropdown button", has_text=name).first.click()
 
+    def more(self) -> None:
+        """Open the settings of the Train tab that are behind those that every run needs."""
+        self.page.locator("#train-more button.label-wrap").first.click()
+        self.page.wait_for_selector("#train-steps:visible")
+
     def choose(self, field: str, option: str | re.Pattern[str]) -> None:
         self.page.locator(f"#{field} input").first.click()
         self.page.get_by_role("option", name=option).first.click()
@@ -133,9 +140,9 @@ class Tab:
 
         expect(self.page.locator(f"#{field}")).to_contain_text(text, timeout=PATIENCE)
 
-    def cell(self, text: str) -> Any:
-        """A cell of the table of adapters; the hidden row that measures the columns has its text too."""
-        return self.page.locator("#adapters-table span.text", has_text=text).last
+    def card(self, text: str) -> Any:
+        """A card of the list of LoRAs."""
+        return self.page.locator("#adapters-cards button", has_text=text).first
 
     def holds(self, field: str, value: str) -> None:
         from playwright.sync_api import expect

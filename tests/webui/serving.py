@@ -86,26 +86,26 @@ class Visitor:
         self._ids = {c["props"].get("elem_id"): c["id"] for c in config["components"]}
         self._events = config["dependencies"]
 
-    def press(self, button: str, outputs: int, data: Sequence[Any]) -> list[Any]:
-        """The last output of the event of `button` that has that many `outputs`."""
+    def press(self, button: str, outputs: int, data: Sequence[Any], event: str = "click") -> list[Any]:
+        """The last output of the `event` of `button` that has that many `outputs`."""
         mine = [
-            event for event in self._events
-            if [self._ids[button], "click"] in event["targets"] and len(event["outputs"]) == outputs
+            each for each in self._events
+            if [self._ids[button], event] in each["targets"] and len(each["outputs"]) == outputs
         ]  # fmt: skip
         assert len(mine) == 1
         body = {"data": list(data), "fn_index": mine[0]["id"], "session_hash": self.session}
         joined = self.client.post("/gradio_api/queue/join", json=body)
         joined.raise_for_status()
-        event, last = joined.json()["event_id"], list[Any]()
+        answered, last = joined.json()["event_id"], list[Any]()
         with self.client.stream("GET", "/gradio_api/queue/data", params={"session_hash": self.session}) as stream:
             for line in stream.iter_lines():
                 if not line.startswith("data:"):
                     continue
                 message = json.loads(line[5:])
-                if message.get("event_id") == event and message["msg"] == "process_completed":
+                if message.get("event_id") == answered and message["msg"] == "process_completed":
                     assert message["success"], message["output"]
                     return message["output"]["data"] or last
-                if message.get("event_id") == event and message["msg"] == "process_generating":
+                if message.get("event_id") == answered and message["msg"] == "process_generating":
                     last = _patched(last, message["output"]["data"])
         raise AssertionError("the queue ended without an answer")
 

@@ -128,7 +128,8 @@ def once(client: httpx.Client, draw: random.Random, ids: Sequence[str]) -> bool:
         assert len(post(client, "preview", data)["pictures"]) >= 1
     elif what < 0.75:  # a visitor presses Generate and waits
         visitor = Visitor(client)
-        visitor.press("preview-generate", 3, [adapters, data[0][0], "0, 1", data[3], 1, 1.0, 64, 64, ""])
+        fields = [adapters, data[0][0], "0, 1", data[3], 1, 1.0, 64, 64, "", 1, "", "smooth"]
+        visitor.press("preview-generate", 4, [True, *fields])
     elif what < 0.85:  # a caller that leaves
         try:
             client.post("/gradio_api/run/preview", json={"data": data}, timeout=draw.random() * 0.2 + 0.01)

@@ -70,8 +70,10 @@ def steps_of(home: Path, name: str) -> list[dict[str, Any]]:
 def test_a_style_is_trained_stopped_resumed_and_drawn_at_three_strengths(tab: Tab, home: Path) -> None:
     tab.open("Train")
     tab.choose("train-dataset", "photos")
+    tab.holds("train-name", "photos")  # which follows from it
     tab.fill("train-name", "fresh")
     tab.fill("train-trigger", "zwq")
+    tab.more()
     tab.fill("train-steps", "40")
     tab.fill("train-batch-size", "18")  # so slow that it is stopped before its end
     tab.page.click("#train-check")
@@ -107,7 +109,6 @@ def draw_at_three_strengths(tab: Tab, home: Path) -> None:
     tab.page.click("#preview-generate")
     tab.says("preview-status", "1 picture")
     base = tab.pictures("preview-gallery", 1)
-    tab.page.click("#preview-refresh")
     tab.choose("preview-adapters", "fresh")
     tab.page.keyboard.press("Escape")
     tab.fill("preview-strengths", "0, 0.5, 1")
@@ -162,11 +163,11 @@ def test_without_an_adapter_the_base_is_drawn_once(tab: Tab) -> None:
     tab.fill("preview-prompts", "a small white cup")
     tab.fill("preview-strengths", "0, 0.5, 1")
     tab.page.click("#preview-generate")
-    tab.says("preview-status", re.compile("1 picture in .*; without an adapter strengths have no effect"))
-    tab.says("preview-picture", "Without an adapter: the base model")
+    tab.says("preview-status", re.compile("1 picture in .*; without a LoRA strengths have no effect"))
+    tab.says("preview-picture", "Without a LoRA: the base model")
     base = tab.pictures("preview-gallery", 1)
     tab.reload()
-    tab.says("preview-status", "1 picture, drawn before; without an adapter")
+    tab.says("preview-status", "1 picture, drawn before; without a LoRA")
     assert tab.pictures("preview-gallery", 1) == base
     tab.choose("preview-adapters", "wood")
     tab.page.click("#preview-generate")
@@ -205,7 +206,6 @@ def test_two_pictures_and_a_run_are_compared(tab: Tab) -> None:
 @with_wood
 def test_a_mix_is_drawn_and_its_snippets_name_it(tab: Tab) -> None:
     tab.open("Mix")
-    tab.page.click("#mix-refresh")
     tab.choose("mix-adapters", "wood")
     tab.page.keyboard.press("Escape")
     tab.page.wait_for_selector("#mix-strength-0")
@@ -219,7 +219,6 @@ def test_a_mix_is_drawn_and_its_snippets_name_it(tab: Tab) -> None:
 def test_captions_are_edited_and_undone(tab: Tab, home: Path) -> None:
     tab.open("Dataset")
     tab.choose("dataset-choice", "photos")
-    tab.page.click("#dataset-check")
     tab.page.wait_for_function("document.querySelectorAll('#dataset-gallery img').length >= 6")
     tab.page.locator("#dataset-gallery img").first.click()
     field = tab.page.locator("#dataset-caption textarea")
@@ -244,10 +243,12 @@ def test_captions_are_edited_and_undone(tab: Tab, home: Path) -> None:
 def test_a_reload_restores_the_fields(tab: Tab) -> None:
     tab.open("Train")
     tab.choose("train-dataset", "photos")
+    tab.holds("train-name", "photos")
     tab.fill("train-trigger", "inky")
+    tab.more()
     tab.fill("train-steps", "77")
-    tab.choose("train-preset", re.compile("^style$"))
-    tab.page.wait_for_function("document.querySelector('#train-learning-rate input').value == '0.0002'")
+    tab.choose("train-preset", "settings of the run wood")
+    tab.page.wait_for_function("document.querySelector('#train-batch-size input').value == '2'")
     tab.open("Compare")
     tab.fill("compare-prompt", "a cup")
     tab.choose("compare-right", "the base model")
@@ -261,15 +262,17 @@ def test_a_reload_restores_the_fields(tab: Tab) -> None:
     tab.says("mix-diffusers", "0.35")
     tab.open("Dataset")
     tab.choose("dataset-choice", "photos")
-    tab.fill("dataset-trigger", "inky")
+    tab.holds("dataset-trigger", "inky")  # which is kept with the dataset
     tab.page.wait_for_timeout(1000)
     tab.reload()
     tab.open("Train")
     tab.page.wait_for_function("document.querySelector('#train-trigger :is(textarea, input)').value == 'inky'")
-    for field, value in {"dataset": "photos", "steps": "77", "preset": "style", "learning-rate": "0.0002"}.items():
+    tab.more()
+    of_wood = "settings of the run wood"
+    for field, value in {"dataset": "photos", "steps": "77", "preset": of_wood, "batch-size": "2"}.items():
         tab.holds(f"train-{field}", value)
-    tab.choose("train-preset", "default")  # what was changed by hand is still known
-    tab.page.wait_for_function("document.querySelector('#train-learning-rate input').value == '0.004'")
+    tab.choose("train-preset", re.compile("^tiny-style"))  # what was changed by hand is still known
+    tab.page.wait_for_function("document.querySelector('#train-batch-size input').value == '8'")
     tab.holds("train-steps", "77")
     tab.open("Compare")
     tab.holds("compare-prompt", "a cup")
@@ -296,7 +299,10 @@ def test_a_run_outlives_the_page(chromium: Any, home: Path, lasting: Path) -> No
         tab = Tab(chromium, first.address)
         tab.open("Train")
         tab.choose("train-dataset", "photos")
+        tab.holds("train-name", "photos")
         tab.fill("train-name", lasting.name)
+        tab.fill("train-trigger", "zwq")
+        tab.more()
         tab.fill("train-steps", "4000")
         tab.fill("train-batch-size", "1")
         tab.page.click("#train-start")
@@ -333,17 +339,14 @@ def test_no_text_from_files_is_executed(chromium: Any, page: Served, home: Path)
     tab.fill("preview-steps", "1")
     tab.page.click("#preview-generate")
     tab.says("preview-status", "1 picture")
-    for each in ("Compare", "Mix", "Adapters", "Train", "Dataset"):
+    for each in ("Compare", "Mix", "LoRAs", "Train", "Dataset"):
         tab.open(each)
         tab.page.wait_for_timeout(300)
-    tab.open("Adapters")
-    tab.page.click("#adapters-refresh")
-    tab.cell("onerror").click()
+    tab.open("LoRAs")
+    tab.card("onerror").click()
     tab.page.wait_for_timeout(500)
     tab.open("Dataset")
-    tab.page.click("#dataset-refresh")
     tab.choose("dataset-choice", "hostile")
-    tab.page.click("#dataset-check")
     tab.page.wait_for_function("document.querySelectorAll('#dataset-gallery img').length >= 6")
     tab.page.wait_for_timeout(500)
     assert tab.page.evaluate("window.pwned") is None

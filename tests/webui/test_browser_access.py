@@ -79,12 +79,11 @@ def test_accessibility_checks_find_nothing_serious(chromium: Any, page: Served, 
             tab.fill("preview-steps", "1")
             tab.page.click("#preview-generate")
             tab.says("preview-status", "pictures in")
-        elif name == "Adapters":
-            tab.cell("wood").click()
+        elif name == "LoRAs":
+            tab.card("wood").click()
             tab.says("adapters-description", "It fits tiny")
         elif name == "Dataset":
             tab.choose("dataset-choice", "photos")
-            tab.page.click("#dataset-check")
             tab.page.wait_for_function("document.querySelectorAll('#dataset-gallery img').length >= 6")
         tab.page.wait_for_timeout(600)
         for problem in Axe().run(tab.page).response["violations"]:
@@ -113,9 +112,15 @@ def test_everything_can_be_done_by_keyboard(chromium: Any, page: Served) -> None
     reach(tab, "#preview-strengths :is(textarea, input)")
     press("Control+A")
     tab.page.keyboard.type("0, 1")
-    reach(tab, "#preview-generate")
-    press("Enter")
-    tab.says("preview-status", "4 pictures")
+    press("Control+Enter")
+    tab.says("preview-status", "4 pictures in")
+    reach(tab, "#preview-strengths :is(textarea, input)", forward=False)
+    press("Control+A")
+    tab.page.keyboard.type("0-2(+0.1)")
+    press("Control+Enter")
+    tab.says("preview-status", "step")
+    press("Escape")
+    tab.says("preview-status", "stopped")
     reach(tab, "#preview-slider input[type=range]")
     press("ArrowLeft")
     tab.page.wait_for_selector("#preview-picture img")
@@ -144,16 +149,20 @@ def test_a_first_visit_is_light(chromium: Any, page: Served) -> None:
 
 def test_an_adapter_is_shown_downloaded_and_converted(chromium: Any, page: Served) -> None:
     tab = Tab(chromium, page.address)
-    tab.open("Adapters")
-    tab.cell("wood").click()
+    tab.open("LoRAs")
+    tab.card("wood").click()
     tab.says("adapters-description", "It fits tiny")
-    assert tab.page.locator("#adapters-trigger :is(textarea, input)").input_value() == "in zwq style"
-    tab.page.locator("button.label-wrap:visible", has_text="Metadata").click()
+    assert tab.page.locator("#adapters-line :is(textarea, input)").input_value() == "in zwq style <lora:wood:1>"
+    tab.page.locator("button.label-wrap:visible", has_text="Details").click()
     tab.says("adapters-metadata", "sdlora.base")
-    with tab.page.expect_download() as caught:
-        tab.page.click("#adapters-download")
-    assert caught.value.suggested_filename.endswith(".safetensors")
-    assert b"sdlora.base" in Path(caught.value.path()).read_bytes()[:20_000]
+    files: list[Any] = []
+    tab.page.on("download", lambda file: files.append(file))  # noqa: PLW0108 — it must be a function
+    tab.page.click("#adapters-download")
+    while len(files) < 3:
+        tab.page.wait_for_event("download")
+    assert [file.suggested_filename for file in files] == ["wood.safetensors", "wood.json", "wood.png"]
+    assert b"sdlora.base" in Path(files[0].path()).read_bytes()[:20_000]
+    assert json.loads(Path(files[1].path()).read_text("utf-8"))["activation text"] == "in zwq style"
     tab.page.locator("button.label-wrap:visible", has_text="Convert").click()
     tab.page.locator("#adapters-layout").get_by_text("diffusers").click()
     tab.page.click("#adapters-convert")
@@ -164,6 +173,8 @@ def test_an_adapter_is_shown_downloaded_and_converted(chromium: Any, page: Serve
     tab.page.click("#adapters-use")
     tab.page.wait_for_selector("#preview-generate:visible")
     assert "wood" in tab.page.locator("#preview-adapters").inner_text()
+    lines = "document.querySelector('#preview-prompts textarea').value.split('\\n')"
+    tab.page.wait_for_function(f"{lines}.every((line) => line.endsWith(', in zwq style'))")
     tab.close()
 
 
@@ -176,7 +187,7 @@ def test_a_url_given_as_a_file_is_not_fetched(page: Served) -> None:
             "meta": {"_type": "gradio.FileData"},
         }
         with pytest.raises(AssertionError, match="not fetched"):
-            visitor.press("dataset-create", 4, ["new", [file]])
+            visitor.press("dataset-upload", 4, [[file], "new"], event="upload")
 
 
 def test_no_other_host_was_contacted(page: Served, reached: Path) -> None:

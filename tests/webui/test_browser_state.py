@@ -46,3 +46,11 @@ def test_kept_values_are_read_outside_of_the_tab() -> None:
         remember("one", [gr.Textbox()])
     state = next(block for block in page.blocks.values() if isinstance(block, gr.BrowserState))
     assert state.parent is page
+
+
+def test_a_single_field_is_restored_by_its_update() -> None:
+    with gr.Blocks() as page, gr.Tabs(), gr.Tab("one"):
+        field = gr.Dropdown(LISTED)
+        remember("one", [field], {field: lambda: LISTED[1:]})
+    update = next(fn.fn for fn in page.fns.values() if fn.name == "fill_in")(["2"])
+    assert (update["value"], update["choices"]) == ("2", LISTED[1:])

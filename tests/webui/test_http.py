@@ -95,8 +95,8 @@ def test_sixteen_callers_get_what_one_gets_alone(page: Served, runs: Path, rando
         with page.client() as client:
             if number % 8 < 2:  # like browsers, each visitor pressing once at a time
                 visitor = Visitor(client)
-                fields = [chosen, "\n".join(prompts), strengths, seed, steps, 5.0, 16, 16, ""]
-                shown = visitor.press("preview-generate", 3, fields)
+                fields = [chosen, "\n".join(prompts), strengths, seed, steps, 5.0, 16, 16, "", 1, "", ""]
+                shown = visitor.press("preview-generate", 4, [True, *fields])
                 gallery = shown[1]["value"] if isinstance(shown[1], dict) else shown[1]
                 drawn = [visitor.picture(cell) for cell in gallery]
                 wanted = wanted if names else wanted[:: len(wanted) // len(prompts)]  # the base model, once per prompt

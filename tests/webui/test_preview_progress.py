@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import itertools
+import os
+import re
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,11 +16,11 @@ from typing import Any, cast
 import gradio as gr
 import pytest
 from PIL import Image
-from sd_lora.webui.preview_progress import NOTHING, Drawings, file_of
+from sd_lora.webui.preview_progress import NOTHING, Drawings, Progress, file_of
 from sd_lora.webui.site import Site
 from sd_lora.webui.tabs.compare import _Pair
 
-from sd_lora import AdapterError
+from sd_lora import AdapterError, ConfigError
 from sd_lora.preview.events import PreviewCell, PreviewProgress, PreviewStopped
 from sd_lora.preview.job import PreviewJob, PreviewRow
 from sd_lora.preview.recipe import read_recipe
@@ -62,7 +64,7 @@ def visitor(name: str = "ann") -> Any:
 def test_what_a_prompt_says_and_is_not_drawn_is_in_the_status(site: Site) -> None:
     job = replace(JOB, rows=(PreviewRow.of("a cat --ss ddim"), PreviewRow.of("a dog --ss ddim")))
     *_, last = Drawings().follow(site, job, visitor())
-    assert last.status().count("--ss is left out, as samples are drawn with") == 1
+    assert re.sub("<[^>]*>", "", last.status()).count("--ss is left out, as samples are drawn with") == 1
 
 
 def test_a_drawing_is_followed_until_its_files_are_written(site: Site) -> None:
@@ -107,8 +109,8 @@ def pair(site: Site, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_a_pair_is_one_job_and_its_last_update_has_both_files(pair: Any) -> None:
-    *before, (status, files) = compared(pair)
-    assert all(shown == gr.skip() for _, shown in before)
+    *before, (status, files, _) = compared(pair)
+    assert all(shown == gr.skip() for _, shown, _ in before)
     assert "4 pictures in" in status
     assert [Path(file).name for file in files] == ["strength-0.png", "strength-0.5.png"]
     (job,) = pair.site.service.jobs
@@ -122,12 +124,12 @@ def test_a_pair_that_is_replaced_does_not_disturb_the_newer_one(pair: Any, event
         next(older)
     if not events:  # stopped before its first event
         pair.drawings.begin = lambda *_: stopped()
-        assert list(older) == [(gr.skip(), gr.skip())]
+        assert list(older) == [(gr.skip(),) * 3]
         return
     newer = compared(pair)
     next(newer)
-    assert list(older)[-1] == (gr.skip(), gr.skip())
-    *_, (_, files) = newer
+    assert list(older)[-1] == (gr.skip(),) * 3
+    *_, (_, files, _) = newer
     assert len(files) == 2
 
 
@@ -141,6 +143,44 @@ def test_an_error_clears_the_status(pair: Any) -> None:
     pair.site.service.wrong = True
     going = compared(pair)
     assert "step 1 of 2" in next(going)[0]
-    assert next(going) == (NOTHING, gr.skip())
+    assert next(going) == (NOTHING, gr.skip(), gr.skip())
     with pytest.raises(AdapterError, match="does not fit"):
         next(going)
+
+
+def test_two_base_models_are_no_comparison_and_the_newest_adapter_takes_the_right(
+    pair: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files = {name: tmp_path / f"{name}.safetensors" for name in ("old", "new")}
+    for age, file in enumerate(reversed(files.values())):
+        file.touch()
+        os.utime(file, (1_000 - age,) * 2)
+    monkeypatch.setattr(Site, "adapters", lambda _: files)
+    assert pair._newest() == "new"
+    first, *_ = pair.on_compare(visitor(), "a cup", 0, "", 1.0, "", 0.5)
+    assert first[2]["value"] == "new"
+    (job,) = pair.site.service.jobs
+    assert [mixed.path for mixed in job.rows[1].mix] == [Path("new")]
+    assert pair.on_right(None)["value"] == "new"
+    assert pair.on_right("")["value"] == ""  # the base model, as it was chosen
+    monkeypatch.setattr(Site, "adapters", lambda _: {})
+    with pytest.raises(ConfigError, match="no LoRA yet to compare"):
+        next(pair.on_compare(visitor(), "a cup", 0, "", 1.0, None, 0.5))
+
+
+def test_a_status_is_read_out_where_its_meaning_changes_not_at_each_step() -> None:
+    progress, said = Progress(replace(JOB, strengths=(0.5, 1.0))), list[str]()
+
+    def note() -> None:
+        said.append(re.findall('data-said="([^"]*)"', progress.status())[0])
+
+    note()
+    for number in range(2):
+        for step in (1, 2):
+            progress.update(PreviewProgress(0, number, step, 2), 0.0)
+            note()
+        progress.images[0, number] = Image.new("L", (8, 8))
+    progress.finish("2 pictures in 1.0 s")
+    note()
+    assert list(dict.fromkeys(said)) == ["starting …", "picture 1 of 3", "picture 2 of 3", "2 pictures in 1.0 s"]
+    assert "aria-live" not in progress.status()

@@ -1,10 +1,8 @@
-"""The Adapters tab: every adapter on this machine, what its file contains, and copies to download."""
+"""The LoRAs tab: every adapter on this machine as a card, what its file contains, and the way to other programs."""
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,40 +11,25 @@ import gradio as gr
 from sd_lora.adapters.summary import AdapterSummary, local, read_summary
 from sd_lora.errors import ConfigError, SdLoraError
 
-from .. import components
-from ..adapter_files import CHOICES, converted, copied, picture
-from ..browser_state import tab_selected
+from .. import cards, components
+from ..adapter_files import CHOICES, bundle, converted, line_to_type, picture
+from ..browser_state import page_of, tab_selected
+from ..cached_files import picture_file
+from ..choices import newest_first
 from ..components import html_field, on
+from ..installing import Program, install
 from ..messages import escaped, status_html
 from ..site import Site
 from .preview import OPEN_TAB, PreviewInputs
 
-#: the id, which identifies the row, is the last
-HEADERS = (
-    "name", "base", "fits", "rank", "alpha", "steps", "images", "trigger", "strength", "MB", "sha256", "id",
-)  # fmt: skip
-_WIDTHS: list[str | int] = [296, 110, 80, 64, 68, 68, 78, 110, 94, 64, 122, 58]
-_NONE = "no adapters yet: train one, or start the page with the folder that contains them"
-_SOME = "select a row to see more of an adapter"
-#: seconds for hashes in one listing; the others are computed at the next one, or when an adapter is selected
-_HASHING = 2.0
+_NONE = "no LoRAs yet: train one, or start the page with the folder that contains them (--adapters)"
 _MOST_FACTS, _MOST_TEXT = 200, 500
-#: in the browser: a click on the link of the file that the server has just prepared
-_SAVE = """(file) => { if (file) { const link = document.createElement('a'); link.href = file.url;
-link.download = file.orig_name || 'adapter.safetensors'; document.body.append(link); link.click(); link.remove(); } }"""
 
 
 def build(site: Site, preview: PreviewInputs | None = None) -> None:
     """The tab, inside the ``with`` of its gr.Tab. With `preview`, adapters can be sent to those fields."""
     tab = _Tab(site, preview)
-    tab.table_of_all()
-    with gr.Row(equal_height=False, visible=False) as tab.details:
-        with gr.Column(scale=1, min_width=220):
-            tab.picture = components.picture("adapters-picture", 260, label="Picture")
-        with gr.Column(scale=2, min_width=300):
-            tab.facts()
-        with gr.Column(scale=1, min_width=220):
-            tab.conversion()
+    components.side_by_side(tab.list_of_all, tab.one)
     tab.wire()
 
 
@@ -55,48 +38,49 @@ class _Tab:
 
     def __init__(self, site: Site, preview: PreviewInputs | None) -> None:
         self.site, self.preview = site, preview
-        #: by path, size and time of change: summaries without metadata, and whether the adapter fits
-        self.rows: dict[tuple[str, int, int], AdapterSummary] = {}
-        self.fits: dict[tuple[str, int, int], bool] = {}
 
     # ---- components
 
-    def table_of_all(self) -> None:
+    def list_of_all(self) -> None:
         with gr.Row(equal_height=True):
-            self.hint = html_field("adapters-hint", status_html(_SOME))
-            self.refresh = gr.Button("Rescan", size="sm", scale=0, min_width=110, elem_id="adapters-refresh")
-        self.table = gr.Dataframe(
-            headers=list(HEADERS),
-            datatype="str",
-            type="array",
-            interactive=False,
-            elem_id="adapters-table",
-            column_widths=_WIDTHS,
-            show_search="filter",
-            buttons=[],
-            max_height=420,
-            max_chars=60,
-            label="Adapters",
-            show_label=False,
-        )
+            gr.Textbox(label="Find", elem_id="adapters-find", placeholder="name, base or trigger word")
+            self.every = gr.Checkbox(False, label="Also checkpoints of runs", elem_id="adapters-every", min_width=150)
+        self.hint = html_field("adapters-hint")
+        self.cards = gr.HTML("", elem_id="adapters-cards", padding=False, js_on_load=cards.ON_LOAD)
         self.chosen = gr.State("")
 
-    def facts(self) -> None:
-        self.description = html_field("adapters-description")
-        self.trigger = gr.Textbox(
-            label="Trigger phrase",
+    def one(self) -> None:
+        """The adapter whose card is chosen."""
+        with gr.Column(visible=False, elem_id="adapters-one") as self.details:
+            with gr.Row(equal_height=False):
+                self.picture = components.picture("adapters-picture", 220, label="Picture", min_width=200)
+                with gr.Column(scale=2, min_width=260):
+                    self.description = html_field("adapters-description")
+                    can_use = self.preview is not None
+                    self.use = gr.Button("Use in Preview", variant="primary", elem_id="adapters-use", visible=can_use)
+            self.to_other_programs()
+            with gr.Accordion("Details", open=False, elem_id="adapters-details"):
+                self.hashes = html_field("adapters-hashes")
+                self.metadata = gr.JSON(show_label=False, elem_id="adapters-metadata", open=True, max_height=420)
+            self.conversion()
+
+    def to_other_programs(self) -> None:
+        """Files for other programs, and what calls the style there."""
+        self.line = gr.Textbox(
+            label="To type in A1111 or Forge, after the prompt",
             interactive=False,
             buttons=["copy"],
-            elem_id="adapters-trigger",
-            placeholder="none is recorded",
+            elem_id="adapters-line",
+            info="in ComfyUI, load the file with LoraLoader and type the words before the tag",
         )
         with gr.Row():
-            can_use = self.preview is not None
-            self.use = gr.Button("Use in Preview", variant="primary", elem_id="adapters-use", visible=can_use)
-            self.download = gr.Button("Download", elem_id="adapters-download")
-        self.ready = gr.DownloadButton(visible=False, elem_id="adapters-ready")
-        with gr.Accordion("Metadata", open=False):
-            self.metadata = gr.JSON(show_label=False, elem_id="adapters-metadata", open=True, max_height=420)
+            self.download = gr.Button("Download", elem_id="adapters-download", min_width=120)
+            self.copies = [
+                (gr.Button(f"Copy to {program.name}", elem_id=f"adapters-copy-{number}", min_width=120), program)
+                for number, program in enumerate(self.site.programs)
+            ]
+        self.copied = html_field("adapters-copied")
+        self.ready = gr.File(file_count="multiple", elem_classes="unseen", elem_id="adapters-ready")
 
     def conversion(self) -> None:
         types = [(name or "unchanged", name) for name in CHOICES["type"]]
@@ -110,12 +94,18 @@ class _Tab:
             self.result = gr.DownloadButton("Download", visible=False, elem_id="adapters-converted")
 
     def wire(self) -> None:
-        outputs = [self.chosen, self.details, self.description, self.picture, self.trigger, self.metadata, self.result]
-        options = [self.chosen, self.layout, self.dtype, self.kind]
-        on([self.refresh.click, *tab_selected()], self.on_list, None, [self.table, self.hint])
-        on(self.table.select, self.on_select, None, outputs, trigger_mode="always_last")
+        shown = [self.details, self.description, self.picture, self.line, self.hashes, self.metadata, self.result,
+                 self.copied]  # fmt: skip
+        options, listed = [self.chosen, self.layout, self.dtype, self.kind], [self.cards, self.hint, self.chosen]
+        opened = tab_selected() or [page_of().load]
+        fresh = on([*opened, self.every.change], self.on_list, [self.chosen, self.every], listed)
+        on(fresh.success, self.on_show, self.chosen, shown, trigger_mode="always_last")
+        picked = on(self.cards.click, self.on_pick, None, self.chosen, trigger_mode="always_last")
+        on(picked.success, self.on_show, self.chosen, shown, trigger_mode="always_last")
         ready = on(self.download.click, self.on_download, self.chosen, self.ready)
-        on(ready.success, None, self.ready, js=_SAVE)
+        on(ready.success, None, self.ready, js=components.SAVE_FILES)
+        for button, program in self.copies:
+            on(button.click, self.copier(program), self.chosen, self.copied, concurrency_limit=1)
         on(self.convert.click, self.on_convert, options, self.result, concurrency_limit=1)
         if self.preview is not None:
             field = self.preview.adapter
@@ -124,35 +114,47 @@ class _Tab:
 
     # ---- events
 
-    def on_list(self) -> tuple[list[list[str]], str]:
-        """The rows of all adapters."""
+    def on_list(self, chosen: str, every: bool) -> tuple[str, str, str]:
+        """The cards of all adapters, the newest first; checkpoints of runs that have a final one only with `every`."""
         files = self.site.adapters()
-        if len(self.rows) > 4 * len(files) + 100:  # most of them deleted or changed
-            self.rows.clear()
-            self.fits.clear()
-        summaries = {identity: self._summary(path) for identity, path in files.items()}
-        kinds = {summary.kind for summary in summaries.values() if self._fits(summary, set()) == "yes"} - {""}
-        until = time.monotonic() + _HASHING
-        rows = [self._row(identity, summary, kinds, until) for identity, summary in summaries.items()]
-        return rows, status_html(_SOME if rows else _NONE)
+        rows = [(one, self.site.name_of(path), read_summary(path)) for one, path in newest_first(files)
+                if every or not _is_superseded(path)]  # fmt: skip
+        if rows and chosen not in [identity for identity, *_ in rows]:
+            chosen = rows[0][0]
+        return cards.cards_html(rows, chosen), "" if rows else status_html(_NONE), chosen if rows else ""
 
-    def on_select(self, event: gr.SelectData) -> Iterator[tuple[Any, ...]]:
-        """The adapter of a row: at once what its header says, then whether it fits."""
-        row = event.row_value
-        identity = str(row[-1]) if isinstance(row, list) and row else ""
-        path = self.site.adapter(identity)
-        summary = read_summary(path)
-        name = self.site.name_of(path)
-        rest = (picture(summary), summary.phrase, _facts(summary), gr.update(visible=False))
-        checking = "Checking whether it fits …"
-        yield identity, gr.update(visible=True), _description(name, summary, checking), *rest
-        why, base = self._misfit(path), self.site.service.base
+    def on_pick(self, event: gr.EventData) -> str:
+        """The id of a card that was clicked."""
+        identity = getattr(event, "id", None)
+        return self.site.id_of(self._chosen(identity if isinstance(identity, str) else ""))
+
+    def on_show(self, identity: str) -> Iterator[tuple[Any, ...]]:
+        """The adapter of a card: at once what its header says, then whether it fits."""
+        if not identity:
+            yield gr.update(visible=False), *(gr.skip(),) * 7
+            return
+        path = self._chosen(identity)
+        summary, name = read_summary(path), self.site.name_of(path)
+        image = picture(summary)  # as a file that is there once: Gradio writes one anew while browsers read it
+        file = picture_file(self.site.work, image, {}) if image else None
+        rest = (file, line_to_type(self.site, path), self._hashes(path, summary), _facts(summary),
+                gr.update(visible=False), "")  # fmt: skip
+        yield gr.update(visible=True), _description(name, summary, "Checking whether it fits …"), *rest
+        why, base = local(self.site.service.misfit(path), path), self.site.service.base
         fits = f"It cannot be used on {base}: {why}" if why else f"It fits {base}."
-        yield identity, gr.update(visible=True), _description(name, summary, fits), *rest
+        yield gr.update(visible=True), _description(name, summary, fits), *rest
 
-    def on_download(self, identity: str) -> str:
-        """A copy of the file, named like the adapter on the page."""
-        return str(copied(self.site, self._chosen(identity)))
+    def on_download(self, identity: str) -> list[str]:
+        """The file, its facts and its picture, named like the adapter on the page."""
+        return [str(file) for file in bundle(self.site, self._chosen(identity))]
+
+    def copier(self, program: Program) -> Any:
+        """The event that copies the same files to `program`."""
+
+        def on_copy(identity: str) -> str:
+            return status_html(install(bundle(self.site, self._chosen(identity)), program))
+
+        return on_copy
 
     def on_convert(self, identity: str, layout: str, dtype: str, kind: str) -> Any:
         """The adapter in another layout and type, as a file to download."""
@@ -162,8 +164,8 @@ class _Tab:
 
     def on_use(self, identity: str, chosen: list[str] | None) -> Any:
         """The preview's adapters with this one added; refused if it does not fit the base model."""
-        why = self._misfit(self._chosen(identity))
-        if why:
+        path = self._chosen(identity)
+        if why := local(self.site.service.misfit(path), path):
             raise ConfigError(f"it cannot be used on {self.site.service.base}: {why}")
         choices = self.site.adapter_choices()
         existing = {one for _, one in choices}
@@ -174,59 +176,39 @@ class _Tab:
 
     def _chosen(self, identity: str) -> Path:
         if not identity:
-            raise ConfigError("no adapter is selected; select one in the table")
+            raise ConfigError("no LoRA is chosen; choose one of the cards")
         return self.site.adapter(identity)
 
-    def _summary(self, path: Path) -> AdapterSummary:
-        key = _version(path)
-        if key not in self.rows:
-            self.rows[key] = replace(read_summary(path), metadata={})
-        return self.rows[key]
-
-    def _misfit(self, path: Path) -> str:
-        """Why it does not fit, without its place on this machine; empty if it fits."""
-        key, why = _version(path), self.site.service.misfit(path)
-        self.fits[key] = not why
-        return local(why, path)
-
-    def _fits(self, summary: AdapterSummary, kinds: set[str]) -> str:
-        """Whether it fits, as far as is known: by the check when it was selected, by the name of its base, and by the
-        `kinds` of those that fit."""
-        checked = self.fits.get(_version(summary.path))
-        if summary.problem or checked is False:
-            return "no"
-        if checked or summary.base == self.site.service.base:
-            return "yes"
-        return "no" if len(kinds) == 1 and summary.kind and summary.kind not in kinds else "unknown"
-
-    def _row(self, identity: str, summary: AdapterSummary, kinds: set[str], until: float) -> list[str]:
-        digest = "…"
-        if time.monotonic() < until:
-            try:
-                digest = self.site.service.sha256(summary.path)[:12]
-            except SdLoraError:
-                digest = ""
-        strength = "" if summary.strength is None else f"{summary.strength:g}"
-        return [
-            self.site.name_of(summary.path), summary.base or summary.kind, self._fits(summary, kinds), summary.rank,
-            summary.alpha, *("" if count is None else str(count) for count in (summary.steps, summary.images)),
-            summary.trigger, strength, f"{summary.bytes / 1e6:.1f}", digest, identity,
-        ]  # fmt: skip
+    def _hashes(self, path: Path, summary: AdapterSummary) -> str:
+        """The facts that tell files apart, as HTML."""
+        try:
+            digest = self.site.service.sha256(path)
+        except SdLoraError as error:
+            digest = str(error)
+        facts = {
+            "file": path.name, "size": f"{summary.bytes / 1e6:.1f} MB", "alpha": summary.alpha, "steps": summary.steps,
+            "images": summary.images, "sha256": digest,
+            "A1111's hash": summary.metadata.get("sshs_model_hash", "")[:12],
+        }  # fmt: skip
+        rows = [f"<dt>{escaped(key)}</dt><dd>{escaped(value)}</dd>" for key, value in facts.items() if value]
+        return f'<dl class="facts-list">{"".join(rows)}</dl>'
 
 
-def _version(path: Path) -> tuple[str, int, int]:
-    """The same as long as the file is not changed."""
-    try:
-        facts = path.stat()
-    except OSError:
-        return str(path), 0, 0
-    return str(path), facts.st_size, facts.st_mtime_ns
+def _is_superseded(path: Path) -> bool:
+    """Whether it is a checkpoint of a run that has ended with an adapter."""
+    run = path.parent.parent
+    return (
+        path.parent.name == "adapters" and (run / "adapter.safetensors").is_file() and (run / "config.toml").is_file()
+    )
 
 
 def _description(name: str, summary: AdapterSummary, fits: str) -> str:
     """The lines above an adapter's fields, as HTML."""
     rank = f"rank {summary.rank}" if summary.rank else ""
-    facts = " · ".join(filter(None, (summary.base or summary.kind, rank, summary.layout, summary.title)))
+    trigger = f"trigger word {summary.trigger}" if summary.trigger else "no trigger word"
+    strength = "" if summary.strength is None else f"strength {summary.strength:g}"
+    known = (summary.base or summary.kind, rank, summary.layout, summary.title, trigger, strength)
+    facts = " · ".join(filter(None, known))
     lines = [f"<b>{escaped(name)}</b>", escaped(facts), escaped(fits)]
     return f'<div class="status" role="status">{"<br>".join(line for line in lines if line)}</div>'
 

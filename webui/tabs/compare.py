@@ -12,8 +12,11 @@ from sd_lora.errors import ConfigError, SdLoraError
 from sd_lora.preview.job import MixedAdapter, PreviewJob, PreviewRow
 from sd_lora.preview.prompts import parse_strengths
 
+from ..bases import example_prompts
 from ..browser_state import page_of, remember, tab_selected
+from ..choices import always_fresh, newest_first
 from ..components import html_field, on, prompt_field, seed_field, side_by_side, start_and_stop, strength_field
+from ..phrases import PhraseOffer
 from ..preview_fields import untagged, whole_number
 from ..preview_progress import NOTHING, Drawings, Progress, file_of, result_components
 from ..site import Site
@@ -26,7 +29,7 @@ def build(site: Site) -> None:
     """The tab, inside the ``with`` of its gr.Tab."""
     gr.Markdown("### Two pictures, one slider")
     _Pair(site)
-    gr.Markdown("### A run: every adapter it kept, at every strength")
+    gr.Markdown("### A run: every checkpoint it kept, at every strength")
     _Run(site)
 
 
@@ -37,22 +40,26 @@ class _Pair:
         self.site, self.drawings = site, Drawings()
         side_by_side(self._fields, self._results)
         inputs = [self.prompt, self.seed, *self.left, *self.right]
-        options = {"inputs": inputs, "outputs": [self.status, self.slider], "concurrency_limit": None}
+        outputs = [self.status, self.slider, self.right[0]]
+        options = {"inputs": inputs, "outputs": outputs, "concurrency_limit": None}
         on(self.compare.click, self.on_compare, **options)
         on([self.left[1].release, self.right[1].release], self.on_compare, **options, trigger_mode="always_last")
         adapters = [self.left[0], self.right[0]]
-        for adapter in adapters:
-            on([adapter.focus, *tab_selected()], lambda: gr.update(choices=self._adapters()), None, adapter)
+        always_fresh(self.left[0], self._adapters)
+        on([self.right[0].focus, *tab_selected()], self.on_right, self.right[0], self.right[0])
+        self.phrases.wire(self.prompt, adapters, lambda *ids: filter(None, ids))
         remember("compare", inputs, dict.fromkeys(adapters, self._adapters))
         page_of().unload(self.drawings.stop)
 
     def _fields(self) -> None:
-        self.prompt, self.seed = prompt_field("compare-prompt"), seed_field("compare")
+        self.prompt = prompt_field("compare-prompt", example_prompts(self.site.base)[0])
+        self.phrases = PhraseOffer(self.site, "compare-phrases")
+        self.seed = seed_field("compare")
         self.left = self._side("Left", "", 0.0)
-        self.right = self._side("Right", next(iter(self.site.adapters()), ""), 1.0)
+        self.right = self._side("Right", self._newest(), 1.0)
         self.compare = gr.Button("Compare", variant="primary", elem_id="compare-draw")
 
-    def _side(self, name: str, adapter: str, strength: float) -> tuple[gr.Dropdown, gr.Slider]:
+    def _side(self, name: str, adapter: str | None, strength: float) -> tuple[gr.Dropdown, gr.Slider]:
         elem_id = f"compare-{name.lower()}"
         with gr.Row():
             field = gr.Dropdown(self._adapters(), value=adapter, label=name, elem_id=elem_id)
@@ -72,21 +79,34 @@ class _Pair:
     def _adapters(self) -> list[tuple[str, str]]:
         return [_BASE, *self.site.adapter_choices()]
 
-    def on_compare(self, request: gr.Request, prompt: str, seed: float, *sides: Any) -> Iterator[tuple[Any, Any]]:
-        """The progress, and at the end the two pictures as files."""
-        if not sides[0] and not sides[2]:
-            raise ConfigError("both sides are the base model; choose an adapter for one of them")
-        job = self._job(prompt, seed, (sides[:2], sides[2:]))
+    def _newest(self) -> str | None:
+        """The id of the adapter that was written last; None if there is none."""
+        return next((identity for identity, _ in newest_first(self.site.adapters())), None)
+
+    def on_right(self, chosen: str | None) -> Any:
+        """The choices of the right side; while nothing is chosen there, the newest adapter."""
+        return gr.update(choices=self._adapters(), value=self._newest() if chosen is None else chosen)
+
+    def on_compare(self, request: gr.Request, prompt: str, seed: float, *sides: Any) -> Iterator[tuple[Any, ...]]:
+        """The progress, and at the end the two pictures as files. Two base models are no comparison: the newest adapter
+        is then on the right."""
+        left, strength, right, other = sides
+        right, shown = right or None, gr.skip()
+        if not left and not right:
+            if (right := self._newest()) is None:
+                raise ConfigError("there is no LoRA yet to compare with the base model; train one first")
+            shown = gr.update(choices=self._adapters(), value=right)
+        job = self._job(prompt, seed, ((left, strength), (right, other)))
         try:
             for progress in self.drawings.follow(self.site, job, request):
                 if not progress.is_done:
-                    yield progress.status(), gr.skip()
+                    yield progress.status(), gr.skip(), shown
                 elif progress.is_complete:
-                    yield progress.status(), tuple(self._file(progress, row) for row in (0, 1))
+                    yield progress.status(), tuple(self._file(progress, row) for row in (0, 1)), shown
                 else:  # stopped by a newer one; Gradio repeats the last update when an event ends, so that is empty
-                    yield gr.skip(), gr.skip()
+                    yield gr.skip(), gr.skip(), gr.skip()
         except SdLoraError:
-            yield NOTHING, gr.skip()
+            yield NOTHING, gr.skip(), gr.skip()
             raise
 
     def _job(self, prompt: str, seed: Any, sides: Sequence[Sequence[Any]]) -> PreviewJob:
@@ -110,7 +130,8 @@ class _Run:
     def __init__(self, site: Site) -> None:
         self.site, self.drawings = site, Drawings()
         side_by_side(self._fields, self._results)
-        on([self.run.focus, *tab_selected()], lambda: gr.update(choices=self._runs()), None, self.run)
+        always_fresh(self.run, self._runs)
+        self.phrases.wire(self.prompt, [self.run], self._adapter_of)
         inputs = [self.run, self.prompt, self.strengths]
         on(self.generate.click, self.on_draw, inputs, self.results, concurrency_limit=None)
         on(self.stop.click, self.drawings.stop, queue=False)
@@ -119,15 +140,21 @@ class _Run:
 
     def _fields(self) -> None:
         self.run = gr.Dropdown(self._runs(), label="Run", elem_id="compare-run")
-        self.prompt = prompt_field("compare-run-prompt")
+        self.prompt = prompt_field("compare-run-prompt", example_prompts(self.site.base)[0])
+        self.phrases = PhraseOffer(self.site, "compare-run-phrases")
         self.strengths = gr.Textbox("0, 0.5, 1", label="Strengths", elem_id="compare-run-strengths")
         self.generate, self.stop = start_and_stop("compare-run", "Draw the grid")
 
     def _results(self) -> None:
-        self.results = [*result_components("compare-run", "Adapters × strengths")]
+        self.results = [*result_components("compare-run", "Checkpoints × strengths")]
 
     def _runs(self) -> list[tuple[str, str]]:
         return [(path.name, identity) for identity, path in self.site.run_folders().items()]
+
+    def _adapter_of(self, run: str | None) -> list[str]:
+        """The ids of the final adapter of a run, whose phrase is that of all it kept."""
+        folder = self.site.run_folders().get(run or "")
+        return [self.site.id_of(folder / "adapter.safetensors")] if folder else []
 
     def on_draw(self, request: gr.Request, run: str, prompt: str, strengths: str) -> Iterator[Any]:
         if not run:
@@ -145,7 +172,7 @@ def rows_of(run: Path, prompt: str) -> tuple[PreviewRow, ...]:
     files = [*kept, *(path for path in sorted(run.glob("adapter*.safetensors")) if path.is_file())]
     if not files:
         raise ConfigError(
-            f"{run.name} has no adapter yet; wait until it ends, or set training.save_every to keep some before that"
+            f"{run.name} has no LoRA yet; wait until it ends, or set training.save_every to keep some before that"
         )
     return tuple(PreviewRow.of(prompt, (MixedAdapter(path),), _label(path)) for path in files)
 

@@ -15,9 +15,12 @@ from sd_lora.preview.job import MixedAdapter, PreviewJob, PreviewRow
 
 from .. import components as ui
 from .. import snippets
-from ..browser_state import kept, page_of, remember, tab_selected
+from ..bases import example_prompts
+from ..browser_state import kept, page_of, remember
+from ..choices import adapters_field
 from ..components import on
 from ..messages import status_html
+from ..phrases import PhraseOffer, missing, with_phrases
 from ..preview_fields import untagged, whole_number
 from ..preview_progress import Drawings, result_components
 from ..site import Site
@@ -53,8 +56,7 @@ class _Tab:
     def fields(self) -> None:
         """What a visitor fills in; with a group of sliders for each chosen adapter."""
         self.values = kept("mix-values", {})
-        choices, info = self.site.adapter_choices(), f"up to {_MOST}"
-        self.adapters, self.refresh = ui.adapters_with_rescan("mix", choices, info, max_choices=_MOST)
+        self.adapters = adapters_field("mix", self.site, f"up to {_MOST}", max_choices=_MOST)
         # The chosen ids as text: a list reports a change at each message of the server, and sliders that are built
         # again lose what was moved meanwhile; a text reports a change only if it is different.
         self.chosen = gr.Textbox("[]", visible="hidden", elem_id="mix-chosen")
@@ -65,8 +67,8 @@ class _Tab:
             for number, identity in enumerate(_ids(ids)[:_MOST]):
                 self._sliders_of(number, identity, _kept_strengths(values, identity))
 
-        self.prompt = ui.prompt_field("mix-prompt", lines=2)
-        self.triggers = gr.Button("", size="sm", visible=False, elem_id="mix-triggers")
+        self.prompt = ui.prompt_field("mix-prompt", example_prompts(self.site.base)[0], lines=2)
+        self.phrases = PhraseOffer(self.site, "mix-triggers")
         with gr.Row():
             self.seed = ui.seed_field("mix", scale=2)
             self.steps = ui.steps_field("mix", self.site.service.limits.steps, scale=3)
@@ -77,7 +79,7 @@ class _Tab:
         try:
             path = self.site.adapter(identity)
         except ConfigError:
-            gr.HTML(status_html("a chosen adapter no longer exists"), padding=False)
+            gr.HTML(status_html("a chosen LoRA no longer exists"), padding=False)
             return
         summary, problem = read_summary(path), self._misfit(path)
         sliders: dict[str, gr.Slider] = {}
@@ -97,7 +99,7 @@ class _Tab:
                         for part, label in row:
                             slider(part, label, min_width=120)
                 if "unet" in summary.parts:
-                    gr.HTML(status_html("this adapter also changes modules outside of blocks: no strengths by block"))
+                    gr.HTML(status_html("this LoRA also changes modules outside of blocks: no strengths by block"))
         # in the browser: a round trip to the server would undo what was moved meanwhile
         script = _MERGE % (json.dumps([*sliders]), json.dumps(identity))
         on([one.change for one in sliders.values()], None, [self.values, *sliders.values()], self.values, js=script)
@@ -106,16 +108,15 @@ class _Tab:
         """What was drawn, and the mix for other programs."""
         self.outputs = [*result_components("mix", "Base model | mix at 0.5 | mix at 1")]
         self.codes: list[Any] = []
-        texts = iter(self.on_snippets([], {}, *(field.value for field in (self.prompt, self.seed, self.steps))))
         with gr.Tabs():
-            self._code("diffusers", "diffusers", "python", texts)
-            self._code("A1111, Forge", "a1111", None, texts)
-            self._code("ComfyUI", "comfyui", "json", texts)
+            self._code("diffusers", "diffusers", "python")
+            self._code("A1111, Forge", "a1111", None)
+            self._code("ComfyUI", "comfyui", "json")
 
-    def _code(self, title: str, name: str, language: Literal["python", "json"] | None, texts: Iterator[str]) -> None:
+    def _code(self, title: str, name: str, language: Literal["python", "json"] | None) -> None:
         with gr.Tab(title, elem_id=f"mix-tab-{name}"):
             code = gr.Code(
-                next(texts),
+                "",
                 language=language,
                 show_label=False,
                 interactive=False,
@@ -124,32 +125,18 @@ class _Tab:
                 elem_id=f"mix-{name}",
                 buttons=["copy"],
             )
-            self.codes += [code, ui.html_field(f"mix-{name}-notes", next(texts))]
+            self.codes += [code, ui.html_field(f"mix-{name}-notes", status_html("choose what to mix"))]
 
     def wire(self) -> None:
-        inputs, choices = [self.chosen, self.values, self.prompt, self.seed, self.steps], self.site.adapter_choices
-        on([self.refresh.click, *tab_selected()], lambda: gr.update(choices=choices()), None, self.adapters)
-        remember("mix", [self.adapters, *inputs[2:]], {self.adapters: choices})
+        inputs = [self.chosen, self.values, self.prompt, self.seed, self.steps]
+        remember("mix", [self.adapters, *inputs[2:]], {self.adapters: self.site.adapter_choices})
         on([field.change for field in inputs], self.on_snippets, inputs, self.codes, trigger_mode="always_last")
-        on(self.chosen.change, self.on_choice, self.chosen, self.triggers)
-        on(self.triggers.click, self.on_triggers, [self.chosen, self.prompt], self.prompt)
+        self.phrases.wire(self.prompt, [self.chosen], lambda chosen: _ids(chosen)[:_MOST])
         on(self.generate.click, self.on_generate, inputs, self.outputs, concurrency_limit=None)
         on(self.stop.click, self.drawings.stop, queue=False)
         page_of().unload(self.drawings.stop)
 
     # ---- events
-
-    def on_choice(self, ids: Any) -> Any:
-        """A button that offers the phrases which the chosen adapters were trained on."""
-        phrases = self._phrases(ids)
-        label = f"Add to the prompt: {', '.join(phrases)}"
-        return gr.update(value=label[:120], visible=bool(phrases))
-
-    def on_triggers(self, ids: Any, prompt: str) -> str:
-        """The prompt with the phrases that it lacks."""
-        prompt = (prompt or "").strip()
-        missing = [phrase for phrase in self._phrases(ids) if phrase.casefold() not in prompt.casefold()]
-        return ", ".join(part for part in (prompt.rstrip(", "), *missing) if part)
 
     def on_snippets(self, ids: Any, values: Values | None, prompt: str, seed: Any, steps: Any) -> tuple[str, ...]:
         """The mix as text for other programs, and what each of them cannot do."""
@@ -158,7 +145,8 @@ class _Tab:
             shares, numbers = self._shares(ids, values), _numbers(seed, steps)
         except SdLoraError as error:
             return ("", status_html(str(error))) * 3
-        scene = Scene((prompt or "").strip(), base=service.base, size=service.size, **numbers)
+        text = with_phrases(prompt, missing(prompt, self.phrases.summaries(_ids(ids))))
+        scene = Scene(text, base=service.base, size=service.size, **numbers)
         made = [program(shares, scene) for program in (snippets.diffusers, snippets.a1111, snippets.comfyui)]
         return tuple(part for one in made for part in (one.text, "".join(map(status_html, one.notes))))
 
@@ -174,7 +162,7 @@ class _Tab:
         """The job. ConfigError if no adapter is chosen, or too many, or anything is not a number."""
         shares = self._shares(ids, values)
         if not shares:
-            raise ConfigError("no adapter is chosen; choose at least one to mix")
+            raise ConfigError("no LoRA is chosen; choose at least one to mix")
         plain = untagged(prompt)
         paths = [self.site.adapter(identity) for identity in _ids(ids)]
         problems = [problem for path in paths if (problem := self._misfit(path))]
@@ -187,7 +175,7 @@ class _Tab:
     def _shares(self, ids: Any, values: Values | None) -> list[Share]:
         chosen = _ids(ids)
         if len(chosen) > _MOST:
-            raise ConfigError(f"{len(chosen)} adapters are chosen; at most {_MOST} are mixed")
+            raise ConfigError(f"{len(chosen)} LoRAs are chosen; at most {_MOST} are mixed")
         paths = [self.site.adapter(identity) for identity in chosen]
         names = snippets.file_names(self.site.name_of(path) for path in paths)
         shares = []
@@ -202,10 +190,6 @@ class _Tab:
         """Why the adapter cannot be used, without its place on this machine; empty if it can."""
         why = local(self.site.service.misfit(path), path)
         return f"{self.site.name_of(path)} cannot be used on {self.site.service.base}: {why}" if why else ""
-
-    def _phrases(self, ids: Any) -> list[str]:
-        phrases = [read_summary(self.site.adapter(identity)).phrase for identity in _ids(ids)[:_MOST]]
-        return list(dict.fromkeys(phrase for phrase in phrases if phrase))
 
 
 def _parts(summary: AdapterSummary) -> list[list[tuple[str, str]]]:

@@ -1,10 +1,14 @@
-"""The Adapters tab: what it lists, shows and sends, for trusted and untrusted files."""
+"""The LoRAs tab: what it lists, shows and sends, for trusted and untrusted files."""
 
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import struct
+import time
 from collections.abc import Callable
+from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,9 +18,9 @@ import pytest
 import torch
 from PIL import Image
 from sd_lora.webui.adapter_files import picture
+from sd_lora.webui.installing import Program, program_at
 from sd_lora.webui.site import Site
 from sd_lora.webui.tabs import adapters as adapters_tab
-from sd_lora.webui.tabs.adapters import HEADERS
 from sd_lora.webui.tabs.preview import PreviewInputs
 from small_weights import weights_of
 
@@ -55,91 +59,127 @@ def id_of(site: Site, name: str) -> str:
     return next(identity for identity, path in site.adapters().items() if name in str(path))
 
 
-def selected(tab: Any, identity: Any) -> list[tuple[Any, ...]]:
-    return list(tab.on_select(SimpleNamespace(row_value=[*["x"] * (len(HEADERS) - 1), identity])))
+def shown(tab: Any, identity: str) -> list[tuple[Any, ...]]:
+    return list(tab.on_show(identity))
 
 
-def table(tab: Any) -> dict[str, dict[str, str]]:
-    rows, _ = tab.on_list()
-    return {row[0]: dict(zip(HEADERS, row, strict=True)) for row in rows}
+def picked(tab: Any, identity: Any) -> list[tuple[Any, ...]]:
+    return shown(tab, tab.on_pick(SimpleNamespace(id=identity)))
+
+
+class Cards(HTMLParser):
+    """The cards of a list: text and whether it is chosen, by id; and every tag in it."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.texts: dict[str, list[str]] = {}
+        self.chosen: list[str] = []
+        self.pictures = 0
+        self.tags: set[str] = set()
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        facts = dict(attrs)
+        self.tags.add(tag)
+        self.pictures += tag == "img" and str(facts["src"]).startswith("data:image/webp;base64,")
+        if tag == "button":
+            self.texts[str(facts["data-id"])] = []
+            self.chosen += [str(facts["data-id"])] if facts["aria-pressed"] == "true" else []
+
+    def handle_data(self, data: str) -> None:
+        list(self.texts.values())[-1].append(data)
+
+
+def listed(tab: Any, chosen: str = "", every: bool = False) -> Cards:
+    html, *_ = tab.on_list(chosen, every)
+    return Cards(html)
 
 
 # ---- the list
 
 
-def test_every_adapter_is_listed_with_its_facts(tab: Any, site: Site) -> None:
-    rows = table(tab)
-    assert list(rows) == ["mine", IMAGE.replace("/", ""), "damaged", "wide"]
-    mine = rows["mine"]
-    path = site.runs / "mine/adapter.safetensors"
-    assert (mine["base"], mine["fits"], mine["rank"], mine["alpha"], mine["steps"], mine["trigger"]) == (
-        site.service.base, "yes", "4", "2", "40", "in ink style",
-    )  # fmt: skip
-    assert mine["sha256"] == site.service.sha256(path)[:12]
-    assert site.adapter(mine["id"]) == path
-    assert mine["MB"] == f"{path.stat().st_size / 1e6:.1f}"
+def test_every_adapter_has_a_card_with_its_facts(tab: Any, site: Site) -> None:
+    cards = listed(tab)
+    assert set(cards.texts) == set(site.adapters())
+    base = site.service.base
+    assert cards.texts[id_of(site, "mine")][-3:] == ["mine", f"for {base}", "trigger word in ink style"]
+    assert cards.texts[id_of(site, "wide")][-3:] == ["wide", "for other", "no trigger word"]
+    assert cards.texts[id_of(site, "damaged")][-1] == "cannot be used"
 
 
-def test_the_list_says_whether_an_adapter_fits_as_far_as_known(tab: Any, site: Site) -> None:
-    before = {name: row["fits"] for name, row in table(tab).items()}
-    assert before == {"mine": "yes", IMAGE: "unknown", "damaged": "no", "wide": "unknown"}
-    for name in (IMAGE, "wide"):
-        selected(tab, id_of(site, name))
-    assert {name: row["fits"] for name, row in table(tab).items()} == before | {IMAGE: "yes", "wide": "no"}
+def test_the_newest_comes_first_and_is_chosen_until_another_is(tab: Any, site: Site) -> None:
+    mine, wide = id_of(site, "mine"), id_of(site, "wide")
+    os.utime(site.adapter(wide), (time.time() + 60,) * 2)
+    html, hint, chosen = tab.on_list("", False)
+    assert (chosen, hint) == (wide, "")
+    assert Cards(html).chosen == [wide]
+    assert next(iter(Cards(html).texts)) == wide
+    assert tab.on_list(mine, False)[2] == mine
+    assert tab.on_list("gone", False)[2] == wide
 
 
-def test_an_adapter_of_another_kind_than_the_fitting_ones_does_not_fit(tab: Any, site: Site) -> None:
-    for name, kind in (("runs/mine/adapter", "sd_v1"), ("lib/wide", "sd_v2")):
-        path = site.runs.parent / f"{name}.safetensors"
-        adapter = Adapter.load(path)
-        adapter.metadata["ss_base_model_version"] = kind
-        adapter.save(path)
-    assert table(tab)["wide"]["fits"] == "no"
+def test_checkpoints_of_a_finished_run_are_shown_on_request(tab: Any, site: Site) -> None:
+    final = site.adapter(id_of(site, "mine"))
+    (final.parent / "adapters").mkdir()
+    shutil.copy(final, final.parent / "adapters" / "step-000020.safetensors")
+    checkpoint = id_of(site, "step-000020")
+    assert checkpoint not in listed(tab).texts
+    assert "mine/step-000020" in listed(tab, every=True).texts[checkpoint]
+    final.unlink()  # the run has not ended
+    assert checkpoint in listed(tab).texts
 
 
-def test_text_from_files_is_shown_as_text(tab: Any) -> None:
-    rows, _ = tab.on_list()
-    assert all(type(cell) is str for row in rows for cell in row)
-    assert table(tab)[IMAGE]["trigger"] == IMAGE
-    with gr.Blocks():
-        tab.table_of_all()
-    assert tab.table.datatype == "str"
-    assert not tab.table.interactive
+def test_a_card_has_the_picture_of_its_adapter(tab: Any, site: Site) -> None:
+    assert listed(tab).pictures == 0
+    beside = site.adapter(id_of(site, "wide")).with_suffix(".png")
+    Image.new("RGB", (300, 200), "teal").save(beside)
+    assert listed(tab).pictures == 1
 
 
-def test_hashing_stops_when_the_time_of_a_listing_is_up(tab: Any, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adapters_tab, "_HASHING", -1.0)
-    assert {row["sha256"] for row in table(tab).values()} == {"…"}
+def test_text_from_files_is_shown_as_text(tab: Any, site: Site) -> None:
+    cards = listed(tab)
+    assert cards.tags <= {"ul", "li", "button", "span", "b"}
+    assert f"trigger word {IMAGE}" in cards.texts[id_of(site, "<img")]
 
 
 def test_an_empty_list_says_so(service: PreviewService, tmp_path: Path) -> None:
-    rows, hint = adapters_tab._Tab(Site(service, tmp_path, tmp_path, tmp_path), None).on_list()
-    assert rows == []
-    assert "no adapters yet" in hint
+    html, hint, chosen = adapters_tab._Tab(Site(service, tmp_path, tmp_path, tmp_path), None).on_list("", False)
+    assert (html, chosen) == ("", "")
+    assert "no LoRAs yet" in hint
 
 
 def test_a_changed_file_is_read_again(tab: Any, site: Site) -> None:
-    assert table(tab)["wide"]["base"] == "other"
+    assert "for other" in listed(tab).texts[id_of(site, "wide")]
     adapter = Adapter.load(site.adapter(id_of(site, "wide")))
     adapter.metadata["ss_sd_model_name"] = "another one"
     adapter.save(site.adapter(id_of(site, "wide")))
-    assert table(tab)["wide"]["base"] == "another one"
+    assert "for another one" in listed(tab).texts[id_of(site, "wide")]
 
 
 # ---- one adapter
 
 
-def test_selecting_shows_the_facts_at_once_and_then_whether_it_fits(tab: Any, site: Site) -> None:
-    first, last = selected(tab, id_of(site, "mine"))
-    assert "Checking whether it fits" in first[2]
-    assert f"It fits {site.service.base}." in last[2]
-    assert (last[0], last[4]) == (id_of(site, "mine"), "in ink style")
+def test_a_card_shows_the_facts_at_once_and_then_whether_it_fits(tab: Any, site: Site) -> None:
+    path = site.adapter(id_of(site, "mine"))
+    first, last = picked(tab, id_of(site, "mine"))
+    assert first[0]["visible"] is True
+    assert "Checking whether it fits" in first[1]
+    assert f"It fits {site.service.base}." in last[1]
+    assert "trigger word in ink style" in last[1]
+    assert last[3] == "in ink style <lora:mine:1>"
+    assert site.service.sha256(path) in last[4]
     assert last[5]["sdlora.base"] == site.service.base
+
+
+def test_without_a_choice_nothing_is_shown(tab: Any) -> None:
+    ((details, *rest),) = shown(tab, "")
+    assert details["visible"] is False
+    assert rest == [gr.skip()] * 7
 
 
 @pytest.mark.parametrize("name", ["wide", "damaged"])
 def test_an_adapter_that_does_not_fit_is_reported_and_not_sent_on(tab: Any, site: Site, name: str) -> None:
-    description = selected(tab, id_of(site, name))[-1][2]
+    description = picked(tab, id_of(site, name))[-1][1]
     assert f"cannot be used on {site.service.base}: " in description
     assert str(site.runs.parent) not in description
     with pytest.raises(ConfigError, match="cannot be used"):
@@ -147,26 +187,27 @@ def test_an_adapter_that_does_not_fit_is_reported_and_not_sent_on(tab: Any, site
 
 
 def test_markup_in_metadata_and_names_is_shown_as_text(tab: Any, site: Site) -> None:
-    for shown in selected(tab, id_of(site, "<img")):
-        assert "<script" not in shown[2]
-        assert "<img" not in shown[2]
-        assert "&lt;script&gt;" in shown[2]
-        assert shown[4] == IMAGE  # a text field
-        assert isinstance(shown[5], dict)
-        assert len(json.dumps(shown[5])) < 30_000
-    assert shown[5][SCRIPT] == IMAGE
-    assert shown[5]["a long one"].endswith("(100000 characters)")
-    assert shown[5]["…"].endswith(" more")
+    for each in picked(tab, id_of(site, "<img")):
+        assert "<script" not in each[1] + each[4]
+        assert "<img" not in each[1] + each[4]
+        assert "&lt;script&gt;" in each[1]
+        assert each[3].startswith(f"{IMAGE} <lora:img_src")  # a text field
+        assert isinstance(each[5], dict)
+        assert len(json.dumps(each[5])) < 30_000
+        metadata = each[5]
+    assert metadata[SCRIPT] == IMAGE
+    assert metadata["a long one"].endswith("(100000 characters)")
+    assert metadata["…"].endswith(" more")
 
 
 @pytest.mark.parametrize("identity", ODD_IDS)
 def test_only_listed_ids_are_accepted(tab: Any, site: Site, identity: str) -> None:
     calls = [
-        lambda: selected(tab, identity), lambda: tab.on_download(identity), lambda: tab.on_use(identity, []),
-        lambda: tab.on_convert(identity, "kohya", "", ""),
+        lambda: picked(tab, identity), lambda: tab.on_download(identity), lambda: tab.on_use(identity, []),
+        lambda: tab.on_convert(identity, "kohya", "", ""), lambda: tab.copier(Program("x", site.work))(identity),
     ]  # fmt: skip
     for call in calls:
-        with pytest.raises(ConfigError, match=r"no longer exists|no adapter is selected"):
+        with pytest.raises(ConfigError, match=r"no longer exists|no LoRA is chosen"):
             call()
     assert not list(site.work.iterdir())
 
@@ -177,35 +218,80 @@ def test_paths_are_not_ids(tab: Any, site: Site) -> None:
             tab.on_download(str(path))
 
 
-@pytest.mark.parametrize("row", [None, [], "abc", {}, [[]], [None], 3])
-def test_an_odd_selection_is_refused(tab: Any, row: Any) -> None:
-    with pytest.raises(ConfigError):
-        list(tab.on_select(SimpleNamespace(row_value=row)))
+@pytest.mark.parametrize("identity", [None, [], {}, [[]], 3])
+def test_an_odd_click_is_refused(tab: Any, identity: Any) -> None:
+    for event in (SimpleNamespace(id=identity), SimpleNamespace()):
+        with pytest.raises(ConfigError, match="no LoRA is chosen"):
+            tab.on_pick(event)
 
 
 def test_a_deleted_file_is_reported(tab: Any, site: Site) -> None:
     gone = id_of(site, "mine")
     site.adapter(gone).unlink()
     with pytest.raises(ConfigError, match="no longer exists"):
-        selected(tab, gone)
+        picked(tab, gone)
 
 
 # ---- files to download
 
 
-def test_a_download_is_a_copy_under_a_harmless_name(tab: Any, site: Site) -> None:
+def test_a_download_is_three_files_under_a_harmless_name(tab: Any, site: Site) -> None:
     source = site.adapter(id_of(site, "mine"))
-    out = Path(tab.on_download(id_of(site, "mine")))
-    assert out.name == "mine.safetensors"
-    assert out.is_relative_to(site.work)
-    assert out.read_bytes() == source.read_bytes()
-    assert not out.samefile(source)
-    assert Path(tab.on_download(id_of(site, "mine"))) == out
-    out.unlink()  # as the janitor does
-    assert Path(tab.on_download(id_of(site, "mine"))).is_file()
-    odd = Path(tab.on_download(id_of(site, "<img")))
-    assert odd.name == "img_src_x_onerror_alert_2.safetensors"
+    (site.runs / "mine" / "samples").mkdir()
+    Image.new("RGB", (64, 64), "teal").save(site.runs / "mine" / "samples" / "step-000040.png")
+    adapter, facts, image = (Path(file) for file in tab.on_download(id_of(site, "mine")))
+    assert [file.name for file in (adapter, facts, image)] == ["mine.safetensors", "mine.json", "mine.png"]
+    assert all(file.is_relative_to(site.work) for file in (adapter, facts, image))
+    assert adapter.read_bytes() == source.read_bytes()
+    assert not adapter.samefile(source)
+    assert json.loads(facts.read_text("utf-8"))["activation text"] == "in ink style"
+    assert Image.open(image).size == (384, 384)
+    assert Path(tab.on_download(id_of(site, "mine"))[0]) == adapter
+    adapter.unlink()  # as the janitor does
+    assert Path(tab.on_download(id_of(site, "mine"))[0]).is_file()
+    odd = [Path(file).name for file in tab.on_download(id_of(site, "<img"))]
+    assert odd == ["img_src_x_onerror_alert_2.safetensors", "img_src_x_onerror_alert_2.json"]
     assert [path.name for path in site.work.rglob(".*")] == []
+
+
+def test_a_recommended_strength_is_in_the_line_to_type(tab: Any, site: Site) -> None:
+    path = site.adapter(id_of(site, "wide"))
+    adapter = Adapter.load(path)
+    adapter.metadata["sdlora.strength"] = "0.8"
+    adapter.save(path)
+    assert picked(tab, id_of(site, "wide"))[-1][3] == "<lora:wide:0.8>"
+    assert "strength 0.8" in listed(tab).texts[id_of(site, "wide")]
+    facts = json.loads(Path(tab.on_download(id_of(site, "wide"))[1]).read_text("utf-8"))
+    assert facts["preferred weight"] == 0.8
+
+
+def test_files_are_copied_to_other_programs_and_nothing_of_theirs_is_replaced(tab: Any, site: Site) -> None:
+    home = site.runs.parent / "a1111"
+    (home / "models").mkdir(parents=True)
+    (home / "webui.py").touch()
+    program = program_at(home)
+    assert (program.name, program.folder) == ("A1111", home / "models" / "Lora")
+    copy = tab.copier(program)
+    assert "mine.safetensors, mine.json copied to A1111" in copy(id_of(site, "mine"))
+    assert sorted(path.name for path in program.folder.iterdir()) == ["mine.json", "mine.safetensors"]
+    assert "A1111 has mine already" in copy(id_of(site, "mine"))
+    (program.folder / "mine.safetensors").write_bytes(b"theirs")
+    with pytest.raises(ConfigError, match=r"A1111 has mine\.safetensors with other content; rename or remove it"):
+        copy(id_of(site, "mine"))
+    assert (program.folder / "mine.safetensors").read_bytes() == b"theirs"
+
+
+def test_programs_are_recognised_by_their_folders(tmp_path: Path) -> None:
+    (tmp_path / "comfy" / "comfy").mkdir(parents=True)
+    (tmp_path / "forge" / "models" / "Lora").mkdir(parents=True)
+    (tmp_path / "other").mkdir()
+    loras = tmp_path / "comfy" / "models" / "loras"
+    assert program_at(tmp_path / "comfy") == Program("ComfyUI", loras)
+    assert program_at(loras) == Program("ComfyUI", loras)
+    assert program_at(tmp_path / "forge") == Program("A1111", tmp_path / "forge" / "models" / "Lora")
+    assert program_at(tmp_path / "other") == Program("other", tmp_path / "other")
+    with pytest.raises(ConfigError, match="is not a folder; --install-to"):
+        program_at(tmp_path / "nowhere")
 
 
 def test_a_full_disk_is_reported_and_nothing_is_left(tab: Any, site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,7 +367,7 @@ def test_events_are_private_and_show_errors_as_text(site: Site, with_preview: bo
     assert page.get_api_info()["named_endpoints"] == {}
     assert {fn.api_visibility for fn in page.fns.values()} == {"private"}
     handlers = [fn.fn for fn in page.fns.values() if fn.fn is not None]
-    assert len(handlers) == (5 if with_preview else 4)
+    assert len(handlers) == (7 if with_preview else 6)
     download = next(h for h in handlers if getattr(h, "__name__", "") == "on_download")
     with pytest.raises(gr.Error) as caught:
         download(IMAGE)

@@ -13,6 +13,7 @@ from typing import Any
 import gradio as gr
 import pytest
 from rows import every_row
+from sd_lora.webui.phrases import PhraseOffer
 from sd_lora.webui.site import Site
 from sd_lora.webui.tabs import mix as mix_tab
 
@@ -37,7 +38,10 @@ def site(service: PreviewService, pipe: Any, tmp_path: Path, trained_adapter: Ca
 
 @pytest.fixture
 def tab(site: Site) -> Any:
-    return mix_tab._Tab(site)
+    with gr.Blocks():
+        made = mix_tab._Tab(site)
+        made.phrases = PhraseOffer(site, "mix-triggers")
+        return made
 
 
 def ids(site: Site, *names: str) -> list[str]:
@@ -78,11 +82,11 @@ def test_stop_ends_only_the_drawing_of_that_visitor(tab: Any, site: Site) -> Non
 def refusals(site: Site) -> dict[str, tuple[Any, ...]]:
     (ink,) = ids(site, "ink")
     return {
-        "no adapter is chosen": ([], {}, "a", 0, 5),
+        "no LoRA is chosen": ([], {}, "a", 0, 5),
         "no longer exists": (["../../etc/passwd"], {}, "a", 0, 5),
         "at most 6": ([str(i) for i in range(7)], {}, "a", 0, 5),
         "damaged cannot be used on": (ids(site, "ink", "damaged"), {}, "a", 0, 5),
-        "choose adapters from the list": ([ink], {}, "a <lora:wood:1>", 0, 5),
+        "choose LoRAs from the list": ([ink], {}, "a <lora:wood:1>", 0, 5),
         "seed must be a whole number": ([ink], {}, "a", float("nan"), 5),
         "steps must be a whole number": ([ink], {}, "a", 0, None),
         "a strength must be between": ([ink], {ink: {"strength": 50.0}}, "a", 0, 5),
@@ -105,7 +109,7 @@ def test_snippets_follow_the_sliders(tab: Any, site: Site) -> None:
     python, _, a1111, noted, comfy, _ = made
     ast.parse(python)
     assert "'mid': 0.0" in python
-    assert a1111 == "a house <lora:ink:0.5> <lora:wood:1>\n"
+    assert a1111 == f"a house, in ink style, {MARKUP} <lora:ink:0.5> <lora:wood:1>\n"
     assert "extension" in noted
     assert json.loads(comfy)["2"]["inputs"]["lora_name"] == "ink.safetensors"
 
@@ -116,18 +120,6 @@ def test_without_a_snippet_the_reason_is_shown_as_text(tab: Any, site: Site) -> 
     assert code == ""
     assert "seed must be" in note
     assert "<img" not in note
-
-
-def test_phrases_are_offered_and_added_once(tab: Any, site: Site) -> None:
-    chosen = ids(site, "ink", "wood", "plain")
-    offered = tab.on_choice(chosen)
-    assert offered["visible"] is True
-    assert offered["value"] == f"Add to the prompt: in ink style, {MARKUP}"
-    assert tab.on_choice(ids(site, "plain"))["visible"] is False
-    prompt = tab.on_triggers(chosen, "a house, In Ink Style, ")
-    assert prompt == f"a house, In Ink Style, {MARKUP}"
-    assert tab.on_triggers(chosen, prompt) == prompt
-    assert tab.on_triggers(ids(site, "ink"), None) == "in ink style"
 
 
 def test_events_are_private(site: Site) -> None:

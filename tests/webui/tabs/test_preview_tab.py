@@ -1,16 +1,20 @@
-"""Settings loaded from a picture: adapters are found by name and content, and what is lost is reported."""
+"""The Preview tab: settings loaded from a picture, seeds, what was drawn earlier, and how small pictures are shown."""
 
 from __future__ import annotations
 
+import zipfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import gradio as gr
 import pytest
 from PIL import Image
 from sd_lora.webui.preview_fields import PreviewFields
+from sd_lora.webui.preview_progress import enlarged
 from sd_lora.webui.site import Site
 from sd_lora.webui.tabs import preview as preview_tab
+from sd_lora.webui.tabs.earlier import Drawn, Earlier
 
 import sd_lora
 from sd_lora import ConfigError
@@ -29,7 +33,9 @@ def site(tmp_path: Path) -> Site:
         file.write_bytes(name.encode())
     for name in ("ink", "wood"):
         (tmp_path / "runs" / name / "config.toml").touch()
-    service = SimpleNamespace(sha256=lambda path: path.read_bytes().decode(), limits=PreviewLimits())
+    service = SimpleNamespace(
+        sha256=lambda path: path.read_bytes().decode(), limits=PreviewLimits(), scheduler="DDIMScheduler"
+    )
     return Site(cast(Any, service), tmp_path / "runs", tmp_path / "data", tmp_path, libraries=(tmp_path / "lib",))
 
 
@@ -96,3 +102,118 @@ def test_a_prompt_may_say_how_it_is_drawn(site: Site) -> None:
     assert (second.rows[0].prompt, second.negative, second.width) == ("a house", "blurry", 64)
     with pytest.raises(ConfigError, match="--ar, which is not read"):
         PreviewFields([], "a cup --ar 3", "1", 7, 1, 5, 64, 64, "").job(site)
+
+
+def test_several_seeds_are_rows_from_the_first_seed_on(site: Site) -> None:
+    job = PreviewFields([], "a cup\na house --d 2", "1", 7, 1, 5, None, None, "", seeds=3, scheduler="Euler").job(site)
+    assert [job.of(row).seed for row in job.rows] == [7, 8, 9, 2, 3, 4]
+    assert [row.label for row in job.rows][:2] == ["a cup · seed 7", "a cup · seed 8"]
+    assert (job.scheduler, job.seed) == ("Euler", 7)
+    assert job.rows[1].line == "a cup --d 8"
+    plain = PreviewFields([], "a cup", "1", 7, 1, 5, None, None, "").job(site)
+    assert (plain.rows[0].label, plain.scheduler) == ("", "")
+    for seeds in (0, -1, 65, 1.5, None):
+        with pytest.raises(ConfigError, match="seeds"):
+            PreviewFields([], "a cup", "1", 7, 1, 5, None, None, "", seeds).job(site)  # type: ignore[arg-type]
+
+
+def scheduler_of(site: Site, **recipe: Any) -> Any:
+    *_, scheduler, enlarging, _ = preview_tab._Tab(site).on_load(png_bytes(Image.new("RGB", (8, 8)), FACTS | recipe))
+    assert enlarging == gr.skip()
+    return scheduler
+
+
+def test_the_scheduler_of_a_picture_is_loaded_by_its_name(site: Site) -> None:
+    assert scheduler_of(site, prompts=["a"], scheduler="UniPCMultistepScheduler") == "UniPC"
+    assert scheduler_of(site, prompts=["a"]) == ""  # the base model's own
+    assert scheduler_of(site, prompts=["a"], scheduler="LMSDiscreteScheduler") == ""  # cannot be chosen
+
+
+@pytest.mark.parametrize("keep", [True, False])
+def test_another_seed_is_drawn_and_shown_unless_it_is_kept(
+    site: Site, monkeypatch: pytest.MonkeyPatch, keep: bool
+) -> None:
+    tab, asked = preview_tab._Tab(site), list[Any]()
+
+    def show(_site: Site, job: Any, _request: Any, _note: str, enlarging: str) -> Any:
+        asked.append((job.seed, enlarging))
+        yield "status", "gallery", "sheet"
+
+    monkeypatch.setattr(tab.drawings, "show", show)
+    monkeypatch.setattr("random.randrange", lambda most: most - 1)
+    values = [[], "a cup", "1", 7, 1, 5, None, None, "", 1, "", "pixels"]
+    ((*_, seed),) = tab.on_generate(SimpleNamespace(session_hash="v"), keep, *values)
+    assert asked == [(7 if keep else 2**32 - 1, "pixels")]
+    assert seed == (gr.skip() if keep else 2**32 - 1)
+
+
+# ---- what was drawn earlier
+
+
+@pytest.fixture
+def strip(site: Site) -> Earlier:
+    with gr.Blocks():
+        return Earlier(site)
+
+
+def drawn(site: Site, *names: str) -> list[Drawn]:
+    for name in names:
+        Image.new("RGB", (8, 8), name).save(site.work / f"{name}.png")
+    return [Drawn(str(site.work / f"{name}.png"), name) for name in names]
+
+
+def labels(updates: tuple[Any, ...]) -> list[str]:
+    assert updates[1]["visible"] is bool(updates[0])
+    return [label for _, label in updates[2]["value"]]
+
+
+def test_the_newest_come_first_each_once_and_pinned_ones_stay(strip: Earlier, site: Site) -> None:
+    red, blue, green = drawn(site, "red", "blue", "green")
+    kept, *_ = first = strip.with_new([], [red, blue])
+    assert labels(first) == ["red", "blue"]
+    assert labels(strip.with_new(kept, [blue])) == ["blue", "red"]
+    *pinned, button = strip.on_pin(kept, blue.file)
+    assert (labels(tuple(pinned)), button) == (["pinned · blue", "red"], "Unpin it")
+    kept = pinned[0]
+    assert labels(strip.with_new(kept, [green])) == ["pinned · blue", "green", "red"]
+    *_, button = strip.on_pin(kept, blue.file)
+    assert button == "Pin it"
+
+
+def test_pictures_whose_files_are_gone_leave_the_strip(strip: Earlier, site: Site) -> None:
+    red, blue = drawn(site, "red", "blue")
+    Path(red.file).unlink()
+    assert labels(strip.with_new([red], [blue])) == ["blue"]
+    Path(blue.file).unlink()
+    assert labels(strip.with_new([], [blue])) == []
+
+
+def test_all_pictures_are_saved_as_one_file_the_oldest_first(strip: Earlier, site: Site) -> None:
+    pictures = drawn(site, "red", "blue")
+    (file,) = strip.on_save(pictures)
+    with zipfile.ZipFile(file) as archive:
+        assert archive.namelist() == ["001 blue.png", "002 red.png"]
+        assert archive.read("002 red.png") == Path(pictures[0].file).read_bytes()
+    with pytest.raises(ConfigError, match="nothing has been drawn yet"):
+        strip.on_save([])
+
+
+@pytest.mark.parametrize("index", [None, -1, 2, "0", [0, 1]])
+def test_only_pictures_of_the_strip_are_chosen(strip: Earlier, site: Site, index: Any) -> None:
+    pictures = drawn(site, "red", "blue")
+    assert strip.on_select(pictures, cast(Any, SimpleNamespace(index=1))) == (pictures[1].file, "Pin it")
+    with pytest.raises(ConfigError, match="choose a picture"):
+        strip.on_select(pictures, cast(Any, SimpleNamespace(index=index)))
+    with pytest.raises(ConfigError, match="choose a picture"):
+        strip.on_pin(pictures, "/etc/passwd")
+
+
+def test_small_pictures_are_enlarged_by_a_whole_factor() -> None:
+    image = Image.effect_noise((64, 48), 90)
+    pixels, smooth = enlarged(image, "pixels"), enlarged(image, "smooth")
+    assert pixels.size == smooth.size == (512, 384)
+    assert pixels.resize(image.size, Image.Resampling.NEAREST).tobytes() == image.tobytes()
+    assert pixels.tobytes() != smooth.tobytes()
+    assert enlarged(image, "") is image
+    large = Image.new("RGB", (300, 20))
+    assert enlarged(large, "smooth") is large

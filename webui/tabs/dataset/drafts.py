@@ -1,11 +1,13 @@
-"""One visitor's work on the captions of a dataset: what is shown, what is not saved yet, what can be undone."""
+"""One visitor's work on a dataset: what is shown, what is not saved yet, what can be undone."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from sd_lora.check.result import Check
+from sd_lora.data.captions import trigger_phrase
 from sd_lora.data.editing.editor import CaptionChanged, CaptionEditor
 from sd_lora.errors import ConfigError, SdLoraError
 
@@ -36,16 +38,17 @@ class Visit:
         """Whether that dataset is open already."""
         return self.desk is not None and self.desk.identity == identity
 
-    def open(self, identity: str, folder: Path, check: Check) -> Desk:
+    def open(self, identity: str, folder: Path, check: Check, trigger: str = "") -> Desk:
         """Show a checked dataset; undo and drafts survive if it was open before."""
         before = self.desk if self.is_open(identity) else None
         self.desk = Desk(identity, folder, check, self.drafts.setdefault(identity, {}), before)
+        self.desk.trigger = trigger
         return self.desk
 
     def open_desk(self) -> Desk:
         """The desk; ConfigError if no dataset was checked."""
         if self.desk is None:
-            raise ConfigError("no dataset is open; choose one and check it first")
+            raise ConfigError("no dataset is open; choose one first")
         return self.desk
 
     def keep(self, name: str, text: str) -> None:
@@ -60,15 +63,19 @@ class Desk:
     Without an `editor` the captions are read-only, and `why` gives the reason.
     """
 
+    #: the trigger word that the check was made with
+    trigger = ""
+
     def __init__(
         self, identity: str, folder: Path, check: Check, drafts: dict[str, Draft], before: Desk | None = None
     ) -> None:
-        self.identity, self.check, self.drafts = identity, check, drafts
+        self.identity, self.folder, self.check, self.drafts = identity, folder, check, drafts
+        #: what can be undone: how many captions were saved at once, or what puts a picture back, and its name
+        self.acts: list[int | tuple[Callable[[], None], str]] = before.acts if before else []
         self.rows = {row.name: row for row in check.images}
         self.names = list(self.rows)
         bases = before.bases if before else {}
         self.bases = {name: text for name, text in bases.items() if name in self.rows}
-        self.saved: dict[str, str] = {}
         self.editor: CaptionEditor | None = before.editor if before else None
         self.why = ""
         try:
@@ -105,6 +112,17 @@ class Desk:
             return self.names[0]
         return self.names[(self.names.index(name) + step) % len(self.names)]
 
+    def uncaptioned(self, after: str = "") -> str:
+        """The first picture without a caption after the one called `after`, or from the start; "" if all have one."""
+        start = self.names.index(after) + 1 if after in self.rows else 0
+        return next((name for name in (*self.names[start:], *self.names[:start]) if not self.caption(name)), "")
+
+    def caption(self, name: str) -> str:
+        """The first caption of a picture, without what the trigger word adds; empty if it has none."""
+        phrase = trigger_phrase(self.trigger) if self.trigger else ""
+        trained = (self.rows[name].captions or ("",))[0]
+        return "" if trained == phrase else trained.removesuffix(f", {phrase}") if phrase else trained
+
     def text(self, name: str) -> tuple[str, str]:
         """The text of the field for an image, and a message. SdLoraError."""
         if self.editor is None:
@@ -126,8 +144,8 @@ class Desk:
             draft = self.drafts.get(name)
             self.drafts[name] = Draft(text, draft.base if draft else self.bases[name])
 
-    def save(self, name: str, text: str) -> str:
-        """Write a caption; returns a message. On SdLoraError the text is kept as a draft."""
+    def save(self, name: str, text: str) -> bool:
+        """Write a caption; whether that changed it. On SdLoraError the text is kept as a draft."""
         editor = self._editing()
         if self.existing(name) not in self.bases:
             self.bases[name] = editor.read(name)
@@ -136,22 +154,50 @@ class Desk:
             changed = editor.write(name, text)
         except CaptionChanged as error:
             raise ConfigError(f"{error} (copy your text; Discard then shows the saved one)") from error
+        if changed:
+            self.acts.append(1)
         self._reread(name)
-        return f"{name} saved" if changed else f"the caption of {name} is unchanged"
+        return changed
+
+    def change_all(self, change: Callable[[str], str]) -> int:
+        """Change every line of every caption, as one act that can be undone; how many captions are other ones now."""
+        editor, changed = self._editing(), 0
+        try:
+            for name in self.names:
+                lines = editor.read(name).splitlines()
+                changed += editor.write(name, "\n".join(change(line) for line in lines or [""]))
+                self._reread(name)
+        finally:
+            if changed:
+                self.acts.append(changed)
+        return changed
 
     def undo(self) -> tuple[str, str]:
-        """Undo the last save: the name of its image, empty if that is not shown, and a message."""
-        editor = self._editing()
-        name = editor.undo()
-        line = f"the last save of {name} is undone"
+        """Undo what was done last: the name of its picture, empty if that is not shown, and a message. SdLoraError if
+        nothing was done, or if files were changed by others since."""
+        if not self.acts:
+            raise ConfigError("nothing was changed here that could be undone")
+        act = self.acts.pop()
+        if not isinstance(act, int):
+            put_back, name = act
+            put_back()
+            return name, f"{name} is as it was"
+        name = ""
+        for _ in range(act):
+            name = self._undo_caption()
+        line = f"the last save of {name} is undone" if act == 1 else f"the change of {act} captions is undone"
         if name not in self.rows:
-            return "", f"{line}; check again to see that picture"
+            return "", line
+        return name, f"{line}; your unsaved text is kept" if name in self.drafts else line
+
+    def _undo_caption(self) -> str:
+        name = self._editing().undo()
         draft = self.drafts.get(name)
-        self._reread(name)
-        if draft is not None and draft.text != self.bases[name]:
-            self.drafts[name] = Draft(draft.text, self.bases[name])
-            return name, f"{line}; your unsaved text is kept"
-        return name, line
+        if name in self.rows:
+            self._reread(name)
+            if draft is not None and draft.text != self.bases[name]:
+                self.drafts[name] = Draft(draft.text, self.bases[name])
+        return name
 
     def discard(self, name: str) -> str:
         """Drop a draft and read the caption again."""
@@ -163,8 +209,7 @@ class Desk:
     def label(self, name: str) -> str:
         """The line below a picture: marks, name and caption."""
         marks = ("✎ " if name in self.drafts else "") + ("2× · " if name in self._duplicates else "")
-        caption = self.saved.get(name, (self.rows[name].captions or ("",))[0])
-        line = f"{marks}{name} · {' '.join(caption.split()) or 'no caption'}"
+        line = f"{marks}{name} · {' '.join(self.caption(name).split()) or 'no caption'}"
         return line if len(line) <= _LONGEST else f"{line[: _LONGEST - 1]}…"
 
     def gallery(self, work: Path) -> list[tuple[str, str]]:
@@ -178,7 +223,7 @@ class Desk:
     def _reread(self, name: str) -> None:
         editor = self._editing()
         self.drafts.pop(name, None)
-        self.bases[name] = self.saved[name] = editor.read(name)
+        self.bases[name] = editor.read(name)
 
     def _editing(self) -> CaptionEditor:
         if self.editor is None:

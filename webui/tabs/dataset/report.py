@@ -8,15 +8,35 @@ from collections.abc import Sequence
 from pathlib import PurePath
 
 from sd_lora.check.result import Check, duration, how_often
-from sd_lora.data.findings import Finding, grouped
+from sd_lora.data.findings import Finding, grouped, headline, numbered, remedy_of
 from sd_lora.errors import some
 
 from ...messages import count_of, escaped
 
 _SEVERITIES = {"error": "error", "warning": "warning", "info": "note"}
-_MOST_PAIRS, _MOST_LISTED, _MOST_IN_SENTENCE = 24, 500, 5
+_MOST_PAIRS, _MOST_BUTTONS, _MOST_IN_SENTENCE = 24, 24, 5
 #: the findings about images that are the same
 DUPLICATES = {"image-duplicate", "image-near-duplicate"}
+
+_OF_TRIGGER = {"trigger-none", "trigger-unset", "trigger-known", "trigger-unusable"}
+#: what to do on this page, where that is another thing than on the command line
+REMEDIES = {
+    "no-images": "add some",
+    "caption-missing": "write [it|them] in the caption field",
+    "caption-empty": "write [it|them] in the caption field",
+    "captions-none": "write captions that say what the pictures show, or the style takes it along",
+    "caption-long": "shorten [it|them] in the caption field",
+    "caption-style": "say only what the picture shows; the trigger word learns the style",
+    "caption-same": "say in the captions what differs between the pictures",
+    "image-duplicate": "remove the [copy|copies]",
+    "image-near-duplicate": "remove one of each, or they count double",
+    "image-unreadable": "repair [it|them], or remove [it|them] from the folder",
+    "image-blank": "remove [it|them]",
+    "trigger-none": "give the word that will call the style",
+    "trigger-known": "choose a word that the base model does not know",
+    "trigger-unset": "give the trigger word",
+    "trigger-unusable": "give a short word",
+}
 
 
 def check_html(check: Check) -> str:
@@ -76,26 +96,48 @@ def buckets_html(check: Check) -> str:
 
 
 def findings_html(check: Check) -> str:
-    """The findings by severity, all of a kind in one sentence."""
+    """The findings by severity, all of a kind in one sentence, with buttons for what can be done about them here."""
     parts = []
     for severity, noun in _SEVERITIES.items():
         findings = [finding for finding in check.findings if finding.severity == severity]
-        if findings:
-            kinds = "".join(_kind_html(check, code, sentence) for code, sentence in grouped(findings))
-            parts.append(
-                f'<section class="is-{severity}"><h4>{noun.capitalize()}s</h4><ul class="kinds">{kinds}</ul></section>'
-            )
+        kinds = "".join(
+            _kind_html(check, code, [each for each in findings if each.code == code]) for code, _ in grouped(findings)
+        )
+        if kinds:
+            title = f"{noun.capitalize()}s"
+            parts.append(f'<section class="is-{severity}"><h4>{title}</h4><ul class="kinds">{kinds}</ul></section>')
     return f'<div class="dataset-report">{"".join(parts)}</div>' if parts else ""
 
 
-def _kind_html(check: Check, code: str, sentence: str) -> str:
-    findings = [finding for finding in check.findings if finding.code == code]
-    more = ""
-    if len(findings) > _MOST_IN_SENTENCE:
-        listed = "".join(f'<li dir="auto">{_text(check, finding.message)}</li>' for finding in findings[:_MOST_LISTED])
-        more = f"<details><summary>all {len(findings)}</summary><ul>{listed}</ul></details>"
+def _kind_html(check: Check, code: str, findings: Sequence[Finding]) -> str:
+    """What findings of one code have in common, the pictures that they are about, and what to do."""
+    names = {row.name for row in check.images}
+    shown = [finding for finding in findings if finding.file in names]
+    others = [finding for finding in findings if finding.file and finding.file not in names]
+    details = [finding.detail for finding in findings if not finding.file]
+    listed = some([f"{f.file} ({f.detail})" for f in others] or details, _MOST_IN_SENTENCE)
+    title = headline(findings)
+    said = title if not listed or listed == title else f"{title}: {listed}"
+    remedy = numbered(REMEDIES.get(code, ""), len(findings)) or remedy_of(findings)
+    buttons = "".join(_act("show", f.file or "", f.file or "", f.detail) for f in shown[:_MOST_BUTTONS])
+    more = f" and {len(shown) - _MOST_BUTTONS} more" if len(shown) > _MOST_BUTTONS else ""
+    if code in DUPLICATES:
+        buttons += "".join(_act("remove", f.file or "", f"Remove {f.file}", f.detail) for f in shown[:_MOST_PAIRS])
+    if code in _OF_TRIGGER:
+        buttons += _act("trigger", "", "Set the trigger word")
     highlighted = ' class="duplicate"' if code in DUPLICATES else ""
-    return f'<li{highlighted}><code>{code}</code> <span dir="auto">{_text(check, sentence)}</span>{more}</li>'
+    return (
+        f'<li{highlighted}><code>{code}</code> <span dir="auto">{_text(check, said)}; {_text(check, remedy)}</span>'
+        f'<span class="acts" dir="auto">{buttons}{more}</span></li>'
+    )
+
+
+def _act(what: str, name: str, label: str, title: str = "") -> str:
+    """A button that page.js hands to the server as `what` is to be done with the picture called `name`."""
+    return (
+        f'<button type="button" class="act" data-act="{what}" data-name="{escaped(name)}" title="{escaped(title)}">'
+        f"{escaped(label)}</button>"
+    )
 
 
 def duplicates_html(check: Check) -> str:

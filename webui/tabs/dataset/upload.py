@@ -11,6 +11,8 @@ import uuid
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import psutil
+
 from sd_lora.data.editing.editor import CaptionEditor
 from sd_lora.data.pictures.decode import IMAGE_SUFFIXES
 from sd_lora.errors import ConfigError, SdLoraError, printable, reason, some
@@ -84,10 +86,10 @@ def planned(files: Sequence[str | Path] | None, taken: Iterable[str] = ()) -> li
 @contextlib.contextmanager
 def staged(parent: Path, plan: Sequence[tuple[Path, str]]) -> Iterator[Path]:
     """A hidden folder in `parent` with copies of the files; it is removed afterwards, with what is still in it."""
-    folder = parent / f"{_STAGING}{uuid.uuid4().hex}"
+    folder = parent / f"{_STAGING}{os.getpid()}-{uuid.uuid4().hex}"
     with _storing(parent):
         parent.mkdir(parents=True, exist_ok=True)
-        _sweep(parent)
+        remove_leftovers(parent)
         folder.mkdir()
     try:
         with _storing(parent):
@@ -200,11 +202,13 @@ def _short(name: str) -> str:
     return printable(name)[:80]
 
 
-def _sweep(parent: Path) -> None:
-    """Remove what a killed server has left behind."""
-    for staged in parent.glob(f"{_STAGING}*"):
+def remove_leftovers(parent: Path) -> None:
+    """Remove what killed servers have left behind in the folder of datasets: staged folders whose server has ended."""
+    for staged in (*parent.glob(f"{_STAGING}*"), *parent.glob(f"*/{_STAGING}*")):
         with contextlib.suppress(OSError):
-            if time.time() - staged.stat().st_mtime > _A_DAY:
+            owner = staged.name.removeprefix(_STAGING).partition("-")[0]
+            is_ours = owner.isdigit() and psutil.pid_exists(int(owner))
+            if not is_ours or time.time() - staged.stat().st_mtime > _A_DAY:
                 shutil.rmtree(staged, ignore_errors=True)
 
 

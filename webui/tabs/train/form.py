@@ -3,27 +3,29 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+import tomllib
 import typing
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import Any, Literal, cast
 
 import gradio as gr
 
 from sd_lora.config.help import setting_help
-from sd_lora.config.presets import load_config, preset_names
+from sd_lora.config.reading import unjudged
 from sd_lora.config.schema import RunConfig
 from sd_lora.errors import ConfigError
 
 from ...site import Site
 from ..dataset.upload import is_device
+from . import sources
+from .queue import RunQueue
 
-#: the settings at the top, in this order
-ESSENTIALS = (
-    ("data", "trigger"), ("training", "steps"), ("lora", "rank"), ("optimizer", "learning_rate"),
-    ("training", "batch_size"), ("preview", "every"),
-)  # fmt: skip
+#: the settings at the top; all others are under More settings
+ESSENTIALS = (("data", "trigger"),)
 #: what the page sets itself: the dataset, the run's name, and the base model that it was opened on
 SET_BY_PAGE = {
     ("data", "folder"), ("output", "folder"), ("model", "base"), ("model", "revision"), ("model", "config"),
@@ -33,8 +35,16 @@ _BY_ID: dict[tuple[str, str], Literal["dataset", "adapter", "cache"]] = {
     ("data", "regularisation"): "dataset", ("lora", "init"): "adapter", ("data", "cache"): "cache",
 }  # fmt: skip
 _SHARED_CACHE = ".cache"
+#: settings whose field is named without its section
+_SHORT = {
+    ("data", "trigger"), ("training", "steps"), ("lora", "rank"), ("optimizer", "learning_rate"),
+    ("training", "batch_size"), ("preview", "every"),
+}  # fmt: skip
+_NAME = r"[^\W_][\w .-]{0,59}"
 _ANSWERS = {"absent": None, "yes": True, "no": False, "ff": "ff"}
-_LABELS = {("preview", "every"): "Sample every"}
+_LABELS = {("preview", "every"): "Sample every", ("data", "trigger"): "Trigger word"}
+#: settings that presets decide, in whose help a rule of thumb would contradict them
+_BY_PRESET = {("optimizer", "learning_rate")}
 
 Kind = Literal[
     "choice", "switch", "answer", "whole", "number", "list", "lines", "table", "text", "dataset", "adapter", "cache"
@@ -65,12 +75,21 @@ class Setting:
     def help(self) -> str:
         """The help under its field."""
         text = setting_help().get(f"{self.section}.{self.key}", "")
+        text = text.partition("; rule of thumb")[0] if self.place in _BY_PRESET else text
         return text if self.kind == "answer" else text.replace("absent:", "left empty:")
+
+    def help_with(self, config: RunConfig, reason: str = "") -> str:
+        """The help under its field with a preset's `config`; first the `reason` why it has no effect, if any."""
+        text = self.help
+        if self.place in _BY_PRESET:
+            batch = config.training.batch_size
+            text += f"; this preset has {_text(_of(config, self))} for batches of {batch}"
+        return f"Off: {reason}. {text}" if reason else text
 
     def to_field(self, value: Any) -> Any:
         """What its field holds for a `value` of the config."""
         if self.kind == "answer":
-            return next(word for word, answer in _ANSWERS.items() if answer is value)
+            return next(word for word, answer in _ANSWERS.items() if answer == value)
         if self.kind in ("list", "lines"):
             return (", " if self.kind == "list" else "\n").join(_text(part) for part in value)
         if self.absent:
@@ -121,10 +140,16 @@ def settings() -> list[Setting]:
 
 
 def preset_config(site: Site, preset: str) -> RunConfig:
-    """The config of a preset, "" for that of the base model, on the base model of the page."""
-    if preset and preset not in preset_names():  # `load_config` would read a path
-        raise ConfigError("that preset does not exist; choose another")
-    return load_config(preset, options={"model": {"base": site.base}})
+    """The settings of a preset, "" for that of the base model, of a saved one, or of a run."""
+    return sources.config_from(site, preset)
+
+
+def filled_config(site: Site, preset: str) -> RunConfig:
+    """The settings that the form was filled with; those of the base model's preset if that source no longer exists."""
+    try:
+        return preset_config(site, preset)
+    except ConfigError:
+        return preset_config(site, "")
 
 
 def overrides(config: RunConfig, values: Sequence[Any], site: Site) -> dict[str, dict[str, Any]]:
@@ -147,43 +172,76 @@ def config_of(site: Site, preset: str, dataset: str, values: Sequence[Any]) -> R
     base = preset_config(site, preset)
     options = overrides(base, values, site)
     options.setdefault("data", {})["folder"] = str(site.dataset(dataset))
-    options.setdefault("model", {})["base"] = site.base
-    # the form shows the weighting, which a gamma without one would change, as it did in old files
-    options.setdefault("training", {}).setdefault("weighting", base.training.weighting)
-    return load_config(preset, options=options)
+    return sources.with_options(base, options)
+
+
+def tried_config(site: Site, preset: str, values: Sequence[Any]) -> RunConfig:
+    """The settings as the form has them now, whether or not they can act together. SdLoraError or ValueError."""
+    base = preset_config(site, preset)
+    table = tomllib.loads(base.to_toml())
+    for section, changed in overrides(base, values, site).items():
+        table[section] = {**table[section], **changed}
+    return unjudged(table)
 
 
 def switched(site: Site, before: str, after: str, values: Sequence[Any]) -> list[Any]:
     """The fields when another preset is chosen: what was changed by hand stays, the rest becomes the new preset's."""
-    old, new = preset_config(site, before), preset_config(site, after)
+    old, new = filled_config(site, before), preset_config(site, after)
     return [
         gr.skip() if setting.differs(raw, _of(old, setting)) else setting.to_field(_of(new, setting))
         for setting, raw in zip(settings(), values, strict=True)
     ]
 
 
-def run_name(site: Site, name: str) -> str:
-    """`name` if a run can have it: never a path, and nothing that exists already. ConfigError."""
-    name = (name or "").strip()
-    if not re.fullmatch(r"[^\W_][\w .-]{0,59}", name) or name.endswith(".") or is_device(name):
+def run_name(site: Site, name: str, dataset: Path | None = None) -> str:
+    """`name` if a run can have it: never a path, and nothing that exists already; without one that of its dataset.
+    ConfigError."""
+    name = (name or "").strip() or (suggested_name(site, dataset) if dataset else "")
+    if not re.fullmatch(_NAME, name) or name.endswith(".") or is_device(name):
         given = f", but {name[:40]!r} was given" if name else "; give one"
         raise ConfigError(
             f"a run's name has up to 60 letters, digits, spaces, - _ and ., and begins with a letter or digit{given}"
         )
-    folder = site.runs / name
-    if folder.exists() or folder.is_symlink() or site.data.absolute().is_relative_to(folder.absolute()):
+    if _is_taken(site, name):
         raise ConfigError(f'"{name}" exists already; choose another name')
     return name
 
 
+def suggested_name(site: Site, dataset: Path, besides: str = "") -> str:
+    """A free name for a run on a dataset: its own, with a number if that is taken."""
+    names = (_stem(dataset) if number == 1 else f"{_stem(dataset)}-{number}" for number in range(1, 10_000))
+    return next((name for name in names if not _is_taken(site, name) and name != besides), _stem(dataset))
+
+
+def is_suggested(site: Site, name: str) -> bool:
+    """Whether a run's name is one that follows from a dataset."""
+    return re.sub(r"-\d+$", "", name) in {re.sub(r"-\d+$", "", _stem(folder)) for folder in site.datasets().values()}
+
+
+def _stem(dataset: Path) -> str:
+    return re.sub(r"[^\w .-]", "-", dataset.name)[:50].strip(" .-_") or "run"
+
+
+def _is_taken(site: Site, name: str) -> bool:
+    folder = site.runs / name
+    holds_data = site.data.absolute().is_relative_to(folder.absolute())
+    return os.path.lexists(folder) or holds_data or name in RunQueue(site.runs).waiting()
+
+
+def elem_id(setting: Setting) -> str:
+    """The id of the field of a setting."""
+    name = setting.key if setting.place in _SHORT else f"{setting.section}-{setting.key}"
+    return f"train-{name}".replace("_", "-")
+
+
 def field_of(setting: Setting, site: Site, config: RunConfig) -> Any:
     """The component of a setting, filled as `config` says."""
-    essential = setting.place in ESSENTIALS
-    name = setting.key if essential else f"{setting.section}-{setting.key}"
     common: dict[str, Any] = {
-        "label": _LABELS.get(setting.place, setting.key.replace("_", " ").capitalize()), "info": setting.help,
-        "elem_id": f"train-{name}".replace("_", "-"), "min_width": 150,
+        "label": _LABELS.get(setting.place, setting.key.replace("_", " ").capitalize()),
+        "info": setting.help_with(config), "elem_id": elem_id(setting), "min_width": 150,
     }  # fmt: skip
+    if setting.place == ("data", "trigger"):
+        common["placeholder"] = "my-ink"
     value = setting.to_field(_of(config, setting))
     if setting.kind == "switch":
         return gr.Checkbox(value, **common)
@@ -193,8 +251,14 @@ def field_of(setting: Setting, site: Site, config: RunConfig) -> Any:
         precision, step = (0, 1) if setting.kind == "whole" else (None, _stride(value or setting.default))
         return gr.Number(value, precision=precision, step=step, **common)
     lines, hint = 2 if setting.kind in ("lines", "table") else 1, "left empty" if setting.absent else None
-    common |= {"lines": lines, "max_lines": 8 if lines > 1 else 1, "max_length": 20_000, "placeholder": hint}
+    common = {"placeholder": hint, "lines": lines, "max_lines": 8 if lines > 1 else 1, "max_length": 20_000, **common}
     return gr.Textbox(value, **common)
+
+
+def idle_update(setting: Setting, raw: Any, config: RunConfig, reason: str) -> Any:
+    """The update of a field that has no effect for a `reason`; one that was changed can still be used, to undo that."""
+    usable = not reason or setting.differs(raw, _of(config, setting))
+    return gr.update(interactive=usable, info=setting.help_with(config, reason))
 
 
 def choices_of(setting: Setting, site: Site) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -17,10 +18,11 @@ from .plots import Curve, chart
 _MOST_SAMPLES = 24
 
 
-def message_html(text: str, *, is_error: bool = False) -> str:
-    """A sentence beside the form."""
+def message_html(text: str, *, is_error: bool = False, marks: Sequence[str] = ()) -> str:
+    """A sentence below the form's buttons; `marks` are the ids of the fields that it is about, which page.js marks."""
     kind, role = (" error", "alert") if is_error else ("", "status")
-    return f'<div class="form-message{kind}" role="{role}">{escaped(text)}</div>' if text else ""
+    marked = f' data-marks="{escaped(" ".join(marks))}"' if marks else ""
+    return f'<div class="form-message{kind}" role="{role}"{marked}>{escaped(text)}</div>' if text else ""
 
 
 def progress_html(state: RunState) -> str:
@@ -28,7 +30,10 @@ def progress_html(state: RunState) -> str:
     share = state.step / state.steps if state.steps else 0.0
     status = "stopping after this step" if state.stopping else state.status
     steps = f"step {state.step:,} of {state.steps:,}" if state.steps else ""
-    facts = [f"<b>{escaped(status)}</b>", steps]
+    facts = [
+        f'<b role="status">{escaped(status)}</b>',
+        escaped(state.doing) if state.is_alive and not state.step else steps,
+    ]
     if state.is_alive and state.seconds:
         facts.append(f"{1 / state.seconds:.1f} steps/s" if state.seconds < 1 else f"{state.seconds:.1f} s/step")
     if state.is_alive and state.step and state.step == state.steps:
@@ -47,7 +52,7 @@ def progress_html(state: RunState) -> str:
         f'aria-valuenow="{state.step}"><i style="width:{100 * share:.1f}%"></i></div>'
     )
     error = message_html(f"{state.name}: {state.error}", is_error=True) if state.error else ""
-    return f'<div class="status" role="status"><div class="facts">{line}</div>{bar}</div>{error}'
+    return f'<div class="status"><div class="facts">{line}</div>{bar}</div>{error}'
 
 
 def losses_html(state: RunState) -> str:

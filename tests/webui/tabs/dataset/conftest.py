@@ -18,19 +18,23 @@ from sd_lora.config.schema import RunConfig
 from sd_lora.data.folders.listing import list_folder
 
 
+def fake_service() -> Any:
+    reader = SimpleNamespace(token_count=count, is_small=False, open_base=lambda: None)
+    return SimpleNamespace(base="tiny", reader=reader)
+
+
 @pytest.fixture
 def site(tmp_path: Path) -> Site:
-    service: Any = SimpleNamespace(token_count=count, base="tiny")
-    (tmp_path / "data").mkdir()
-    return Site(service, tmp_path / "runs", tmp_path / "data", tmp_path / "work")
+    for name in ("data", "work"):
+        (tmp_path / name).mkdir()
+    return Site(fake_service(), tmp_path / "runs", tmp_path / "data", tmp_path / "work")
 
 
 @pytest.fixture(scope="module")
 def one_tab() -> Any:
     """The components, which take long to build."""
-    service: Any = SimpleNamespace(token_count=count, base="tiny")
     with gr.Blocks():
-        return dataset_tab._Tab(Site(service, Path("runs"), Path("nowhere"), Path("work")))
+        return dataset_tab._Tab(Site(fake_service(), Path("runs"), Path("nowhere"), Path("work")))
 
 
 @pytest.fixture
@@ -43,9 +47,10 @@ def tab(one_tab: Any, site: Site) -> Any:
 def folder(captioned: Write, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Three captioned pictures in the dataset ``ink``, which is checked without a base model."""
 
-    def look(config: RunConfig, *, thumbnails: bool, watch: Any) -> Check:
+    def look(config: RunConfig, *, watch: Any = None, **_: Any) -> Check:
         listing = list_folder(config.data)
-        watch(len(listing.entries), len(listing.entries))
+        if watch is not None:
+            watch(len(listing.entries), len(listing.entries))
         rows = [ImageRow(e.name, e.captions or ("",), 64, 64, b"jpeg") for e in listing.entries]
         return Check(config.data.folder, listing.layout, listing.summary, rows, listing.findings, None)
 

@@ -22,11 +22,17 @@ def count(text: str) -> tuple[int, int]:
 
 
 def opened(tab: Any, name: str = "ink") -> tuple[str, Visit, dict[Any, Any]]:
-    """A dataset is checked: its id, the visit and the last updates."""
-    identity = dict(tab.site.dataset_choices())[name]
-    visit = tab.on_choose(identity, Visit(), "", "", "")[tab.visit]
-    *_, last = tab.on_check(identity, visit, "", "", "")
-    return identity, visit, last
+    """A dataset is chosen, and so checked: its id, the visit and the last updates."""
+    identity, visit = dict(tab.site.dataset_choices())[name], Visit()
+    return identity, visit, chosen(tab, identity, visit)
+
+
+def chosen(tab: Any, identity: str, visit: Visit, name: str = "", text: str = "") -> dict[Any, Any]:
+    """All updates when a dataset is chosen while `text` is in the field of another's picture called `name`."""
+    updates: dict[Any, Any] = {}
+    for update in tab.on_choose(identity, visit, name, text, ""):
+        updates |= update
+    return updates
 
 
 def value(update: Any) -> Any:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
-import threading
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import gradio as gr
 import pytest
 from dataset_pages import HOSTILE, SCRIPT, Write, everything, opened, refusal, uploads, value
 from PIL import Image
+from sd_lora.webui.dataset_notes import keep_trigger, trigger_of
 from sd_lora.webui.messages import status_html, with_errors_shown
 from sd_lora.webui.site import Site
 from sd_lora.webui.tabs.dataset import checker as dataset_checker
@@ -22,12 +24,15 @@ from sd_lora.webui.tabs.dataset.drafts import Visit
 
 import sd_lora
 from sd_lora.check.result import Check
+from sd_lora.config.schema import ModelConfig
 from sd_lora.data.findings import Finding
+from sd_lora.models.opening import open_base
 from sd_lora.preview.service import PreviewService
 
 IDS = """
-choice refresh trigger check upload name create add status summary duplicates findings buckets gallery picture-name
-picture caption tokens previous next save undo discard message drafts
+welcome demo choice trigger train check upload folder add name rename status summary duplicates findings buckets gallery
+picture-name picture turn remove caption tokens previous next save undo discard message drafts words others add-words
+replace act hint
 """
 
 
@@ -48,13 +53,17 @@ def test_a_real_check_is_shown_with_text_from_files_as_text(tab: Any, site: Site
     (folder / f"{HOSTILE[:-4]}.txt").write_text("a house\na red house\n")
     (folder / "02.txt").unlink()
     identity = dict(tab.site.dataset_choices())["ink"]
-    updates = list(tab.on_check(identity, Visit(), "", "", "xlora"))
-    assert "loading" in updates[0][tab.status]
+    keep_trigger(folder, "xlora")
+    tab.site = tab.captions.site = tab.checker._site = replace(site, service=with_tiny(tab.site.service))
+    updates = list(tab.on_choose(identity, Visit(), "", "", ""))
+    assert updates[0][tab.trigger] == "xlora"
     shown = updates[-1]
     html = "".join(
         shown[part] for part in (tab.summary, tab.findings, tab.duplicates, tab.buckets, tab.captions.tokens)
     )
-    assert not re.search(r"<(?!/?(div|p|ul|li|section|h4|span|code|table|caption|thead|tbody|tr|th|td|img)\b)", html)
+    assert not re.search(
+        r"<(?!/?(div|p|ul|li|section|h4|span|code|table|caption|thead|tbody|tr|th|td|img|button)\b)", html
+    )
     assert not re.search(r"<img (?!src=\"data:image/jpeg;base64)", html)
     for text in ("1 error", "caption-missing", "Duplicates", "400 steps of 8", "64 × 64", "&lt;img src=x onerror"):
         assert text in html
@@ -65,8 +74,14 @@ def test_a_real_check_is_shown_with_text_from_files_as_text(tab: Any, site: Site
     for path, _ in value(shown[tab.captions.gallery]):
         assert Path(path).is_relative_to(site.work)
     assert isinstance(shown[tab.captions.picture], Image.Image)
-    assert shown[tab.captions.name] == "00.png"
-    assert value(shown[tab.captions.caption]) == SCRIPT
+    assert shown[tab.captions.name] == "02.png"  # the one without a caption
+    assert value(shown[tab.captions.caption]) == ""
+
+
+def with_tiny(service: Any) -> Any:
+    """The service, with the embedded base model to read captions with."""
+    reader = SimpleNamespace(**vars(service.reader) | {"open_base": lambda: open_base(ModelConfig())})
+    return SimpleNamespace(**vars(service) | {"reader": reader})
 
 
 def test_other_text_from_files_is_escaped_too() -> None:
@@ -110,9 +125,9 @@ def test_the_service_counts_as_training_does() -> None:
     service = PreviewService(pipe)
     try:
         texts = ["", "a red house", "漢字 😀 " * 40]
-        assert [service.token_count(text)[0] for text in texts] == family.token_counts(pipe, texts)
-        assert service.token_count("")[1] == family.token_limit(pipe)
-        assert service._counted.tokenizer is not pipe.tokenizer  # that one is the drawing thread's
+        assert [service.reader.token_count(text)[0] for text in texts] == family.token_counts(pipe, texts)
+        assert service.reader.token_count("")[1] == family.token_limit(pipe)
+        assert service.reader.open_base().pipe.tokenizer is not pipe.tokenizer  # that one is the drawing thread's
     finally:
         service.close()
 
@@ -120,10 +135,10 @@ def test_the_service_counts_as_training_does() -> None:
 @pytest.mark.parametrize("identity", [None, "", "../../etc", "0" * 12, "/etc"])
 def test_unknown_datasets_are_refused(tab: Any, folder: Path, tmp_path: Path, identity: str | None) -> None:
     assert "dataset" in refusal(lambda: tab.on_check(identity, Visit(), "", "", ""))
-    assert "dataset" in refusal(lambda: tab.on_add(identity, uploads(tmp_path, "a.png")))
+    assert "dataset" in refusal(lambda: tab.on_add(identity, uploads(tmp_path, "a.png"), ""))
+    assert "dataset" in refusal(lambda: tab.on_rename("new", identity, Visit(), "", "", ""))
     if identity:
         assert "dataset" in refusal(lambda: tab.on_choose(identity, Visit(), "", "", ""))
-    assert tab.on_refresh(identity)["value"] is None
 
 
 @pytest.mark.parametrize("name", ["", "../ink/00.png", "/etc/passwd", "00.txt", "03.png"])
@@ -147,36 +162,48 @@ def test_an_index_that_does_not_exist_is_refused(tab: Any, folder: Path, index: 
 
 def test_without_a_dataset_nothing_happens(tab: Any) -> None:
     for handler in (tab.captions.on_save, tab.captions.on_undo, tab.captions.on_discard, tab.captions.on_next):
-        assert "check it first" in refusal(lambda handler=handler: handler(Visit(), "00.png", "x", ""))
+        assert "choose one first" in refusal(lambda handler=handler: handler(Visit(), "00.png", "x", ""))
 
 
-def test_one_check_at_a_time_and_errors_remove_the_bar(
+def test_only_one_check_times_a_step_and_errors_remove_the_bar(
     tab: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
-    identity, begun, go = dict(tab.site.dataset_choices())["ink"], threading.Event(), threading.Event()
+    identity, timed = dict(tab.site.dataset_choices())["ink"], list[bool]()
     looked = dataset_checker.check_folder
 
-    def slow(*args: Any, **options: Any) -> Any:
-        begun.set()
-        assert go.wait(20)
-        return looked(*args, **options)
+    def look(config: Any, **options: Any) -> Check:
+        timed.append("base" not in options)
+        plan = cast(Any, SimpleNamespace(seconds=9.0 if timed[-1] else None))
+        return dataclasses.replace(looked(config, **options), plan=plan)
 
-    monkeypatch.setattr(dataset_checker, "check_folder", slow)
-    first = tab.checker.check(folder, "")
-    started = threading.Thread(target=lambda: list(first))
-    started.start()
-    assert begun.wait(20)
-    try:
-        second = tab.on_check(identity, Visit(), "", "", "")
-        next(second)
-        assert 'class="bar"' not in next(second)[tab.status]
-        assert "another dataset is being checked" in refusal(lambda: second)
-    finally:
-        go.set()
-        started.join()
-    assert "comma" in refusal(lambda: tab.on_check(identity, Visit(), "", "", "a, b"))
-    monkeypatch.setattr(dataset_checker, "check_folder", looked)
+    monkeypatch.setattr(dataset_checker, "check_folder", look)
+    assert len([event for event in tab.checker.check(folder, "") if isinstance(event, Check)]) == 1  # a large base
+    assert [event.plan.seconds for event in tab.checker.check(folder, "", timed=True) if isinstance(event, Check)] == [
+        None,
+        9.0,
+    ]
+    with tab.checker._timing:
+        list(tab.checker.check(folder, "", timed=True))
+    assert timed == [False, False, True, False]
+    failing = tab.on_check(identity, Visit(), "", "", "a, b")
+    next(failing)
+    assert 'class="bar"' not in next(failing)[tab.status]
+    assert "comma" in refusal(lambda: failing)
     for path in folder.iterdir():
         path.unlink()
     folder.rmdir()
     assert "no longer exists" in refusal(lambda: tab.on_check(identity, Visit(), "", "", ""))
+
+
+def test_the_trigger_word_is_kept_with_the_dataset(tab: Any, folder: Path) -> None:
+    identity, visit, _ = opened(tab)
+    (updates,) = tab.on_trigger(identity, visit, "", "", " my-ink ")
+    assert "is kept with the dataset" in updates[tab.status]
+    assert trigger_of(folder) == "my-ink"
+    assert visit.open_desk().trigger == "my-ink"
+    assert list(tab.on_trigger(identity, visit, "", "", "my-ink")) == [{tab.visit: visit}]  # nothing new
+    first = next(iter(tab.on_choose(identity, Visit(), "", "", "")))
+    assert first[tab.trigger] == "my-ink"
+    for odd in ("[", '{"trigger": 3}', '{"trigger": "a, b"}', "[]", '{"trigger": "a\\nb"}'):
+        (folder / ".sd-lora.json").write_text(odd)
+        assert trigger_of(folder) == ""

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import zipfile
+from datetime import date
 from pathlib import Path
 from typing import Any
 
 import pytest
-from dataset_pages import HOSTILE, everything, png, refusal, uploads
+from dataset_pages import HOSTILE, everything, opened, png, refusal, uploads
+from sd_lora.webui.dataset_notes import trigger_of
 from sd_lora.webui.site import Site
+from sd_lora.webui.tabs.dataset import intake as dataset_intake
 from sd_lora.webui.tabs.dataset import upload as dataset_upload
+from sd_lora.webui.tabs.dataset.intake import new_name
 
 from sd_lora.data.editing.editor import CaptionEditor
 
@@ -35,7 +41,7 @@ from sd_lora.data.editing.editor import CaptionEditor
     ],
 )
 def test_hostile_names_are_refused(tab: Any, site: Site, tmp_path: Path, names: list[str], why: str) -> None:
-    assert why in refusal(lambda: tab.on_create("new", uploads(tmp_path, *names)))
+    assert why in refusal(lambda: tab.on_create(uploads(tmp_path, *names), ""))
     assert everything(site.data) == {}
     assert os.listdir(site.data) == []
 
@@ -53,7 +59,7 @@ def test_hostile_names_are_refused(tab: Any, site: Site, tmp_path: Path, names: 
     ],
 )
 def test_hostile_contents_are_refused(tab: Any, site: Site, tmp_path: Path, given: tuple[str, bytes], why: str) -> None:
-    assert why in refusal(lambda: tab.on_create("new", uploads(tmp_path, "b.png", given)))
+    assert why in refusal(lambda: tab.on_create(uploads(tmp_path, "b.png", given), ""))
     assert os.listdir(site.data) == []
 
 
@@ -64,7 +70,7 @@ def test_a_picture_bomb_is_refused_unopened(tab: Any, site: Site, tmp_path: Path
     header = struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)
     chunk = struct.pack(">I", 13) + b"IHDR" + header + struct.pack(">I", zlib.crc32(b"IHDR" + header))
     bomb = ("a.png", b"\x89PNG\r\n\x1a\n" + chunk + b"\0\0\0\0IDAT\x35\xaf\x06\x1e\0\0\0\0IEND\xaeB`\x82")
-    assert "a.png" in refusal(lambda: tab.on_create("new", uploads(tmp_path, bomb)))
+    assert "a.png" in refusal(lambda: tab.on_create(uploads(tmp_path, bomb), "new"))
     assert os.listdir(site.data) == []
 
 
@@ -72,13 +78,13 @@ def test_too_many_files_too_large_files_and_links_are_refused(
     tab: Any, site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
     files = uploads(tmp_path, "a.png")
-    assert "201 files were given, but 200 are the most" in refusal(lambda: tab.on_create("new", files * 201))
+    assert "201 files were given, but 200 are the most" in refusal(lambda: tab.on_create(files * 201, "new"))
     link = tmp_path / "uploads" / "link.png"
     link.symlink_to(files[0])
-    assert "not a file: link.png" in refusal(lambda: tab.on_create("new", [str(link)]))
-    assert "not a file: gone.png" in refusal(lambda: tab.on_create("new", ["/etc/gone.png"]))
+    assert "not a file: link.png" in refusal(lambda: tab.on_create([str(link)], "new"))
+    assert "not a file: gone.png" in refusal(lambda: tab.on_create(["/etc/gone.png"], "new"))
     monkeypatch.setattr(dataset_upload, "MOST_BYTES", 10)
-    assert "MB are the most at once" in refusal(lambda: tab.on_create("new", files))
+    assert "MB are the most at once" in refusal(lambda: tab.on_create(files, "new"))
     assert os.listdir(site.data) == []
 
 
@@ -89,8 +95,9 @@ def test_too_many_files_too_large_files_and_links_are_refused(
 def test_impossible_names_of_datasets_are_refused(
     tab: Any, site: Site, tmp_path: Path, folder: Path, name: str
 ) -> None:
+    identity, visit, _ = opened(tab)
     before = everything(site.data)
-    assert "name" in refusal(lambda: tab.on_create(name, uploads(tmp_path, "a.png")))
+    assert "name" in refusal(lambda: tab.on_rename(name, identity, visit, "", "", ""))
     assert everything(site.data) == before
     assert os.listdir(site.data) == ["ink"]
 
@@ -106,13 +113,13 @@ def test_a_new_dataset(tab: Any, site: Site, tmp_path: Path) -> None:
         "ü.webp",
         ("c.txt", b"\xff\xfec\0"),
     ]
-    *_, last = tab.on_create(" ink  wash ", uploads(tmp_path, *given))
+    *_, last = tab.on_create(uploads(tmp_path, *given), " ink  wash ")
     stored = everything(site.data / "ink  wash")
     assert sorted(stored) == sorted(["a_b _1_.png", "a_b _1_.txt", f"{'漢' * 50}.png", f"{'漢' * 50}.txt", "ü.caption",
                                      "ü.webp", "c.txt"])  # fmt: skip
     assert os.listdir(site.data) == ["ink  wash"]
     assert last[tab.dataset]["value"] == dict(tab.site.dataset_choices())["ink  wash"]
-    assert "7 files in the new dataset" in last[tab.status]
+    assert "7 files in the new dataset ink  wash<" in last[tab.status]
     editor = CaptionEditor(site.data / "ink  wash")
     assert {editor.read(name) for name in editor.names} == {"a cat"}
 
@@ -122,10 +129,10 @@ def test_all_pictures_are_added_or_none(
 ) -> None:  # fmt: skip
     identity, before = dict(tab.site.dataset_choices())["ink"], everything(folder)
     assert "in the dataset already: 00.PNG" in refusal(
-        lambda: tab.on_add(identity, uploads(tmp_path, "new.png", "00.PNG"))
+        lambda: tab.on_add(identity, uploads(tmp_path, "new.png", "00.PNG"), "")
     )
     png(folder / "cafe\u0301.png")
-    assert "in the dataset already" in refusal(lambda: tab.on_add(identity, uploads(tmp_path, "caf\u00e9.png")))
+    assert "in the dataset already" in refusal(lambda: tab.on_add(identity, uploads(tmp_path, "caf\u00e9.png"), ""))
     (folder / "cafe\u0301.png").unlink()
     move = dataset_upload._move_new
 
@@ -135,33 +142,123 @@ def test_all_pictures_are_added_or_none(
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(dataset_upload, "_move_new", fails_at_last)
-    assert "no space left" in refusal(lambda: tab.on_add(identity, uploads(tmp_path, "y.png", "z.txt", "z.png")))
+    assert "no space left" in refusal(lambda: tab.on_add(identity, uploads(tmp_path, "y.png", "z.txt", "z.png"), ""))
     assert {k: v for k, v in everything(folder).items() if k != "z.png"} == before
     (folder / "z.png").unlink(missing_ok=True)
     monkeypatch.setattr(dataset_upload, "_move_new", move)
-    *_, last = tab.on_add(identity, uploads(tmp_path, "y.png", "y.txt"))
+    *_, last = tab.on_add(identity, uploads(tmp_path, "y.png", "y.txt"), "")
     assert everything(folder).keys() - before.keys() == {"y.png", "y.txt"}
     assert "2 files added to ink" in last[tab.status]
 
 
 def test_files_created_meanwhile_are_not_overwritten(tab: Any, site: Site, tmp_path: Path) -> None:
-    creating = tab.on_create("new", uploads(tmp_path, "a.png"))
+    creating = tab.on_create(uploads(tmp_path, "a.png"), "new")
     next(creating)
     (site.data / "new").mkdir()
-    assert "it is taken" in refusal(lambda: creating)
-    assert os.listdir(site.data) == ["new"]
-    adding = tab.on_add(dict(tab.site.dataset_choices())["new"], uploads(tmp_path, "a.png"))
+    list(creating)
+    assert sorted(os.listdir(site.data)) == ["new", "new-2"]
+    adding = tab.on_add(dict(tab.site.dataset_choices())["new"], uploads(tmp_path, "a.png"), "")
     next(adding)
     (site.data / "new" / "a.png").write_text("theirs")
     assert "nothing was stored" in refusal(lambda: adding)
-    assert everything(site.data) == {"new/a.png": b"theirs"}
+    assert everything(site.data / "new") == {"a.png": b"theirs"}
 
 
-def test_leftovers_of_a_killed_server_are_removed(tab: Any, site: Site, tmp_path: Path) -> None:
-    old, young = site.data / ".new-1", site.data / ".new-2"
-    png(old / "a.png")
-    png(young / "a.png")
-    os.utime(old, (0, 0))
-    list(tab.on_create("new", uploads(tmp_path, "a.png")))
-    assert not old.exists()
-    assert young.exists()
+def test_leftovers_of_a_killed_server_are_removed_when_the_next_one_starts(site: Site, tmp_path: Path) -> None:
+    ended = subprocess.Popen(["true"])
+    ended.wait()
+    mine, killed, inside, odd = (
+        site.data / name
+        for name in (f".new-{os.getpid()}-a", f".new-{ended.pid}-b", f"ink/.new-{ended.pid}-c", ".new-x")
+    )
+    for folder in (mine, killed, inside, odd):
+        png(folder / "a.png")
+    dataset_upload.remove_leftovers(site.data)
+    assert [folder.exists() for folder in (mine, killed, inside, odd)] == [True, False, False, False]
+
+
+@pytest.mark.parametrize(
+    ("files", "folder", "name"),
+    [
+        (["a.png", "b.png"], "My Ink", "My Ink"),
+        (["ink.zip"], "", "ink"),
+        (["a.png"], "", f"pictures {date.today():%Y-%m-%d}"),
+        (["a.png"], "a:b?", "a-b-"),
+        (["a.png"], "CON", "CON-2"),
+        (["a.png"], "...", f"pictures {date.today():%Y-%m-%d}"),
+        (["a.png"], "taken", "taken-2"),
+        (["a.png", "ink.zip"], "", f"pictures {date.today():%Y-%m-%d}"),
+    ],
+)
+def test_a_new_dataset_is_named_after_its_folder_its_archive_or_the_date(
+    files: list[str], folder: str, name: str
+) -> None:
+    assert new_name(files, folder, ["Taken", "other"]) == name
+
+
+def archive(path: Path, members: dict[str, bytes]) -> str:
+    with zipfile.ZipFile(path, "w") as content:
+        for name, data in members.items():
+            content.writestr(name, data)
+    return str(path)
+
+
+def test_an_archive_is_unpacked_without_what_is_hidden(tab: Any, site: Site, tmp_path: Path) -> None:
+    members = dict.fromkeys(("__MACOSX/ink/._a.png", "ink/.DS_Store", "ink/notes.pdf", "ink/Thumbs.db"), b"")
+    members |= {"ink/deep/a.png": png(tmp_path / "a.png").read_bytes(), "ink/a.txt": b"a cat"}
+    *_, last = tab.on_create([archive(tmp_path / "My Ink.zip", members)], "")
+    assert everything(site.data / "My Ink").keys() == {"a.png", "a.txt"}
+    assert "left out, as neither a picture nor a caption: notes.pdf<" in last[tab.status]
+    assert os.listdir(site.work) == []
+
+
+def test_a_folder_may_hold_other_files_and_they_are_named(tab: Any, site: Site, tmp_path: Path) -> None:
+    *_, last = tab.on_create(uploads(tmp_path, "a.png", "metadata.jsonl", "b.psd"), "ink")
+    assert everything(site.data / "ink").keys() == {"a.png"}
+    assert "left out, as neither pictures nor captions: metadata.jsonl, b.psd" in last[tab.status]
+
+
+@pytest.mark.parametrize("kind", ["broken", "bomb", "outside", "link", "encrypted", "many"])
+def test_hostile_archives_store_nothing_outside(
+    tab: Any, site: Site, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.zip"
+    if kind == "broken":
+        path.write_bytes(b"PK\3\4" + b"x" * 100)
+    elif kind == "many":
+        archive(path, {f"{i}.png": b"" for i in range(201)})
+    elif kind == "bomb":
+        monkeypatch.setattr(dataset_intake, "MOST_BYTES", 1000)
+        archive(path, {"a.png": b"0" * 2000})
+    elif kind == "encrypted":
+        archive(path, {"a.png": b"0"})
+        path.write_bytes(path.read_bytes().replace(b"\x14\0\0\0", b"\x14\0\1\0"))
+    else:
+        with zipfile.ZipFile(path, "w") as content:
+            info = zipfile.ZipInfo("../../../evil.png")
+            info.external_attr = (0o120777 << 16) if kind == "link" else 0
+            content.writestr(info, b"/etc/passwd")
+    assert refusal(lambda: tab.on_create([str(path)], ""))
+    assert os.listdir(site.data) == os.listdir(site.work) == []
+    assert not list(tmp_path.parent.rglob("evil.png"))
+
+
+def test_a_dataset_is_renamed_unless_a_run_needs_its_name(tab: Any, site: Site, folder: Path) -> None:
+    identity, visit, _ = opened(tab)
+    run = site.runs / "stopped"
+    run.mkdir(parents=True)
+    (run / "config.toml").write_text(f'[data]\nfolder = "{folder}"\n')
+    assert "the run stopped is not finished" in refusal(lambda: tab.on_rename("washes", identity, visit, "", "", ""))
+    (run / "config.toml").write_text(f'[data]\nfolder = "{site.data / "another"}"\n')
+    shown = tab.on_rename(" washes ", identity, visit, "00.png", "left so", "")
+    assert shown[tab.dataset]["value"] == dict(site.dataset_choices())["washes"]
+    assert (site.data / "washes" / "00.txt").read_text() == "left so\n"
+
+
+def test_the_demo_is_a_dataset_with_its_trigger_word(tab: Any, site: Site) -> None:
+    for _ in range(2):  # the second time it is there already
+        *_, last = tab.on_demo()
+        assert last[tab.dataset]["value"] == dict(site.dataset_choices())["woodcuts"]
+    assert len(list((site.data / "woodcuts").glob("*.png"))) == 12
+    assert trigger_of(site.data / "woodcuts") == "xlora"
+    assert os.listdir(site.data) == ["woodcuts"]
