@@ -1,13 +1,22 @@
 // What the components lack: names for assistive programs, and a tab that survives a reload. Runs once, when the page is loaded.
 () => {
-  const label = (e) => e.closest('.block')?.querySelector('label')?.textContent.trim() || 'Picture';
+  const label = (e) => e.closest('.block')?.querySelector('label, [data-testid="block-info"]')?.textContent.trim() || 'Picture';
   const addNames = () => {
     document.querySelectorAll('.empty[aria-label]:not([role])').forEach((e) => e.setAttribute('role', 'img'));
     document.querySelectorAll('input.search-input:not([aria-label])').forEach((e) => e.setAttribute('aria-label', e.title || 'Filter'));
     document.querySelectorAll('button:not([aria-label]):not([title]):has(img:not([alt]), img[alt=""])').forEach((e) => {
       if (!e.textContent.trim()) e.setAttribute('aria-label', label(e));
     });
+    document.querySelectorAll('fieldset:has(input[type="radio"]):not([role])').forEach((group) => {
+      group.setAttribute('role', 'radiogroup');
+      group.setAttribute('aria-label', label(group));
+    });
   };
+  // arrow keys lead through the choices of a radio: Gradio gives each a name of its own, and a new one after each choice
+  document.addEventListener('keydown', () => document.querySelectorAll('fieldset:has(input[type="radio"])').forEach((group) => {
+    const radios = [...group.querySelectorAll('input[type="radio"]')];
+    radios.forEach((e) => { e.name = radios[0].name; });
+  }), true);
   // help of more than a line is behind a "?"; one that says why a setting is off is always shown
   const shorten = () => document.querySelectorAll('#train-more .settings-section .block').forEach((block) => {
     const info = [...block.querySelectorAll('.info-text, [data-testid="block-info"] ~ div')].find((e) => e.textContent.trim());
