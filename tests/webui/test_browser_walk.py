@@ -115,7 +115,7 @@ def test_the_walk_with_the_keyboard_alone(chromium: Any, home: Path, pictures: P
     with site(home) as page:
         tab = Tab(chromium, page.address, "Dataset")
         press = tab.page.keyboard.press
-        with tab.page.expect_file_chooser() as chooser:  # before the way there: Chromium hears of it later than of a key
+        with tab.page.expect_file_chooser() as chooser:  # Chromium hears of it later than of a key
             reach(tab, "#dataset-folder")
             press("Enter")
         chooser.value.set_files(pictures)
