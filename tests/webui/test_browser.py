@@ -92,7 +92,7 @@ def test_a_style_is_trained_stopped_resumed_and_drawn_at_three_strengths(tab: Ta
     assert 0 < done < 40
     tab.shoot("train-stopped")
     tab.page.click("#train-resume")
-    until(lambda: len(steps_of(home, "fresh")) == 40, 180)
+    until(lambda: len(steps_of(home, "fresh")) == 40, 480)
     until((home / "runs" / "fresh" / "diffusers" / "README.md").exists, 180)
     tab.says("train-run", "")
     tab.page.wait_for_selector("#train-preview:visible")
