@@ -65,10 +65,10 @@ def family_of_base(base: str) -> ModelFamily | None:
         return None
 
 
-def target_groups(base: str) -> tuple[str, ...]:
-    """The groups of targets that a base model has; none if that shows only when it is loaded."""
+def presets_for(base: str) -> tuple[str, ...]:
+    """The presets for a base model's family, the usual one first; none if the family shows only when it is loaded."""
     family = None if base == EMBEDDED else family_of_base(base)
-    return tuple(family.target_groups) if family else ()
+    return family.presets if family else ()
 
 
 def about(base: str) -> str:

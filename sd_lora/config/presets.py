@@ -6,7 +6,7 @@ import itertools
 import re
 import textwrap
 import tomllib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from importlib.resources import files
 from pathlib import Path
@@ -134,21 +134,18 @@ def default_preset(base: str) -> str:
     return "tiny-style" if base == "tiny" else "style"
 
 
-def preset_misfit(name: str, base: str, groups: Collection[str] = ()) -> str:
+def preset_misfit(name: str, base: str, suiting: Sequence[str] = ()) -> str:
     """Why preset `name` is not for the base model `base`, as a sentence; "" if it is, or nothing shows that it is not.
 
-    `groups`: the groups of targets that the base model's family has, if they are known.
+    `suiting`: the presets for the base model's family, the usual one first, if that is known.
     """
-    table = tomllib.loads(preset_text(name))
-    meant, advice = table.get("model", {}).get("base", ""), f"use {default_preset(base)}, or leave the preset out"
-    if meant and meant != base:
-        return f'preset "{name}" is for the base model "{meant}", but "{base}" was given; {advice}'
-    if base == "tiny" and not meant:
-        return f'preset "{name}" is for Stable Diffusion models, but the base model is "tiny"; {advice}'
-    targets = table.get("lora", {}).get("targets", [])
-    lacking = [group for group in targets if "." not in group and group not in groups] if groups else []
-    if lacking:
-        return f'preset "{name}" trains {", ".join(lacking)}, which the base model "{base}" does not have; {advice}'
+    meant = tomllib.loads(preset_text(name)).get("model", {}).get("base", "")
+    advice = f"use {suiting[0] if suiting else default_preset(base)}, or leave the preset out"
+    if base != meant and "tiny" in (base, meant):
+        which = f'the base model "{meant}"' if meant else "Stable Diffusion models"
+        return f'preset "{name}" is for {which}, but "{base}" was given; {advice}'
+    if suiting and name not in suiting:
+        return f'preset "{name}" is for another family of models than the base model "{base}"; {advice}'
     return ""
 
 

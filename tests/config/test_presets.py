@@ -22,6 +22,7 @@ from sd_lora.config.presets import (  # fmt: skip
 )
 from sd_lora.config.schema import SECTIONS, RunConfig
 from sd_lora.errors import ConfigError
+from sd_lora.models.families import FAMILIES
 
 REPO = Path(__file__).parents[2]
 
@@ -141,23 +142,28 @@ def test_a_setting_without_its_section_is_named_in_full() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "base", "groups", "why"),
+    ("name", "base", "suiting", "why"),
     [
         ("tiny-style", "tiny", (), ""),
         ("style", "/models/sd15", (), ""),
-        ("style", "/models/sd15", ("attn", "ff"), ""),
-        ("style", "tiny", (), 'for Stable Diffusion models, but the base model is "tiny"; use tiny-style'),
+        ("style", "/models/sd15", ("style",), ""),
+        ("style", "tiny", (), 'for Stable Diffusion models, but "tiny" was given; use tiny-style'),
+        ("flux-style", "tiny", (), 'for the base model "black-forest-labs/FLUX.1-dev", but "tiny" was given'),
+        ("flux-style", "/models/flux", ("flux-style",), ""),
+        ("flux-style", "/models/sd15", ("style",), 'than the base model "/models/sd15"; use style'),
+        ("style", "/models/flux", ("flux-style",), 'than the base model "/models/flux"; use flux-style'),
         ("tiny-style", "/models/sd15", (), 'for the base model "tiny", but "/models/sd15" was given; use style'),
-        ("sdxl-style-block", "/models/xl", ("attn", "style-block"), ""),
-        ("sdxl-style-block", "/models/sd15", ("attn", "ff"), 'trains style-block, which the base model "/models/sd15"'),
+        ("sdxl-style-block", "/models/xl", ("style", "sdxl-style-block"), ""),
+        ("sdxl-style-block", "/models/sd15", ("style",), "is for another family of models"),
         ("sdxl-style-block", "owner/unknown", (), ""),
     ],
 )
-def test_a_preset_of_another_base_model_is_refused(name: str, base: str, groups: tuple[str, ...], why: str) -> None:
-    found = preset_misfit(name, base, groups)
+def test_a_preset_of_another_base_model_is_refused(name: str, base: str, suiting: tuple[str, ...], why: str) -> None:
+    found = preset_misfit(name, base, suiting)
     assert (why in found) if why else found == ""
 
 
-def test_every_preset_suits_some_base_model() -> None:
-    for name in preset_names():
-        assert not preset_misfit(name, "tiny") or not preset_misfit(name, "/models/any")
+def test_every_preset_is_for_the_embedded_base_or_for_a_family() -> None:
+    of_families = [set(family.presets) for family in FAMILIES.values()]
+    assert all(of_families)
+    assert {"tiny-style"}.union(*of_families) == set(preset_names())

@@ -49,9 +49,9 @@ def test_the_embedded_base_is_described_by_its_world(tmp_path: Path) -> None:
         assert any(background in prompt for background in BACKGROUNDS)
     xl = str(pipeline(tmp_path / "xl", "StableDiffusionXLPipeline"))
     assert "XL" in bases.about(xl)
-    assert "style-block" in bases.target_groups(xl)
+    assert bases.presets_for(xl) == ("style", "sdxl-style-block")
     assert bases.about("owner/model") == ""
-    assert bases.target_groups("owner/model") == bases.target_groups("tiny") == ()
+    assert bases.presets_for("owner/model") == bases.presets_for("tiny") == ()
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,8 @@ class ModelFamily(ABC):
     #: text encoders that cannot
     readers: ClassVar[tuple[str, ...]] = ()
     kinds: ClassVar[tuple[Kind, ...]]
+    #: the shipped presets for its base models, the usual one first; without one it takes whatever presets suit any
+    presets: ClassVar[tuple[str, ...]] = ()
     #: group → glob patterns over module names
     target_groups: ClassVar[Mapping[str, tuple[str, ...]]]
     #: endings of the modules whose inputs are as wide as a kind's `width`

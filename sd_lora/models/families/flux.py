@@ -53,6 +53,7 @@ class FluxFamily(TransformerFamily):
     readers = (_T5,)
     text_lengths: ClassVar = {_T5: 512}
     kinds = (DEV, SCHNELL)
+    presets = ("flux-style",)
     layouts = ("diffusers",)
     read_by: ClassVar = {"diffusers": ("diffusers", "ComfyUI")}
     stacks: ClassVar = {"transformer_blocks": "double", "single_transformer_blocks": "single"}

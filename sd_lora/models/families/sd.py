@@ -41,6 +41,7 @@ class SdFamily(UNetFamily):
     pipeline_classes = ("StableDiffusionPipeline",)
     components = (UNET, Component("text_encoder", "lora_te_", "text encoder", _CLIP))
     kinds = (SD1, SD2, SD2_V)
+    presets = ("style",)
     _leave_out: ClassVar = {"safety_checker": None, "feature_extractor": None, "requires_safety_checker": False}
 
     def _check(self, pipe: Any, label: str) -> None:

@@ -53,6 +53,7 @@ class Sd3Family(TransformerFamily):
     readers = (_T5,)
     text_lengths: ClassVar = {_T5: 256}
     kinds = (SD3, SD35_MEDIUM, SD35_LARGE)
+    presets = ("sd35-style",)
     shares_adapters = False
     layouts = ("diffusers",)
     read_by: ClassVar = {"diffusers": ("diffusers", "ComfyUI")}

@@ -44,6 +44,7 @@ class SdxlFamily(UNetFamily):
         Component("text_encoder_2", "lora_te2_", "second text encoder", ("text_encoders.clip_g.transformer",)),
     )  # fmt: skip
     kinds = (SDXL,)
+    presets = ("style", "sdxl-style-block")
     writes_original = True
     unmapped: ClassVar = {
         "AUTOMATIC1111": ("unet.up_blocks.0.upsamplers.0.conv", "unet.add_embedding.*"),

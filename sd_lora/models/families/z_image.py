@@ -49,6 +49,7 @@ class ZImageFamily(TransformerFamily):
     readers = ("text_encoder",)
     text_lengths: ClassVar = {"text_encoder": _LENGTH}
     kinds = (Z_IMAGE,)
+    presets = ("z-image-style",)
     layouts = ("diffusers",)
     read_by: ClassVar = {"diffusers": ("diffusers", "ComfyUI")}
     stacks: ClassVar = {"layers": "layers"}

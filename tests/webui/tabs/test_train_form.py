@@ -208,6 +208,9 @@ def test_only_presets_of_the_base_model_are_offered_each_with_what_it_is_for(sit
     sd, xl = on(site, "StableDiffusionPipeline"), on(site, "StableDiffusionXLPipeline")
     assert [value for _, value in sources.choices(sd)] == ["style"]
     assert [value for _, value in sources.choices(xl)] == ["style", "sdxl-style-block"]
+    flux = on(site, "FluxPipeline")
+    assert [value for _, value in sources.choices(flux)] == ["flux-style"]
+    assert form.preset_config(flux, "").preview.guidance == 3.5  # of flux-style
     for where, name in ((site, "style"), (sd, "tiny-style"), (sd, "sdxl-style-block")):
         with pytest.raises(ConfigError, match=f'preset "{name}" .*; use (tiny-)?style, or leave the preset out'):
             form.preset_config(where, name)

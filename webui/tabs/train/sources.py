@@ -16,7 +16,7 @@ from sd_lora.errors import ConfigError, SdLoraError
 from sd_lora.runs.state import list_runs
 from sd_lora.storage.atomic import storing, write_atomically
 
-from ...bases import target_groups
+from ...bases import presets_for
 from ...site import Site
 
 _OWN, _RUN = "own:", "run:"
@@ -26,9 +26,9 @@ _MOST_RUNS = 20
 def choices(site: Site) -> list[tuple[str, str]]:
     """Names and values of all sources: presets that suit the base model, with what they are for, the saved ones, and
     the newest runs."""
-    first = default_preset(site.base)
+    first, known = usual(site), presets_for(site.base)
     names = sorted(preset_names(), key=lambda name: (name != first, name))
-    suiting = [name for name in names if not preset_misfit(name, site.base, _groups(site))]
+    suiting = [name for name in names if not preset_misfit(name, site.base, known)]
     saved = [(f"saved: {path.stem}", _OWN + path.stem) for path in sorted(_home(site).glob("*.toml"))]
     runs = [path for path in list_runs(site.runs)[:_MOST_RUNS] if (path / "config.toml").is_file()]
     return [
@@ -36,6 +36,11 @@ def choices(site: Site) -> list[tuple[str, str]]:
         *saved,
         *((f"settings of the run {path.name}", _RUN + site.id_of(path)) for path in runs),
     ]
+
+
+def usual(site: Site) -> str:
+    """The preset that a form begins with."""
+    return next(iter(presets_for(site.base)), default_preset(site.base))
 
 
 def config_from(site: Site, source: str) -> RunConfig:
@@ -50,9 +55,9 @@ def config_from(site: Site, source: str) -> RunConfig:
         return with_options(read_config(saved[source.removeprefix(_OWN)]), model)
     if source and source not in preset_names():  # `load_config` would read a path
         raise ConfigError("that preset does not exist; choose another")
-    if source and (why := preset_misfit(source, site.base, _groups(site))):
+    if source and (why := preset_misfit(source, site.base, presets_for(site.base))):
         raise ConfigError(why)
-    return load_config(source, options=model)
+    return load_config(source or usual(site), options=model)
 
 
 def with_options(config: RunConfig, options: Mapping[str, Mapping[str, Any]]) -> RunConfig:
@@ -96,7 +101,3 @@ def _without_places(config: RunConfig) -> RunConfig:
 
 def _home(site: Site) -> Path:
     return site.runs / ".presets"
-
-
-def _groups(site: Site) -> frozenset[str]:
-    return frozenset(target_groups(site.base))

@@ -16,7 +16,6 @@ import gradio as gr
 
 from sd_lora.check.result import Check
 from sd_lora.config.help import setting_help
-from sd_lora.config.presets import default_preset
 from sd_lora.config.schema import RunConfig
 from sd_lora.errors import ConfigError, SdLoraError
 
@@ -102,7 +101,7 @@ class _Tab:
     def more(self) -> None:
         """Where the settings come from, and a field for each, by section."""
         info = "fills the form; what you changed is kept"
-        first = default_preset(self.site.base)
+        first = sources.usual(self.site)
         self.preset = gr.Dropdown(
             sources.choices(self.site), value=first, label="Preset", elem_id="train-preset", info=info
         )
