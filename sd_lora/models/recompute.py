@@ -23,7 +23,10 @@ def recompute(denoiser: nn.Module, what: Recomputed) -> None:
     from torch.utils.checkpoint import checkpoint
 
     model: Any = denoiser
-    (model.enable_gradient_checkpointing if what is True else model.disable_gradient_checkpointing)()
+    if what is True:
+        model.enable_gradient_checkpointing()
+    elif getattr(model, "is_gradient_checkpointing", False):
+        model.disable_gradient_checkpointing()
     for module in denoiser.modules():
         if type(module).__name__ == "FeedForward":  # each family of diffusers has a class of that name
             vars(module).pop("forward", None)

@@ -171,7 +171,9 @@ def test_the_model_card_opens_the_base(base: str, said: str) -> None:
             "ss_num_train_images", "ss_steps", "sdlora.version", "ss_network_dim", "ss_learning_rate",
             "modelspec.resolution", "modelspec.prediction_type")  # fmt: skip
     facts = {"sdlora.base": base, "sdlora.family": "sd"}
-    adapter: Any = SimpleNamespace(metadata=dict.fromkeys(keys, "x") | facts, weights={}, variant="lora")
+    adapter: Any = SimpleNamespace(
+        metadata=dict.fromkeys(keys, "x") | facts, weights={"unet.x": SimpleNamespace(rank=4)}, variant="lora"
+    )
     card = model_card(adapter)
     assert said in card
     compile(card.split("```python\n")[1].split("```")[0], "card", "exec")
