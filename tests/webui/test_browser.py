@@ -74,31 +74,31 @@ def test_a_style_is_trained_stopped_resumed_and_drawn_at_three_strengths(tab: Ta
     tab.fill("train-name", "fresh")
     tab.fill("train-trigger", "zwq")
     tab.more()
-    tab.fill("train-steps", "40")
+    tab.fill("train-steps", "120")
     tab.fill("train-batch-size", "18")  # so slow that it is stopped before its end
     tab.page.click("#train-check")
-    tab.says("train-findings", re.compile("40 steps|exposures"))
+    tab.says("train-findings", re.compile("120 steps|exposures"))
     tab.shoot("train-checked")
     tab.page.click("#train-start")
     tab.says("train-message", "has started")
     until(lambda: len(steps_of(home, "fresh")) >= 3, 180)
-    tab.says("train-progress", re.compile(r"of 40|/ ?40"))
+    tab.says("train-progress", re.compile(r"of 120|/ ?120"))
     tab.reload()  # the page finds the run again, and is where it was
     tab.page.wait_for_selector("#train-start:visible")
     tab.page.wait_for_selector("#train-stop:not([disabled])")
     tab.page.click("#train-stop")
     tab.page.wait_for_selector("#train-resume:not([disabled])")
     done = len(steps_of(home, "fresh"))
-    assert 0 < done < 40
+    assert 0 < done < 120
     tab.shoot("train-stopped")
     tab.page.click("#train-resume")
-    until(lambda: len(steps_of(home, "fresh")) == 40, 480)
+    until(lambda: len(steps_of(home, "fresh")) == 120, 480)
     until((home / "runs" / "fresh" / "diffusers" / "README.md").exists, 180)
     tab.says("train-run", "")
     tab.page.wait_for_selector("#train-preview:visible")
     tab.shoot("train-finished")
     losses = [line["loss"] for line in steps_of(home, "fresh")]
-    assert len(set(losses)) == 40
+    assert len(set(losses)) == 120
     tab.open("Preview")
     draw_at_three_strengths(tab, home)
 
