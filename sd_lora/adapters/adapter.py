@@ -129,6 +129,14 @@ class Adapter:
         return self.metadata.get("sdlora.base", "")
 
     @property
+    def guidance(self) -> float | None:
+        """The guidance that a base model with distilled guidance got in its training; None if no number is recorded."""
+        try:
+            return float(self.metadata["sdlora.guidance"])
+        except (KeyError, ValueError):
+            return None
+
+    @property
     def is_injected(self) -> bool:
         return bool(self._attached)
 

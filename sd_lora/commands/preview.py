@@ -39,7 +39,10 @@ def preview(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the noise that every picture starts from.")] = 0,
     base: Annotated[str, typer.Option(help="The base model; default: tiny, if the adapter was trained on it.")] = "",
     out: Annotated[Path, typer.Option(help="The .png file to write.")] = Path("sheet.png"),
-    guidance: Annotated[float, typer.Option(min=0, help="Scale of classifier-free guidance.")] = 5.0,
+    guidance: Annotated[
+        Optional[float],  # noqa: UP045
+        typer.Option(min=0, help="Scale of guidance; default: the one the adapter was trained with, or 5."),
+    ] = None,
     negative: Annotated[str, typer.Option(help="Negative prompt: what not to draw.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print the sheet's file and recipe as JSON.")] = False,
 ) -> None:
@@ -52,6 +55,7 @@ def preview(
     quiet_libraries()
     from sd_lora.adapters.adapter import Adapter
     from sd_lora.config.reading import parse_config
+    from sd_lora.config.schema import PreviewConfig
     from sd_lora.preview.job import MixedAdapter, PreviewJob, PreviewLimits, PreviewRow
     from sd_lora.preview.previewer import base_for
     from sd_lora.preview.service import PreviewService
@@ -63,11 +67,12 @@ def preview(
             f"{', '.join(idle) or 'model.base'} has no effect on a preview; settings of a preview are model.*, "
             "preview.inference_steps and data.syntax, the rest are options, such as --base"
         )
-    config = parse_config([("options", {"preview": {"guidance": guidance, "seed": seed}})], overrides or ())
-    asked = _asked(prompt or (), prompts, config)
     loaded = Adapter.load(adapter)
+    given = {"seed": seed, "guidance": (loaded.guidance or PreviewConfig().guidance) if guidance is None else guidance}
+    config = parse_config([("options", {"preview": given})], overrides or ())
+    asked = _asked(prompt or (), prompts, config)
     rows = tuple(PreviewRow.of(each, (MixedAdapter(adapter),)) for each in asked)
-    job = PreviewJob(rows, values, negative, seed, config.preview.inference_steps, guidance)
+    job = PreviewJob(rows, values, negative, seed, config.preview.inference_steps, config.preview.guidance)
     silent = [p for p in asked if loaded.trigger and loaded.trigger.lower() not in p.text.lower()]
     model = dataclasses.replace(config.model, base=base or base_for(loaded))
     service = PreviewService.open(
@@ -79,6 +84,8 @@ def preview(
     if silent:
         trigger = loaded.trigger
         notes.insert(0, f'the trigger word "{trigger}" is not in the prompt; end it with ", in {trigger} style"')
+    if loaded.guidance and config.preview.guidance != loaded.guidance:
+        notes.append(f"the adapter was trained with guidance {loaded.guidance:g}")
     if pieces := [piece for each in asked for piece in each.pieces]:
         notes.append(f"{some(pieces)} is drawn as written; set data.syntax=read to read it")
     file = grid.save(out)

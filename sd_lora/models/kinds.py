@@ -27,9 +27,7 @@ def family_of_adapter(shapes: Shapes, metadata: Mapping[str, str]) -> ModelFamil
         return FAMILIES[metadata["sdlora.family"]]
     if marked := kind_marked(metadata):
         return family_of_kind(marked)
-    used = {name.partition(".")[0] for name in shapes}
-    fitting = (family for family in FAMILIES.values() if used <= {each.name for each in family.components})
-    return next(fitting, next(iter(FAMILIES.values())))
+    return next(iter(_with_components_of(shapes)), next(iter(FAMILIES.values())))
 
 
 def kind_of(shapes: Shapes, metadata: Mapping[str, str]) -> str:
@@ -48,7 +46,7 @@ def kind_of(shapes: Shapes, metadata: Mapping[str, str]) -> str:
 def kinds_shown(shapes: Shapes) -> list[Kind]:
     """The kinds that the modules of an adapter leave: by the width of the cross-attention's inputs where it is one of a
     published model, else by modules that only one family has; none if they show nothing."""
-    families = FAMILIES.values()
+    families = _with_components_of(shapes)
     widths = [
         kind
         for family in families
@@ -57,6 +55,12 @@ def kinds_shown(shapes: Shapes) -> list[Kind]:
     ]
     of_families = [kinds for family in families if (kinds := family.kinds_by_modules(shapes))]
     return widths or (of_families[0] if len(of_families) == 1 else [])
+
+
+def _with_components_of(shapes: Shapes) -> list[ModelFamily]:
+    """The families that have all components whose modules an adapter has."""
+    used = {name.partition(".")[0] for name in shapes}
+    return [family for family in FAMILIES.values() if used <= {each.name for each in family.components}]
 
 
 def kind_marked(metadata: Mapping[str, str]) -> str:

@@ -21,7 +21,7 @@ from torch import Tensor
 from sd_lora.adapters.adapter import Adapter
 from sd_lora.adapters.fit import base_name, modules_of
 from sd_lora.config.schema import ModelConfig
-from sd_lora.errors import AdapterError, SdLoraError
+from sd_lora.errors import AdapterError, ConfigError, SdLoraError
 from sd_lora.models.opening import open_base
 from sd_lora.models.schedulers import SCHEDULERS
 from sd_lora.preview.caches import AdapterCache, PictureCache
@@ -120,6 +120,8 @@ class PreviewService:
         """
         job = self._sized(job)
         self.limits.check(job, self.grain, self.most_steps)
+        if idle := self._painter.family.idle_words([job.of(row).negative for row in job.rows]):
+            raise ConfigError(f"{idle}; leave it out")
         loaded = {path: self._adapters.load(path) for path in job.paths}
         hashes = {path: digest for path, (digest, _) in loaded.items()}
         check_each_once(job, hashes)

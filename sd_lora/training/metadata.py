@@ -70,7 +70,9 @@ def describe(
         "sdlora.targets": targets,
         "sdlora.variant": adapter.variant,
     }
-    return {**family.kind(pipe).marks, **family.facts(pipe), **fields}
+    if guidance := family.guidance_in_training(pipe):
+        fields["sdlora.guidance"] = f"{guidance:g}"
+    return {**family.kind(pipe).marks, **fields}
 
 
 def _objective_facts(training: TrainingConfig) -> dict[str, str]:

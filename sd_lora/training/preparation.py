@@ -36,7 +36,7 @@ from sd_lora.training.memory import Means, choose_means, usable_memory
 from sd_lora.training.metadata import describe
 from sd_lora.training.prepared import Run
 from sd_lora.training.resume_check import check_modules, check_unchanged, modules_of
-from sd_lora.training.settings_check import check_settings
+from sd_lora.training.settings_check import check_negative, check_settings, notes_on_guidance
 
 #: called with how many of how many are done
 Counter = Callable[[int, int], None]
@@ -96,6 +96,7 @@ def look_at_data(places: Places, on_look: Counter | None = None) -> tuple[OpenBa
     base = open_base(config.model, later=True)
     family, pipe = base.family, base.pipe
     family.objective(pipe, zero_terminal_snr=config.training.zero_terminal_snr).check_range(config.training)
+    check_negative(config.preview, family)  # of a hub model, it is known only now
     if config.preview.inference_steps > pipe.scheduler.config.num_train_timesteps:
         raise ConfigError(f"preview.inference_steps is {config.preview.inference_steps}, more than the base model has")
     examined = examine(config, places.listing, family, pipe, Looking(watch=on_look))
@@ -122,6 +123,7 @@ def plan_run(places: Places, base: OpenBase, examined: Examined, schedule: Sched
     warnings += [f"preview: {note}" for note in dict.fromkeys(note for prompt in prompts for note in prompt.notes)]
     if pieces := [piece for prompt in prompts for piece in prompt.pieces]:
         warnings.append(f"preview: {some(pieces)} in the prompts is drawn as written; set data.syntax=read to read it")
+    warnings += notes_on_guidance(config.preview, prompts, family, pipe)
     notes = [*warnings, *notes_on(adapter, config, family, pipe)]
     adapter.metadata = describe(config, family, pipe, examined.examples, adapter)
     adapter.label = config.output.name

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
 from sd_lora.adapters.summary import AdapterSummary, read_summary
 from sd_lora.config.conflicts import (
@@ -16,8 +17,8 @@ from sd_lora.config.conflicts import (
     image_conflicts,
     optimizer_conflicts,
 )
-from sd_lora.config.schema import DataConfig, RunConfig
-from sd_lora.data.dialects.prompts import sample_prompts
+from sd_lora.config.schema import DataConfig, PreviewConfig, RunConfig
+from sd_lora.data.dialects.prompts import Prompt, sample_prompts
 from sd_lora.errors import AdapterError, ConfigError
 from sd_lora.lora.variants import VARIANTS
 from sd_lora.models.checkpoint.vae import check_vae
@@ -44,6 +45,8 @@ def check_settings(config: RunConfig, init: Path | None = None) -> None:
     if config.model.vae:
         check_vae(config.model.vae)
     families = tuple(FAMILIES.values()) if source is None else (family_of_source(source),)
+    if source is not None:
+        check_negative(config.preview, families[0])
     summary = _summary_of(init or os.path.expanduser(config.lora.init)) if config.lora.init else None
     parts = config.lora.targets if summary is None else summary.parts
     variant = VARIANTS[(summary and summary.variant) or config.lora.variant]
@@ -64,6 +67,29 @@ def check_settings(config: RunConfig, init: Path | None = None) -> None:
     ]
     if problems:
         raise ConfigError("; ".join(problems))
+
+
+def check_negative(preview: PreviewConfig, family: ModelFamily) -> None:
+    """ConfigError for a negative prompt that base models of `family` would not use."""
+    if idle := family.idle_words([preview.negative]):
+        raise ConfigError(f'preview.negative is "{preview.negative}", but {idle}; leave it out')
+
+
+def notes_on_guidance(preview: PreviewConfig, prompts: Sequence[Prompt], family: ModelFamily, pipe: Any) -> list[str]:
+    """Where the samples of a base model with distilled guidance are guided otherwise than it is trained, or not as
+    their prompts say."""
+    idle = family.idle_words([prompt.negative or "" for prompt in prompts])
+    notes = [f"preview: {idle}; leave --n out of the prompts"] if idle else []
+    trained = family.guidance_in_training(pipe)
+    asked = dict.fromkeys(preview.guidance if p.guidance is None else p.guidance for p in prompts or [Prompt("")])
+    if trained is not None:
+        notes += [
+            f"preview: guidance {guidance:g} is not the {trained:g} that the base model is trained with; set "
+            f"preview.guidance={trained:g} to see what was trained"
+            for guidance in asked
+            if guidance != trained
+        ]
+    return notes
 
 
 def conflicts_on_any_base(config: RunConfig) -> list[str]:

@@ -21,6 +21,7 @@ from sd_lora.errors import BaseModelError
 from sd_lora.lora.targets import plan_targets
 from sd_lora.models.families import kinds
 from sd_lora.models.families.base import Conditioning
+from sd_lora.models.kinds import family_of_adapter
 from sd_lora.models.objectives import Objective
 from sd_lora.models.opening import ModelFamily, family_of, find_base, load_base
 
@@ -192,6 +193,15 @@ def names_of(pipe: Any, family: ModelFamily, group: str) -> list[str]:
 def test_every_module_has_a_key_that_leads_back(family: ModelFamily, pipe: Any) -> None:
     names = [name for name in modules_of(pipe) if not name.endswith("text_projection")]
     assert [split_key(f"{kohya_stem(name, family.name)}.alpha").name for name in names] == names
+
+
+@pytest.mark.parametrize("groups", [["attn"], ["attn", "text"]])
+def test_modules_alone_show_the_family(family: ModelFamily, pipe: Any, groups: list[str]) -> None:
+    if not set(groups) <= set(family.target_groups):
+        pytest.skip("its text encoder carries no layers")
+    modules = modules_of(pipe)
+    names = [in_memory(name) for group in groups for name in names_of(pipe, family, group)]
+    assert family_of_adapter({name: tuple(modules[name].weight.shape) for name in names}, {}) is family  # type: ignore[union-attr]
 
 
 def test_marks_are_those_other_programs_tell_a_base_by(kind: str, family: ModelFamily, pipe: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -10,16 +11,22 @@ from typing import Any
 import pytest
 import torch
 from diffusers import FluxPipeline
+from PIL import Image
 from published_sizes import transformer
+from typer.testing import CliRunner
 
 import sd_lora
 from sd_lora import load_base
+from sd_lora.adapters.adapter import Adapter
+from sd_lora.commands.app import app
 from sd_lora.config.schema import TrainingConfig
-from sd_lora.errors import BaseModelError
+from sd_lora.errors import BaseModelError, ConfigError
 from sd_lora.lora.targets import plan_targets
 from sd_lora.models.families import FAMILIES
 from sd_lora.models.families.flux import GUIDANCE
 from sd_lora.models.kinds import kind_of
+from sd_lora.training.metadata import describe
+from sd_lora.training.preparation import prepare
 
 FAMILY = FAMILIES["flux"]
 #: groups → modules, and MiB of a file of rank 16, float16
@@ -72,10 +79,57 @@ def test_the_loss_is_that_of_the_pipelines_pieces(opened: Callable[[str], Any], 
     torch.testing.assert_close(objective.loss(prediction, noised, TrainingConfig()), theirs)
 
 
-def test_guidance_is_recorded_and_the_same_in_previews(opened: Callable[[str], Any]) -> None:
-    assert FAMILY.facts(opened("flux-dev")[0]) == {"sdlora.guidance": "3.5"}
-    assert FAMILY.facts(opened("flux-schnell")[0]) == {}
+def test_guidance_is_recorded_and_the_same_in_previews(opened: Callable[[str], Any], tmp_path: Path) -> None:
+    for kind, guidance in {"flux-dev": GUIDANCE, "flux-schnell": None}.items():
+        pipe, family = opened(kind)
+        plan = plan_targets({"transformer": pipe.transformer}, family.target_groups, ["attn"], (1, 1.0))
+        adapter = Adapter.create(plan)
+        adapter.metadata = describe(sd_lora.load_config("flux-style"), family, pipe, [], adapter)
+        assert Adapter.load(adapter.save(tmp_path / f"{kind}.safetensors")).guidance == guidance
     assert sd_lora.load_config("flux-style").preview.guidance == GUIDANCE
+
+
+def test_a_negative_prompt_is_refused_and_other_guidance_is_noted(bases: Mapping[str, Path], tmp_path: Path) -> None:
+    (images := tmp_path / "images").mkdir()
+    Image.effect_noise((64, 64), 80).convert("RGB").save(images / "a.png")
+    (images / "a.txt").write_text("a red house")
+
+    def notes(kind: str, *settings: str) -> list[str]:
+        places = (f"model.base={bases[kind]}", f"data.folder={images}", f"output.folder={tmp_path / 'run'}")
+        run = prepare(sd_lora.load_config("flux-style", *places, "training.steps=1", "model.device=cpu", *settings))
+        return [note for note in run.notes if note.startswith("preview: ")]
+
+    with pytest.raises(ConfigError, match=r'preview\.negative is "dark", but a negative prompt has no effect on FLUX'):
+        notes("flux-dev", "preview.negative=dark")
+    assert notes("flux-dev") == notes("flux-schnell", "preview.guidance=5") == []
+    (other,) = notes("flux-dev", "preview.guidance=5")
+    assert "guidance 5 is not the 3.5 that the base model is trained with" in other
+    own = notes("flux-dev", 'preview.prompts=["a house --l 2 --n dark"]')
+    assert ["--n" in own[0], "guidance 2 is not the 3.5" in own[1]] == [True, True]
+    assert notes("sd3.5-medium", "preview.negative=dark", "preview.guidance=5") == []
+
+
+def test_a_preview_is_drawn_with_the_guidance_of_training(
+    bases: Mapping[str, Path], opened: Callable[[str], Any], tmp_path: Path
+) -> None:
+    pipe, family = opened("flux-dev")
+    plan = plan_targets({"transformer": pipe.transformer}, family.target_groups, ["attn"], (1, 1.0))
+    file = Adapter.create(plan, {"sdlora.guidance": "3.5"}).save(tmp_path / "a.safetensors")
+    sheet = tmp_path / "sheet.png"
+    drawn = ["preview", str(file), "--base", str(bases["flux-dev"]), "--prompt", "a", "--out", str(sheet)]
+    drawn += ["preview.inference_steps=1", "model.device=cpu", "--strengths", "1"]
+
+    def answer(*more: str) -> Any:
+        return CliRunner().invoke(app, [*drawn, *more])
+
+    first = answer()
+    assert first.exception is None, first.exception
+    assert "trained with guidance" not in first.output
+    assert json.loads(Image.open(sheet).text["sd_lora"])["guidance"] == 3.5  # type: ignore[attr-defined]
+    assert "note: the adapter was trained with guidance 3.5" in answer("--guidance", "2").output
+    refused = answer("--negative", "dark").exception
+    assert isinstance(refused, ConfigError)
+    assert "a negative prompt has no effect on FLUX.1" in str(refused)
 
 
 def test_a_distilled_base_is_said_to_be_one(opened: Callable[[str], Any]) -> None:

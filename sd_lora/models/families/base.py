@@ -90,6 +90,8 @@ class ModelFamily(ABC):
     shares_adapters: ClassVar[bool] = True
     #: paths in the denoiser of small modules that every step uses, which are never quantized
     unquantized: ClassVar[tuple[str, ...]] = ()
+    #: whether its pictures are guided away from a negative prompt
+    takes_negatives: ClassVar[bool] = True
     #: whether kohya's keys have the names of the original code, not those of diffusers
     writes_original: ClassVar[bool] = False
     #: program → patterns of modules that it does not know by diffusers' names in kohya's keys
@@ -228,9 +230,15 @@ class ModelFamily(ABC):
         """What a user should know of a base model of the family, as sentences."""
         return []
 
-    def facts(self, pipe: Any) -> dict[str, str]:  # noqa: ARG002
-        """What adapters record of a base model of the family, besides its kind."""
-        return {}
+    def guidance_in_training(self, pipe: Any) -> float | None:  # noqa: ARG002
+        """The guidance that a base model with distilled guidance gets as an input in training; None for others."""
+        return None
+
+    def idle_words(self, negatives: Collection[str]) -> str:
+        """What follows if one of `negatives`, the negative prompts of pictures, has no effect; "" if all act."""
+        if self.takes_negatives or not any(negatives):
+            return ""
+        return f"a negative prompt has no effect on {self.title}, whose guidance is distilled"
 
     def noise(self, pipe: Any, size: tuple[int, int], seed: int) -> Tensor:
         """The noise (1, c, h', w') of `seed` that a picture of `size` is drawn from.

@@ -27,7 +27,7 @@ def _kind(name: str) -> Kind:
 
 
 DEV, SCHNELL = _kind("dev"), _kind("schnell")
-#: what a base model whose guidance is distilled is told in training; previews of the preset are drawn with the same
+#: the guidance that dev gets as an input in training; the preset draws its previews with the same
 GUIDANCE = 3.5
 
 _DOUBLE, _SINGLE = r"transformer_blocks\.\d+\.", r"single_transformer_blocks\.\d+\."
@@ -70,6 +70,7 @@ class FluxFamily(TransformerFamily):
     }
     width_modules = (".attn.to_q", ".attn.to_k", ".attn.to_v")
     unquantized = ("time_text_embed.", "x_embedder", "context_embedder", "norm_out.", "proj_out")
+    takes_negatives = False
     segment = SEGMENT
     _leave_out: ClassVar = {"feature_extractor": None, "image_encoder": None}
 
@@ -90,8 +91,8 @@ class FluxFamily(TransformerFamily):
             return []
         return ["the base model is distilled to draw in a few steps, which training undoes; train on FLUX.1 dev"]
 
-    def facts(self, pipe: Any) -> dict[str, str]:
-        return {"sdlora.guidance": f"{GUIDANCE:g}"} if self.kind(pipe) is DEV else {}
+    def guidance_in_training(self, pipe: Any) -> float | None:
+        return GUIDANCE if self.kind(pipe) is DEV else None
 
     def _channels(self, pipe: Any) -> int:
         return pipe.transformer.config.in_channels // self.patch**2
