@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 from sd_lora.adapters.keys import Spelling, spelling_of
+from sd_lora.adapters.original import natives_of
 from sd_lora.lora.variants import variant_of
 from sd_lora.models.families import FAMILIES, Kind, ModelFamily, kinds
 from sd_lora.models.kinds import family_of_kind
@@ -82,6 +83,8 @@ class Part(Spelling):
         """What it has that nobody measured how other programs read it, "" if they are known to."""
         if self.layout == "other":
             return "a spelling of keys that is none of kohya's or diffusers'"
+        if any(natives_of(family, self.path) for family in FAMILIES.values()) and not self.name:
+            return "the names of the original code, in which several modules are one matrix"
         if not any(replace(self, family=family).name for family in (self.family, *FAMILIES.values())):
             return "names of modules that no base has"
         row = variant_of(self.shapes)

@@ -15,6 +15,7 @@ from typing import Any
 from safetensors import safe_open
 
 from sd_lora.adapters.arrays import read_arrays
+from sd_lora.adapters.original import Piece, pieces_of
 from sd_lora.errors import AdapterError, SdLoraWarning, reason, shown, some
 from sd_lora.models.families import components
 from sd_lora.storage.safetensors_header import TensorInfo, read_header
@@ -45,6 +46,10 @@ class Source:
     #: the keys of embeddings that come with the adapter, by their words
     embeddings: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     configs: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    #: what the keys of `header` are made of that are not the file's own
+    pieces: Mapping[str, Piece] = field(default_factory=dict)
+    #: the header with the file's own keys
+    spelled: Mapping[str, TensorInfo] = field(default_factory=dict)
 
     @property
     def bytes(self) -> int:
@@ -52,9 +57,10 @@ class Source:
 
     def arrays(self) -> dict[str, Any]:
         """All tensors as numpy's float32 arrays; OSError or SafetensorError."""
-        return {
+        own = {
             _key(component, key): array for file, component in self.files for key, array in read_arrays(file).items()
         }
+        return own | {key: piece.of(own[piece.key]) for key, piece in self.pieces.items() if piece.key in own}
 
     @contextlib.contextmanager
     def tensors(self) -> Iterator[Any]:
@@ -64,8 +70,9 @@ class Source:
             homes = {_key(component, key): (file, key) for component, file in opened for key in file.keys()}  # noqa: SIM118
 
             def tensor(key: str) -> Any:
-                file, inner = homes[key]
-                return file.get_tensor(inner)
+                piece = self.pieces.get(key, Piece(key))
+                file, inner = homes[piece.key]
+                return piece.of(file.get_tensor(inner))
 
             yield tensor
 
@@ -93,7 +100,8 @@ def open_source(path: str | Path) -> Source:
         raise AdapterError(
             f"{path} holds embeddings only ({some(sorted(bundled), 3)}), not an adapter; use it as those"
         )
-    return Source(path, files, header, metadata, bundled, configs)
+    split, pieces = pieces_of(header)
+    return Source(path, files, split, metadata, bundled, configs, pieces, header)
 
 
 def _key(component: str, key: str) -> str:

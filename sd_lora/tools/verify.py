@@ -66,7 +66,7 @@ def verify_adapter(path: str | Path, model: ModelConfig | None = None) -> Verifi
         problems.append(str(error))
     with source.files[0][0].open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-    shapes, bundled = {key: info.shape for key, info in header.items()}, bool(source.embeddings)
+    shapes, bundled = {key: info.shape for key, info in source.spelled.items()}, bool(source.embeddings)
     facts = facts_of(shapes, metadata, _alphas(source), kind, length, bundled)
     name = base_name(pipe) if pipe is not None else ""
     return Verification(str(path), kind, name, len(facts.parts), tuple(problems), answers(facts))
@@ -74,7 +74,7 @@ def verify_adapter(path: str | Path, model: ModelConfig | None = None) -> Verifi
 
 def _alphas(source: Source) -> dict[str, float]:
     """The values of all alphas; an unreadable one is left out."""
-    keys = [key for key, info in source.header.items() if key.endswith(".alpha") and prod(info.shape) == 1]
+    keys = [key for key, info in source.spelled.items() if key.endswith(".alpha") and prod(info.shape) == 1]
     try:
         with source.tensors() as tensor:
             return {key: float(tensor(key)) for key in keys}

@@ -96,6 +96,9 @@ class ModelFamily(ABC):
     writes_original: ClassVar[bool] = False
     #: program → patterns of modules that it does not know by diffusers' names in kohya's keys
     unmapped: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    #: module of the denoiser in the names of the original code, with # for a number → the modules that it is here, in
+    #: the order of its rows, and the share of the rows that each has
+    originals: ClassVar[Mapping[str, tuple[tuple[str, int], ...]]] = {}
     #: a segment of a module's path, for paths whose dots were written as underscores
     segment: ClassVar[re.Pattern[str]]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from sd_lora.errors import BaseModelError
 from sd_lora.models.families.base import Component, Kind
 from sd_lora.models.families.latent import tokens_of
-from sd_lora.models.families.transformer import JOINT_ATTENTION, SEGMENT, TransformerFamily, paths
+from sd_lora.models.families.transformer import JOINT_ATTENTION, SEGMENT, TransformerFamily, parts, paths
 from sd_lora.models.families.unet import TEXT_GROUPS
 from sd_lora.models.families.unet_names import is_native, lasting_path
 
@@ -39,6 +39,22 @@ _PATHS = paths(
     r"norm_out\.(?:linear|norm)", r"proj_out", r"time_text_embed\.(?:timestep|text|guidance)_embedder\.linear_[12]",
 )  # fmt: skip
 _T5 = "text_encoder_2"
+_BLOCK, _ALONE = "transformer_blocks.#", "single_transformer_blocks.#"
+_ORIGINALS = {
+    "double_blocks.#.img_attn.qkv": parts(_BLOCK, attn__to_q=1, attn__to_k=1, attn__to_v=1),
+    "double_blocks.#.txt_attn.qkv": parts(_BLOCK, attn__add_q_proj=1, attn__add_k_proj=1, attn__add_v_proj=1),
+    "double_blocks.#.img_attn.proj": parts(_BLOCK, attn__to_out__0=1),
+    "double_blocks.#.txt_attn.proj": parts(_BLOCK, attn__to_add_out=1),
+    "double_blocks.#.img_mlp.0": parts(_BLOCK, ff__net__0__proj=1),
+    "double_blocks.#.img_mlp.2": parts(_BLOCK, ff__net__2=1),
+    "double_blocks.#.txt_mlp.0": parts(_BLOCK, ff_context__net__0__proj=1),
+    "double_blocks.#.txt_mlp.2": parts(_BLOCK, ff_context__net__2=1),
+    "double_blocks.#.img_mod.lin": parts(_BLOCK, norm1__linear=1),
+    "double_blocks.#.txt_mod.lin": parts(_BLOCK, norm1_context__linear=1),
+    "single_blocks.#.linear1": parts(_ALONE, attn__to_q=1, attn__to_k=1, attn__to_v=1, proj_mlp=4),
+    "single_blocks.#.linear2": parts(_ALONE, proj_out=1),
+    "single_blocks.#.modulation.lin": parts(_ALONE, norm__linear=1),
+}
 
 
 class FluxFamily(TransformerFamily):
@@ -71,6 +87,7 @@ class FluxFamily(TransformerFamily):
     width_modules = (".attn.to_q", ".attn.to_k", ".attn.to_v")
     unquantized = ("time_text_embed.", "x_embedder", "context_embedder", "norm_out.", "proj_out")
     takes_negatives = False
+    originals: ClassVar = _ORIGINALS
     segment = SEGMENT
     _leave_out: ClassVar = {"feature_extractor": None, "image_encoder": None}
 

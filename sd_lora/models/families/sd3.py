@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from sd_lora.errors import BaseModelError
 from sd_lora.models.families.base import Component, Kind
 from sd_lora.models.families.latent import tokens_of
-from sd_lora.models.families.transformer import JOINT_ATTENTION, SEGMENT, TransformerFamily, paths
+from sd_lora.models.families.transformer import JOINT_ATTENTION, SEGMENT, TransformerFamily, parts, paths
 from sd_lora.models.families.unet import TEXT_GROUPS
 from sd_lora.models.families.unet_names import is_native, lasting_path
 
@@ -38,6 +38,19 @@ _PATHS = paths(
     r"time_text_embed\.(?:timestep|text)_embedder\.linear_[12]",
 )  # fmt: skip
 _T5 = "text_encoder_3"
+_HERE = "transformer_blocks.#"
+_ORIGINALS = {
+    "joint_blocks.#.x_block.attn.qkv": parts(_HERE, attn__to_q=1, attn__to_k=1, attn__to_v=1),
+    "joint_blocks.#.x_block.attn2.qkv": parts(_HERE, attn2__to_q=1, attn2__to_k=1, attn2__to_v=1),
+    "joint_blocks.#.context_block.attn.qkv": parts(_HERE, attn__add_q_proj=1, attn__add_k_proj=1, attn__add_v_proj=1),
+    "joint_blocks.#.x_block.attn.proj": parts(_HERE, attn__to_out__0=1),
+    "joint_blocks.#.x_block.attn2.proj": parts(_HERE, attn2__to_out__0=1),
+    "joint_blocks.#.context_block.attn.proj": parts(_HERE, attn__to_add_out=1),
+    "joint_blocks.#.x_block.mlp.fc1": parts(_HERE, ff__net__0__proj=1),
+    "joint_blocks.#.x_block.mlp.fc2": parts(_HERE, ff__net__2=1),
+    "joint_blocks.#.context_block.mlp.fc1": parts(_HERE, ff_context__net__0__proj=1),
+    "joint_blocks.#.context_block.mlp.fc2": parts(_HERE, ff_context__net__2=1),
+}
 
 
 class Sd3Family(TransformerFamily):
@@ -65,6 +78,7 @@ class Sd3Family(TransformerFamily):
     }
     width_modules = (".attn.to_q", ".attn.to_k", ".attn.to_v")
     unquantized = ("time_text_embed.", "pos_embed.", "context_embedder", "norm_out.", "proj_out")
+    originals: ClassVar = _ORIGINALS
     segment = SEGMENT
     _leave_out: ClassVar = {"feature_extractor": None, "image_encoder": None}
 

@@ -82,6 +82,11 @@ class TransformerFamily(LatentFamily):
         return config.num_attention_heads * config.attention_head_dim
 
 
+def parts(block: str, **shares: int) -> tuple[tuple[str, int], ...]:
+    """Modules of `block` with their shares of the rows of one matrix, for `originals`; `__` stands for a dot."""
+    return tuple((f"{block}.{name.replace('__', '.')}", share) for name, share in shares.items())
+
+
 def paths(*patterns: str) -> re.Pattern[str]:
     """All paths of modules that match one of `patterns`."""
     return re.compile("|".join(patterns))

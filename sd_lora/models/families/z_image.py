@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from sd_lora.errors import BaseModelError
 from sd_lora.models.families import transformer
 from sd_lora.models.families.base import Component, Kind
-from sd_lora.models.families.transformer import TransformerFamily, paths
+from sd_lora.models.families.transformer import TransformerFamily, parts, paths
 
 if TYPE_CHECKING:
     import re
@@ -38,6 +38,19 @@ _SEGMENT = paths(
     transformer.SEGMENT.pattern,
 )
 _LENGTH = 512
+_LAYER = "layers.#"
+#: those without another name are of kohya's keys, which call the transformer a UNet
+_ORIGINALS = {
+    "layers.#.attention.qkv": parts(_LAYER, attention__to_q=1, attention__to_k=1, attention__to_v=1),
+    "layers.#.attention.out": parts(_LAYER, attention__to_out__0=1),
+    "layers.#.feed_forward.w1": parts(_LAYER, feed_forward__w1=1),
+    "layers.#.feed_forward.w2": parts(_LAYER, feed_forward__w2=1),
+    "layers.#.feed_forward.w3": parts(_LAYER, feed_forward__w3=1),
+    "layers.#.attention.to_q": parts(_LAYER, attention__to_q=1),
+    "layers.#.attention.to_k": parts(_LAYER, attention__to_k=1),
+    "layers.#.attention.to_v": parts(_LAYER, attention__to_v=1),
+    "layers.#.attention.to_out.0": parts(_LAYER, attention__to_out__0=1),
+}
 
 
 class ZImageFamily(TransformerFamily):
@@ -59,6 +72,7 @@ class ZImageFamily(TransformerFamily):
     }
     width_modules = (".attention.to_q", ".attention.to_k", ".attention.to_v")
     unquantized = ("t_embedder.", "cap_embedder.", "all_x_embedder.", "all_final_layer.")
+    originals: ClassVar = _ORIGINALS
     segment: ClassVar[re.Pattern[str]] = _SEGMENT
 
     def native_path(self, component: str, path: str) -> tuple[str, bool]:
