@@ -105,7 +105,8 @@ def print_run(folder: Path, config: RunConfig) -> None:
     """The files a run wrote and how to use them."""
     adapter, trigger = folder / "adapter.safetensors", config.data.trigger
     prompt = f"your prompt, in {trigger} style" if trigger else "your prompt"
-    base = "" if config.model.base == "tiny" else f" --base {shlex.quote(config.model.base)}"
+    drawn_on = config.model.preview_base or config.model.base
+    base = "" if drawn_on == "tiny" else f" --base {shlex.quote(drawn_on)}"
     print()
     _print_files(
         {
@@ -118,7 +119,7 @@ def print_run(folder: Path, config: RunConfig) -> None:
         }
     )
     print(f"\nNext: sd-lora preview {shlex.quote(str(adapter))}{base} --prompt {shlex.quote(prompt)}")
-    print(_snippet(config.model.base, adapter, prompt))
+    print(_snippet(drawn_on, adapter, prompt))
 
 
 def print_demo(folder: Path, measures: Iterable[StyleMeasure]) -> None:

@@ -33,6 +33,9 @@ ImageFolder = Annotated[
         show_default=False,
     ),
 ]
+Judge = Annotated[
+    str, typer.Option(metavar="BASE", help="Another base model that draws samples and measures (model.preview_base).")
+]
 ModelOverrides = Annotated[
     Optional[list[str]],  # noqa: UP045
     typer.Argument(metavar="model.key=value", help="Settings of the base model, such as model.config=FOLDER."),
@@ -82,7 +85,8 @@ def model_config(base: str, overrides: Sequence[str] | None) -> ModelConfig:
     """The model section of a config, from --base and overrides; ConfigError for settings of anything else."""
     from sd_lora.config.reading import parse_config
 
-    idle = [text for text in overrides or () if not text.startswith("model.") or text.startswith("model.base=")]
+    named = ("model.base=", "model.preview_base=")
+    idle = [text for text in overrides or () if not text.startswith("model.") or text.startswith(named)]
     if idle:
         raise ConfigError(f"{', '.join(idle)} has no effect here; only model.* can be set, and the base with --base")
     if not base:

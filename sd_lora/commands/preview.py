@@ -62,9 +62,10 @@ def preview(
     from sd_lora.runs.threads import free_threads
 
     idle = [o for o in overrides or () if not o.startswith(("model.", "preview.inference_steps=", "data.syntax="))]
-    if idle or any(text.startswith("model.base=") for text in overrides or ()):
+    idle += [o for o in overrides or () if o.startswith(("model.base=", "model.preview_base="))]
+    if idle:
         raise ConfigError(
-            f"{', '.join(idle) or 'model.base'} has no effect on a preview; settings of a preview are model.*, "
+            f"{', '.join(idle)} has no effect on a preview; settings of a preview are model.*, "
             "preview.inference_steps and data.syntax, the rest are options, such as --base"
         )
     loaded = Adapter.load(adapter)

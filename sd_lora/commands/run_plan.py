@@ -16,9 +16,11 @@ def summary(run: Run) -> str:
     data, training = run.config.data, run.config.training
     ranks = sorted({w.rank for w in run.adapter.weights.values()})
     rank = f"{ranks[0]}" if len(ranks) == 1 else f"{ranks[0]} to {ranks[-1]}"
+    judge = run.adapter.metadata.get("sdlora.judged_on", "")
+    judged = f" (samples are drawn on {judge})" if judge else ""
     return (
         f"{data.folder}: {run.layout}\n"
-        f"{run.images}{held} at {data.resolution} px, base model {base_name(run.pipe)}: "
+        f"{run.images}{held} at {data.resolution} px, base model {base_name(run.pipe)}{judged}: "
         f"{len(run.adapter.weights)} modules of rank {rank}, {training.steps} steps of "
         f"{training.batch_size} images, {run.device.type}, {_precision(run)}"
     )

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Optional
 import typer
 
 from sd_lora.commands.console import print_json, print_plan, print_run, progress_bar, quiet_libraries
-from sd_lora.commands.options import AsJson, Base, ImageFolder, Overrides, Preset, Trigger, images_config
+from sd_lora.commands.options import AsJson, Base, ImageFolder, Judge, Overrides, Preset, Trigger, images_config
 from sd_lora.commands.run_plan import plan_of, resuming
 from sd_lora.errors import ConfigError
 
@@ -26,6 +26,7 @@ def train(
     base: Base = "",
     preset: Preset = "",
     trigger: Trigger = "",
+    judge: Judge = "",
     out: Annotated[Optional[Path], typer.Option(help="The run folder to create.", show_default="runs/FOLDER")] = None,  # noqa: UP045
     init: Annotated[str, typer.Option(metavar="ADAPTER", help="An adapter to train further.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="Print what happens as lines of JSON.")] = False,
@@ -34,7 +35,10 @@ def train(
 
     To see every setting with its default and what it means: sd-lora presets show tiny-style --all
     """
-    given = {"model.base": base, "data.trigger": trigger, "output.folder": str(out or ""), "lora.init": init}
+    given = {
+        "model.base": base, "model.preview_base": judge, "data.trigger": trigger, "output.folder": str(out or ""),
+        "lora.init": init,
+    }  # fmt: skip
     _train(images_config(folder, preset, given, overrides), as_json=as_json)
 
 
@@ -80,10 +84,12 @@ def plan(
     base: Base = "",
     preset: Preset = "",
     trigger: Trigger = "",
+    judge: Judge = "",
     as_json: AsJson = False,
 ) -> None:
     """Show what a run would be on this machine, and why: exposures, steps, batches, time and memory."""
-    config = images_config(folder, preset, {"model.base": base, "data.trigger": trigger}, overrides)
+    given = {"model.base": base, "model.preview_base": judge, "data.trigger": trigger}
+    config = images_config(folder, preset, given, overrides)
     quiet_libraries()
     from sd_lora.training.preparation import prepare
 

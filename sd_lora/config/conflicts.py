@@ -76,6 +76,8 @@ def conflicts(config: RunConfig) -> list[str]:
     rows = _of_data(config.data) + _of_rate(config.optimizer) + _of_training(config.training) + _of_objective(config)
     if config.lora.init and config.lora.variant != "lora":
         rows.append((True, "lora.variant has no effect with lora.init: the file decides; leave one out"))
+    same = config.model.preview_base == config.model.base
+    rows.append((same, "model.preview_base has no effect, as it is model.base; leave it out"))
     both = config.preview.prompts and config.preview.prompts_file
     rows.append((bool(both), "preview.prompts and preview.prompts_file both say what to draw; leave one out"))
     return [*(sentence for wrong, sentence in rows if wrong), *text_conflicts(config)]

@@ -53,6 +53,9 @@ class ModelConfig:
     id of a hub model, which is the only thing ever downloaded."""
 
     base: str = "tiny"
+    preview_base: str = ""
+    """another base model that draws the samples and measures, such as a distilled one: any that adapters for `base`
+    are for; it is in memory only while it draws. empty: `base` draws"""
     revision: str = ""
     """commit, tag or branch of a hub model"""
     config: str = ""

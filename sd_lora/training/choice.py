@@ -32,6 +32,7 @@ from sd_lora.runs.folder import RunFolder, read_reports
 from sd_lora.runs.lock import RunLock
 from sd_lora.runs.reports import StepReport
 from sd_lora.storage.atomic import storing, write_atomically
+from sd_lora.training.samples import preview_model
 from sd_lora.training.sidecars import export_diffusers, write_sidecars
 
 #: of the time that the training took, what choosing may take
@@ -62,8 +63,9 @@ def select(run: str | Path, wanted: Wanted | None = None, progress: Progress = n
     config = _finished(folder)
     with RunLock(folder.path):
         materials = _materials(folder, config, wanted)
-        base = open_base(config.model)
-        calibration = calibration_of(base.pipe, config.model.base)
+        model = preview_model(config.model)
+        base = open_base(model)
+        calibration = calibration_of(base.pipe, model.base)
         base.pipe.to(base.device)
         files, adapters = folder.kept(), dict[int, Adapter]()
 

@@ -17,6 +17,7 @@ from sd_lora.preview.previewer import Previewer
 from sd_lora.training.adapter_plan import trains_text
 from sd_lora.training.prepared import Encoded, Run
 from sd_lora.training.resume_check import denoising_of_base, encoders_of_base
+from sd_lora.training.samples import Samples, open_samples
 
 
 @torch.no_grad()
@@ -49,7 +50,7 @@ def encode(run: Run, accelerator: Accelerator, watch: Callable[[int, int], None]
         held.encode()
     previewer = Previewer(pipe, run.adapter, config.preview, size=config.data.resolution)
     if not text:
-        for prompt in config.preview.prompts:
+        for prompt in () if config.model.preview_base else config.preview.prompts:
             wanted, negative = (
                 {key: states.to(run.device) for key, states in data.caption(text).items()}
                 for text in (read_prompt(prompt).text, previewer.negative_of(prompt))
@@ -61,5 +62,8 @@ def encode(run: Run, accelerator: Accelerator, watch: Callable[[int, int], None]
     run.base.empty("vae")  # until samples are drawn
     gc.collect()  # text encoders refer to themselves
     give_back(run.device)
+    samples = Samples(run.base, previewer, is_own=True)
+    if config.model.preview_base:
+        samples = open_samples(run, with_text=text)
     run.base.fill(family.denoiser)
-    return Encoded(data, held, previewer, base | denoising_of_base(run))
+    return Encoded(data, held, samples, base | denoising_of_base(run))

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from sd_lora.adapters.adapter import Adapter
+from sd_lora.adapters.fit import base_name
 from sd_lora.check.cost import cost_key, expect
 from sd_lora.check.doctor import Examined, Looking, examine
 from sd_lora.config.schema import RunConfig
@@ -36,10 +37,13 @@ from sd_lora.training.memory import Means, choose_means, usable_memory
 from sd_lora.training.metadata import describe
 from sd_lora.training.prepared import Run
 from sd_lora.training.resume_check import check_modules, check_unchanged, modules_of
+from sd_lora.training.samples import check_outline, outline_of
 from sd_lora.training.settings_check import check_negative, check_settings, notes_on_guidance
 
 #: called with how many of how many are done
 Counter = Callable[[int, int], None]
+#: the base model that is trained, the outline of another that draws, the images, and their order
+Looked = tuple[OpenBase, OpenBase | None, Examined, Schedule]
 
 
 def prepare(config: RunConfig, *, on_look: Counter | None = None, resumed: bool = False, planned: bool = False) -> Run:
@@ -90,21 +94,24 @@ def check_places(config: RunConfig, *, resumed: bool = False, planned: bool = Fa
     return Places(config, path, name, listing, kept_init, resumed, checkpoint, planned)
 
 
-def look_at_data(places: Places, on_look: Counter | None = None) -> tuple[OpenBase, Examined, Schedule]:
-    """Open the base model, examine the images for it, and put them in order. DataError if they cannot be trained on."""
+def look_at_data(places: Places, on_look: Counter | None = None) -> Looked:
+    """Open the base models, examine the images for the one that is trained, and put them in order. DataError if they
+    cannot be trained on."""
     config = places.config
+    outline = outline_of(config.model)
     base = open_base(config.model, later=True)
     family, pipe = base.family, base.pipe
     family.objective(pipe, zero_terminal_snr=config.training.zero_terminal_snr).check_range(config.training)
     check_negative(config.preview, family)  # of a hub model, it is known only now
-    if config.preview.inference_steps > pipe.scheduler.config.num_train_timesteps:
+    if config.preview.inference_steps > (outline or base).pipe.scheduler.config.num_train_timesteps:
         raise ConfigError(f"preview.inference_steps is {config.preview.inference_steps}, more than the base model has")
     examined = examine(config, places.listing, family, pipe, Looking(watch=on_look))
-    return base, examined, _usable(examined, config)
+    return base, outline, examined, _usable(examined, config)
 
 
-def plan_run(places: Places, base: OpenBase, examined: Examined, schedule: Schedule) -> Run:
-    """Plan the adapter and how its steps are computed, and resolve the config."""
+def plan_run(places: Places, base: OpenBase, outline: OpenBase | None, examined: Examined, schedule: Schedule) -> Run:
+    """Plan the adapter and how its steps are computed, and resolve the config. `outline`: of the base model that draws
+    the samples, if it is another."""
     config, family, pipe, checkpoint = places.config, base.family, base.pipe, places.checkpoint
     if config.lora.init or VARIANTS[config.lora.variant].needs_base:
         base.fill(family.denoiser)
@@ -123,9 +130,12 @@ def plan_run(places: Places, base: OpenBase, examined: Examined, schedule: Sched
     warnings += [f"preview: {note}" for note in dict.fromkeys(note for prompt in prompts for note in prompt.notes)]
     if pieces := [piece for prompt in prompts for piece in prompt.pieces]:
         warnings.append(f"preview: {some(pieces)} in the prompts is drawn as written; set data.syntax=read to read it")
-    warnings += notes_on_guidance(config.preview, prompts, family, pipe)
+    warnings += notes_on_guidance(config.preview, prompts, family, (outline or base).pipe)
     notes = [*warnings, *notes_on(adapter, config, family, pipe)]
     adapter.metadata = describe(config, family, pipe, examined.examples, adapter)
+    if outline is not None:
+        check_outline(outline, base, adapter)
+        adapter.metadata["sdlora.judged_on"] = base_name(outline.pipe)
     adapter.label = config.output.name
     return Run(
         config,
@@ -180,7 +190,11 @@ def _resolved(places: Places, examined: Examined, rate: float | None, means: Mea
     computed = {"micro_batch": means.micro_batch, "gradient_checkpointing": means.gradient_checkpointing}
     resolved = replace(
         config,
-        model=replace(_absolute(config.model, "config", "vae"), base=_absolute_base(config.model.base)),
+        model=replace(
+            _absolute(config.model, "config", "vae"),
+            base=_absolute_base(config.model.base),
+            preview_base=_absolute_base(config.model.preview_base) if config.model.preview_base else "",
+        ),
         data=replace(
             _absolute(config.data, "folder", "regularisation", "mask_folder", "cache"), resolution=examined.side
         ),

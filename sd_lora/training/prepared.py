@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -14,8 +14,10 @@ from sd_lora.data.encoded import EncodedSet
 from sd_lora.data.examples import Example
 from sd_lora.data.exposures import Schedule
 from sd_lora.models.opening import ModelFamily, OpenBase
-from sd_lora.preview.previewer import Previewer
 from sd_lora.training.memory import Means
+
+if TYPE_CHECKING:
+    from sd_lora.training.samples import Samples
 
 
 @dataclass
@@ -66,10 +68,10 @@ class Run:
 
 @dataclass(frozen=True)
 class Encoded:
-    """Examples to train on and, if any, `held` out ones; what draws the samples; and what identifies the `base` model
+    """Examples to train on and, if any, `held` out ones; what draws the `samples`; and what identifies the `base` model
     (`encoders_of_base` and `denoising_of_base`)."""
 
     data: EncodedSet
     held: EncodedSet | None
-    previewer: Previewer
+    samples: Samples
     base: dict[str, Any]

@@ -22,10 +22,10 @@ if TYPE_CHECKING:
 #: settings that say where things are, how a step is computed, or what is kept and shown; the precision that came of
 #: them is compared
 _FREE = frozenset({
-    "model.base", "model.revision", "model.config", "model.vae", "model.device", "model.dtype", "data.folder",
-    "data.regularisation", "data.cache", "lora.init", "training.micro_batch", "training.gradient_checkpointing",
-    "training.save_every", "training.checkpoint_every", "training.keep_checkpoints", "training.validate_every",
-    "training.trackers", "training.fast", "training.threads",
+    "model.base", "model.preview_base", "model.revision", "model.config", "model.vae", "model.device", "model.dtype",
+    "data.folder", "data.regularisation", "data.cache", "lora.init", "training.micro_batch",
+    "training.gradient_checkpointing", "training.save_every", "training.checkpoint_every",
+    "training.keep_checkpoints", "training.validate_every", "training.trackers", "training.fast", "training.threads",
 })  # fmt: skip
 _FREE_SECTIONS = ("preview", "output")
 #: parts of the base model by the facts that identify them

@@ -16,7 +16,6 @@ from sd_lora.adapters.adapter import Adapter
 from sd_lora.check.cost import keep_seconds
 from sd_lora.config.schema import RunConfig
 from sd_lora.errors import AdapterError, SdLoraError, StorageError, TrainingStopped
-from sd_lora.models.opening import is_empty
 from sd_lora.preview.sheet import PreviewGrid
 from sd_lora.runs.folder import RunFolder
 from sd_lora.runs.reports import StepReport
@@ -44,7 +43,7 @@ class Session:
 
     def __init__(self, run: Run, encoded: Encoded, accelerator: Accelerator, note: Callable[[str], None]) -> None:
         self._run, self._folder, self._leads = run, RunFolder(run.path), accelerator.is_main_process
-        self._accelerator, self._previewer, self._note = accelerator, encoded.previewer, note
+        self._accelerator, self._samples, self._note = accelerator, encoded.samples, note
         self._facts = facts_of(run, encoded, accelerator.num_processes)
         self._trainer = _trainer_of(run, encoded, accelerator)
         self._fast = FastPath(self._trainer, run.config.training)
@@ -180,17 +179,12 @@ class Session:
         run = self._run
         try:
             self._folder.draw_loss()
-            run.base.fill("vae")
-            run.pipe.vae.to(run.device)
             with self._trainer.usable():
-                grid = self._previewer.grid(run.config.preview.prompts)
+                grid = self._samples.draw(run.adapter, run.config.preview.prompts)
             grid.save(self._folder.sample_sheet(step))
             return grid
         except Exception as error:  # no failure to draw may end the training
             self._note(f"the samples of step {step} could not be drawn: {error}")
-        finally:
-            if not is_empty(run.pipe.vae):
-                run.pipe.vae.to("cpu")
         return None
 
     def _finish(self) -> None:
