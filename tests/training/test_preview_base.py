@@ -10,9 +10,11 @@ import torch
 from PIL import Image, ImageChops
 from small_bases import write_base
 from small_runs import body_of, config_of, go, write_images
+from typer.testing import CliRunner
 
 import sd_lora
 from sd_lora.adapters.adapter import Adapter
+from sd_lora.commands.app import app
 from sd_lora.config.schema import PreviewConfig
 from sd_lora.errors import BaseModelError, ConfigError
 from sd_lora.models.opening import OpenBase, load_base
@@ -20,6 +22,7 @@ from sd_lora.preview.previewer import Previewer
 from sd_lora.training import samples
 from sd_lora.training.preparation import prepare
 
+OPEN = samples.open_base
 QUICK = ("training.steps=2", "data.resolution=64", "preview.every=1")
 
 
@@ -95,6 +98,12 @@ def test_a_base_that_cannot_draw_the_adapter_is_refused_naming_both(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_plan_names_both(bases: Mapping[str, Path], others: dict[str, Path], images: Path) -> None:
+    places = [str(images), "--base", str(bases["z-image"]), "--judge", str(others["z-image"])]
+    shown = CliRunner().invoke(app, ["plan", *places, *QUICK, "model.device=cpu", "training.batch_size=1"]).output
+    assert "base model random-z-image (samples are drawn on turbo-z-image)" in " ".join(shown.split())
+
+
 def test_the_same_base_twice_has_no_effect(bases: Mapping[str, Path], images: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="preview_base has no effect, as it is"):
         config_of(bases["sd1"], images, tmp_path / "run", f"model.preview_base={bases['sd1']}")
@@ -103,6 +112,3 @@ def test_the_same_base_twice_has_no_effect(bases: Mapping[str, Path], images: Pa
 def _difference(one: Image.Image, other: Image.Image) -> int:
     extrema = ImageChops.difference(one.convert("L"), other.convert("L")).getextrema()
     return int(extrema[1])  # type: ignore[arg-type]
-
-
-OPEN = samples.open_base
