@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sd_lora.adapters.keys import spelling_of
+from sd_lora.errors import AdapterError, some
 from sd_lora.models.families import FAMILIES, ModelFamily
 from sd_lora.storage.safetensors_header import TensorInfo
 
@@ -41,8 +42,10 @@ def natives_of(family: ModelFamily, path: str) -> tuple[tuple[str, int], ...]:
 
 
 def pieces_of(header: Mapping[str, TensorInfo]) -> tuple[dict[str, TensorInfo], dict[str, Piece]]:
-    """`header` by keys in diffusers' names, and what each key is made of where it is not one of the file's. Keys that
-    cannot be split stay as they are."""
+    """`header` by keys in diffusers' names, and what each key is made of where it is not one of the file's.
+
+    AdapterError for a matrix that is none of the modules that its name stands for.
+    """
     split, pieces = dict[str, TensorInfo](), dict[str, Piece]()
     for key, info in header.items():
         parts = _pieces(key, info)
@@ -67,8 +70,14 @@ def _pieces(key: str, info: TensorInfo) -> dict[str, Piece]:
     for family in FAMILIES.values():
         natives = natives_of(family, spelling.path) if _may_be_of(family, spelling.components) else ()
         total = sum(share for _, share in natives)
-        if not natives or (role == "up" and (not info.shape or info.shape[0] % total)):
+        if not natives:
             continue
+        if role == "up" and (not info.shape or info.shape[0] % total):
+            modules = f"the {len(natives)} modules that are one matrix there ({some([name for name, _ in natives], 4)})"
+            raise AdapterError(
+                f"{key} is of shape {list(info.shape)}, which cannot be divided among {modules}; the file is damaged, "
+                f"or for another model than {family.title}"
+            )
         made, start = dict[str, Piece](), 0
         for native, share in natives:
             rows = (start, start + share, total) if role == "up" else (0, 1, 1)

@@ -100,7 +100,10 @@ def open_source(path: str | Path) -> Source:
         raise AdapterError(
             f"{path} holds embeddings only ({some(sorted(bundled), 3)}), not an adapter; use it as those"
         )
-    split, pieces = pieces_of(header)
+    try:
+        split, pieces = pieces_of(header)
+    except AdapterError as error:
+        raise AdapterError(f"{path} cannot be read: {error}") from error
     return Source(path, files, split, metadata, bundled, configs, pieces, header)
 
 

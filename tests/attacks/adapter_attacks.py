@@ -238,7 +238,7 @@ ATTACKS: dict[str, tuple[Callable[[], bytes], str]] = {
     "a bias of two sides": (lambda: foreign("diff", "diff_b"), "no weight and bias"),
     "parts of two kinds": (lambda: foreign("lora_down.weight", "hada_w1_a"), "do not belong together"),
     "textual inversion": (lambda: save({"emb_params": torch.ones(1, 768)}), "embeddings"),
-    "Flux of kohya": (lambda: save(good("lora_unet_double_blocks_0_img_attn_qkv")), "without a UNet"),
+    "Flux of kohya": (lambda: save(good("lora_unet_double_blocks_0_img_attn_qkv")), "cannot be divided among"),
     "half a module of SD3": (
         lambda: save({"transformer.transformer_blocks.0.attn.to_q.lora_A.weight": torch.ones(2, 6)}), "has no up"),
     "PixArt": (lambda: save(good("lora_transformer_transformer_blocks_0_attn1_to_q")), "without a UNet"),
