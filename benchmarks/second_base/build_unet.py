@@ -50,6 +50,7 @@ def new_scheduler() -> DDIMScheduler:
         clip_sample=False,
         set_alpha_to_one=False,
         steps_offset=1,
+        timestep_spacing="trailing",  # dark pictures of few steps turn into noise where the last level is left out
     )
 
 
