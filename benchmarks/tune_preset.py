@@ -1,6 +1,6 @@
-"""Find the embedded base's preset by measurement, on three *dev* styles that no other number is reported on.
+"""Find the embedded base's preset by measurement, on *dev* styles that no other number is reported on.
 
-    python benchmarks/tune_preset.py OUT [CANDIDATE …] [--processes 2]
+    python benchmarks/tune_preset.py OUT [CANDIDATE …] [--styles risograph …] [--processes 2]
 
 A candidate is a comma-joined list of overrides, such as ``optimizer.learning_rate=4e-3,lora.rank=8``; an empty string
 is the shipped preset. Without candidates it is the gate: the shipped preset must lie within one standard error of the
@@ -20,41 +20,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tiny_base.dev_styles import DEV_STYLES
 
 from sd_lora import Adapter, load_base, load_config, train
 from sd_lora.evaluation.tiny_measures import measure_style
-from sd_lora.tinybase.canvas import Layers, Plane, blur, cells
 from sd_lora.tinybase.folder import TRIGGER, demo_scenes, write_captioned_folder
-from sd_lora.tinybase.styles import Style
-
-
-def risograph(layers: Layers) -> Plane:
-    """Two inks, coral and teal, on cream; the teal in level bars 4 pixels apart."""
-    _, y = layers.grid()
-    dark = 1 - blur(layers.tone, 0.5)
-    bars = np.clip((np.abs((y % 4) / 4 - 0.5) * 2 - (1.1 - 1.1 * dark)) * 4, 0, 1)[..., None]
-    warm = np.clip(layers.flat[..., :1] - layers.flat[..., 2:] + 0.1, 0, 1)
-    page = np.array([0.98, 0.95, 0.88]) * (1 - warm) + np.array([0.96, 0.45, 0.38]) * warm
-    return (page * (1 - 0.85 * bars) + np.array([0.05, 0.45, 0.48]) * 0.85 * bars).astype(np.float32)
-
-
-def tapestry(layers: Layers) -> Plane:
-    """Upright threads of 4 pixels, dulled and reddened colours, every second thread darker."""
-    x, y = layers.grid()
-    dull = cells(layers.flat, 16) * 0.5 + layers.flat * 0.2 + np.array([0.20, 0.10, 0.06], dtype=np.float32)
-    thread = 0.72 + 0.28 * np.sin(np.pi * (x % 4) / 4) - 0.10 * (((x // 4) + (y // 4)) % 2)
-    return (dull * thread[..., None]).astype(np.float32)
-
-
-def negative(layers: Layers) -> Plane:
-    """A film negative with pale contours."""
-    return np.clip((1 - layers.flat) * np.array([1.0, 0.82, 0.62]) + 0.25 * layers.line[..., None], 0, 1).astype(
-        np.float32
-    )
-
-
-DEV_STYLES: dict[str, Style] = {"risograph": risograph, "tapestry": tapestry, "negative": negative}
-
 
 #: what the recipe is tried against, one thing at a time: noise levels, rank, modules, rate, weighting
 GATE = (
@@ -112,15 +82,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=Path)
     parser.add_argument("candidates", nargs="*", default=list(GATE))
+    parser.add_argument("--styles", nargs="+", default=["risograph", "tapestry", "negative"], choices=DEV_STYLES)
     parser.add_argument("--processes", type=int, default=1)
     options = parser.parse_args()
-    for style, draw in DEV_STYLES.items():
+    for style in options.styles:
         if not (options.out / style).exists():
-            write_captioned_folder(options.out / style, draw, demo_scenes())
+            write_captioned_folder(options.out / style, DEV_STYLES[style], demo_scenes())
     print("| candidate | closed at .5 | closed at 1 | by style | subject, background kept | seconds |")
     print("| --- | --- | --- | --- | --- | --- |")
     with ProcessPoolExecutor(options.processes, get_context("spawn"), one_thread) as pool:
-        waiting = {c: [pool.submit(measure, options.out, c, style) for style in DEV_STYLES] for c in options.candidates}
+        waiting = {
+            c: [pool.submit(measure, options.out, c, style) for style in options.styles] for c in options.candidates
+        }
         for candidate, futures in waiting.items():
             print(row(candidate, [future.result() for future in futures]), flush=True)
 

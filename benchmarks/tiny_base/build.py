@@ -1,9 +1,12 @@
 """Rebuilds the embedded base from nothing: VAE, text encoder, UNet, judge, and the folder that ships.
 
-    python -m benchmarks.tiny_base.build WORK [--processes N] [--out FOLDER]
+    python -m benchmarks.tiny_base.build WORK [--processes N] [--out FOLDER] [--as-it-is]
 
 Run it at the root of the repository. WORK keeps the rendered pictures and the checkpoints; started again, the build
-resumes. The budget is in steps, so that a rebuild is the same build.
+resumes. The budget is in steps, so that a rebuild is the same build. While `benchmarks/tiny_base/snapshots` exists, a
+WORK without checkpoints goes on from the averaged weights there; remove that folder to build from nothing.
+`--as-it-is` trains nothing: it writes the folder from the latest checkpoints, also beside a build that runs; then
+`python benchmarks/base_model.py --base WORK/base` says how far it has come.
 """
 
 from __future__ import annotations
@@ -19,9 +22,8 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 from transformers import CLIPTokenizer
 
-from benchmarks.tiny_base import build_judge, build_unet
+from benchmarks.tiny_base import build_judge, build_unet, build_vae
 from benchmarks.tiny_base.build_text import save_tokenizer
-from sd_lora.tinybase import tiny_base_path
 
 
 def assemble(learner: build_unet.Learner, vae: AutoencoderKL, tokenizer: CLIPTokenizer, out: Path) -> None:
@@ -58,14 +60,22 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path, help="folder for pictures and checkpoints")
     parser.add_argument("--processes", type=int, default=1, help="processes that train the UNet together")
-    parser.add_argument("--out", type=Path, default=tiny_base_path(), help="the pipeline folder to write")
+    parser.add_argument("--out", type=Path, help="the pipeline folder to write; default: WORK/base")
+    parser.add_argument("--as-it-is", action="store_true", help="only write the folder, from the latest checkpoints")
     options = parser.parse_args()
+    out = options.out or options.work / "base"
     options.work.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "benchmarks.tiny_base.build_unet", str(options.work)]
-    subprocess.run([*command, "--processes", str(options.processes)], check=True)
-    assemble(*build_unet.build(options.work), options.out)
-    build_judge.build(options.work)
-    print(f"wrote {options.out}")
+    train = not options.as_it_is
+    if train:
+        subprocess.run([*command, "--processes", str(options.processes)], check=True)
+    learner, tokenizer, scaling_factor = build_unet.build(options.work, train=train)
+    vae = build_vae.build_fine(options.work, train=train)
+    vae.register_to_config(scaling_factor=scaling_factor)
+    assemble(learner, vae, tokenizer, out)
+    if train:
+        build_judge.build(options.work)
+    print(f"wrote {out}")
 
 
 if __name__ == "__main__":

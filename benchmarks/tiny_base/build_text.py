@@ -1,13 +1,16 @@
 """Makes the tokenizer of the embedded base and teaches its text encoder to tell the world's words apart.
 
-The encoder is trained alone, through four linear heads (subject, colour, background, style) that are thrown away; the
-UNet then trains it further.
+The encoder is trained alone, through heads that are thrown away; the UNet then trains it further. Each head reads one
+*thing* of the caption (the first subject, the second, the scene) from one mixture of token states, so that a colour
+must be told from the same place as the subject that has it.
 """
 
 from __future__ import annotations
 
 import json
 import random
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -16,11 +19,30 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
 from torch import Tensor, nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from benchmarks.tiny_base.stage import Stage, cosine, step_generator
-from sd_lora.tinybase.world import BACKGROUNDS, BASE_STYLES, COLOURS, SUBJECTS, Scene, sample_caption, sample_scene
+from benchmarks.tiny_base.stage import SNAPSHOTS, Stage, cosine, step_generator
+from sd_lora.tinybase.world import (
+    BACKGROUNDS,
+    BASE_STYLES,
+    COLOURS,
+    LIGHTS,
+    SIDES,
+    SIZES,
+    SUBJECTS,
+    Scene,
+    sample_caption,
+    sample_scene,
+)
 
-VOCABULARY, LENGTH = 1431, 32
-STEPS, BATCH = 1600, 64
+VOCABULARY, LENGTH, WIDTH = 1431, 32, 128
+STEPS, BATCH = 600, 64
+NONE = "nothing"
+#: What a caption may say, thing by thing. "nothing" is a pair's missing half.
+THINGS: tuple[dict[str, Sequence[str]], ...] = (
+    {"subject": SUBJECTS, "colour": COLOURS, "size": SIZES, "side": SIDES},
+    {"second": (*SUBJECTS, NONE), "second_colour": (*COLOURS, NONE)},
+    {"background": BACKGROUNDS, "light": LIGHTS, "style": tuple(BASE_STYLES)},
+)
+QUESTIONS = [question for thing in THINGS for question in thing]
 _START, _END = "<|startoftext|>", "<|endoftext|>"
 
 #: Plain English, so that the merges cover more than the world's own words. Any other text falls back to bytes.
@@ -90,12 +112,12 @@ def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     torch.manual_seed(0)
     config = CLIPTextConfig(
         vocab_size=len(tokenizer),
-        hidden_size=128,
-        intermediate_size=384,
-        num_hidden_layers=3,
+        hidden_size=WIDTH,
+        intermediate_size=WIDTH * 4,
+        num_hidden_layers=4,
         num_attention_heads=4,
         max_position_embeddings=LENGTH,
-        projection_dim=128,
+        projection_dim=WIDTH,
         hidden_act="quick_gelu",
         bos_token_id=len(tokenizer) - 2,
         eos_token_id=len(tokenizer) - 1,
@@ -105,19 +127,27 @@ def new_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 class Heads(nn.Module):
-    """Linear read-outs of the mean text state: what the caption says, as far as it says it."""
+    """Linear read-outs of three learnt mixtures of the token states: what the caption says, as far as it says it."""
 
     def __init__(self) -> None:
         super().__init__()
-        counts = (len(SUBJECTS), len(COLOURS), len(BACKGROUNDS), len(BASE_STYLES))
-        self.readers = nn.ModuleList(nn.Linear(128, count) for count in counts)
+        self.queries = nn.Linear(WIDTH, len(THINGS), bias=False)
+        self.readers = nn.ModuleList(
+            nn.Linear(WIDTH, sum(len(answers) for answers in thing.values())) for thing in THINGS
+        )
+
+    def forward(self, states: Tensor) -> list[Tensor]:
+        """Logits (n, answers) of every question; `states` (n, 32, 128)."""
+        pooled = self.queries(states).softmax(dim=1).transpose(1, 2) @ states  # (n, things, 128)
+        logits: list[Tensor] = []
+        for i, (thing, reader) in enumerate(zip(THINGS, self.readers, strict=True)):
+            logits += reader(pooled[:, i]).split([len(answers) for answers in thing.values()], dim=1)
+        return logits
 
     def loss(self, states: Tensor, labels: Tensor) -> Tensor:
-        """Mean cross-entropy; `states` (n, 32, 128), `labels` (n, 4) with -1 where the caption is silent."""
-        mean = states.mean(dim=1)
+        """Mean cross-entropy; `labels` (n, questions) with -1 where the caption is silent."""
         losses = [
-            nn.functional.cross_entropy(reader(mean), labels[:, i], ignore_index=-1)
-            for i, reader in enumerate(self.readers)
+            nn.functional.cross_entropy(logits, labels[:, i], ignore_index=-1) for i, logits in enumerate(self(states))
         ]
         return torch.stack(losses).nan_to_num().mean()
 
@@ -131,31 +161,37 @@ class Reader(nn.Module):
 
 
 def caption_labels(scene: Scene, style: str, caption: str) -> list[int]:
-    """Class indices (subject, colour, background, style), -1 for what `caption` leaves out."""
-    named = any(name and name in caption for name in BASE_STYLES[style])
-    return [
-        SUBJECTS.index(scene.subject),
-        COLOURS.index(scene.colour),
-        BACKGROUNDS.index(scene.background) if scene.background in caption else -1,
-        list(BASE_STYLES).index(style) if named else -1,
-    ]
+    """The answers to all questions as class indices, -1 for what `caption` may have left out."""
+    said = {
+        "subject": scene.subject,
+        "colour": scene.colour,
+        "size": next((size for size in SIZES[1:] if size in caption.split()), ""),
+        "side": next((side for side in SIDES[1:] if side in caption), ""),
+        "second": scene.second or NONE,
+        "second_colour": scene.second_colour or NONE,
+        "background": scene.background if scene.background in caption else None,
+        "light": next((light for light in LIGHTS[1:] if light in caption), ""),
+        "style": style if any(name and name in caption for name in BASE_STYLES[style]) else None,
+    }
+    answers = {question: options for thing in THINGS for question, options in thing.items()}
+    return [-1 if said[q] is None else list(answers[q]).index(str(said[q])) for q in QUESTIONS]
 
 
 def build(work: Path) -> tuple[CLIPTokenizer, Reader]:
     """The tokenizer, and ``encoder`` and ``heads`` trained together."""
     folder = work / "tokenizer"
-    if not folder.exists():  # learnt once: the library breaks ties between equally frequent pairs at random
-        save_tokenizer(new_tokenizer(), folder)
+    kept = SNAPSHOTS / "tokenizer"  # learnt once: the library breaks ties between equally frequent pairs at random
+    if not folder.exists():
+        if kept.exists():
+            shutil.copytree(kept, folder)
+        else:
+            save_tokenizer(new_tokenizer(), folder)
     tokenizer = CLIPTokenizer.from_pretrained(folder)
     model = Reader(new_text_encoder(tokenizer))
-    styles = list(BASE_STYLES)
 
     def loss_of_step(step: int) -> Tensor:
         seeds = torch.randint(2**40, (BATCH,), generator=step_generator(2, step)).tolist()
-        scenes = [sample_scene(seed) for seed in seeds]
-        chosen = [random.Random(seed).choice(styles) for seed in seeds]
-        captions = [sample_caption(*row) for row in zip(scenes, chosen, seeds, strict=True)]
-        labels = torch.tensor([caption_labels(*row) for row in zip(scenes, chosen, captions, strict=True)])
+        captions, labels = read_out(seeds)
         states = model.encoder(tokenize(tokenizer, captions)).last_hidden_state
         return model.heads.loss(states, labels)
 
@@ -163,3 +199,14 @@ def build(work: Path) -> tuple[CLIPTokenizer, Reader]:
     stage.run(loss_of_step, save_every=400)
     stage.use_average()
     return tokenizer, model
+
+
+def read_out(seeds: list[int]) -> tuple[list[str], Tensor]:
+    """A caption and its labels (n, questions) for each seed, half of them pairs, in a style drawn from the seed."""
+    styles = list(BASE_STYLES)
+    captions, labels = [], []
+    for seed in seeds:
+        scene, style = sample_scene(seed, pair=seed % 2 == 0), random.Random(seed).choice(styles)
+        captions.append(sample_caption(scene, style, seed))
+        labels.append(caption_labels(scene, style, captions[-1]))
+    return captions, torch.tensor(labels)

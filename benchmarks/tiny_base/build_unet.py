@@ -2,39 +2,42 @@
 
     python -m benchmarks.tiny_base.build_unet WORK [--processes N]
 
-Plain v-loss, three times as heavy inside the subject: min-SNR weights vanish at high noise, exactly where subject and
-colour are decided.
+First at 64 px, which costs a third, on latents of a rough VAE that is trained further meanwhile; then at 128 px with
+every fourth batch at 64, so that the same weights draw both. Plain v-loss, three times as heavy inside the subjects:
+min-SNR weights vanish at high noise, exactly where subject and colour are decided.
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-import os
-import random
-from multiprocessing import Pool
+import subprocess
+import sys
+import time
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
-from numpy.typing import NDArray
-from torch import Tensor, distributed, nn
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+from torch import Tensor, nn
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from benchmarks.tiny_base import build_text, build_vae
-from benchmarks.tiny_base.build_text import caption_labels, tokenize
-from benchmarks.tiny_base.stage import Stage, step_generator
-from sd_lora.tinybase.styles import render, render_mask
-from sd_lora.tinybase.world import BASE_STYLES, sample_caption, sample_scene
+from benchmarks.tiny_base import build_text, build_vae, training_set
+from benchmarks.tiny_base.build_text import tokenize
+from benchmarks.tiny_base.stage import Stage, has_snapshot, my_share, step_generator, together
+from benchmarks.tiny_base.training_set import CAPTIONS, CHUNK, CHUNKS, SIDES
 
-STEPS, BATCH, SCENES, CAPTIONS = 6_500, 32, 32_000, 4
+STEPS, BATCH = 18_000, 48
+#: steps at 64 px only, and the step from which the learning rate falls
+SMALL, FALL = 3_600, 11_000
 UNET_CONFIG: dict[str, Any] = {
-    "sample_size": 16, "in_channels": 4, "out_channels": 4, "layers_per_block": 1, "block_out_channels": (64, 96, 96),
-    "down_block_types": ("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-    "attention_head_dim": 4, "norm_num_groups": 8, "cross_attention_dim": 128,
+    "sample_size": SIDES[0], "in_channels": build_vae.CHANNELS, "out_channels": build_vae.CHANNELS,
+    "layers_per_block": 1, "block_out_channels": (96, 128, 160),
+    "down_block_types": ("DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
+    "up_block_types": ("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "attention_head_dim": 4, "norm_num_groups": 8, "cross_attention_dim": build_text.WIDTH,
 }  # fmt: skip
 
 
@@ -47,152 +50,127 @@ def new_scheduler() -> DDIMScheduler:
         clip_sample=False,
         set_alpha_to_one=False,
         steps_offset=1,
+        timestep_spacing="trailing",  # dark pictures of few steps turn into noise where the last level is left out
     )
 
 
-def style_of(index: int) -> str:
-    """The style of training scene `index`: half of them flat."""
-    return random.Random(f"style {index}").choices(list(BASE_STYLES), (5, 1, 1, 1, 1, 1))[0]
-
-
-def _pixels(index: int) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    scene = sample_scene(index)
-    return np.asarray(render(scene, style_of(index))), np.asarray(render_mask(scene).reduce(4))
-
-
-def _pictures(work: Path) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """The training pictures (n, 64, 64, 3) and their subject masks (n, 16, 16), rendered once and kept in `work`."""
-    file = work / "unet_pictures.npz"
-    if not file.exists():
-        with Pool() as workers:
-            pictures, masks = zip(*workers.map(_pixels, range(SCENES), chunksize=200), strict=True)
-        _save_arrays(file, pictures=np.stack(pictures), masks=np.stack(masks))
-    with np.load(file) as arrays:
-        return arrays["pictures"], arrays["masks"]
-
-
-def _save_arrays(file: Path, **arrays: Any) -> None:
-    partial = file.with_suffix(".partial.npz")
-    np.savez(partial, **arrays)
-    os.replace(partial, file)
-
-
-def training_set(work: Path, vae: AutoencoderKL, tokenizer: CLIPTokenizer) -> dict[str, Tensor]:
-    """Rendered, encoded, captioned once: latents (n, 4, 16, 16), mask (n, 16, 16), ids (n, 4, 32), labels (n, 4, 4)."""
-    file = work / "unet_set.npz"
-    if not file.exists():
-        pictures, masks = _pictures(work)
-        latents = []
-        with torch.inference_mode():
-            for start in range(0, SCENES, 64):
-                batch = torch.from_numpy(pictures[start : start + 64]).permute(0, 3, 1, 2)
-                latents.append(vae.encode(batch.float() / 127.5 - 1).latent_dist.mean)
-        ids, labels = [], []
-        for index in range(SCENES):
-            scene, style = sample_scene(index), style_of(index)
-            captions = [sample_caption(scene, style, index * CAPTIONS + i) for i in range(CAPTIONS)]
-            ids.append(tokenize(tokenizer, captions))
-            labels.append([caption_labels(scene, style, caption) for caption in captions])
-        _save_arrays(
-            file,
-            latents=torch.cat(latents).numpy(),
-            mask=masks,
-            ids=torch.stack(ids).numpy().astype(np.int16),
-            labels=np.array(labels, dtype=np.int8),
-        )
-    with np.load(file) as arrays:
-        return {name: torch.from_numpy(arrays[name]) for name in arrays.files}
-
-
 def learning_rate(step: int) -> float:
-    """Warm-up, constant for 35 %, then cosine to nothing."""
-    warm, hold = 150, int(STEPS * 0.35)
-    if step < hold:
-        return 1.2e-3 * min(1, (step + 1) / warm)
-    return 1.2e-3 * (0.5 + 0.5 * math.cos(math.pi * (step - hold) / (STEPS - hold))) + 2e-6
+    """Warm-up, constant up to `FALL`, then cosine to nothing."""
+    if step < FALL:
+        return 1e-3 * min(1, (step + 1) / 200)
+    return 1e-3 * (0.5 + 0.5 * math.cos(math.pi * (step - FALL) / (STEPS - FALL))) + 2e-6
+
+
+def side_of(step: int) -> int:
+    """The side of the latents in batch `step`."""
+    return SIDES[1] if step < SMALL or step % 4 == 0 else SIDES[0]
 
 
 class Learner(nn.Module):
     """UNet, text encoder and heads as one module; `forward` is the loss of a (share of a) batch."""
 
-    def __init__(self, encoder: CLIPTextModel, heads: build_text.Heads, empty: Tensor) -> None:
+    def __init__(self, encoder: CLIPTextModel, heads: build_text.Heads) -> None:
         super().__init__()
         torch.manual_seed(3)
         self.unet = UNet2DConditionModel(**UNET_CONFIG)
+        self.unet.set_attn_processor(AttnProcessor())  # torch's own attention has a slow backward on few tokens
+        self.unet.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
         self.encoder, self.heads = encoder, heads
         self.alphas = new_scheduler().alphas_cumprod
-        self.empty = empty
 
     def forward(
         self, latents: Tensor, mask: Tensor, ids: Tensor, labels: Tensor, noise: Tensor, times: Tensor
     ) -> Tensor:
-        states = self.encoder(ids).last_hidden_state
         alpha = self.alphas[times].view(-1, 1, 1, 1)
         noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
         target = alpha.sqrt() * noise - (1 - alpha).sqrt() * latents
-        error = (self.unet(noisy, times, states).sample - target).square().mean(dim=1)
+        with torch.autocast("cpu", torch.bfloat16):
+            states = self.encoder(ids).last_hidden_state
+            velocity = self.unet(noisy.contiguous(memory_format=torch.channels_last), times, states).sample
+        error = (velocity.float() - target).square().mean(dim=1)
         weight = 1 + 2 * mask
-        return (error * weight).sum() / weight.sum() + 0.02 * self.heads.loss(states, labels)
+        return (error * weight).sum() / weight.sum() + 0.02 * self.heads.loss(states.float(), labels)
 
 
-def build(work: Path) -> tuple[Learner, AutoencoderKL, CLIPTokenizer]:
-    """Train (or finish training) in `work`; returns the learner with averaged weights, the VAE and the tokenizer."""
-    vae, (tokenizer, text) = build_vae.build(work), build_text.build(work)
-    data = training_set(work, vae, tokenizer)
-    factor = 1 / data["latents"].std()
-    vae.register_to_config(scaling_factor=round(factor.item(), 6))
+class Scenes:
+    """The training set as far as it is needed: waits for a chunk that is still being made.
+
+    The first of its chunks is needed at step `first`, and another every `every` steps.
+    """
+
+    def __init__(self, work: Path, vae: str, first: int, every: int) -> None:
+        self.work, self.vae, self.first, self.every = work, vae, first, every
+        self.chunks: list[dict[str, Tensor]] = []
+
+    def count_at(self, step: int) -> int:
+        """How many scenes batch `step` is drawn from."""
+        needed = min(CHUNKS, 1 + (step - self.first) // self.every)
+        while len(self.chunks) < needed:
+            if training_set.chunk_file(self.work, len(self.chunks), self.vae).exists():
+                self.chunks.append(training_set.load_chunk(self.work, len(self.chunks), self.vae))
+            else:
+                time.sleep(1)
+        return needed * CHUNK
+
+    def rows(self, name: str, chosen: list[int]) -> Tensor:
+        return torch.stack([self.chunks[index // CHUNK][name][index % CHUNK] for index in chosen])
+
+    @cached_property
+    def scaling_factor(self) -> float:
+        """1 / the standard deviation of the latents."""
+        self.count_at(self.first)
+        return round(1 / self.chunks[0][f"latents{SIDES[0]}"].float().std().item(), 6)
+
+
+def build(work: Path, *, train: bool = True) -> tuple[Learner, CLIPTokenizer, float]:
+    """Train (or finish training) in `work`, or take what is there; returns the learner with averaged weights, the
+    tokenizer and the scaling factor of the latents."""
+    tokenizer, text = build_text.build(work)
+    rough, fine = Scenes(work, "vae_rough", 0, 100), Scenes(work, "vae", SMALL, 25)
     empty = tokenize(tokenizer, [""])[0]
-    learner = Learner(text.encoder, text.heads, empty).train()
-    rank, world = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
+    learner = Learner(text.encoder, text.heads).train()
 
     def loss_of_step(step: int) -> Tensor:
-        g = step_generator(4, step)
-        chosen = torch.randint(SCENES, (BATCH,), generator=g)
+        g, side = step_generator(4, step), side_of(step)
+        scenes = rough if step < SMALL else fine
+        chosen = torch.randint(scenes.count_at(step), (BATCH,), generator=g)
         wording = torch.randint(CAPTIONS, (BATCH,), generator=g)
         dropped = torch.rand(BATCH, generator=g) < 0.1
-        noise = torch.randn(BATCH, 4, 16, 16, generator=g)
+        noise = torch.randn(BATCH, build_vae.CHANNELS, side, side, generator=g)
         strata = (torch.arange(BATCH) + torch.rand(BATCH, generator=g)) / BATCH
         times = (strata * 1000).long().clamp(max=999)[torch.randperm(BATCH, generator=g)]
-        ids = torch.where(dropped[:, None], empty, data["ids"][chosen, wording].long())
-        labels = torch.where(dropped[:, None], -1, data["labels"][chosen, wording].long())
-        mine = slice(rank * BATCH // world, (rank + 1) * BATCH // world)
-        chosen = chosen[mine]
-        return learner(
-            data["latents"][chosen] * factor,
-            data["mask"][chosen].float() / 255,
-            ids[mine],
-            labels[mine],
-            noise[mine],
-            times[mine],
-        )
+        mine = my_share(BATCH)
+        rows, dropped, each = chosen[mine].tolist(), dropped[mine, None], torch.arange(len(chosen[mine]))
+        ids = torch.where(dropped, empty, scenes.rows("ids", rows)[each, wording[mine]].long())
+        labels = torch.where(dropped, -1, scenes.rows("labels", rows)[each, wording[mine]].long())
+        latents = scenes.rows(f"latents{side}", rows).float() * scenes.scaling_factor
+        return learner(latents, scenes.rows(f"mask{side}", rows).float() / 255, ids, labels, noise[mine], times[mine])
 
-    stage = Stage("unet", learner, work, STEPS, learning_rate, ema=0.999, betas=(0.9, 0.99))
-    stage.run(loss_of_step, save_every=250)
+    stage = Stage("unet", learner, work, STEPS, learning_rate, ema=0.999, betas=(0.9, 0.99), snapshot_every=1_000)
+    if train:
+        stage.run(loss_of_step, save_every=250)
+    print(f"the UNet after {stage.step:,} of {STEPS:,} steps", flush=True)
     stage.use_average()
-    return learner.eval(), vae, tokenizer
-
-
-def _process(rank: int, world: int, work: Path) -> None:
-    torch.set_num_threads(1)
-    distributed.init_process_group(
-        "gloo", f"file://{work.resolve()}/rendezvous-{os.getppid()}", rank=rank, world_size=world
-    )
-    build(work)
-    distributed.destroy_process_group()
+    return learner.eval(), tokenizer, fine.scaling_factor
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("work", type=Path)
     parser.add_argument("--processes", type=int, default=1)
     options = parser.parse_args()
-    # Everything that must exist before processes share it is made by one of them.
-    vae, (tokenizer, _) = build_vae.build(options.work), build_text.build(options.work)
-    training_set(options.work, vae, tokenizer)
-    if options.processes > 1:
-        torch.multiprocessing.spawn(_process, (options.processes, options.work), nprocs=options.processes)
-    else:
-        build(options.work)
+    together(build_text.build, options.work, 1)
+    beside = [_beside("training_set", options.work)]
+    if not has_snapshot("vae"):
+        together(build_vae.build_rough, options.work, 1)
+    beside.append(_beside("build_vae", options.work))
+    together(build, options.work, options.processes)
+    for process in beside:
+        process.wait()
+
+
+def _beside(module: str, work: Path) -> subprocess.Popen[bytes]:
+    return subprocess.Popen([sys.executable, "-m", f"benchmarks.tiny_base.{module}", str(work)])
 
 
 if __name__ == "__main__":

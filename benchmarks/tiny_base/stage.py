@@ -3,6 +3,9 @@
 Shared by the VAE, the text encoder, the UNet and the classifier. Every random choice is a function of (seed, step), so
 a stage that is interrupted and started again ends where an uninterrupted one would. With several processes each takes
 its share of the step's batch and gradients are averaged: the batch, not the number of processes, defines the run.
+
+A stage can also leave a snapshot in the repository: its averaged weights in float16. Where the work folder has nothing,
+a stage goes on from its snapshot; the optimizer then starts anew, with a short warm-up.
 """
 
 from __future__ import annotations
@@ -22,6 +25,9 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, distributed, nn
 
+SNAPSHOTS = Path(__file__).parent / "snapshots"
+_WARM_UP = 200  # steps after a snapshot
+
 
 def step_generator(seed: int, step: int) -> torch.Generator:
     """A generator that depends on nothing but `seed` and `step`."""
@@ -34,17 +40,48 @@ def cosine(peak: float, steps: int, least: float = 1e-6) -> Callable[[int], floa
 
 
 def picture_pool(file: Path, picture: Callable[[int], NDArray[np.uint8]], count: int) -> Tensor:
-    """Pictures 0 to `count` - 1 (n, 3, 64, 64) uint8, drawn once and kept in `file`."""
+    """Pictures 0 to `count` - 1 (n, 3, side, side) uint8, drawn once and kept in `file`."""
     if not file.exists():
         with Pool() as workers:
             np.save(file, np.stack(workers.map(picture, range(count), chunksize=100)).transpose(0, 3, 1, 2))
     return torch.from_numpy(np.load(file))
 
 
+def my_share(count: int) -> slice:
+    """This process's part of a batch of `count`; all of it where processes do not share."""
+    if not distributed.is_initialized():
+        return slice(0, count)
+    rank, world = distributed.get_rank(), distributed.get_world_size()
+    return slice(rank * count // world, (rank + 1) * count // world)
+
+
+def together(build: Callable[[Path], object], work: Path, processes: int) -> None:
+    """Call ``build(work)`` in `processes` processes that share every batch; in this one if it is alone."""
+    if processes > 1:
+        torch.multiprocessing.spawn(_process, (build, work, processes), nprocs=processes)
+    else:
+        torch.set_num_threads(1)
+        build(work)
+
+
+def _process(rank: int, build: Callable[[Path], object], work: Path, world: int) -> None:
+    torch.set_num_threads(1)
+    meeting = f"file://{work.resolve()}/rendezvous-{os.getppid()}-{build.__module__}"
+    distributed.init_process_group("gloo", meeting, rank=rank, world_size=world)
+    build(work)
+    distributed.destroy_process_group()
+
+
+def has_snapshot(name: str) -> bool:
+    """Whether the stage `name` would go on from a snapshot in an empty work folder."""
+    return (SNAPSHOTS / f"{name}.safetensors").exists()
+
+
 class Stage:
     """Trains `model` for `steps` steps with AdamW, keeps an average of its weights, and saves itself to resume.
 
-    `rate` maps a step to a learning rate; `ema` is the decay of the average.
+    `rate` maps a step to a learning rate; `ema` is the decay of the average; `snapshot_every` steps, and at the end,
+    the average is also written to `SNAPSHOTS`.
     """
 
     def __init__(
@@ -57,15 +94,19 @@ class Stage:
         *,
         ema: float = 0.998,
         betas: tuple[float, float] = (0.9, 0.999),
+        snapshot_every: int = 0,
     ) -> None:
         self.name, self.model, self.steps, self.rate, self.ema_decay = name, model, steps, rate, ema
         self.file = work / f"{name}.safetensors"
-        self.optimizer = torch.optim.AdamW(model.parameters(), lr=rate(0), betas=betas, weight_decay=1e-4)
+        self.optimizer = torch.optim.AdamW(model.parameters(), lr=rate(0), betas=betas, weight_decay=1e-4, fused=True)
         self.ema = {key: value.detach().clone() for key, value in model.state_dict().items()}
-        self.step = 0
+        self.step, self._fresh_since = 0, -_WARM_UP
         self.losses: list[float] = []
+        self.snapshot_every, self.snapshot = snapshot_every, SNAPSHOTS / f"{name}.safetensors"
         if self.file.exists():
             self._restore()
+        elif snapshot_every and self.snapshot.exists():
+            self._restore_snapshot()
 
     def run(self, loss_of_step: Callable[[int], Tensor], *, save_every: int = 500) -> None:
         """Take the remaining steps; `loss_of_step(step)` returns the scalar loss of that step's own batch."""
@@ -73,7 +114,7 @@ class Stage:
         parameters = list(self.model.parameters())
         while self.step < self.steps:
             for group in self.optimizer.param_groups:
-                group["lr"] = self.rate(self.step)
+                group["lr"] = self.rate(self.step) * min(1, (self.step - self._fresh_since + 1) / _WARM_UP)
             loss = loss_of_step(self.step)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -94,6 +135,10 @@ class Stage:
                 )
             if self.leads and (self.step % save_every == 0 or self.step == self.steps):
                 self.save()
+            if self.leads and self.snapshot_every and self.step % self.snapshot_every == 0:
+                self.save_snapshot()
+        if self.leads and self.snapshot_every and self.step % self.snapshot_every:
+            self.save_snapshot()
 
     @property
     def leads(self) -> bool:
@@ -124,6 +169,20 @@ class Stage:
         meta = {"step": str(self.step), "losses": json.dumps([round(loss, 5) for loss in self.losses[-1000:]])}
         save_file({key: value.contiguous() for key, value in tensors.items()}, partial, metadata=meta)
         os.replace(partial, self.file)
+
+    def save_snapshot(self) -> None:
+        """Write the averaged weights as float16, with the step."""
+        self.snapshot.parent.mkdir(exist_ok=True)
+        half = {key: value.half().contiguous() for key, value in self.ema.items()}
+        save_file(half, self.snapshot.with_suffix(".partial"), metadata={"step": str(self.step)})
+        os.replace(self.snapshot.with_suffix(".partial"), self.snapshot)
+
+    def _restore_snapshot(self) -> None:
+        with safe_open(str(self.snapshot), framework="pt") as file:
+            self.step = self._fresh_since = int(file.metadata()["step"])
+            self.ema = {key: file.get_tensor(key).to(self.ema[key].dtype) for key in self.ema}
+        self.model.load_state_dict(self.ema)
+        self.ema = {key: value.clone() for key, value in self.ema.items()}
 
     def _average(self) -> None:
         decay = min(self.ema_decay, (1 + self.step) / (10 + self.step))

@@ -14,7 +14,7 @@ from sd_lora.lora.variants import VARIANTS, new_layer
 from sd_lora.lora.weights import Weights
 from sd_lora.models import families
 from sd_lora.models.kinds import kind_marked
-from sd_lora.models.names import name_of_base
+from sd_lora.models.names import fingerprint_of_base, name_of_base
 
 
 def modules_of(pipe: Any) -> dict[str, nn.Module]:
@@ -42,6 +42,13 @@ def base_name(pipe: Any) -> str:
     return name_of_base(str(getattr(pipe, "name_or_path", "") or "")) or type(pipe).__name__
 
 
+def base_facts(pipe: Any) -> dict[str, str]:
+    """What an adapter's metadata says of the base model that it is for."""
+    name = base_name(pipe)
+    fingerprint = fingerprint_of_base(name)
+    return {"sdlora.base": name} | ({"sdlora.base_fingerprint": fingerprint} if fingerprint else {})
+
+
 def other_kind(metadata: Mapping[str, str], pipe: Any) -> list[str]:
     """How `pipe` differs from what the file says about its base, even if all shapes are the same."""
     problems = []
@@ -51,6 +58,9 @@ def other_kind(metadata: Mapping[str, str], pipe: Any) -> list[str]:
     marked = kind_marked(metadata)
     if other and not other.shares_adapters and marked in {kind.name for kind in other.kinds} - {other.kind(pipe).name}:
         problems.append(f'it was trained for "{marked}", and this base is "{other.kind(pipe).name}"')
+    same = metadata.get("sdlora.base") == base_name(pipe)
+    if same and metadata.get("sdlora.base_fingerprint", "") != fingerprint_of_base(base_name(pipe)):
+        problems.append("it was trained on another edition of the embedded base; train it again on this one")
     # Other programs' files often record "epsilon" whatever they were trained on.
     recorded = metadata.get("modelspec.prediction_type") if "sdlora.version" in metadata else None
     config = getattr(getattr(pipe, "scheduler", None), "config", None)

@@ -159,7 +159,7 @@ def _blur(copy: Image.Image) -> float | None:
         return None
     calm = gaussian_filter(np.asarray(copy.convert("L"), dtype=np.float32), 1.0)  # so that grain is not an edge
     slope, softer = _slope(calm), _slope(gaussian_filter(calm, 2.0))
-    strong = slope >= max(0.4 * np.quantile(slope, 0.998), 2.0)
+    strong = slope >= max(0.4 * np.quantile(slope, 0.998), 1.5)
     if strong.sum() < 30:
         return None
     ratio = np.maximum(slope[strong] / np.maximum(softer[strong], 1e-6), 1.0001)

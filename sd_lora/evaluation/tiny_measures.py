@@ -1,6 +1,6 @@
 """Measures on the embedded base, where the truth is known: the renderer draws any content in any style.
 
-`obedience`: are prompts obeyed? `measure_style`: how much of a style did an adapter learn, and did it keep the content?
+How much of a style did an adapter learn, and did it keep the content?
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sd_lora.adapters.adapter import Adapter
 from sd_lora.evaluation.style_distance import share_closed, style_distance
 from sd_lora.models.opening import family_of_pipe
 from sd_lora.tinybase.judge import load_judge, recognised, to_tensor
-from sd_lora.tinybase.styles import Style, render
+from sd_lora.tinybase.styles import SIZE, Style, render
 from sd_lora.tinybase.world import Scene, sample_scene
 
 _PROMPT_SEED, _OTHER_SEED = 7_000_000, 9_000_000
@@ -34,12 +34,12 @@ class StyleMeasure:
     background: float
 
 
-def unseen_scenes(count: int, first: int = _PROMPT_SEED) -> list[Scene]:
-    """`count` scenes of different captions whose (subject, colour, background) neither the base nor an adapter was
-    ever trained on."""
+def unseen_scenes(count: int, first: int = _PROMPT_SEED, *, pair: bool = False) -> list[Scene]:
+    """`count` scenes of different captions, of one subject or of a `pair`, that hold a (subject, colour, background) or
+    a pair of subjects which neither the base nor an adapter was ever trained on."""
     scenes: dict[str, Scene] = {}
     for seed in range(first, first + 100 * count):
-        scene = sample_scene(seed, held_out=True)
+        scene = sample_scene(seed, held_out=True, pair=pair)
         scenes.setdefault(scene.caption, scene)
         if len(scenes) == count:
             break
@@ -47,29 +47,25 @@ def unseen_scenes(count: int, first: int = _PROMPT_SEED) -> list[Scene]:
 
 
 def generate(
-    pipe: Any, prompts: Sequence[str], *, seed: int = 0, guidance: float = 4.0, steps: int = 20, batch: int = 16
+    pipe: Any, prompts: Sequence[str], *, seed: int = 0, guidance: float = 4.0, batch: int = 16, size: int | None = None
 ) -> list[Image.Image]:
-    """One picture per prompt; picture i starts from noise that depends on (seed, i) alone."""
+    """One picture per prompt, of the base's own size if no other is given; picture i starts from noise that depends on
+    (seed, i) alone."""
     images: list[Image.Image] = []
     family = family_of_pipe(pipe)
-    side = family.native_size(pipe)
+    side = size or family.native_size(pipe)
     for start in range(0, len(prompts), batch):
         chunk = list(prompts[start : start + batch])
         noise = torch.cat([family.noise(pipe, (side, side), seed * 100_003 + start + i) for i in range(len(chunk))])
-        images += pipe(chunk, latents=noise, guidance_scale=guidance, num_inference_steps=steps).images
+        how = {"height": side, "width": side, "guidance_scale": guidance, "num_inference_steps": 20}
+        images += pipe(chunk, latents=noise, **how).images
     return images
 
 
-def obedience(pipe: Any, scenes: Sequence[Scene], guidance: float) -> dict[str, float]:
-    """Share of pictures in which subject, colour and background are recognised, one picture per scene."""
-    images = generate(pipe, [scene.caption for scene in scenes], guidance=guidance)
-    return recognised(load_judge(), images, scenes)
-
-
 @torch.inference_mode()
-def reconstruction(pipe: Any, style: str, count: int = 48) -> float:
+def reconstruction(pipe: Any, style: str, count: int = 48, size: int = SIZE) -> float:
     """Mean PSNR in dB of what the VAE makes of `count` pictures in `style` that it was not trained on."""
-    pictures = to_tensor([render(scene, style) for scene in unseen_scenes(count)])
+    pictures = to_tensor([render(scene, style, size) for scene in unseen_scenes(count)], size)
     rebuilt = pipe.vae.decode(pipe.vae.encode(pictures).latent_dist.mean).sample.clamp(-1, 1)
     errors = ((pictures - rebuilt) / 2).square().mean(dim=(1, 2, 3))
     return float((-10 * errors.log10()).mean())

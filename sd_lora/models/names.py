@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from sd_lora.tinybase import tiny_base_path
+from sd_lora.tinybase import tiny_base_fingerprint, tiny_base_path
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 
@@ -29,3 +29,8 @@ def name_of_base(where: str | Path) -> str:
     else:
         name = path.name
     return "tiny (not the embedded base)" if name == "tiny" else name
+
+
+def fingerprint_of_base(name: str) -> str:
+    """Which edition of the embedded base this is; "" for the `name` of any other base."""
+    return tiny_base_fingerprint() if name == "tiny" else ""

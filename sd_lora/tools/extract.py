@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from sd_lora.adapters.fit import base_name
+from sd_lora.adapters.fit import base_facts, base_name
 from sd_lora.adapters.keys import name_of_module
 from sd_lora.adapters.writing import DTYPES, write_adapter
 from sd_lora.config.schema import ModelConfig
@@ -171,7 +171,7 @@ def _metadata(first: Any, second: Any, family: ModelFamily, targets: Sequence[st
         "modelspec.prediction_type": "v" if v else "epsilon",
         "sdlora.version": __version__,
         "sdlora.family": family.name,
-        "sdlora.base": base_name(first),
+        **base_facts(first),
         "sdlora.targets": " ".join(targets),
         "sdlora.variant": "lora",
     }

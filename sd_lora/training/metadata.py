@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from sd_lora.adapters.adapter import Adapter
-from sd_lora.adapters.fit import base_name
+from sd_lora.adapters.fit import base_facts, base_name
 from sd_lora.config.schema import RunConfig, TrainingConfig
 from sd_lora.data.examples import Example
 from sd_lora.lora.variants import VARIANTS
@@ -65,7 +65,7 @@ def describe(
         "modelspec.tags": "style, lora",
         "sdlora.version": __version__,
         "sdlora.family": family.name,
-        "sdlora.base": base,
+        **base_facts(pipe),
         "sdlora.trigger": trigger,
         "sdlora.targets": targets,
         "sdlora.variant": adapter.variant,

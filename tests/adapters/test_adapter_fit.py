@@ -12,7 +12,7 @@ from small_weights import weights_of
 from torch import nn
 
 from sd_lora.adapters.adapter import Adapter
-from sd_lora.adapters.fit import modules_of
+from sd_lora.adapters.fit import base_facts, modules_of
 from sd_lora.errors import AdapterError
 from sd_lora.lora.weights import Weights
 
@@ -193,6 +193,17 @@ def test_a_text_encoder_that_was_left_out_is_named(bases: dict[str, Path], kind:
         assert f"3 of its {3 + 3 * len(gone)} modules are for {component}, which this pipeline was loaded wi" in message
     assert "do not exist" not in message
     Adapter(weights_for(pipe, "unet"), {}).inject(pipe).eject()
+
+
+@pytest.mark.parametrize("fingerprint", [{}, {"sdlora.base_fingerprint": "0123456789abcdef"}])
+def test_an_adapter_of_another_edition_of_the_embedded_base_is_refused(
+    fingerprint: dict[str, str], opened: Callable[[str], Any]
+) -> None:
+    pipe = opened("tiny")[0]
+    adapter = Adapter(weights_for(pipe, "unet"), base_facts(pipe))
+    adapter.inject(pipe).eject()
+    adapter.metadata = {"sdlora.base": "tiny", **fingerprint}
+    assert "another edition of the embedded base; train it again on this one" in refusal(adapter, pipe)
 
 
 def test_everything_that_differs_is_said_at_once(bases: dict[str, Path]) -> None:

@@ -18,12 +18,12 @@ def five_pictures(folder: Path) -> Path:
     """Five pictures of 128 pixels, 0.png to 4.png, with nothing wrong about them."""
     for i in range(5):
         scene(i, 128).save(folder / f"{i}.png")
-        (folder / f"{i}.txt").write_text(sample_scene(i).caption, "utf-8")
+        (folder / f"{i}.txt").write_text(sample_scene(i, pair=False).caption, "utf-8")
     return folder
 
 
 def scene(number: int, side: int) -> Image.Image:
-    return render(sample_scene(number), "woodcut", 256).resize((side, side), Image.Resampling.LANCZOS)
+    return render(sample_scene(number, pair=False), "woodcut", 256).resize((side, side), Image.Resampling.LANCZOS)
 
 
 def picture(change: Callable[[Image.Image], Image.Image], **saved: Any) -> Callable[[Path], None]:
@@ -139,7 +139,7 @@ FAULTS: dict[str, tuple[Any, ...]] = {
     "mask-size": (beside(Image.new("L", (128, 64), 255), "0_mask.png"),),
     "mask-empty": (beside(Image.new("L", (128, 128), 0), "0_mask.png"),),
     "image-tiny": (picture(lambda image: image.resize((30, 30))),),
-    "image-small": (picture(lambda image: image.resize((50, 50))),),
+    "image-small": (picture(lambda image: image.resize((100, 100))),),
     "image-huge": (picture(lambda image: image.resize((2100, 2100))),),
     "image-blurred": (picture(lambda image: image.filter(ImageFilter.GaussianBlur(4))),),
     "image-compressed": (replaced(scene(0, 128), "0.jpg", quality=10),),

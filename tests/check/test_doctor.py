@@ -183,7 +183,7 @@ def test_the_text_names_layout_findings_and_plan(folder: Path, tmp_path: Path) -
     enlarged(folder)
     uncaptioned(folder)
     report = tmp_path / "check.html"
-    done = CliRunner().invoke(app, ["check", str(folder), "--report", str(report)])
+    done = CliRunner().invoke(app, ["check", str(folder), "--report", str(report), "data.resolution=64"])
     assert done.exit_code == 2
     lines = done.stdout.splitlines()
     assert "5 images" in lines[0]

@@ -20,7 +20,7 @@ Change = Callable[[Image.Image], Image.Image]
 
 
 def scene(seed: int = 0, style: str = "flat", side: int = 512) -> Image.Image:
-    return render(sample_scene(seed), style, side)
+    return render(sample_scene(seed, pair=False), style, side)
 
 
 def jpeg(image: Image.Image, quality: int) -> Image.Image:

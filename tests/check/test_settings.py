@@ -35,7 +35,8 @@ def tagged(folder: Path, *captions: str) -> None:
     ("captions", "overrides", "idle"),
     [
         ((), ["data.prior_weight=5"], "data.prior_weight"), ((), ["data.shuffle_tags=true"], "data.shuffle_tags"),
-        ((), ["data.tag_dropout=0.5"], "data.tag_dropout"), ((), ["data.more_resolutions=64"], "data.more_resolutions"),
+        ((), ["data.tag_dropout=0.5"], "data.tag_dropout"),
+        ((), ["data.more_resolutions=128"], "data.more_resolutions"),
         ((), ["data.caption_variants=3"], "data.caption_variants"), ((), ["data.more_resolutions=96"], ""),
         (("a, b, c",), ["data.shuffle_tags=true", "data.caption_variants=3"], ""),
         (("a, b, c",), ["data.tag_dropout=0.5", "data.keep_tags=3"], "data.tag_dropout"),

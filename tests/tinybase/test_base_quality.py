@@ -24,10 +24,12 @@ def test_the_vae_can_draw_every_style(tiny, style):
 
 @pytest.mark.slow
 def test_prompts_never_used_in_training_are_obeyed(tiny):
-    from sd_lora.evaluation.tiny_measures import obedience, unseen_scenes
+    from sd_lora.evaluation.tiny_measures import generate, unseen_scenes
+    from sd_lora.tinybase.judge import load_judge, recognised
 
-    shares = obedience(tiny, unseen_scenes(40), guidance=4.0)
-    assert min(shares.values()) >= 0.95, shares
+    scenes = unseen_scenes(40)
+    shares = recognised(load_judge(), generate(tiny, [scene.caption for scene in scenes]), scenes)
+    assert min(shares[name] for name in ("subject", "colour", "background")) >= 0.95, shares
 
 
 @pytest.mark.slow
@@ -53,12 +55,12 @@ def test_plain_diffusers_loads_it(dtype):
     assert pipe.safety_checker is None
     if dtype != "float16":  # the CPU draws in float32
         picture = pipe("a red house at night", num_inference_steps=2).images[0]
-        assert picture.size == (64, 64)
+        assert picture.size == (128, 128)
 
 
 def test_it_stays_small():
     files = list(tiny_base_path().rglob("*.safetensors"))
-    assert sum(file.stat().st_size for file in files) <= 12 * 2**20
+    assert sum(file.stat().st_size for file in files) <= 20 * 10**6
     assert not [file for file in tiny_base_path().rglob("*") if file.suffix in (".bin", ".pt", ".ckpt", ".pkl")]
 
 

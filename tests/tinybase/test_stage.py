@@ -9,7 +9,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import benchmarks.tiny_base.stage as stage_module
 from benchmarks.tiny_base.stage import Stage, step_generator
+
+pytestmark = pytest.mark.slow
 
 STEPS = 12
 
@@ -87,6 +90,32 @@ def test_it_learns_and_averages(tmp_path: Path) -> None:
     assert all(torch.equal(value, stage.ema[key]) for key, value in stage.model.state_dict().items())
 
 
+def test_a_new_work_folder_goes_on_from_the_snapshot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stage_module, "SNAPSHOTS", tmp_path / "kept")
+    monkeypatch.setattr(stage_module, "_WARM_UP", 4)
+
+    def snapshotting(work: Path) -> Stage:
+        work.mkdir(exist_ok=True)
+        torch.manual_seed(1)
+        return Stage("toy", nn.Linear(3, 2), work, STEPS, lambda _: 0.05, ema=0.9, snapshot_every=8)
+
+    first = snapshotting(tmp_path / "first")
+    with pytest.raises(Interrupted):
+        first.run(loss_of(first.model, 9), save_every=100)
+    assert not list((tmp_path / "first").iterdir())
+    second = snapshotting(tmp_path / "second")
+    assert second.step == 8
+    torch.testing.assert_close(second.model.weight.detach(), second.ema["weight"])
+    assert not torch.equal(second.ema["weight"], nn.Linear(3, 2).weight)
+    before = second.model.weight.detach().clone()
+    with pytest.raises(Interrupted):
+        second.run(loss_of(second.model, 9))
+    assert 0 < (second.model.weight - before).abs().max().item() <= 0.05 / 4 + 1e-4  # the warm-up's first step of Adam
+    second.run(loss_of(second.model))
+    assert second.step == STEPS
+    assert snapshotting(tmp_path / "third").step == STEPS  # the end is kept too
+
+
 def test_step_generators_depend_on_seed_and_step() -> None:
     draws = [torch.rand(3, generator=step_generator(*pair)).tolist() for pair in [(0, 0), (0, 1), (1, 0), (1, 1)]]
     assert draws[3] == torch.rand(3, generator=step_generator(1, 1)).tolist()
@@ -97,6 +126,7 @@ def test_a_build_learns_its_tokenizer_once(tmp_path, monkeypatch):
     from benchmarks.tiny_base import build_text
 
     monkeypatch.setattr(build_text, "STEPS", 1)
+    monkeypatch.setattr(build_text, "SNAPSHOTS", tmp_path / "none")
     first, _ = build_text.build(tmp_path)
     monkeypatch.setattr(build_text, "new_tokenizer", lambda: pytest.fail("learnt again"))
     second, _ = build_text.build(tmp_path)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from benchmarks.second_base.world.canvas import Layers, Plane
+from sd_lora.tinybase.canvas import Layers, Plane
 
 #: Layers → the picture (h, w, 3), supersampled, in 0..1.
 Style = Callable[[Layers], Plane]

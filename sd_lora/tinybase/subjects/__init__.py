@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from random import Random
 
-from benchmarks.second_base.world.shapes import RGB, Shape
-from benchmarks.second_base.world.subjects import living, made
+from sd_lora.tinybase.shapes import RGB, Shape
+from sd_lora.tinybase.subjects import living, made
 
 Subject = Callable[[RGB, Random], list[Shape]]
 

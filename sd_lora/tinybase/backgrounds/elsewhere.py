@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from random import Random
 
-from benchmarks.second_base.world.backgrounds.scenery import Backdrop, clouds, fir, scattered, sky, tuft, wave
-from benchmarks.second_base.world.shapes import (
+from sd_lora.tinybase.backgrounds.scenery import Backdrop, clouds, fir, scattered, sky, tuft, wave
+from sd_lora.tinybase.shapes import (
     LIT,
     Shape,
     box,

@@ -6,9 +6,9 @@ from collections.abc import Callable
 from dataclasses import replace
 from random import Random
 
-from benchmarks.second_base.world.backgrounds import elsewhere, land
-from benchmarks.second_base.world.backgrounds.scenery import Backdrop
-from benchmarks.second_base.world.shapes import LIT, RGB, Shape, box, ellipse, mark, mixed, smooth
+from sd_lora.tinybase.backgrounds import elsewhere, land
+from sd_lora.tinybase.backgrounds.scenery import Backdrop
+from sd_lora.tinybase.shapes import LIT, RGB, Shape, box, ellipse, mark, mixed, smooth
 
 _PLACES: dict[str, Callable[[Random], Backdrop]] = {
     "on a plain background": elsewhere.plain, "on green hills": land.hills, "on the sea": elsewhere.sea,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.second_base.world.canvas import SUPERSAMPLING, Layers, Plane, blur, cells, clouds
-from benchmarks.second_base.world.effects import mix, rgb
+from sd_lora.tinybase.canvas import SUPERSAMPLING, Layers, Plane, blur, cells, clouds
+from sd_lora.tinybase.effects import mix, rgb
 
 
 def mosaic(layers: Layers) -> Plane:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from random import Random
 
-from benchmarks.second_base.world.shapes import (
+from sd_lora.tinybase.shapes import (
     RGB,
     Shape,
     box,

@@ -1,6 +1,6 @@
 """How many pictures a second a UNet of the base could be trained on: the shapes that were considered.
 
-    OMP_NUM_THREADS=1 python -m benchmarks.second_base.speed
+    OMP_NUM_THREADS=1 python -m benchmarks.tiny_base.speed
 
 Prints pictures per CPU-second, forward and backward, batches of 32, at 128 and 64 px.
 """

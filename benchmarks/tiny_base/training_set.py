@@ -1,6 +1,6 @@
 """The UNet's training set: scenes rendered at 128 and 64 px, encoded and captioned once, in chunks that are kept.
 
-    python -m benchmarks.second_base.training_set WORK
+    python -m benchmarks.tiny_base.training_set WORK
 
 Made in a process of its own: pictures are drawn while the VAE trains, and encoded while the UNet trains on the first;
 twice, since the UNet begins with the latents of a rough VAE.
@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import CLIPTokenizer
 
-from benchmarks.second_base import build_text, build_vae
-from benchmarks.second_base.build_text import caption_labels, tokenize
-from benchmarks.second_base.stage import has_snapshot
-from benchmarks.second_base.world.styles import SIZE, render, render_mask
-from benchmarks.second_base.world.world import BASE_STYLES, Scene, sample_caption, sample_scene
+from benchmarks.tiny_base import build_text, build_vae
+from benchmarks.tiny_base.build_text import caption_labels, tokenize
+from benchmarks.tiny_base.stage import has_snapshot
+from sd_lora.tinybase.styles import SIZE, render, render_mask
+from sd_lora.tinybase.world import BASE_STYLES, Scene, sample_caption, sample_scene
 
 CHUNKS, CHUNK, CAPTIONS = 32, 1_000, 4
 SIDES = (SIZE // build_vae.STRIDE, SIZE // 2 // build_vae.STRIDE)

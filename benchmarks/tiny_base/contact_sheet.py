@@ -1,6 +1,6 @@
 """Draws the world for the eye: subjects by colour, backgrounds by light, pairs, and every style.
 
-    python -m benchmarks.second_base.contact_sheet OUT [--size 128]
+    python -m benchmarks.tiny_base.contact_sheet OUT [--size 128]
 
 Writes subjects.png, backgrounds.png, pairs.png and styles.png into OUT.
 """
@@ -12,9 +12,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from benchmarks.second_base.dev_styles import DEV_STYLES
-from benchmarks.second_base.world.styles import SIZE, STYLES, Style, render
-from benchmarks.second_base.world.world import BACKGROUNDS, COLOURS, LIGHTS, SUBJECTS, Scene, sample_scene
+from benchmarks.tiny_base.dev_styles import DEV_STYLES
+from sd_lora.tinybase.styles import SIZE, STYLES, Style, render
+from sd_lora.tinybase.world import BACKGROUNDS, COLOURS, LIGHTS, SUBJECTS, Scene, sample_scene
 
 Cell = tuple[Scene, str | Style]
 

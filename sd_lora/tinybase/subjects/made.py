@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from random import Random
 
-from benchmarks.second_base.world.shapes import (
+from sd_lora.tinybase.shapes import (
     LIT,
     RGB,
     Points,

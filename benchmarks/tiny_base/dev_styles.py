@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.second_base.world.canvas import Layers, Plane, blur, cells, clouds, grain
-from benchmarks.second_base.world.effects import Style, contrast, mix, rgb, ridges
+from sd_lora.tinybase.canvas import Layers, Plane, blur, cells, clouds, grain
+from sd_lora.tinybase.effects import Style, contrast, mix, rgb, ridges
 
 
 def risograph(layers: Layers) -> Plane:

@@ -1,1 +1,0 @@
-"""The world of the second edition: words, scenes, renderer and judge."""
