@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import browser
+from browsing import Tab, browser
+from serving import Served
 
 import sd_lora
 from sd_lora.preview.service import PreviewService
@@ -17,6 +18,15 @@ from sd_lora.preview.service import PreviewService
 def chromium() -> Iterator[Any]:
     with browser() as opened:
         yield opened
+
+
+@pytest.fixture
+def tab(chromium: Any, page: Served) -> Iterator[Tab]:
+    """A tab on the `page` of the test's own module, which must have printed no traceback."""
+    opened = Tab(chromium, page.address)
+    yield opened
+    opened.close()
+    assert not any("Traceback" in line for line in page.printed), "".join(page.printed)
 
 
 @pytest.fixture(scope="module")

@@ -46,14 +46,6 @@ def page(home: Path) -> Iterator[Served]:
 
 
 @pytest.fixture
-def tab(chromium: Any, page: Served) -> Iterator[Tab]:
-    opened = Tab(chromium, page.address)
-    yield opened
-    opened.close()
-    assert not any("Traceback" in line for line in page.printed), "".join(page.printed)
-
-
-@pytest.fixture
 def lasting(home: Path) -> Iterator[Path]:
     """The folder of a run that is stopped when the test ends, however it ends."""
     yield home / "runs" / "lasting"

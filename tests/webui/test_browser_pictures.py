@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import TABS, Tab, furnish, needs_chromium, train_wood
+from browsing import Tab, furnish, needs_chromium, train_wood
 from serving import Served, served
 
 pytestmark = [needs_chromium, pytest.mark.slow]
-LORAS = next(name for name in TABS if name in ("LoRAs", "Adapters"))
 PICTURES = "#preview-gallery .grid-container img"
 
 
@@ -28,14 +27,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def page(home: Path) -> Iterator[Served]:
     with served(home / "runs", "--data", str(home / "data"), "--install-to", str(home / "a1111")) as running:
         yield running
-
-
-@pytest.fixture
-def tab(chromium: Any, page: Served) -> Iterator[Tab]:
-    opened = Tab(chromium, page.address)
-    yield opened
-    opened.close()
-    assert not any("Traceback" in line for line in page.printed), "".join(page.printed)
 
 
 def test_a_finished_run_is_two_clicks_from_its_picture_with_its_phrase(tab: Tab) -> None:
@@ -53,7 +44,7 @@ def test_a_finished_run_is_two_clicks_from_its_picture_with_its_phrase(tab: Tab)
 def test_a_run_is_two_clicks_from_its_files_for_other_programs(tab: Tab, home: Path) -> None:
     files: list[Any] = []
     tab.page.on("download", lambda file: files.append(file))  # noqa: PLW0108 — it must be a function
-    tab.open(LORAS)  # one
+    tab.open("LoRAs")  # one
     tab.says("adapters-description", "It fits tiny")
     tab.page.click("#adapters-download")  # two
     while len(files) < 3:
@@ -67,7 +58,7 @@ def test_a_run_is_two_clicks_from_its_files_for_other_programs(tab: Tab, home: P
 
 
 def test_cards_are_found_by_words(tab: Tab) -> None:
-    tab.open(LORAS)
+    tab.open("LoRAs")
     tab.card("wood").wait_for()
     tab.fill("adapters-find", "no such")
     tab.card("wood").wait_for(state="hidden")
