@@ -77,6 +77,12 @@ def notes_on(adapter: Adapter, config: RunConfig, family: ModelFamily, pipe: Any
             "; modules, ranks, alphas and variant are that file's, and lora.targets, rank and alpha are not used"
         )
     notes += family.notes(pipe)
+    if config.training.weighting == "min-snr" and family.objective(pipe).prediction_type == "flow":
+        preset = f"use the preset {family.presets[0]}, or " if family.presets else ""
+        notes.append(
+            f"training.weighting=min-snr is meant for models that predict noise, and {family.title} is a flow; "
+            f"{preset}set training.weighting=none"
+        )
     notes += dict.fromkeys(w.row.note for w in adapter.weights.values() if w.row.note)
     if family.read_by:  # what follows is about programs for models with a UNet
         return notes

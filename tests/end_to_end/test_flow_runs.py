@@ -13,6 +13,7 @@ from small_runs import body_of, config_of, go, interrupted, resumed, write_image
 
 import sd_lora
 from sd_lora.adapters.adapter import Adapter
+from sd_lora.training.preparation import prepare
 
 FLOWS = [kind for kind in KINDS if kind not in UNET_KINDS]
 #: one of each family in the first tier
@@ -31,6 +32,16 @@ def test_a_run_that_crashed_is_resumed_to_the_same_bytes(kind: str, bases: Mappi
     assert [report.step for report in resumed(tmp_path / "crashed")] == [3, 4]
     through, crashed = (body_of(tmp_path / name / "adapter.safetensors") for name in ("through", "crashed"))
     assert through == crashed
+
+
+@pytest.mark.parametrize(("weighting", "is_told"), [("min-snr", True), ("none", False)])
+def test_weights_that_are_meant_for_other_models_are_told(
+    weighting: str, is_told: bool, bases: Mapping[str, Path], tmp_path: Path
+) -> None:
+    images = write_images(tmp_path / "images")
+    config = config_of(bases["z-image"], images, tmp_path / "run", f"training.weighting={weighting}")
+    told = [note for note in prepare(config).notes if "use the preset z-image-style" in note]
+    assert bool(told) is is_told
 
 
 @pytest.mark.slow
